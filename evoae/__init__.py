@@ -1,0 +1,9 @@
+"""evoae: evolve and prune autoencoders while they train."""
+
+from evoae.evolution import State, evolve
+from evoae.experiment import Experiment
+from evoae.runs import Run
+from evoae.study import Study, SweepError, grid, run, sweep
+
+__version__ = "0.1.0"
+__all__ = ["Experiment", "Run", "State", "Study", "SweepError", "evolve", "grid", "run", "sweep"]

@@ -1,0 +1,327 @@
+"""Every setting of an experiment in one validated dataclass; presets; the hash of the settings."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from evoae import datasets, operators, population, schedules, topology, training
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": population.KINDS,
+    "loss": training.LOSSES,
+    "topology": tuple(topology.TOPOLOGIES),
+    "update_order": ("asynchronous", "synchronous"),
+    "pairing": ("selected", "random-partner", "all-pairs"),
+    "solution_concept": ("best", "worst", "mean"),
+    "selection": ("joint", "separate"),
+    "replacement": ("always", "better"),
+    "optimiser": training.OPTIMISERS,
+    "rate_policy": ("step-decay", "mutated", "constant"),
+    "pruned_weights": ("regrow", "masked"),
+    "statistics_window": ("since-prune", "visit"),
+    "pruning_clock": ("epochs", "last-epoch"),
+    "decrease": ("released", "intended"),
+    "conjunctive_examples": ("test", "train"),
+    "best_cell": ("validation", "first"),
+}
+# The differences between the released code and the paper's text (SPEC 8): released, intended.
+# A field left at None follows `as_released`.
+DIFFERENCES: dict[str, tuple[Any, Any]] = {
+    "centroid_density": (0.75, 0.5),
+    "shared_test_noise": (True, False),
+    "decrease": ("released", "intended"),
+    "conjunctive_examples": ("test", "train"),
+    "pruned_weights": ("regrow", "masked"),
+    "pruning_clock": ("epochs", "last-epoch"),
+    "optimiser": ("adam", "adam"),
+    "best_cell": ("validation", "validation"),
+}
+POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
+SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
+NOT_NEGATIVE = ("learning_rate", "rate_sigma", "input_noise", "steepness")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings of the one loop; the defaults are the paper's canonical training.
+
+    Raises ValueError for a wrong value, with the rule and the valid choices. `operator` and
+    `schedule` are names, registered names, or functions. None means: as `as_released` says.
+    """
+
+    # data (SPEC 1)
+    dataset: str = "binary-clusters"
+    clusters: int = 10
+    bits: int = 1000
+    examples: int = 100
+    noise: float = 0.05
+    centroid_density: float | None = None
+    shared_test_noise: bool | None = None
+    scale: bool = False
+    data_share: float = 1.0
+    # autoencoder (SPEC 2)
+    model: str = "standard"
+    kind: str = "plain"
+    loss: str | None = None
+    input_noise: float = 0.4
+    identical_start: bool = False
+    initial_weights: str | None = None
+    # population (SPEC 3)
+    cells: int = 1
+    topology: str = "ring"
+    radius: int = 1
+    update_order: str = "asynchronous"
+    pairing: str = "selected"
+    solution_concept: str = "best"
+    tournament_size: int = 2
+    selection: str = "joint"
+    replacement: str = "always"
+    prune_then_evaluate: bool = False
+    best_cell: str | None = None
+    # training
+    epochs: int = 400
+    batch_size: int = 5
+    optimiser: str | None = None
+    learning_rate: float = 1e-5
+    rate_policy: str = "step-decay"
+    rate_sigma: float = 1e-5
+    # pruning (SPEC 4 and 5)
+    operator: str | operators.Operator = "none"
+    amount: float = 0.1
+    threshold: float = 0.1
+    conjunctive_examples: str | None = None
+    statistics_window: str = "since-prune"
+    schedule: str | schedules.Schedule = "exponential"
+    probability: float | None = None
+    pruning_clock: str | None = None
+    decrease: str | None = None
+    steepness: float = 2.0
+    last_share: float = 0.25
+    target_sparsity: float = 0.5
+    pruned_weights: str | None = None
+    as_released: bool = True
+
+    @classmethod
+    def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
+        """The named row of settings, with some replaced. Raises ValueError for unknown names."""
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+        check_names(settings)
+        released_only = RELEASED_ONLY.get(name, {}) if as_released is True else {}
+        return cls(**(PRESETS[name] | released_only | {"as_released": as_released} | settings))
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        resolve(self)
+        check_values(self)
+        check_schedule(self)
+
+    def replace(self, **settings: Any) -> Experiment:
+        """A copy with some settings replaced, validated again."""
+        check_names(settings)
+        return replace(self, **settings)
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of inputs. Reads the file if the data set is one."""
+        return datasets.check(self.dataset, **self.data_options)
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        names = ("clusters", "bits", "examples", "noise")
+        quirks = ("centroid_density", "shared_test_noise", "scale")
+        return {name: getattr(self, name) for name in names + quirks}
+
+    @property
+    def subpopulation(self) -> int:
+        """Number of cells in a sub-population."""
+        return topology.neighbourhood(self.topology, self.cells, self.radius).shape[1]
+
+    @property
+    def final(self) -> int:
+        """The epoch at which the pruning clock has run out."""
+        return self.epochs if self.pruning_clock == "epochs" else self.epochs - 1
+
+    def check_files(self) -> None:
+        """Read the files that the settings name. Raises ValueError if one cannot be used."""
+        widths = population.widths_of(self.dimension, self.model, self.kind)
+        if self.initial_weights:
+            saved = population.load(self.initial_weights)
+            found = tuple(side.widths for side in saved.sides)
+            if found != widths or saved.variational != (self.kind == "variational"):
+                raise ValueError(
+                    f"initial_weights={self.initial_weights} holds networks of widths {found}; "
+                    f"kind={self.kind} and model={self.model} on {self.dataset} need {widths}"
+                )
+
+    def pruning_at(self, t: int) -> float:
+        """What the schedule says after epoch t: a probability, or a target sparsity."""
+        settings = schedules.ScheduleSettings(
+            self.probability,
+            self.subpopulation,
+            self.steepness,
+            self.last_share,
+            self.target_sparsity,
+            self.decrease,
+        )
+        return float(schedules.find(self.schedule)(t, self.final, settings))
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the schedule sets a target sparsity and not a probability."""
+        return self.schedule in schedules.TARGETS
+
+    @property
+    def quality_epochs(self) -> tuple[int, ...]:
+        """Epochs at which the loss over the training data is measured: quarters, and the last."""
+        return tuple(sorted({q * self.epochs // 4 for q in range(4)} | {self.epochs - 1}))
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON values; functions by their name and a digest of their source."""
+        return {k: describe(v) if callable(v) else v for k, v in asdict(self).items()}
+
+    def hash(self, **more: Any) -> str:
+        """Hash of all settings, defaults included, of `more`, and of the files they name."""
+        files = {self.dataset: datasets.fingerprint(self.dataset)}
+        if self.initial_weights:
+            files[self.initial_weights] = datasets.fingerprint(self.initial_weights)
+        for kind, registry in (("operator", operators), ("schedule", schedules)):
+            value = getattr(self, kind)
+            if isinstance(value, str):
+                function = registry.find(value)
+                if not function.__module__.startswith("evoae."):
+                    files[value] = describe(function)
+        text = json.dumps([self.settings(), more, files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_clock": "last-epoch"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "canonical": {},
+    "lipi-ae-s": {"cells": 10, **COEVOLVED},
+    "lipi-ae": {"cells": 5, "pairing": "random-partner", **COEVOLVED},
+    "all-vs-all": {
+        "cells": 5,
+        "topology": "complete",
+        "pairing": "all-pairs",
+        "update_order": "synchronous",
+        **COEVOLVED,
+    },
+}
+# SPEC 8.4: the released coevolution makes a new Adam for every batch.
+RELEASED_ONLY: dict[str, dict[str, Any]] = {
+    name: {"optimiser": "adam-per-batch"} for name in PRESETS if name != "canonical"
+}
+
+
+def describe(function: Any) -> str:
+    """A name for a function that changes when its source does."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = repr(getattr(function, "__code__", function))
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return f"{function.__module__}.{getattr(function, '__qualname__', function)}:{digest}"
+
+
+def check_names(settings: dict[str, Any]) -> None:
+    known = [f.name for f in fields(Experiment)]
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"unknown setting {name!r}{hint}; valid are {', '.join(known)}")
+
+
+def check_types(e: Experiment) -> None:
+    """Every value is of its field's type; whole numbers are accepted for floats."""
+    for field in fields(e):
+        value, wanted = getattr(e, field.name), str(field.type)
+        if (value is None and "None" in wanted) or (callable(value) and "Callable" in wanted):
+            continue
+        if callable(value) and field.name in ("operator", "schedule"):
+            continue
+        kind = wanted.split(" | ")[0]
+        if field.name == "model" and isinstance(value, list | tuple):
+            object.__setattr__(e, "model", "-".join(str(width) for width in value))
+            continue
+        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+            object.__setattr__(e, field.name, value)
+        if type(value).__name__ != kind:
+            raise ValueError(
+                f"{field.name}={value!r} is a {type(value).__name__}; it must be {kind}"
+            )
+        if kind == "float" and not math.isfinite(value):
+            raise ValueError(f"{field.name}={value!r} must be a finite number")
+
+
+def resolve(e: Experiment) -> None:
+    """Settings left open get the value that the others imply."""
+    implied = {name: pair[0 if e.as_released else 1] for name, pair in DIFFERENCES.items()}
+    implied["loss"] = "bce" if e.kind == "variational" else "l1"
+    implied["probability"] = 1.0 if e.schedule == "prune-after" else 0.5
+    if e.operator == "variance":
+        object.__setattr__(e, "operator", "variance-high" if e.as_released else "variance-low")
+    if str(e.operator).startswith("variance-") and e.schedule != "prune-after":
+        implied["probability"] = 0.1
+    for name, value in implied.items():
+        if getattr(e, name) is None:
+            object.__setattr__(e, name, value)
+
+
+def check_values(e: Experiment) -> None:
+    for name, choices in CHOICES.items():
+        if getattr(e, name) not in choices:
+            raise ValueError(
+                f"unknown {name} {getattr(e, name)!r}; choose one of {', '.join(choices)}"
+            )
+    for name in POSITIVE:
+        if getattr(e, name) < 1:
+            raise ValueError(f"{name}={getattr(e, name)} must be at least 1")
+    for name in SHARES:
+        if not 0 <= getattr(e, name) <= 1:
+            raise ValueError(f"{name}={getattr(e, name)} must lie in [0, 1]")
+    for name in NOT_NEGATIVE:
+        if getattr(e, name) < 0:
+            raise ValueError(f"{name}={getattr(e, name)} must not be negative")
+    if not 0 < e.data_share <= 1:
+        raise ValueError(f"data_share={e.data_share} must lie in (0, 1]")
+    if e.radius < 0:
+        raise ValueError(f"radius={e.radius} must not be negative")
+    if e.kind == "variational" and e.loss != "bce":
+        raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
+    population.hidden_widths(e.model)
+    topology.neighbourhood(e.topology, e.cells, e.radius)
+    operators.find(e.operator)
+    if e.pairing == "all-pairs" and e.topology != "complete":
+        raise ValueError(f"pairing=all-pairs has no space: topology={e.topology} must be complete")
+
+
+def check_schedule(e: Experiment) -> None:
+    schedules.find(e.schedule)
+    if e.has_target and e.operator in set(operators.OPERATORS) - {
+        "none",
+        *operators.REACH_A_TARGET,
+    }:
+        raise ValueError(
+            f"schedule={e.schedule} sets a target sparsity, which operator={e.operator} cannot "
+            f"prune to; choose one of {', '.join(operators.REACH_A_TARGET)}"
+        )
+    for t in range(e.epochs):
+        value = e.pruning_at(t)
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f"schedule={describe_name(e.schedule)} gives {value} at epoch {t}; "
+                "it must lie in [0, 1]"
+            )
+
+
+def describe_name(value: Any) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", repr(value))

@@ -1,0 +1,227 @@
+"""Pruning operators: mutations that set weights and biases to zero (paper, section on operators).
+
+An operator is a pure function `operator(layer, rng, settings) -> (keep weight, keep bias)`, two
+boolean tensors shaped like the layer's weight [out, in] and bias [out]. It looks at one layer of
+one network, changes nothing, and draws from the generator it is given.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evoae import activations
+from evoae.population import Population
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an operator may look at.
+
+    `weight` [out, in], `bias` [out]; `mean`, `deviation`, `zero_share` [out] of the units'
+    activations while training; `input_norm` [in], the root mean square of each input; and
+    `recall()`, the activations [100, out] of 100 drawn examples, computed when first asked for.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    deviation: Tensor
+    zero_share: Tensor
+    input_norm: Tensor
+    recall: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """`amount`: share of entries (or units); `threshold`: of scaled activations, for `conjunctive`.
+
+    `to_target`: the amount is a share of zeros to reach, zeros already there included.
+    """
+
+    amount: float = 0.1
+    threshold: float = 0.1
+    to_target: bool = False
+
+
+Masks = tuple[Tensor, Tensor]
+Operator = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
+
+
+def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Keep everything: the control."""
+    return torch.ones_like(layer.weight, dtype=torch.bool), torch.ones_like(
+        layer.bias, dtype=torch.bool
+    )
+
+
+def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """round(amount * size) entries of the weight and of the bias, uniformly from all entries."""
+
+    def draw(tensor: Tensor) -> Tensor:
+        keep, count = np.ones(tensor.numel(), dtype=bool), round(s.amount * tensor.numel())
+        if s.to_target:
+            zero = (tensor == 0).flatten().cpu().numpy()
+            candidates, count = np.flatnonzero(~zero), max(0, count - int(zero.sum()))
+        else:
+            candidates = tensor.numel()
+        keep[rng.choice(candidates, count, replace=False, shuffle=False)] = False
+        return torch.from_numpy(keep).view(tensor.shape).to(tensor.device)
+
+    return draw(layer.weight), draw(layer.bias)
+
+
+def rescaled(values: Tensor) -> Tensor:
+    """Values [..., units] scaled over units to [0, 1] by minimum and maximum."""
+    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    return (values - low) / (high - low)
+
+
+def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
+    """Keep each incoming weight of a unit, and its bias, with the unit's probability [out]."""
+    out, fan_in = layer.weight.shape
+    draws = torch.from_numpy(rng.random((out, fan_in + 1), dtype=np.float32))
+    keep = draws.to(layer.weight.device) < probability[:, None]
+    return keep[:, :-1], keep[:, -1]
+
+
+def variance_high(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """As released: the higher a unit's deviation, the likelier its weights are pruned."""
+    keep = 1 - layer.deviation
+    return keep_with(keep if keep.amin() == keep.amax() else rescaled(keep), layer, rng)
+
+
+def variance_low(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """As the paper's text says: the lower a unit's deviation, the likelier."""
+    keep = layer.deviation
+    return keep_with(keep if keep.amin() == keep.amax() else rescaled(keep), layer, rng)
+
+
+def conjunctive(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Prune whole units that are low on every example ("lexicase" in the released code).
+
+    On each example a unit is a candidate if its scaled activation is below the threshold (none is
+    if all units are equal). Candidate sets are intersected until at most one unit is left.
+    """
+    activations = layer.recall()
+    candidates = (rescaled(activations) < s.threshold).cpu().numpy()  # equal units: NaN, so none
+    left = np.logical_and.accumulate(candidates, axis=0)
+    few = np.flatnonzero(left.sum(1) <= 1)
+    return without_units(layer, torch.from_numpy(left[few[0] if len(few) else -1]))
+
+
+def without_units(layer: Layer, pruned: Tensor) -> Masks:
+    """Prune all incoming weights and the bias of the units marked in `pruned` [out]."""
+    keep = ~pruned.to(layer.weight.device)
+    return keep[:, None].expand_as(layer.weight), keep
+
+
+def lowest(scores: Tensor, amount: float) -> Tensor:
+    """Keep-mask without the round(amount * size) lowest scores."""
+    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
+    keep[scores.flatten().topk(round(amount * scores.numel()), largest=False).indices] = False
+    return keep.view(scores.shape)
+
+
+def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Baseline: the smallest absolute weights, and biases, of the layer."""
+    return lowest(layer.weight.abs(), s.amount), lowest(layer.bias.abs(), s.amount)
+
+
+def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Baseline (Sun et al. 2024): the smallest |weight| times norm of its input."""
+    scores = layer.weight.abs() * layer.input_norm
+    return lowest(scores, s.amount), lowest(layer.bias.abs(), s.amount)
+
+
+def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Baseline (Hu et al. 2016): the units with the highest share of zero activations."""
+    return without_units(layer, ~lowest(-layer.zero_share, s.amount))
+
+
+OPERATORS: dict[str, Operator] = {
+    "none": none,
+    "random": random,
+    "variance-high": variance_high,
+    "variance-low": variance_low,
+    "conjunctive": conjunctive,
+    "magnitude": magnitude,
+    "wanda": wanda,
+    "apoz": apoz,
+}
+REACH_A_TARGET = ("random", "magnitude", "wanda")
+
+
+def prune(
+    population: Population,
+    i: int,
+    operator: Operator,
+    rng: np.random.Generator,
+    settings: OperatorSettings,
+    examples: Tensor,
+) -> None:
+    """Apply an operator to all layers of autoencoder i, in place; count its zeros.
+
+    `examples` [n, D] are what `Layer.recall` shows. Where the population keeps masks, the pruned
+    entries and their optimiser moments stay zero from now on.
+    """
+    recalled: list[Tensor] = []
+
+    def recall(number: int) -> Tensor:
+        if not recalled:
+            recalled.extend(activations.record(population, i, examples).values())
+        return recalled[number]
+
+    number, inputs = 0, examples.double().square().mean(0).sqrt()
+    for side in population.sides:
+        tensors = side.tensors
+        masks = []
+        for (weight, bias), seen in zip(
+            side.layers(), activations.statistics(side, i), strict=True
+        ):
+            layer = Layer(
+                weight[i],
+                bias[i],
+                seen.mean,
+                seen.deviation,
+                seen.zero_share,
+                inputs,
+                functools.partial(recall, number),
+            )
+            masks += [mask.reshape(-1) for mask in operator(layer, rng, settings)]
+            number, inputs = number + 1, seen.norm
+        inputs = population.code(inputs)
+        keep = torch.cat(masks)
+        tensors["weights"][i] *= keep
+        if "keep" in tensors:
+            tensors["keep"][i] &= keep
+            for moment in ("first_moment", "second_moment"):
+                if moment in tensors:
+                    tensors[moment][i] *= keep
+        if "zeros_at_last_prune" in tensors:
+            tensors["zeros_at_last_prune"][i] = (tensors["weights"][i] == 0).sum()
+
+
+def names() -> list[str]:
+    return list(OPERATORS)
+
+
+def register(name: str, operator: Operator) -> None:
+    """Give a user's operator a name. Raises ValueError if the name is taken."""
+    if name in OPERATORS:
+        raise ValueError(f"operator {name!r} exists already; choose another than {list(OPERATORS)}")
+    OPERATORS[name] = operator
+
+
+def find(name: str | Operator) -> Operator:
+    """The function behind a name; a callable is its own. Raises ValueError with the names."""
+    if callable(name):
+        return name
+    if name not in OPERATORS:
+        raise ValueError(f"unknown operator {name!r}; choose one of {', '.join(OPERATORS)}")
+    return OPERATORS[name]

@@ -1,0 +1,232 @@
+"""A population of autoencoders is one more axis on the tensors.
+
+`Networks` holds P encoders (or P decoders) of one shape. All weights and biases of a network lie in
+one row, so `weights` is [P, parameters] and selecting, copying, pruning and counting zeros are
+indexing and elementwise work; `layers()` gives views [P, out, in] and [P, out]. Whatever belongs to
+a network (optimiser moments, statistics of its units, masks) is a further tensor with the same
+first axis and travels with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+MODELS: dict[str, tuple[int, ...]] = {
+    "standard": (30, 10),
+    "small": (30, 2),
+    "large": (60, 30, 10),
+}
+KINDS = ("plain", "denoising", "variational")
+
+
+def hidden_widths(model: str) -> tuple[int, ...]:
+    """Widths after the input, code last: of a named model, or of a list such as "50-20-5"."""
+    if model in MODELS:
+        return MODELS[model]
+    parts = model.split("-")
+    if not all(p.isdecimal() and int(p) > 0 for p in parts):
+        raise ValueError(
+            f"unknown model {model!r}; choose one of {', '.join(MODELS)} or positive widths "
+            "from the input to the code, such as 50-20-5"
+        )
+    return tuple(int(p) for p in parts)
+
+
+def parameter_count(widths: Sequence[int]) -> int:
+    return sum((i + 1) * o for i, o in pairwise(widths))
+
+
+@dataclass
+class Networks:
+    """P networks of the same widths (input first).
+
+    `tensors["weights"]` is float32 [P, parameters]; every tensor's first axis is P. `last_relu`
+    says whether the last layer is followed by ReLU (encoders) or not (decoders, whose output is
+    before the sigmoid, and variational encoders).
+    """
+
+    widths: tuple[int, ...]
+    last_relu: bool
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def weights(self) -> Tensor:
+        return self.tensors["weights"]
+
+    @property
+    def parameters(self) -> int:
+        return self.weights.shape[1]
+
+    def views(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of a [P, parameters] tensor, layer by layer: [P, out, in] and [P, out]."""
+        found, start = [], 0
+        for fan_in, fan_out in pairwise(self.widths):
+            middle, end = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
+            weight = flat[:, start:middle].unflatten(1, (fan_out, fan_in))
+            found.append((weight, flat[:, middle:end]))
+            start = end
+        return found
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        return self.views(self.weights)
+
+    def activations(
+        self, x: Tensor, layers: list[tuple[Tensor, Tensor]] | None = None
+    ) -> list[Tensor]:
+        """Activations of every layer, [P, batch, out] each, for inputs [P, batch, in].
+
+        After ReLU; of the output layer before the sigmoid. `layers` replaces the own weights.
+        """
+        found = []
+        layers = layers or self.layers()
+        for number, (weight, bias) in enumerate(layers, start=1):
+            x = torch.baddbmm(bias[:, None], x, weight.mT)
+            if number < len(layers) or self.last_relu:
+                x = x.relu()
+            found.append(x)
+        return found
+
+    def take(self, index: Tensor | np.ndarray) -> Networks:
+        """Copies of the networks at `index` [M], with all that belongs to them."""
+        index = torch.as_tensor(index)
+        return Networks(self.widths, self.last_relu, {k: t[index] for k, t in self.tensors.items()})
+
+    def put(self, index: Tensor | np.ndarray, other: Networks) -> None:
+        """Overwrite the networks at `index` [M] by the M networks of `other`."""
+        index = torch.as_tensor(index)
+        for key, tensor in self.tensors.items():
+            tensor[index] = other.tensors[key]
+
+    def zeros(self) -> np.ndarray:
+        """Number of weights and biases that are zero, [P]."""
+        return (self.weights == 0).sum(1).cpu().numpy()
+
+    def module(self, i: int) -> nn.Sequential:
+        """Network i as a plain module (a copy), without the decoder's sigmoid."""
+        parts: list[nn.Module] = []
+        for weight, bias in self.layers():
+            linear = nn.Linear(weight.shape[2], weight.shape[1])
+            linear.load_state_dict({"weight": weight[i].clone(), "bias": bias[i].clone()})
+            parts += [linear, nn.ReLU()]
+        return nn.Sequential(*(parts if self.last_relu else parts[:-1])).to(self.weights.device)
+
+
+class MeanOfCode(nn.Module):
+    """A variational encoder ends in means and log-variances; this keeps the means."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.chunk(2, dim=-1)[0]
+
+
+@dataclass
+class Population:
+    """P encoders and P decoders; encoder i and decoder i are the centre of place i."""
+
+    encoder: Networks
+    decoder: Networks
+    variational: bool = False
+
+    def __len__(self) -> int:
+        return len(self.encoder)
+
+    @property
+    def sides(self) -> tuple[Networks, Networks]:
+        return self.encoder, self.decoder
+
+    @property
+    def parameters(self) -> int:
+        return self.encoder.parameters + self.decoder.parameters
+
+    def take(self, encoders: Tensor | np.ndarray, decoders: Tensor | np.ndarray) -> Population:
+        """Copies: the encoders at one index, the decoders at another."""
+        return Population(
+            self.encoder.take(encoders), self.decoder.take(decoders), self.variational
+        )
+
+    def put(self, index: Tensor | np.ndarray, other: Population) -> None:
+        for mine, theirs in zip(self.sides, other.sides, strict=True):
+            mine.put(index, theirs)
+
+    def member(self, i: int) -> tuple[nn.Sequential, nn.Sequential]:
+        """Encoder and decoder i as plain `nn.Sequential`; the decoder ends in the sigmoid."""
+        encoder, decoder = self.encoder.module(i), self.decoder.module(i)
+        if self.variational:
+            encoder.append(MeanOfCode())
+        return encoder, decoder.append(nn.Sigmoid())
+
+    def code(self, encoded: Tensor) -> Tensor:
+        """What the decoder sees when not training: variational encoders give their mean."""
+        return encoded.chunk(2, dim=-1)[0] if self.variational else encoded
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Reconstructions [P, batch, D], after the sigmoid, of inputs [P, batch, D]."""
+        code = self.code(self.encoder.activations(x)[-1])
+        return self.decoder.activations(code)[-1].sigmoid()
+
+
+def widths_of(dimension: int, model: str, kind: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Layer widths of encoder and decoder. A variational code layer holds mean and variance."""
+    hidden = hidden_widths(model)
+    encoder = (dimension, *hidden)
+    if kind == "variational":
+        encoder = (*encoder[:-1], 2 * hidden[-1])
+    return encoder, (*hidden[::-1], dimension)
+
+
+def initialise(
+    dimension: int, model: str, kind: str, generators: Sequence[np.random.Generator], device: str
+) -> Population:
+    """One autoencoder per generator, with PyTorch's default: uniform within 1 / sqrt(fan in)."""
+    sides = []
+    for widths in widths_of(dimension, model, kind):
+        bounds = np.concatenate(
+            [np.full((i + 1) * o, 1 / np.sqrt(i), dtype=np.float32) for i, o in pairwise(widths)]
+        )
+        flat = np.stack([(2 * g.random(len(bounds), np.float32) - 1) * bounds for g in generators])
+        sides.append(Networks(widths, False, {"weights": torch.from_numpy(flat).to(device)}))
+    encoder, decoder = sides
+    encoder.last_relu = kind != "variational"
+    return Population(encoder, decoder, variational=kind == "variational")
+
+
+def save(population: Population, path: Path, **metadata: str) -> None:
+    """Write all layers as safetensors: `encoder.0.weight` [P, out, in], `encoder.0.bias` ..."""
+    tensors = {
+        f"{side}.{number}.{part}": view.contiguous()
+        for side, networks in zip(("encoder", "decoder"), population.sides, strict=True)
+        for number, layer in enumerate(networks.layers())
+        for part, view in zip(("weight", "bias"), layer, strict=True)
+    }
+    save_file(tensors, path, metadata={"variational": str(population.variational), **metadata})
+
+
+def load(path: Path | str, device: str = "cpu") -> Population:
+    """Read a population back. Raises ValueError if the file is missing or damaged."""
+    try:
+        with safe_open(path, "pt", device=device) as file:
+            variational = (file.metadata() or {}).get("variational") == "True"
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        sides = []
+        for side in ("encoder", "decoder"):
+            count = sum(key.startswith(f"{side}.") for key in tensors) // 2
+            layers = [
+                (tensors[f"{side}.{n}.weight"], tensors[f"{side}.{n}.bias"]) for n in range(count)
+            ]
+            widths = (layers[0][0].shape[2], *(weight.shape[1] for weight, _ in layers))
+            flat = torch.cat([part.flatten(1) for layer in layers for part in layer], dim=1)
+            sides.append(Networks(widths, side == "encoder" and not variational, {"weights": flat}))
+    except (OSError, SafetensorError, KeyError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: no readable weights of a population ({error})") from error
+    return Population(*sides, variational=variational)

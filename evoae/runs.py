@@ -1,0 +1,399 @@
+"""A run's directory: written whole, resumed, read back.
+
+A run is an experiment, a seed and a slice of trials. Its trials are trained in blocks, which may
+run in different processes; what a block has reached lies in a checkpoint until the run is finished.
+`result.json` is written last: a directory that has it is a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from evoae import datasets, population, training
+from evoae.evolution import State, evolve, initial
+from evoae.experiment import Experiment
+from evoae.population import Networks, Population
+
+CHECKPOINT_SECONDS = 30.0
+PLACE_COLUMNS = ["trial", "epoch", "cell"]
+COLUMNS = [
+    *PLACE_COLUMNS,
+    "learning_rate",
+    "selection_loss",
+    "replacement_loss",
+    "test_loss",
+    "pruned",
+    "encoder_zeros",
+    "decoder_zeros",
+    "encoder_zeros_at_last_prune",
+    "decoder_zeros_at_last_prune",
+    "train_l1",
+]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is: settings, seed, trials [start, stop), and where and how it is computed."""
+
+    experiment: Experiment
+    seed: int
+    start: int
+    stop: int
+    out: Path
+    device: str = "cpu"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(
+                f"trials {self.start}:{self.stop} are none; give a positive number, "
+                "or A:B with A < B"
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more")
+        check_device(self.device)
+        self.experiment.check_files()
+        e = self.experiment
+        tiny = population.initialise(
+            e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
+        )
+        if self.device == "cpu":
+            training.choose_engine(self.engine, tiny, e.batch_size)
+
+    @cached_property
+    def folder(self) -> Path:
+        return self.out / self.experiment.hash(seed=self.seed, trials=[self.start, self.stop])
+
+    @property
+    def trials(self) -> range:
+        return range(self.start, self.stop)
+
+    def checkpoint(self, trials: range) -> Path:
+        return self.folder / f"checkpoint-{trials.start}-{trials.stop}.safetensors"
+
+    def config(self) -> dict[str, Any]:
+        packages = ("evoae", "torch", "numpy", "pandas", "safetensors")
+        return {
+            "experiment": self.experiment.settings(),
+            "seed": self.seed,
+            "trials": [self.start, self.stop],
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        }
+
+    def open(self) -> None:
+        """Make the directory, or see that it is this run's. Raises ValueError if it is not."""
+        path = self.folder / "config.json"
+        if path.exists():
+            found = read_json(path)
+            for key in ("experiment", "seed", "trials"):
+                if found.get(key) != json.loads(json.dumps(self.config()[key])):
+                    raise ValueError(f"{path} holds another {key}; move the directory away")
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, self.config())
+        except OSError as error:
+            raise ValueError(f"{self.out}: cannot be written ({error.strerror})") from error
+
+    def blocks(self, parts: int) -> list[range]:
+        """Slices of the trials to train side by side; those that have checkpoints stay as cut."""
+        cut = []
+        for path in self.folder.glob("checkpoint-*-*.safetensors"):
+            start, stop = (int(number) for number in path.stem.split("-")[1:])
+            cut.append(range(start, stop))
+        covered = {trial for block in cut for trial in block}
+        rest = [trial for trial in self.trials if trial not in covered]
+        for part in np.array_split(rest, min(parts, max(1, len(rest)))):
+            # a part may have a gap where a checkpoint lies: cut it into contiguous slices
+            for piece in np.split(part, np.flatnonzero(np.diff(part) > 1) + 1):
+                if len(piece):
+                    cut.append(range(int(piece[0]), int(piece[-1]) + 1))
+        return sorted(cut, key=lambda block: block.start)
+
+
+def check_device(device: str) -> None:
+    kind = device.split(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; choose cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} is not available on this machine; choose cpu")
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes `path` if all goes well: no reader sees half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with whole(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged or unreadable ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: damaged, it holds no JSON object")
+    return value
+
+
+def history_rows(state: State) -> dict[str, np.ndarray]:
+    """The history's columns after one epoch, one row per place."""
+    slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
+    epoch = np.full(len(slot), state.epoch)
+    where = (np.array(state.trials)[slot], epoch, cell)
+    columns = dict(zip(PLACE_COLUMNS, where, strict=True)) | state.records
+    return {name: columns[name] for name in COLUMNS}
+
+
+def save_checkpoint(path: Path, state: State, history: list[dict], seconds: float) -> None:
+    columns = {f"history/{k}": np.concatenate([h[k] for h in history]) for k in history[0]}
+    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in columns.items()}
+    tensors["learning_rate"] = torch.from_numpy(state.learning_rate)
+    for side, networks in zip(("encoder", "decoder"), state.population.sides, strict=True):
+        tensors |= {f"{side}/{k}": t.contiguous() for k, t in networks.tensors.items()}
+    known = {
+        "epoch": state.epoch,
+        "model_steps": state.model_steps,
+        "engine": state.engine,
+        "seconds": seconds,
+        "changes": state.changes,
+    }
+    with whole(path) as part:
+        save_file(tensors, part, metadata={"state": json.dumps(known)})
+
+
+def load_checkpoint(
+    path: Path, experiment: Experiment, trials: range, seed: int, device: str
+) -> tuple[State, list[dict], float]:
+    """The state, history and seconds of a block. Raises ValueError if the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            known = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = initial(experiment, trials, seed, device, known["engine"])
+        for side, networks in zip(("encoder", "decoder"), state.population.sides, strict=True):
+            for key, tensor in networks.tensors.items():
+                tensor.copy_(tensors[f"{side}/{key}"])
+        state.learning_rate = tensors["learning_rate"].numpy()
+        state.epoch, state.model_steps = known["epoch"], known["model_steps"]
+        state.changes = [tuple(change) for change in known["changes"]]
+        columns = {k[8:]: t.numpy() for k, t in tensors.items() if k.startswith("history/")}
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: damaged checkpoint ({error}); remove it to begin again"
+        ) from error
+    return state, [columns], known["seconds"]
+
+
+# -- training a block ----------------------------------------------------------------------------
+
+
+def train_block(
+    spec: RunSpec,
+    trials: range,
+    tell: Callable[[int, int], None] = lambda epochs, steps: None,
+    stop: threading.Event | None = None,
+) -> tuple[float, float, float]:
+    """Train a block of a run to its end, from its checkpoint if it has one.
+
+    `tell(epochs, model steps)` is called with what was done since the last call. When `stop` is
+    set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
+    clock at start and end, and the seconds that earlier attempts took.
+    """
+    path, state, history, earlier = spec.checkpoint(trials), None, [], 0.0
+    if path.exists():
+        state, history, earlier = load_checkpoint(
+            path, spec.experiment, trials, spec.seed, spec.device
+        )
+        tell((state.epoch + 1) * len(trials), state.model_steps)
+    steps = state.model_steps if state else 0
+    begun = saved = time.time()
+    for state in evolve(  # noqa: B020  (a checkpoint's state is where it continues)
+        spec.experiment, trials, spec.seed, device=spec.device, engine=spec.engine, state=state
+    ):
+        history.append(history_rows(state))
+        tell(len(trials), state.model_steps - steps)
+        steps, now = state.model_steps, time.time()
+        stopping = stop is not None and stop.is_set()
+        last = state.epoch + 1 == spec.experiment.epochs
+        if stopping or last or now - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(path, state, history, earlier + now - begun)
+            saved = now
+        if stopping and not last:
+            raise KeyboardInterrupt
+    return begun, time.time(), earlier
+
+
+# -- the result ----------------------------------------------------------------------------------
+
+
+def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
+    """Join the blocks' checkpoints into the files of a finished run."""
+    loaded = [
+        load_checkpoint(spec.checkpoint(b), spec.experiment, b, spec.seed, spec.device)
+        for b in blocks
+    ]
+    states = [state for state, _, _ in loaded]
+    history = pd.concat([pd.DataFrame(part) for _, parts, _ in loaded for part in parts])[COLUMNS]
+    history = history.sort_values(PLACE_COLUMNS, kind="stable", ignore_index=True)
+    with training.one_thread():
+        trials = [row for state in states for row in trial_results(state, history)]
+    steps = sum(state.model_steps for state in states)
+    names = [name for name in trials[0] if name != "trial"]
+    result = {
+        "trials": trials,
+        "mean": {name: float(np.mean([row[name] for row in trials])) for name in names},
+        "seconds": seconds,
+        "model_steps": steps,
+        "model_steps_per_second": steps / seconds if seconds else None,
+        "engine": states[0].engine,
+        "changes": sorted({tuple(change) for state in states for change in state.changes}),
+    }
+    everything = Population(
+        *(
+            Networks(
+                parts[0].widths,
+                parts[0].last_relu,
+                {"weights": torch.cat([networks.weights for networks in parts]).cpu()},
+            )
+            for parts in zip(*(state.population.sides for state in states), strict=True)
+        ),
+        variational=states[0].population.variational,
+    )
+    with whole(spec.folder / "weights.safetensors") as part:
+        population.save(everything, part, cells=str(spec.experiment.cells))
+    with whole(spec.folder / "history.parquet") as part:
+        history.to_parquet(part, index=False)
+    write_json(spec.folder / "result.json", result)
+    for block in blocks:
+        spec.checkpoint(block).unlink()
+
+
+def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per trial: means over its cells after the last epoch, and its best cell.
+
+    The best cell is chosen on validation (or is the first, as released) and reported on test.
+    """
+    e, total = state.experiment, state.population.parameters
+    last = history[history.epoch == e.epochs - 1].set_index("trial")
+    slots = np.arange(len(state.population)) // e.cells
+    by_split = {}
+    for split in ("validation", "test"):
+        data = [getattr(state.data[slot], split) for slot in slots]
+        losses = training.data_losses(state.population, data).numpy()
+        by_split[split] = losses.reshape(len(state.trials), e.cells)
+    rows = []
+    for slot, trial in enumerate(state.trials):
+        ends, data = last.loc[[trial]], state.data[slot]
+        validation, test = by_split["validation"][slot], by_split["test"][slot]
+        best = int(validation.argmin()) if e.best_cell == "validation" else 0
+        now = ends.encoder_zeros + ends.decoder_zeros
+        at_prune = ends.encoder_zeros_at_last_prune + ends.decoder_zeros_at_last_prune
+        rows.append(
+            {
+                "trial": trial,
+                "train_l1": float(ends.train_l1.mean()),
+                "validation_l1": float(validation[best]),
+                "test_l1": float(test[best]),
+                "preserved": float(1 - now.mean() / total),
+                "preserved_at_last_prune": float(1 - at_prune.mean() / total),
+                "best_cell": best,
+                "mean_test_l1": float(test.mean()),
+                "constant_train_l1": data.constant_loss("l1", "train"),
+                "constant_test_l1": data.constant_loss("l1", "test"),
+            }
+        )
+    return rows
+
+
+class Run:
+    """A finished run, read from its directory. Raises ValueError if a file is damaged."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        for name in ("config.json", "history.parquet", "weights.safetensors", "result.json"):
+            if not (self.folder / name).is_file():
+                raise ValueError(f"{self.folder}: no finished run, {name} is missing")
+        self.config = read_json(self.folder / "config.json")
+        self.result = read_json(self.folder / "result.json")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per trial, epoch and cell (SPEC 6)."""
+        path = self.folder / "history.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: damaged or unreadable ({error})") from error
+
+    @cached_property
+    def population(self) -> Population:
+        """All centres after the last epoch; trial s (by position), cell c at s * cells + c."""
+        return population.load(self.folder / "weights.safetensors")
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: the entries of result.json."""
+        return pd.DataFrame(self.result["trials"])
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings. Raises ValueError if the operator or schedule was a user's function."""
+        return Experiment(**self.config["experiment"])
+
+    def place(self, trial: int, cell: int | None = None) -> int:
+        """Index into `population` of a trial's cell, by default its best."""
+        start, stop = self.config["trials"]
+        if not start <= trial < stop:
+            raise ValueError(f"trial {trial} is not in this run; it holds {start} to {stop - 1}")
+        cells = self.config["experiment"]["cells"]
+        if cell is None:
+            cell = self.result["trials"][trial - start]["best_cell"]
+        if not 0 <= cell < cells:
+            raise ValueError(f"cell {cell} is not in this run; it holds 0 to {cells - 1}")
+        return (trial - start) * cells + cell
+
+    def best(self, trial: int = 0) -> tuple[nn.Sequential, nn.Sequential]:
+        """Encoder and decoder of the trial's best cell, as plain modules."""
+        return self.population.member(self.place(trial))
+
+    def data(self, trial: int = 0) -> datasets.Dataset:
+        """The data that a trial was trained on."""
+        e = self.experiment
+        return datasets.load(e.dataset, seed=self.config["seed"], trial=trial, **e.data_options)

@@ -1,0 +1,358 @@
+"""Many runs: grids of experiments, and where they are computed."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from evoae import fused, operators, schedules
+from evoae.experiment import Experiment
+from evoae.runs import Run, RunSpec, finish, train_block
+
+Tell = Callable[[int, int], None]
+
+
+class SweepError(RuntimeError):
+    """Some runs failed, the others are finished. `failures` maps labels to exceptions."""
+
+    def __init__(self, failures: Mapping[str, BaseException]) -> None:
+        self.failures = dict(failures)
+        lines = [f"  {label}: {error}" for label, error in self.failures.items()]
+        super().__init__("\n".join([f"{len(lines)} run(s) failed:", *lines]))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished runs by label, and their tables side by side.
+
+    `history` and `results` have a row per history row and per trial, with the columns `label`,
+    `operator`, `schedule` and every setting that differs between the runs.
+    """
+
+    runs: dict[str, Run]
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """The settings that name or tell apart the runs, one row per label."""
+        table = pd.DataFrame({k: r.config["experiment"] for k, r in self.runs.items()}).T
+        always = ("operator", "schedule")
+        keep = [c for c in table if c in always or table[c].astype(str).nunique() > 1]
+        return table[keep].infer_objects().rename_axis("label")
+
+    def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
+        return table.merge(self.settings.reset_index(), on="label")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return self._table({label: r.history for label, r in self.runs.items()})
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        return self._table({label: r.trials for label, r in self.runs.items()})
+
+
+def grid(*presets: str, **settings: Any) -> dict[str, Experiment]:
+    """Every combination of presets and settings; a list or tuple is an axis. Label to Experiment.
+
+    grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. The
+    label joins the values of the axes, "canonical random".
+    """
+    axes = {k: v if isinstance(v, list | tuple) else [v] for k, v in settings.items()}
+    found = {}
+    for preset, *values in itertools.product(presets, *axes.values()):
+        label = [preset] if len(presets) > 1 else []
+        label += [str(v) for v, axis in zip(values, axes.values(), strict=True) if len(axis) > 1]
+        chosen = dict(zip(axes, values, strict=True))
+        found[" ".join(label) or preset] = Experiment.preset(preset, **chosen)
+    return found
+
+
+def run(
+    experiment: Experiment,
+    trials: int | range = 1,
+    seed: int = 1,
+    *,
+    out: Path | str | None = None,
+    device: str = "cpu",
+    engine: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
+
+    `trials` is a number or a slice such as range(3, 6); `workers` processes share them (one per
+    core by default). Raises ValueError for wrong settings before any work is done. After a
+    KeyboardInterrupt the same call resumes the run.
+    """
+    options = {"out": out, "device": device, "engine": engine}
+    try:
+        study = sweep(
+            {"run": experiment}, trials, seed, **options, workers=workers, progress=progress
+        )
+    except SweepError as error:
+        raise error.failures["run"] from None
+    return study.runs["run"]
+
+
+def sweep(
+    experiments: Mapping[str, Experiment],
+    trials: int | range = 1,
+    seed: int = 1,
+    *,
+    out: Path | str | None = None,
+    device: str = "cpu",
+    engine: str = "auto",
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Study:
+    """Run every experiment that is not finished in `out` yet, side by side.
+
+    `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
+    is only the number of blocks that a run is cut into. One failing run does not stop the others:
+    SweepError names it at the end. Runs that another process is working on are waited for.
+    """
+    if workers is not None and (isinstance(workers, bool) or workers < 1):
+        raise ValueError(f"workers={workers} must be at least 1")
+    workers = workers or os.cpu_count() or 1
+    span = range(trials) if isinstance(trials, int) else trials
+    temporary = None if out else tempfile.TemporaryDirectory(prefix="evoae-")
+    folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
+    if not experiments:
+        raise ValueError("no experiments to run")
+    specs = {
+        label: RunSpec(e, seed, span.start, span.stop, folder, device, engine)
+        for label, e in experiments.items()
+    }
+    failures: dict[Path, BaseException] = {}
+    waiting = {spec.folder: spec for spec in specs.values() if not finished(spec)}
+    while waiting:
+        with locked(waiting.values()) as mine:
+            todo = [spec for spec in mine if not finished(spec)]
+            failures |= compute(todo, workers, executor, progress)
+            for spec in mine:
+                del waiting[spec.folder]
+    if failures:
+        named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
+        raise SweepError(named)
+    runs = {label: Run(spec.folder) for label, spec in specs.items()}
+    for one in runs.values():
+        one.temporary = temporary  # removed when nothing refers to it any more
+    return Study(runs)
+
+
+def finished(spec: RunSpec) -> bool:
+    """Whether the run is complete. Raises ValueError if its directory is not this run's."""
+    if not (spec.folder / "result.json").exists():
+        return False
+    spec.open()
+    Run(spec.folder)
+    return True
+
+
+@contextmanager
+def locked(specs: Iterable[RunSpec]) -> Iterator[list[RunSpec]]:
+    """Hold as many runs as are free; wait for one if none is."""
+    held: list[tuple[RunSpec, FileLock]] = []
+    specs = sorted(specs, key=lambda spec: spec.folder)
+    try:
+        for patience in (0, -1):
+            for spec in specs:
+                spec.open()
+                lock = FileLock(spec.folder / ".lock")
+                try:
+                    lock.acquire(timeout=patience)
+                except Timeout:
+                    continue
+                held.append((spec, lock))
+                if patience:
+                    break
+            if held:
+                break
+        yield [spec for spec, _ in held]
+    finally:
+        for spec, lock in held:
+            if (spec.folder / "result.json").exists():
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+# -- computing -----------------------------------------------------------------------------------
+
+
+def compute(
+    specs: list[RunSpec], workers: int, executor: Executor | None, progress: bool
+) -> dict[Path, BaseException]:
+    """Train all blocks of the runs and write their files. Returns the failures by folder."""
+    if not specs:
+        return {}
+    blocks = {spec.folder: spec.blocks(workers) for spec in specs}
+    tasks = [(spec, block) for spec in specs for block in blocks[spec.folder]]
+    total = sum(spec.experiment.epochs * len(spec.trials) for spec in specs)
+    failures: dict[Path, BaseException] = {}
+    times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
+    local = min(workers, len(tasks)) == 1 and executor is None
+    with (
+        tqdm(total=total, unit="epoch", disable=not progress, dynamic_ncols=True) as bar,
+        placed(local, workers, executor, Progress(bar)) as submit,
+    ):
+        futures = {submit(spec, block): spec for spec, block in tasks}
+        for future in as_completed(futures):
+            spec, error = futures[future], future.exception()
+            if isinstance(error, KeyboardInterrupt):
+                continue
+            if error is not None:
+                failures.setdefault(spec.folder, error)
+                continue
+            times[spec.folder].append(future.result())
+            if len(times[spec.folder]) == len(blocks[spec.folder]):
+                begun, ended, earlier = zip(*times[spec.folder], strict=True)
+                finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+    if any(isinstance(future.exception(), KeyboardInterrupt) for future in futures):
+        raise KeyboardInterrupt
+    return failures
+
+
+class Progress:
+    """Epochs of all trials done, and model steps per second, on a progress bar."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar, self.steps = bar, 0
+
+    def __call__(self, epochs: int, steps: int) -> None:
+        self.steps += steps
+        elapsed = self.bar.format_dict["elapsed"]
+        if elapsed > 0:
+            self.bar.set_postfix_str(f"{self.steps / elapsed:,.0f} model steps/s", refresh=False)
+        self.bar.update(epochs)
+
+
+Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
+
+
+@contextmanager
+def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> Iterator[Submit]:
+    """Where blocks are trained: here, in local processes, or by a given executor.
+
+    The first interrupt stops every block after its epoch, with a checkpoint; the second at once.
+    """
+    if executor is not None:
+        yield lambda spec, block: executor.submit(work, packed(spec, block))
+        return
+    if local:
+        stop = threading.Event()
+        with interrupts(stop):
+            yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
+        return
+    fused.reason_unavailable()  # compiles the kernel once, before several processes need it
+    context = multiprocessing.get_context("spawn")
+    stop, queue = context.Event(), context.Queue()
+    reader = threading.Thread(target=read_progress, args=(queue, tell), daemon=True)
+    reader.start()
+    pool = ProcessPoolExecutor(workers, context, begin_worker, (queue, stop, os.getpid()))
+    try:
+        with interrupts(stop), pool:
+            yield lambda spec, block: pool.submit(work, packed(spec, block))
+    finally:
+        queue.put(None)
+        reader.join()
+
+
+def done(call: Callable[[], Any]) -> Future:
+    """A future of something computed here and now."""
+    future: Future = Future()
+    try:
+        future.set_result(call())
+    except (Exception, KeyboardInterrupt) as error:
+        future.set_exception(error)
+    return future
+
+
+@contextmanager
+def interrupts(stop: Any) -> Iterator[None]:
+    """Ctrl-C sets `stop`; a second one interrupts at once. Only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def read_progress(queue: Any, tell: Tell) -> None:
+    while (told := queue.get()) is not None:
+        tell(*told)
+
+
+def packed(spec: RunSpec, block: range) -> bytes:
+    """A block as bytes for another process, with the user's functions that it names."""
+    named = []
+    for kind, registry in (("operator", operators), ("schedule", schedules)):
+        name = getattr(spec.experiment, kind)
+        function = registry.find(name)
+        if isinstance(name, str) and not function.__module__.startswith("evoae."):
+            target = {"target": spec.experiment.has_target} if kind == "schedule" else {}
+            named.append((kind, name, function, target))
+    return cloudpickle.dumps((named, spec, block))
+
+
+# -- in a worker ---------------------------------------------------------------------------------
+
+worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
+worker_stop: Any = None
+
+
+def begin_worker(queue: Any, stop: Any, parent: int) -> None:
+    """One thread per worker; progress and the wish to stop pass between it and its parent."""
+    global worker_tell, worker_stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
+    worker_stop = ParentStops(stop, parent)
+
+
+class ParentStops:
+    """Set when the parent asks to stop, or is no longer there."""
+
+    def __init__(self, event: Any, parent: int) -> None:
+        self.event, self.parent = event, parent
+
+    def is_set(self) -> bool:
+        return self.event.is_set() or os.getppid() != self.parent
+
+
+def work(task: bytes) -> tuple[float, float, float]:
+    """Train one packed block."""
+    torch.set_num_threads(1)
+    named, spec, block = cloudpickle.loads(task)
+    for kind, name, function, target in named:
+        registry = operators if kind == "operator" else schedules
+        if name not in registry.names():
+            registry.register(name, function, **target)
+    return train_block(spec, block, worker_tell, worker_stop)

@@ -1,0 +1,94 @@
+"""Where cells lie, who their neighbours are, and which may be visited together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+
+def ring(cells: int, radius: int) -> np.ndarray:
+    """Each cell and its `radius` neighbours on each side, [cells, 2 * radius + 1].
+
+    One or two cells, the smallest populations of the prior work, hold each cell once.
+    """
+    if 2 * radius + 1 > max(cells, 3):
+        raise ValueError(
+            f"radius={radius} gives {2 * radius} neighbours, more than a ring of cells={cells} "
+            f"holds; the radius must be at most {(cells - 1) // 2}"
+        )
+    offsets = [0] + [side * step for step in range(1, radius + 1) for side in (-1, 1)]
+    offsets = offsets[: max(1, min(len(offsets), cells))]
+    return (np.arange(cells)[:, None] + np.array(offsets)[None]) % cells
+
+
+def torus(cells: int, radius: int) -> np.ndarray:
+    """Cells on the squarest 2-D grid whose edges meet; neighbours within `radius` steps.
+
+    Radius 1 is the five-cell cross. Raises ValueError if a side is shorter than 2 * radius + 1,
+    where a cell would be its own neighbour twice.
+    """
+    rows = max(side for side in range(1, int(cells**0.5) + 1) if cells % side == 0)
+    columns = cells // rows
+    if cells > 1 and min(rows, columns) < 2 * radius + 1:
+        raise ValueError(
+            f"a torus of cells={cells} has sides {rows} x {columns}, too short for "
+            f"radius={radius}; each side must be at least {2 * radius + 1}"
+        )
+    if cells == 1:
+        return np.zeros((1, 1), dtype=np.int64)
+    reach = range(-radius, radius + 1)
+    offsets = [(dy, dx) for dy in reach for dx in reach if abs(dy) + abs(dx) <= radius]
+    offsets.sort(key=lambda o: (abs(o[0]) + abs(o[1]), o))
+    y, x = np.divmod(np.arange(cells), columns)
+    return np.stack([(y + dy) % rows * columns + (x + dx) % columns for dy, dx in offsets], axis=1)
+
+
+def complete(cells: int, radius: int) -> np.ndarray:
+    """Every cell sees every cell, itself first, [cells, cells]; the radius has no meaning."""
+    return (np.arange(cells)[:, None] + np.arange(cells)[None]) % cells
+
+
+TOPOLOGIES: dict[str, Callable[[int, int], np.ndarray]] = {
+    "ring": ring,
+    "torus": torus,
+    "complete": complete,
+}
+
+
+def neighbourhood(topology: str, cells: int, radius: int) -> np.ndarray:
+    """The sub-population of every cell as indices, [cells, n], the cell itself first.
+
+    Raises ValueError for an unknown topology or a radius that the cells cannot hold.
+    """
+    if topology not in TOPOLOGIES:
+        raise ValueError(f"unknown topology {topology!r}; choose one of {', '.join(TOPOLOGIES)}")
+    if radius < 1 and cells > 1 and topology != "complete":
+        raise ValueError(
+            f"radius={radius} with cells={cells}: without neighbours nothing coevolves; "
+            "the radius must be at least 1"
+        )
+    return TOPOLOGIES[topology](cells, radius)
+
+
+def waves(
+    orders: np.ndarray, neighbours: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Group asynchronous visits into waves that give the same result as one visit at a time.
+
+    `orders` [trials, cells] is the order of visits in each trial, `neighbours` [cells, n]. A cell's
+    wave is the first after those of all its neighbours that come earlier in the order, so it sees
+    their new centres, and the old centres of those that come later. Without `neighbours` all cells
+    form one wave (synchronous update). Yields (trial, cell) index arrays, trial by trial.
+    """
+    trials, cells = orders.shape
+    wave = np.full((trials, cells), -1)
+    if neighbours is None:
+        wave[:] = 0
+    else:
+        for position in range(cells):
+            for trial in range(trials):
+                cell = orders[trial, position]
+                wave[trial, cell] = wave[trial, neighbours[cell]].max() + 1
+    for number in range(wave.max() + 1):
+        yield np.nonzero(wave == number)
