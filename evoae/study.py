@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from evoae import fused, operators, schedules
+from evoae import fused, operators, schedules, statistics
 from evoae.experiment import Experiment
 from evoae.runs import Run, RunSpec, finish, train_block
 
@@ -67,6 +69,74 @@ class Study:
     @cached_property
     def results(self) -> pd.DataFrame:
         return self._table({label: r.trials for label, r in self.runs.items()})
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Number of weights and biases of an encoder and of a decoder."""
+        encoder, decoder = next(iter(self.runs.values())).population.sides
+        return encoder.parameters, decoder.parameters
+
+    def references(self, split: str = "train") -> dict[str, float | None]:
+        """Losses that say what a loss means: of the constant predictor, and the noise floor."""
+        settings = [r.config["experiment"] for r in self.runs.values()]
+        clustered = all(s["dataset"] == "binary-clusters" for s in settings)
+        return {
+            "constant": float(self.results[f"constant_{split}_l1"].mean()),
+            "floor": float(np.mean([s["noise"] for s in settings])) if clustered else None,
+        }
+
+    def compare_with(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Published values beside this study's: a row for each that a run here matches.
+
+        `table` has the columns of `published`. Runs are matched by operator and schedule, epochs by
+        their share of the run. `reproduced` is the mean over trials (the median over trials and
+        cells for medians), `low` and `high` its 95 % bootstrap interval.
+        """
+        compared = pd.DataFrame(
+            [
+                {"label": label, "metric": row.metric, "epoch": row.epoch, "published": row.value}
+                | self._measured(label, row.metric, row.epoch)
+                for row in table.itertuples()
+                for label in self._matching(row.operator, row.schedule)
+            ]
+        )
+        return compared.assign(difference=compared.reproduced - compared.published)
+
+    def _matching(self, operator: str, schedule: str) -> list[str]:
+        """Labels of the runs with an operator and schedule; the control has no schedule."""
+        return [
+            label
+            for label, row in self.settings.iterrows()
+            if row.operator == operator and schedule in ("none", row.schedule)
+        ][:1]
+
+    def _measured(self, label: str, metric: str, epoch: int) -> dict[str, Any]:
+        history, epochs = self.runs[label].history, self.runs[label].config["experiment"]["epochs"]
+        then = epochs - 1 if epoch == 399 else epoch * epochs // 400
+        rows = history[history.epoch == then]
+        if metric == "preserved_at_last_prune_median":
+            zeros = rows.encoder_zeros_at_last_prune + rows.decoder_zeros_at_last_prune
+            values = 1 - zeros / sum(self.parameters)
+        else:
+            values = rows.train_l1
+        middle = np.median if metric.endswith("_median") else np.mean
+        if middle is np.mean:
+            values = rows.groupby("trial").train_l1.mean()
+        low, high = statistics.bootstrap_interval(values, statistic=middle)
+        reproduced = float(middle(values))
+        return {"reproduced": reproduced, "low": low, "high": high, "trials": rows.trial.nunique()}
+
+
+def published(**filters: str) -> pd.DataFrame:
+    """The paper's figures as numbers, read off with an error of about 0.003 in L1 (SPEC 7).
+
+    Columns figure, algorithm, model, loss, operator, schedule, epoch, metric, value; a filter such
+    as algorithm="canonical" keeps the rows that match.
+    """
+    table = pd.read_csv(Path(__file__).parent / "published_results.csv")
+    for column, value in filters.items():
+        table = table[table[column] == value]
+    return table.reset_index(drop=True)
 
 
 def grid(*presets: str, **settings: Any) -> dict[str, Experiment]:
@@ -211,7 +281,7 @@ def compute(
     times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
     local = min(workers, len(tasks)) == 1 and executor is None
     with (
-        tqdm(total=total, unit="epoch", disable=not progress, dynamic_ncols=True) as bar,
+        tqdm(total=total, unit="epoch", disable=not progress, **quiet()) as bar,
         placed(local, workers, executor, Progress(bar)) as submit,
     ):
         futures = {submit(spec, block): spec for spec, block in tasks}
@@ -229,6 +299,11 @@ def compute(
     if any(isinstance(future.exception(), KeyboardInterrupt) for future in futures):
         raise KeyboardInterrupt
     return failures
+
+
+def quiet() -> dict[str, Any]:
+    """A terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears."""
+    return {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
 
 
 class Progress:

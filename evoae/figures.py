@@ -1,0 +1,632 @@
+"""Figures of a study, from data frames and arrays. Nothing here trains or reads a file.
+
+`history` has one row per trial, epoch and cell, `results` one row per trial; both carry columns,
+added by the caller, that say what a row belongs to: operator, schedule, preset and the like. Every
+function returns a matplotlib Figure that pyplot does not hold, so a notebook shows it once, and
+raises ValueError for a column that is missing. Intervals are 95 % bootstrap intervals of the mean
+over trials. Hollow diamonds are published values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from evoae.statistics import bootstrap_interval, require_columns, summary
+
+# Told apart with normal vision and with each of the three kinds of colour blindness (tested).
+# Another operator gets one of USER_COLOURS; add it here to choose its colour.
+OPERATOR_COLOURS = {
+    "none": "#000000",
+    "random": "#D55E00",
+    "variance-high": "#0072B2",
+    "variance-low": "#56B4E9",
+    "conjunctive": "#009E73",
+    "magnitude": "#CC79A7",
+    "wanda": "#E69F00",
+    "apoz": "#7A1F4B",
+}
+USER_COLOURS = ("#332288", "#DDCC77", "#661100", "#999933", "#117733", "#AA4499")
+OTHER_COLOURS = (
+    "#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499",
+    "#999933", "#44AA99", "#882255", "#DDCC77",
+)  # fmt: skip
+LABELS = {
+    "train_l1": "Training loss (L1, mean absolute error)",
+    "validation_l1": "Validation loss (L1, mean absolute error)",
+    "test_l1": "Test loss (L1, mean absolute error)",
+    "selection_loss": "Selection loss (as trained on)",
+    "replacement_loss": "Replacement loss (as trained on)",
+    "test_loss": "Test loss (as trained on)",
+    "preserved": "Preserved share (%)",
+    "preserved_at_last_prune": "Preserved share at the last prune (%)",
+}
+SHARES = ("preserved", "preserved_at_last_prune")
+LOOK = {
+    **sns.axes_style("ticks"),
+    "axes.grid": True,
+    "axes.labelsize": 11,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "grid.color": "#E5E5E5",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+}
+WIDTH = 9.0  # inches; 900 px in a notebook
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+ACTIVATION_COLOURS = "mako_r"  # light is silent
+KEPT, REMOVED = "#0072B2", "#F0E6D8"
+DIAMOND = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
+PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
+BAND = Patch(color="#BBBBBB", label="95 % interval")
+FEW_EPOCHS = 12  # as many get a marker each
+
+
+def operator_colour(operator: str) -> str:
+    """The colour of an operator: the same in every figure, whatever else is drawn."""
+    other = USER_COLOURS[zlib.crc32(str(operator).encode()) % len(USER_COLOURS)]
+    return OPERATOR_COLOURS.get(operator, other)
+
+
+def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """Indices of the points that no other beats, where x is best large and y is best small.
+
+    A point is beaten by one that is as good in both and better in one; equal points are both kept.
+    Ordered by x, so y rises too. Points with a nan are left out.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    better = (x >= x[:, None]) & (y <= y[:, None]) & ((x > x[:, None]) | (y < y[:, None]))
+    front = np.flatnonzero(~better.any(axis=1) & ~np.isnan(x + y))
+    return front[np.argsort(x[front], kind="stable")]
+
+
+def reference_lines(ax: Axes, constant: float | None = None, floor: float | None = None) -> None:
+    """Say what a loss means: the constant predictor's (dashed) and the noise floor (dotted)."""
+    lines = ((constant, "constant predictor", "--"), (floor, "noise floor", ":"))
+    for height, name, dashes in lines:
+        if height is None:
+            continue
+        ax.axhline(height, color="#666666", linestyle=dashes, linewidth=1.2, zorder=1)
+        ax.annotate(
+            f"{name} {height:.3f}", (1, height), xycoords=ax.get_yaxis_transform(),
+            xytext=(-2, 2), textcoords="offset points", ha="right", va="bottom",
+            fontsize=9, color="#444444", zorder=1.5,  # under the data
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+    ax.autoscale_view(scalex=False)  # a line just inside the view would lie on the axis
+
+
+def reconstructions(
+    inputs: ArrayLike,
+    reconstructions_by_label: Mapping[str, ArrayLike],
+    image_shape: tuple[int, int],
+) -> Figure:
+    """Rows of images, values in [0, 1]: the inputs [n, D] on top, then each label's [n, D].
+
+    Raises ValueError for an array of another shape, or if D is not height x width.
+    """
+    rows = {"input": np.asarray(inputs)} | {
+        label: np.asarray(images) for label, images in reconstructions_by_label.items()
+    }
+    n, pixels = rows["input"].shape
+    for label, images in rows.items():
+        if images.shape != (n, pixels) or pixels != np.prod(image_shape):
+            expected = (n, int(np.prod(image_shape)))
+            raise ValueError(f"{label!r} has shape {images.shape}; it must be {expected}")
+    side = min(1.2, (WIDTH - 1.5) / n)
+    height = side * image_shape[0] / image_shape[1]
+    with _panels(len(rows), n, size=(1.5 + side * n, 0.2 + height * len(rows))) as (figure, axes):
+        for line, (label, images) in zip(axes, rows.items(), strict=True):
+            for ax, image in zip(line, images, strict=True):
+                ax.imshow(image.reshape(image_shape), cmap="gray", vmin=0, vmax=1)
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure
+
+
+def loss_over_epochs(
+    history: pd.DataFrame,
+    value: str = "train_l1",
+    hue: str = "operator",
+    constant: float | None = None,
+    floor: float | None = None,
+    published: pd.DataFrame | None = None,
+    col: str | None = None,
+) -> Figure:
+    """Mean over each trial's cells, then mean and interval over trials; a panel per `col`.
+
+    `constant` and `floor` are drawn by `reference_lines`. `published` has the columns `hue`, epoch
+    and value, and `col` if its rows differ by panel; rows of a `hue` that is not in `history` are
+    not drawn.
+    """
+    table = _per_trial(history, [value], hue, col)
+    palette = _palette(table[hue], hue)
+    if published is not None:
+        require_columns(published, [hue, "epoch", "value"], "published")
+    panels = [None] if col is None else list(table[col].unique())
+    with _panels(count=len(panels), sharey=True) as (figure, axes):
+        for ax, panel in zip(axes.flat, panels, strict=False):
+            rows = table if col is None else table[table[col] == panel]
+            _lines(ax, rows, value, hue, palette)
+            reference_lines(ax, constant, floor)
+            if published is not None:
+                here = published[published[hue].isin(list(palette))]
+                if col is not None and col in published:
+                    here = here[here[col] == panel]
+                _diamonds(ax, here["epoch"], here["value"], here[hue].map(palette))
+            ax.set_title("" if col is None else panel)
+        if len(panels) == 1:
+            axes[0, 0].set_ylabel(_label(value))
+        else:  # one label for all rows of panels: it is longer than a panel is high
+            figure.supylabel(_label(value), fontsize=LOOK["axes.labelsize"])
+        _legend(figure, hue, [*_keys(palette), BAND], published is not None)
+    return figure
+
+
+def preserved_over_epochs(
+    history: pd.DataFrame,
+    parameters: tuple[int, int],
+    hue: str = "operator",
+    at_last_prune: bool = False,
+) -> Figure:
+    """Preserved share of the `parameters` (of the encoder, of the decoder) at each epoch.
+
+    As it is after the epoch, or (`at_last_prune`) as the last prune left it, before regrowth.
+    """
+    suffix = "_at_last_prune" if at_last_prune else ""
+    zeros = [f"encoder_zeros{suffix}", f"decoder_zeros{suffix}"]
+    table = _per_trial(history, zeros, hue)
+    table["preserved"] = 100 * (1 - table[zeros].sum(axis=1, skipna=False) / sum(parameters))
+    palette = _palette(table[hue], hue)
+    with _panels() as (figure, axes):
+        _lines(axes[0, 0], table, "preserved", hue, palette)
+        axes[0, 0].set_ylabel(_label("preserved" + suffix))
+        _legend(figure, hue, [*_keys(palette), BAND])
+    return figure
+
+
+def size_over_epochs(
+    history: pd.DataFrame, parameters: tuple[int, int], hue: str = "operator"
+) -> Figure:
+    """Parameters that are not zero, of the encoder and of the decoder, at each epoch."""
+    table = _per_trial(history, ["encoder_zeros", "decoder_zeros"], hue)
+    palette = _palette(table[hue], hue)
+    with _panels(1, 2, sharey=True) as (figure, axes):
+        for ax, part, total in zip(axes[0], ("encoder", "decoder"), parameters, strict=True):
+            table[part] = total - table[f"{part}_zeros"]
+            _lines(ax, table, part, hue, palette)
+            ax.yaxis.set_major_formatter("{x:,.0f}")
+            ax.set_title(f"{part} ({total:,} parameters)")
+        axes[0, 0].set_ylabel("Non-zero parameters (count)")
+        _legend(figure, hue, [*_keys(palette), BAND])
+    return figure
+
+
+def sparsity_versus_loss(
+    results: pd.DataFrame,
+    x: str = "preserved",
+    y: str = "train_l1",
+    hue: str = "operator",
+    style: str | None = "schedule",
+    constant: float | None = None,
+    floor: float | None = None,
+) -> Figure:
+    """A point per trial: sparsity (1 - the preserved share `x`) and loss, with the Pareto front.
+
+    The front is the least loss reached at a sparsity or more, over all trials drawn.
+    """
+    require_columns(results, [x, y, hue, *([style] if style else [])], "results")
+    table = results.dropna(subset=[x, y]).assign(sparsity=lambda rows: 100 * (1 - rows[x]))
+    palette = _palette(table[hue], hue)
+    styles = list(table[style].unique()) if style else []
+    markers = dict(zip(styles, itertools.cycle(MARKERS), strict=False))
+    with _panels() as (figure, axes):
+        ax = axes[0, 0]
+        shapes = {"style": style, "style_order": styles, "markers": markers} if style else {}
+        sns.scatterplot(
+            table, x="sparsity", y=y, hue=hue, palette=palette, hue_order=list(palette),
+            s=45, alpha=0.8, legend=False, ax=ax, **shapes,
+        )  # fmt: skip
+        front = table.iloc[pareto_front(table["sparsity"], table[y])]
+        # "pre": a demand for a little more sparsity than a point has is met by the next point.
+        ax.step(front["sparsity"], front[y], where="pre", color="#444444", linewidth=1.2, zorder=1)
+        reference_lines(ax, constant, floor)
+        at = " at the last prune" if x == "preserved_at_last_prune" else ""
+        ax.set(xlabel=f"Sparsity{at} (% of parameters)", ylabel=_label(y))
+        keys = _keys(palette, marker="o", linestyle="")
+        if style:
+            keys += [Line2D([], [], linestyle="", label=style.replace("_", " "))]
+            keys += [
+                Line2D([], [], color="#666666", marker=marker, linestyle="", label=name)
+                for name, marker in markers.items()
+            ]
+        _legend(figure, hue, [*keys, Line2D([], [], color="#444444", label="Pareto front")])
+    return figure
+
+
+def capacity_box(results: pd.DataFrame, by: str, published: pd.DataFrame | None = None) -> Figure:
+    """Preserved share at the last prune: a box per group (median, quartiles) and a point per trial.
+
+    `published` has the columns `by` and value (a share in [0, 1]).
+    """
+    return _by_group(results, by, "preserved_at_last_prune", published, box=True)
+
+
+def final_loss(
+    results: pd.DataFrame,
+    by: str = "operator",
+    value: str = "train_l1",
+    constant: float | None = None,
+    floor: float | None = None,
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """A point per trial, and the mean of each group with its interval.
+
+    `published` has the columns `by` and value.
+    """
+    figure = _by_group(results, by, value, published, box=False)
+    reference_lines(figure.axes[0], constant, floor)
+    return figure
+
+
+def loss_by_schedule(
+    results: pd.DataFrame,
+    value: str = "train_l1",
+    constant: float | None = None,
+    floor: float | None = None,
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """Final loss under each schedule, operators side by side: trials, mean and interval.
+
+    `published` has the columns operator, schedule and value.
+    """
+    require_columns(results, ["operator", "schedule", value], "results")
+    palette, schedules = _palette(results["operator"], "operator"), list(results.schedule.unique())
+    offsets = dict(zip(palette, np.linspace(-0.3, 0.3, len(palette)), strict=True))
+    with _panels() as (figure, axes):
+        ax = axes[0, 0]
+        for name, rows in results.groupby("operator", sort=False):
+            at = rows["schedule"].map(schedules.index) + offsets[name]
+            ax.scatter(at, rows[value], s=14, color=to_rgba(palette[name], 0.45), lw=0)
+            means = summary(rows, "schedule", value)
+            at = means["schedule"].map(schedules.index) + offsets[name]
+            ax.vlines(at, means["low"], means["high"], color=palette[name], lw=1.8)
+            ax.plot(at, means["mean"], "_", color=palette[name], markersize=14, markeredgewidth=2)
+            if published is not None:
+                here = published[published.operator.eq(name) & published.schedule.isin(schedules)]
+                at = here["schedule"].map(schedules.index) + offsets[name]
+                _diamonds(ax, at, here["value"], [palette[name]] * len(here))
+        reference_lines(ax, constant, floor)
+        ax.set_xticks(range(len(schedules)), schedules)
+        ax.set(xlim=(-0.6, len(schedules) - 0.4), xlabel="Schedule", ylabel=_label(value))
+        ax.grid(False, axis="x")
+        keys = _keys(palette, marker="_", markersize=14, markeredgewidth=2, linestyle="")
+        _legend(figure, "operator", keys, published is not None)
+    return figure
+
+
+def activation_heatmap(
+    activations: Mapping[str, ArrayLike],
+    pruned: Mapping[str, ArrayLike] | None = None,
+    max_units: int = 60,
+) -> Figure:
+    """A panel per layer: units in rows, examples in columns; one colour map, a scale per layer.
+
+    `activations` maps a layer's name to [examples, units], `pruned` to a bool [units]. Of a wider
+    layer, `max_units` evenly spaced units are drawn. Raises ValueError if `pruned` names a layer
+    that is not there.
+    """
+    return _heatmaps({"": activations}, pruned, max_units)
+
+
+def before_after_heatmap(
+    before: Mapping[str, ArrayLike],
+    after: Mapping[str, ArrayLike],
+    pruned: Mapping[str, ArrayLike] | None = None,
+    max_units: int = 60,
+) -> Figure:
+    """`activation_heatmap` before and after a prune, above each other, on the same scale.
+
+    Raises ValueError if the layers differ.
+    """
+    if list(before) != list(after):
+        raise ValueError(f"the layers after are {list(after)}; they must be {list(before)}")
+    return _heatmaps({"before": before, "after": after}, pruned, max_units)
+
+
+def mask_heatmap(keep: Mapping[str, ArrayLike]) -> Figure:
+    """Which weights were removed: a panel per layer, from a bool [out, in] each."""
+    # Where several weights fall on one pixel, it has the mean of their colours.
+    colours = LinearSegmentedColormap.from_list("kept", [REMOVED, KEPT])
+    with _panels(count=len(keep), height=3.0) as (figure, axes):
+        for ax, (name, mask) in zip(axes.flat, keep.items(), strict=False):
+            mask = np.asarray(mask, dtype=float)
+            ax.imshow(mask, cmap=colours, vmin=0, vmax=1, aspect="auto")
+            ax.grid(False)
+            ax.set(xlabel="Input unit", ylabel="Output unit")
+            _whole(ax.xaxis)
+            _whole(ax.yaxis)
+            ax.set_title(f"{name}\n{100 * (1 - mask.mean()):.1f} % removed")
+        keys = [Patch(color=KEPT, label="kept"), Patch(color=REMOVED, label="removed")]
+        _legend(figure, "weight", keys)
+    return figure
+
+
+def schedule_curves(table: pd.DataFrame) -> Figure:
+    """The pruning probability of each schedule; columns schedule, epoch, probability."""
+    require_columns(table, ["schedule", "epoch", "probability"])
+    palette = _palette(table["schedule"], "schedule")
+    with _panels() as (figure, axes):
+        ax = axes[0, 0]
+        dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
+        for name, rows in table.groupby("schedule", sort=False):
+            sns.lineplot(
+                x=rows["epoch"], y=rows["probability"], color=palette[name], errorbar=None,
+                linestyle=dashes[name], linewidth=2, ax=ax,
+            )  # fmt: skip
+        ax.set(xlabel="Epoch", ylabel="Pruning probability (per epoch)", ylim=(-0.03, 1.03))
+        keys = [
+            Line2D([], [], color=colour, linestyle=dashes[name], linewidth=2, label=name)
+            for name, colour in palette.items()
+        ]
+        _legend(figure, "schedule", keys)
+    return figure
+
+
+def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure:
+    """A row per result: published (diamond) and reproduced with its interval, joined by a line.
+
+    Columns label, published, reproduced, low, high (low and high may be null); `value` names the
+    quantity for the axis.
+    """
+    require_columns(table, ["label", "published", "reproduced", "low", "high"])
+    table = table.reset_index(drop=True)
+    colour = OPERATOR_COLOURS["variance-high"]
+    with _panels(height=1.2 + 0.32 * len(table)) as (figure, axes):
+        ax = axes[0, 0]
+        ax.hlines(table.index, table["published"], table["reproduced"], color="#BBBBBB", lw=2.5)
+        ax.hlines(table.index, table["low"], table["high"], color=colour, lw=1.8)
+        ax.plot(table["reproduced"], table.index, "o", color=colour, markersize=7)
+        _diamonds(ax, table["published"], table.index, ["black"] * len(table))
+        ax.set_yticks(table.index, table["label"])
+        ax.set(xlabel=_label(value), ylim=(len(table) - 0.5, -0.5))
+        ax.grid(False, axis="y")
+        key = Line2D([], [], color=colour, marker="o", label="reproduced, 95 % interval")
+        _legend(figure, None, [key], published=True)
+    return figure
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
+    """Write `folder`/`name`.png (150 dpi) and .svg, and return their paths.
+
+    The folder is made if need be. Equal figures give equal files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    figure.savefig(png, dpi=150)
+    with mpl.rc_context({"svg.hashsalt": "evoae"}):
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+@contextmanager
+def _panels(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    count: int | None = None,
+    height: float | None = None,
+    size: tuple[float, float] | None = None,
+    **shared: bool,
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure in the common look, forgotten by pyplot; or `count` panels, three in a row."""
+    if count is not None:
+        if not count:
+            raise ValueError("there is nothing to draw")
+        columns = 2 if count == 4 else min(count, 3)
+        rows = -(-count // columns)
+    if size is None:
+        size = (WIDTH, 0.4 + rows * (height or (4.4 if rows == 1 else 2.9)))
+    with mpl.rc_context(LOOK):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained", **shared
+        )
+        plt.close(figure)
+        for spare in axes.flat[count:] if count is not None else ():
+            spare.remove()
+        yield figure, axes
+
+
+def _label(value: str) -> str:
+    return LABELS.get(value, value.replace("_", " ").capitalize())
+
+
+def _palette(names: pd.Series, hue: str) -> dict[object, object]:
+    """A colour per name; operators keep theirs, other names share out a palette."""
+    names = list(names.dropna().unique())
+    if hue == "operator":
+        palette = {name: operator_colour(name) for name in names}
+        for before, name in itertools.combinations(palette, 2):
+            if palette[before] == palette[name]:  # two of a user's: one figure must part them
+                free = [c for c in USER_COLOURS if c not in palette.values()]
+                palette[name] = (free or [palette[name]])[0]
+        return palette
+    few = len(names) <= len(OTHER_COLOURS)
+    colours = OTHER_COLOURS if few else sns.color_palette("viridis", len(names))
+    return dict(zip(names, colours, strict=False))
+
+
+def _keys(palette: Mapping[object, object], **look: str) -> list[Line2D]:
+    return [Line2D([], [], color=colour, label=name, **look) for name, colour in palette.items()]
+
+
+def _legend(
+    figure: Figure, title: str | None, keys: Sequence[Line2D | Patch], published: bool = False
+) -> None:
+    """The legend, right of the panels (if untitled, above them), where it covers nothing."""
+    keys = list(keys)
+    if published:
+        keys.append(Line2D([], [], **DIAMOND, markeredgecolor="black", label="published"))
+    if keys:
+        place = "outside right upper" if title else "outside upper right"
+        columns = 1 if title else len(keys)
+        figure.legend(handles=keys, title=title, loc=place, alignment="left", ncols=columns)
+
+
+def _diamonds(ax: Axes, x: Iterable, y: Iterable, colours: Iterable) -> None:
+    edges = [to_rgba(colour) for colour in colours]
+    ax.scatter(x, y, s=50, marker="D", facecolors="none", edgecolors=edges, lw=1.5, zorder=5)
+
+
+def _per_trial(
+    history: pd.DataFrame, values: list[str], hue: str, col: str | None = None
+) -> pd.DataFrame:
+    """Mean over the cells of each trial, at the epochs that have a value.
+
+    Raises ValueError if rows that are not of one run would be averaged, or if there is no value.
+    """
+    keys = list(dict.fromkeys([hue, *([col] if col else []), "trial", "epoch"]))
+    require_columns(history, [*keys, "cell", *values], "history")
+    if history.duplicated([*keys, "cell"]).any():
+        raise ValueError(
+            f"history has several rows for one {', '.join(keys)} and cell; "
+            "hue and col must tell the runs apart"
+        )
+    table = history.dropna(subset=values)
+    if table.empty:
+        raise ValueError(f"history has no row with a value of {values[0]}")
+    return table.groupby(keys, sort=False, as_index=False, observed=True)[values].mean()
+
+
+def _lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Mapping) -> None:
+    """Mean and interval over trials; markers when the epochs are few."""
+    few = table["epoch"].nunique() <= FEW_EPOCHS
+    sns.lineplot(
+        table, x="epoch", y=value, hue=hue, palette=dict(palette), hue_order=list(palette),
+        errorbar=bootstrap_interval, marker="o" if few else None, markeredgewidth=0,
+        linewidth=1.8, legend=False, ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="Epoch", ylabel="")
+    _whole(ax.xaxis)
+
+
+def _whole(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _by_group(
+    results: pd.DataFrame, by: str, value: str, published: pd.DataFrame | None, box: bool
+) -> Figure:
+    """A point per trial over a box, or beside the mean and its interval, for each group."""
+    require_columns(results, [by, value], "results")
+    scale = 100 if value in SHARES else 1
+    table = results[[by, value]].dropna().astype({by: object})
+    table[value] *= scale
+    palette = _palette(table[by], by)
+    groups = list(palette)
+    keys = []
+    with _panels() as (figure, axes):
+        ax = axes[0, 0]
+        # Spread by turns and not at random, so that a figure is always the same.
+        turns = np.array([0, 1, -1, 2, -2, 3, -3])[table.groupby(by).cumcount() % 7]
+        at = table[by].map(groups.index) + 0.05 * turns
+        colours = [to_rgba(palette[name], 0.75) for name in table[by]]
+        ax.scatter(at, table[value], s=22, c=colours, lw=0, zorder=3)
+        if box:
+            for at, (name, colour) in enumerate(palette.items()):
+                look = {"facecolor": to_rgba(colour, 0.3), "edgecolor": colour}
+                line = {"color": colour, "linewidth": 1.5}
+                ax.boxplot(
+                    table.loc[table[by] == name, value], positions=[at], widths=0.5,
+                    patch_artist=True, showfliers=False, manage_ticks=False, boxprops=look,
+                    medianprops=line, whiskerprops=line, capprops=line,
+                )  # fmt: skip
+        else:
+            means = summary(table, by, value)
+            at = range(len(groups))
+            ax.vlines(at, means["low"], means["high"], color="black", lw=1.8, zorder=4)
+            mean = {"color": "black", "marker": "_", "markersize": 18}
+            ax.plot(at, means["mean"], **mean, linestyle="", zorder=4)
+            keys = [Line2D([], [], **mean, linestyle="", label="mean, 95 % interval")]
+        if published is not None:
+            require_columns(published, [by, "value"], "published")
+            here = published[published[by].isin(groups)]
+            at = here[by].map(groups.index) + 0.33
+            _diamonds(ax, at, scale * here["value"], here[by].map(palette))
+        long = sum(len(str(name)) for name in groups) > 60
+        ax.set_xticks(
+            range(len(groups)), groups, rotation=25 * long, ha="right" if long else "center"
+        )
+        ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), ylabel=_label(value))
+        ax.grid(False, axis="x")
+        _legend(figure, None, keys, published is not None)
+    return figure
+
+
+def _heatmaps(
+    rows: Mapping[str, Mapping[str, ArrayLike]],
+    pruned: Mapping[str, ArrayLike] | None,
+    max_units: int,
+) -> Figure:
+    """A column of panels per layer, one for each of `rows`, with a colour bar under it."""
+    layers = list(next(iter(rows.values())))
+    pruned = {} if pruned is None else pruned
+    if unknown := [name for name in pruned if name not in layers]:
+        raise ValueError(f"pruned names the layer {unknown[0]!r}; the layers are: {layers}")
+    with _panels(len(rows), max(1, len(layers)), height=3.6) as (figure, axes):
+        for column, name in zip(axes.T, layers, strict=False):
+            arrays = [np.asarray(row[name]) for row in rows.values()]
+            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+            units = arrays[0].shape[1]
+            shown = np.linspace(0, units - 1, min(units, max_units)).round().astype(int)
+            ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
+            heading = [f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"]
+            gone = np.asarray(pruned.get(name, np.zeros(units)), dtype=bool)
+            if name in pruned:
+                heading.append(f"{np.count_nonzero(gone)} pruned")
+            at = np.flatnonzero(gone[shown]) + 0.5
+            for ax, title, array in zip(column, rows, arrays, strict=True):
+                sns.heatmap(
+                    array[:, shown].T, vmin=low, vmax=high, cmap=ACTIVATION_COLOURS, cbar=False,
+                    xticklabels=False, yticklabels=False, rasterized=True, ax=ax,
+                )  # fmt: skip
+                ax.set_yticks(ticks + 0.5, shown[ticks], rotation=0, fontsize=9)
+                if len(at):  # an empty line would upset the layout
+                    ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
+                title = f"{name}, {title}" if title else name
+                ax.set_title("\n".join([title, *heading]), fontsize=10)
+                ax.set_xlabel("Example")
+            figure.colorbar(
+                ax.collections[0], ax=column, label="activation", location="bottom", aspect=15
+            )
+        for ax in axes[:, 0]:
+            ax.set_ylabel("Unit")
+        if pruned:
+            key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
+            figure.legend(handles=[key], loc="outside lower right")
+    return figure

@@ -1,0 +1,666 @@
+/* Training and scoring of autoencoders one at a time, with the weights in cache. Called by fused.py.
+ *
+ * Compiled for one batch size B. A layer's weights are packed as [blocks][in + 1][16]: a block holds
+ * 16 outputs, and the bias is one more input whose value is always 1. Padding outputs have zero
+ * weights and, as every gradient that reaches them is exactly zero, keep them. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define WIDE __attribute__((vector_size(32)))
+typedef float v8 WIDE;
+typedef int32_t i8 WIDE;
+typedef float v8u __attribute__((vector_size(32), aligned(4)));
+typedef float v4 __attribute__((vector_size(16)));
+typedef double d4 WIDE;
+
+/* At most 6 rows go through a product at once, so that their 12 sums stay in registers. */
+enum { LANES = 16, CHUNKS = (B + 5) / 6, CHUNK = (B + CHUNKS - 1) / CHUNKS, ROWS = CHUNK * CHUNKS };
+enum { MAX_LAYERS = 16, GROUP = 4 };
+
+typedef struct { /* mirrors fused.py */
+    int64_t layers;
+    const int64_t *widths;
+    float *weights;
+    const uint8_t *keep;
+    float *first, *second;
+    int64_t *steps;
+    double *count, *total, *squares, *zeros;
+    int64_t networks;
+} Side;
+
+typedef struct {
+    int64_t in, out, blocks;
+    int64_t stride;       /* of a row of inputs: in + 1, padded */
+    int64_t flat, packed; /* where its weights start, in the caller's row and packed */
+    int64_t unit, lane;   /* where its units start, in the caller's statistics and padded */
+} Layer;
+
+typedef struct {
+    int64_t layers, flat, packed, units, lanes;
+    Layer layer[MAX_LAYERS];
+} Shape;
+
+typedef struct { /* a packed network */
+    const Shape *shape;
+    float *weights, *keep, *first, *second;
+    double *total, *squares, count;
+    int32_t *zeros;
+    int64_t index, steps;
+} Net;
+
+typedef struct { /* one optimiser step of one network */
+    int adam;
+    float rate, correction;
+} Rule;
+
+typedef struct { /* buffers of one model step; layers of encoder and decoder are counted through */
+    float *input[2 * MAX_LAYERS], *delta[2 * MAX_LAYERS], *target;
+    v8 *back;
+    int64_t target_stride;
+} Work;
+
+static Shape shape_of(const Side *side)
+{
+    Shape s = {.layers = side->layers};
+    for (int64_t l = 0; l < s.layers; l++) {
+        int64_t in = side->widths[l], out = side->widths[l + 1], blocks = (out + LANES - 1) / LANES;
+        s.layer[l] = (Layer){in, out, blocks, (in / LANES + 1) * LANES, s.flat, s.packed, s.units, s.lanes};
+        s.flat += out * (in + 1);
+        s.packed += blocks * (in + 1) * LANES;
+        s.units += out;
+        s.lanes += blocks * LANES;
+    }
+    return s;
+}
+
+/* Zeroed memory, aligned to a cache line; all of an arena is freed at once. */
+typedef struct Arena { struct Arena *next; } Arena;
+
+static void *take(Arena *arena, int64_t bytes)
+{
+    void *memory;
+    if (posix_memalign(&memory, 64, (size_t)bytes + 64)) return NULL;
+    memset(memory, 0, (size_t)bytes + 64);
+    ((Arena *)memory)->next = arena->next;
+    arena->next = memory;
+    return (char *)memory + 64;
+}
+
+static void release(Arena *arena)
+{
+    while (arena->next) {
+        Arena *head = arena->next;
+        arena->next = head->next;
+        free(head);
+    }
+}
+
+/* ---- packing ---- */
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (i8){__VA_ARGS__})
+#endif
+
+/* to[c][r] = from[r][c], 8 x 8 at a time where there are as many, exchanging blocks of 4, 2 and 1. */
+static void transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride, int64_t rows,
+                      int64_t columns)
+{
+#define EXCHANGE(k, d, low, high)                                             \
+    {                                                                         \
+        const v8 a = m[k], b = m[k + d];                                      \
+        m[k] = SHUFFLE(a, b, low);                                            \
+        m[k + d] = SHUFFLE(a, b, high);                                       \
+    }
+#define LOW4 0, 1, 2, 3, 8, 9, 10, 11
+#define HIGH4 4, 5, 6, 7, 12, 13, 14, 15
+#define LOW2 0, 1, 8, 9, 4, 5, 12, 13
+#define HIGH2 2, 3, 10, 11, 6, 7, 14, 15
+#define LOW1 0, 8, 2, 10, 4, 12, 6, 14
+#define HIGH1 1, 9, 3, 11, 5, 13, 7, 15
+    for (int64_t r = 0; r < rows; r += 8)
+        for (int64_t c = 0; c < columns; c += 8) {
+            if (r + 8 > rows || c + 8 > columns) {
+                for (int64_t i = r; i < rows && i < r + 8; i++)
+                    for (int64_t j = c; j < columns && j < c + 8; j++)
+                        to[j * to_stride + i] = from[i * from_stride + j];
+                continue;
+            }
+            v8 m[8];
+            for (int i = 0; i < 8; i++) m[i] = *(const v8u *)(from + (r + i) * from_stride + c);
+            for (int i = 0; i < 4; i++) EXCHANGE(i, 4, LOW4, HIGH4)
+            for (int i = 0; i < 8; i += i & 1 ? 3 : 1) EXCHANGE(i, 2, LOW2, HIGH2)
+            for (int i = 0; i < 8; i += 2) EXCHANGE(i, 1, LOW1, HIGH1)
+            for (int i = 0; i < 8; i++) *(v8u *)(to + (c + i) * to_stride + r) = m[i];
+        }
+}
+
+/* Between a caller's row of weights and a packed one. */
+static void repack(const Shape *s, float *flat, float *packed, int into_packed)
+{
+    for (const Layer *l = s->layer; l < s->layer + s->layers; l++)
+        for (int64_t o = 0; o < l->out; o += LANES) {
+            const int64_t lanes = l->out - o < LANES ? l->out - o : LANES;
+            const size_t bytes = (size_t)lanes * sizeof(float);
+            float *w = flat + l->flat + o * l->in, *bias = flat + l->flat + l->out * l->in + o;
+            float *p = packed + l->packed + o * (l->in + 1), *packed_bias = p + l->in * LANES;
+            if (into_packed) {
+                transpose(w, l->in, p, LANES, lanes, l->in);
+                memcpy(packed_bias, bias, bytes);
+            } else {
+                transpose(p, LANES, w, l->in, l->in, lanes);
+                memcpy(bias, packed_bias, bytes);
+            }
+        }
+}
+
+/* ---- arithmetic on 8 lanes ---- */
+
+INLINE v8 choose(i8 mask, v8 yes, v8 no) { return (v8)((mask & (i8)yes) | (~mask & (i8)no)); }
+INLINE v8 all(float x) { return (v8){x, x, x, x, x, x, x, x}; }
+INLINE v8 absolute(v8 x) { return (v8)((i8)x & 0x7fffffff); }
+
+/* Adds 8 floats to 8 doubles. */
+INLINE void add(double *to, v8 x)
+{
+    v4 half[2];
+    memcpy(half, &x, sizeof x);
+    for (int k = 0; k < 2; k++) ((d4 *)to)[k] += __builtin_convertvector(half[k], d4);
+}
+
+INLINE v8 root(v8 x)
+{
+    for (int i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+
+/* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
+INLINE v8 exponential(v8 x)
+{
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = choose(x > 87.0f, all(87.0f), x);
+    x = choose(x < -87.0f, all(-87.0f), x);
+    const v8 shifted = x * 1.44269504f + shift, power = shifted - shift;
+    const v8 r = (x - power * 0.693359375f) + power * 2.12194440e-4f, q = r * r;
+    v8 p = r * 1.9841270e-4f + 1.3888889e-3f;
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666667e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = (p * q + r) + 1.0f;
+    return p * (v8)(((i8)shifted << 23) + 0x3f800000);
+}
+
+INLINE v8 sigmoid(v8 z) { return 1.0f / (1.0f + exponential(-z)); }
+
+/* log(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)). */
+INLINE v8 log_one_plus(v8 e)
+{
+    v8 u = e / (e + 2.0f), q = u * u, p = q * (2.0f / 15) + 2.0f / 13;
+    p = p * q + 2.0f / 11;
+    p = p * q + 2.0f / 9;
+    p = p * q + 2.0f / 7;
+    p = p * q + 2.0f / 5;
+    p = p * q + 2.0f / 3;
+    return u * 2.0f + u * q * p;
+}
+
+/* ---- one block of 16 outputs ---- */
+
+INLINE void multiply(const float *restrict w, const float *restrict x, int64_t in, int64_t stride,
+                     v8 (*restrict sums)[2])
+{
+    for (int first = 0; first < ROWS; first += CHUNK) {
+        v8 s[CHUNK][2] = {{{0}}};
+        for (int64_t i = 0; i <= in; i++) {
+            const v8 w0 = *(const v8 *)(w + i * LANES), w1 = *(const v8 *)(w + i * LANES + 8);
+            for (int b = 0; b < CHUNK; b++) {
+                float value = x[(first + b) * stride + i];
+                s[b][0] += w0 * value;
+                s[b][1] += w1 * value;
+            }
+        }
+        memcpy(sums[first], s, sizeof s);
+    }
+}
+
+/* What the optimiser subtracts from 8 weights with gradient g. */
+INLINE v8 change(v8 g, Rule rule, int masked, const v8 *keep, v8 *first, v8 *second)
+{
+    if (masked) g *= *keep;
+    if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */
+    *first += (g - *first) * 0.5f;
+    *second = *second * 0.999f + g * g * 0.001f;
+    g = rule.rate * *first / (root(*second) * rule.correction + 1e-8f);
+    return masked ? (v8)(g * *keep) : g; /* moments from before a prune must not move it */
+}
+
+/* Gradient and update of the weights of a few blocks, `size` floats each. Adds to `back` the gradient
+ * of the layer's inputs, which is that of the weights before the update. */
+INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *restrict x,
+                   int64_t stride, const v8 (*restrict delta)[ROWS][2], Rule rule, int masked,
+                   int flows, v8 *restrict back)
+{
+    float *restrict weights = net->weights + at;
+    float *restrict keep = net->keep + at; /* not used when absent */
+    float *restrict first = net->first + at, *restrict second = net->second + at;
+    for (int64_t i = 0; i < size / LANES; i++) {
+        v8 sums[ROWS], value[ROWS];
+        for (int b = 0; b < ROWS; b++) {
+            if (flows) sums[b] = back[i * ROWS + b];
+            value[b] = all(x[b * stride + i]);
+        }
+        for (int64_t block = 0; block < blocks; block++)
+            for (int64_t h = 0; h < 2; h++) {
+                const int64_t j = block * size + i * LANES + h * 8;
+                const v8 w = *(v8 *)(weights + j);
+                v8 even = {0}, odd = {0}; /* two chains, for their latency */
+                for (int b = 0; b < ROWS; b += 2) {
+                    even += delta[block][b][h] * value[b];
+                    if (b + 1 < ROWS) odd += delta[block][b + 1][h] * value[b + 1];
+                }
+                for (int b = 0; flows && b < ROWS; b++) sums[b] += delta[block][b][h] * w;
+                *(v8 *)(weights + j) = w - change(even + odd, rule, masked, (v8 *)(keep + j),
+                                                  (v8 *)(first + j), (v8 *)(second + j));
+            }
+        if (flows)
+            for (int b = 0; b < ROWS; b++) back[i * ROWS + b] = sums[b];
+    }
+}
+
+static void update_blocks(const Net *net, const Layer *l, int64_t block, int blocks, const float *x,
+                          const v8 (*delta)[ROWS][2], Rule rule, v8 *back)
+{
+    const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
+    const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
+#define UPDATE(r, masked)                                                                    \
+    if (back) update(net, at, size, blocks, x, l->stride, delta, r, masked, 1, back);        \
+    else for (int g = 0; g < blocks; g++)                                                    \
+        update(net, at + g * size, size, 1, x, l->stride, delta + g, r, masked, 0, NULL);
+    if (rule.adam) {
+        if (net->keep) { UPDATE(adam, 1) } else { UPDATE(adam, 0) }
+    } else {
+        if (net->keep) { UPDATE(fresh, 1) } else { UPDATE(fresh, 0) }
+    }
+}
+
+INLINE void add_statistics(Net *net, int64_t lane, const v8 (*values)[2], int rows)
+{
+    for (int h = 0; h < 2; h++, lane += 8) {
+        v8 sum = {0}, squares = {0};
+        i8 zeros = {0};
+        for (int b = 0; b < rows; b++) {
+            const v8 a = values[b][h];
+            sum += a;
+            squares += a * a;
+            zeros -= a == 0.0f;
+        }
+        add(net->total + lane, sum);
+        add(net->squares + lane, squares);
+        *(i8 *)(net->zeros + lane) += zeros;
+    }
+}
+
+static void statistics(Net *net, int64_t lane, const v8 (*values)[2], int rows)
+{
+    if (!net->total) return;
+    if (rows == B) add_statistics(net, lane, values, B); /* the usual case, unrolled */
+    else add_statistics(net, lane, values, rows);
+}
+
+/* ---- whole layers ---- */
+
+/* A hidden or code layer: inputs x to outputs y, the inputs of the next layer. */
+static void forward(Net *net, const Layer *l, const float *x, float *y, int rows)
+{
+    const int64_t stride = (l->out / LANES + 1) * LANES;
+    v8 h[ROWS][2];
+    for (int64_t block = 0; block < l->blocks; block++) {
+        multiply(net->weights + l->packed + block * (l->in + 1) * LANES, x, l->in, l->stride, h);
+        for (int b = 0; b < ROWS; b++)
+            for (int k = 0; k < 2; k++) {
+                h[b][k] = choose(h[b][k] < 0.0f, all(0.0f), h[b][k]);
+                ((v8 *)(y + b * stride + block * LANES))[k] = h[b][k];
+            }
+        statistics(net, l->lane + block * LANES, h, rows);
+    }
+    for (int b = 0; b < ROWS; b++) y[b * stride + l->out] = 1.0f;
+}
+
+/* The output layer, forwards and backwards a few blocks at a time while their weights are in L1. */
+static void output_layer(Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce,
+                         Rule rule)
+{
+    v8 z[ROWS][2], delta[GROUP][ROWS][2];
+    const float scale = 1.0f / ((float)rows * (float)l->out);
+    for (int64_t from = 0; from < l->blocks; from += GROUP) {
+        const int blocks = (int)(l->blocks - from < GROUP ? l->blocks - from : GROUP);
+        for (int g = 0; g < blocks; g++) {
+            const int64_t lane = (from + g) * LANES;
+            multiply(net->weights + l->packed + lane * (l->in + 1), x, l->in, l->stride, z);
+            statistics(net, l->lane + lane, z, rows);
+            v8 e[ROWS][2];
+            for (int b = 0; b < ROWS; b++)
+                for (int h = 0; h < 2; h++) e[b][h] = exponential(-z[b][h]);
+            for (int b = 0; b < ROWS; b++)
+                for (int h = 0; h < 2; h++) {
+                    const v8 y = ((const v8 *)(work->target + b * work->target_stride + lane))[h];
+                    const v8 s = 1.0f / (1.0f + e[b][h]), d = s - y;
+                    const float share = b < rows ? scale : 0.0f;
+                    const i8 slope = (i8)(s * (1.0f - s) * share) ^ ((i8)d & INT32_MIN);
+                    delta[g][b][h] = bce ? d * share : (v8)(slope & (d != 0.0f)) + d * 0.0f;
+                }
+        }
+        update_blocks(net, l, from, blocks, x, delta, rule, work->back);
+    }
+}
+
+/* Sum of the losses of the first `rows` rows over the outputs. */
+static double loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce)
+{
+    _Alignas(32) double lanes[LANES] = {0};
+    double sum = 0;
+    v8 z[ROWS][2];
+    for (int64_t block = 0; block < l->blocks; block++) {
+        multiply(net->weights + l->packed + block * (l->in + 1) * LANES, x, l->in, l->stride, z);
+        for (int b = 0; b < rows; b++)
+            for (int k = 0; k < 2; k++) {
+                const int64_t lane = block * LANES + k * 8;
+                const v8 y = *(const v8 *)(work->target + b * work->target_stride + lane);
+                const v8 a = z[b][k], positive = choose(a < 0.0f, all(0.0f), a);
+                v8 value = absolute(sigmoid(a) - y);
+                if (bce) value = positive - a * y + log_one_plus(exponential(-absolute(a)));
+                const i8 present = (i8){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(l->out - lane);
+                value = choose(present, value, all(0.0f));
+                add(lanes + k * 8, value);
+            }
+    }
+    for (int i = 0; i < LANES; i++) sum += lanes[i];
+    return sum;
+}
+
+/* Sum the lanes of `back` into the gradient of the previous layer's outputs, through its ReLU. */
+static void collect(v8 *back, const float *y, int64_t in, int64_t stride, float *delta, int64_t delta_stride)
+{
+    for (int64_t i = 0; i < in; i++)
+        for (int b = 0; b < ROWS; b++) {
+            const v8 s = back[i * ROWS + b];
+            const float sum = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+            delta[b * delta_stride + i] = y[b * stride + i] <= 0.0f ? 0.0f : sum;
+        }
+    memset(back, 0, (size_t)(in + 1) * ROWS * sizeof *back);
+}
+
+static Rule rule_of(Net *net, double rate, int adam)
+{
+    if (!adam) return (Rule){0, (float)rate, 0.0f};
+    const double t = (double)++net->steps;
+    return (Rule){1, (float)(rate / (1 - pow(0.5, t))), (float)(1 / sqrt(1 - pow(0.999, t)))};
+}
+
+static void step(Net *encoder, Net *decoder, const Work *work, int rows, int bce, double rate, int adam)
+{
+    Net *nets[2] = {encoder, decoder};
+    const Rule rules[2] = {rule_of(encoder, rate, adam), rule_of(decoder, rate, adam)};
+    const int64_t split = encoder->shape->layers, last = split + decoder->shape->layers - 1;
+#define SIDE(c) ((c) >= split)
+#define LAYER(c) (&nets[SIDE(c)]->shape->layer[(c) - (SIDE(c) ? split : 0)])
+    for (int64_t c = 0; c < last; c++)
+        forward(nets[SIDE(c)], LAYER(c), work->input[c], work->input[c + 1], rows);
+    output_layer(decoder, LAYER(last), work, work->input[last], rows, bce, rules[1]);
+    for (int64_t c = last - 1; c >= 0; c--) {
+        const Layer *l = LAYER(c);
+        collect(work->back, work->input[c + 1], l->out, (l->out / LANES + 1) * LANES, work->delta[c],
+                l->blocks * LANES);
+        for (int64_t from = 0; from < l->blocks; from += GROUP) {
+            const int blocks = (int)(l->blocks - from < GROUP ? l->blocks - from : GROUP);
+            v8 delta[GROUP][ROWS][2];
+            for (int g = 0; g < blocks; g++)
+                for (int b = 0; b < ROWS; b++)
+                    memcpy(delta[g][b], work->delta[c] + (b * l->blocks + from + g) * LANES,
+                           sizeof delta[g][b]);
+            update_blocks(nets[SIDE(c)], l, from, blocks, work->input[c], delta, rules[SIDE(c)],
+                          c ? work->back : NULL);
+        }
+    }
+    encoder->count += rows;
+    decoder->count += rows;
+}
+
+/* ---- networks in use ---- */
+
+typedef struct { /* the networks of one side that the present visit has packed */
+    const Side *side;
+    Shape shape;
+    Net *nets;
+    int64_t *slot, used;
+    float *scratch;
+    int trains;
+    Arena *arena;
+} Cast;
+
+static int cast_open(Cast *cast, const Side *side, int trains, Arena *arena)
+{
+    *cast = (Cast){.side = side, .shape = shape_of(side), .trains = trains, .arena = arena};
+    cast->nets = take(arena, side->networks * (int64_t)sizeof(Net));
+    cast->slot = take(arena, side->networks * (int64_t)sizeof(int64_t));
+    cast->scratch = take(arena, cast->shape.flat * (int64_t)sizeof(float));
+    if (!cast->nets || !cast->slot || !cast->scratch) return 0;
+    memset(cast->slot, -1, (size_t)side->networks * sizeof(int64_t));
+    return 1;
+}
+
+/* The packed network, packed now if this visit has not used it yet; NULL when memory is out. */
+static Net *enter(Cast *cast, int64_t index)
+{
+    const Side *side = cast->side;
+    const Shape *s = &cast->shape;
+    if (cast->slot[index] >= 0) return &cast->nets[cast->slot[index]];
+    Net *net = &cast->nets[cast->used];
+    if (!net->weights) { /* the first time this slot is used */
+        const int64_t n = s->packed;
+        const int parts = 1 + (cast->trains && side->keep) + 2 * (cast->trains && side->first);
+        float *memory = take(cast->arena, parts * n * (int64_t)sizeof(float));
+        if (!memory) return NULL;
+        net->shape = s;
+        net->weights = memory;
+        if (cast->trains && side->keep) net->keep = memory += n;
+        if (cast->trains && side->first) net->first = memory + n, net->second = memory + 2 * n;
+        if (cast->trains && side->total) {
+            double *sums = take(cast->arena, s->lanes * (int64_t)(2 * sizeof(double) + sizeof(int32_t)));
+            if (!sums) return NULL;
+            net->total = sums;
+            net->squares = sums + s->lanes;
+            net->zeros = (int32_t *)(sums + 2 * s->lanes);
+        }
+    }
+    net->index = index;
+    net->count = 0;
+    net->steps = cast->trains && side->steps ? side->steps[index] : 0;
+    if (net->total) memset(net->total, 0, (size_t)s->lanes * (2 * sizeof(double) + sizeof(int32_t)));
+    repack(s, side->weights + index * s->flat, net->weights, 1);
+    if (net->first) {
+        repack(s, side->first + index * s->flat, net->first, 1);
+        repack(s, side->second + index * s->flat, net->second, 1);
+    }
+    if (net->keep) {
+        for (int64_t i = 0; i < s->flat; i++) cast->scratch[i] = side->keep[index * s->flat + i];
+        repack(s, cast->scratch, net->keep, 1);
+    }
+    cast->slot[index] = cast->used++;
+    return net;
+}
+
+/* End of a visit: write back what training changed, and forget the networks. */
+static void leave(Cast *cast)
+{
+    const Side *side = cast->side;
+    const Shape *s = &cast->shape;
+    for (Net *net = cast->nets; net < cast->nets + cast->used; net++) {
+        const int64_t row = net->index;
+        cast->slot[row] = -1;
+        if (!cast->trains) continue;
+        repack(s, side->weights + row * s->flat, net->weights, 0);
+        if (net->first) {
+            repack(s, side->first + row * s->flat, net->first, 0);
+            repack(s, side->second + row * s->flat, net->second, 0);
+            side->steps[row] = net->steps;
+        }
+        if (!net->total) continue;
+        side->count[row] += net->count;
+        for (const Layer *l = s->layer; l < s->layer + s->layers; l++)
+            for (int64_t o = 0; o < l->out; o++) {
+                side->total[row * s->units + l->unit + o] += net->total[l->lane + o];
+                side->squares[row * s->units + l->unit + o] += net->squares[l->lane + o];
+                side->zeros[row * s->units + l->unit + o] += net->zeros[l->lane + o];
+            }
+    }
+    cast->used = 0;
+}
+
+static int work_open(Work *work, const Shape *encoder, const Shape *decoder, Arena *arena)
+{
+    int64_t widest = 0, c = 0;
+    *work = (Work){0};
+    for (int side = 0; side < 2; side++) {
+        const Shape *s = side ? decoder : encoder;
+        for (const Layer *l = s->layer; l < s->layer + s->layers; l++, c++) {
+            work->input[c] = take(arena, ROWS * l->stride * (int64_t)sizeof(float));
+            work->delta[c] = take(arena, ROWS * l->blocks * LANES * (int64_t)sizeof(float));
+            if (!work->input[c] || !work->delta[c]) return 0;
+            if (c && l->in > widest) widest = l->in; /* nothing flows back into the data */
+            work->target_stride = l->blocks * LANES;
+        }
+    }
+    work->target = take(arena, ROWS * work->target_stride * (int64_t)sizeof(float));
+    work->back = take(arena, (widest + 1) * ROWS * (int64_t)sizeof(v8));
+    return work->target && work->back;
+}
+
+/* The rows of one batch. The target of a padding output is 1/2, which its zero weights give exactly,
+ * so that its gradient is zero. */
+static void load(Work *work, const Layer *first, const float *inputs, const float *targets,
+                 const int64_t *order, int64_t rows)
+{
+    const int64_t width = first->in;
+    for (int64_t b = 0; b < ROWS; b++) {
+        float *x = work->input[0] + b * first->stride, *y = work->target + b * work->target_stride;
+        if (b < rows) {
+            memcpy(x, inputs + order[b] * width, (size_t)width * sizeof *x);
+            memcpy(y, targets + order[b] * width, (size_t)width * sizeof *y);
+        } else {
+            memset(x, 0, (size_t)width * sizeof *x);
+            memset(y, 0, (size_t)width * sizeof *y);
+        }
+        x[width] = 1.0f;
+        for (int64_t i = width; i < work->target_stride; i++) y[i] = 0.5f;
+    }
+}
+
+/* ---- what fused.py calls; 0, or 1 when memory is out ---- */
+
+/* Numbers below 1e-38 become 0 while training: the kept Adam's moments of silent units decay to
+   where each operation costs a hundred times more, and next to its 1e-8 they move no weight. */
+static unsigned flush_to_zero(void)
+{
+#ifdef __SSE__
+    const unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void restore(unsigned before)
+{
+#ifdef __SSE__
+    __builtin_ia32_ldmxcsr(before);
+#else
+    (void)before;
+#endif
+}
+
+int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_t batches, int64_t k,
+                const int64_t *pairs, const float *const *inputs, const float *const *targets,
+                const int64_t *order, int64_t n, const double *rates, int bce, int adam)
+{
+    Arena arena = {NULL};
+    Cast encoders, decoders;
+    Work work;
+    int ok = cast_open(&encoders, encoder, 1, &arena) && cast_open(&decoders, decoder, 1, &arena) &&
+             work_open(&work, &encoders.shape, &decoders.shape, &arena);
+    const unsigned before = flush_to_zero();
+    for (int64_t v = 0; ok && v < visits; v++) {
+        for (int64_t i = 0; ok && i < batches * k; i++) { /* pack them all before any moves */
+            const int64_t *pair = pairs + (v * batches * k + i) * 2;
+            ok = enter(&encoders, pair[0]) && enter(&decoders, pair[1]);
+        }
+        for (int64_t b = 0; ok && b < batches; b++) {
+            const int rows = (int)(n - b * B < B ? n - b * B : B);
+            load(&work, encoders.shape.layer, inputs[v], targets[v], order + v * n + b * B, rows);
+            for (int64_t j = 0; j < k; j++) {
+                const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;
+                step(enter(&encoders, pair[0]), enter(&decoders, pair[1]), &work, rows, bce, rates[v], adam);
+            }
+        }
+        if (ok) leave(&encoders), leave(&decoders);
+    }
+    restore(before);
+    release(&arena);
+    return !ok;
+}
+
+/* Mean loss of each of the k pairs of an item on its rows; codes are computed once per encoder. */
+int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_t k, const int64_t *pairs,
+                 const float *const *inputs, const int64_t *const *rows, const int64_t *counts, int bce,
+                 double *losses)
+{
+    Arena arena = {NULL};
+    Cast encoders, decoders;
+    Work work;
+    int ok = cast_open(&encoders, encoder, 0, &arena) && cast_open(&decoders, decoder, 0, &arena) &&
+             work_open(&work, &encoders.shape, &decoders.shape, &arena);
+    const Layer *code = ok ? decoders.shape.layer : NULL;
+    float *codes = ok ? take(&arena, encoder->networks * ROWS * code->stride * (int64_t)sizeof(float)) : NULL;
+    const int64_t split = encoder->layers, last = decoder->layers - 1;
+    ok = ok && codes;
+    for (int64_t m = 0; ok && m < items; m++) {
+        const int64_t *pair = pairs + m * k * 2;
+        for (int64_t j = 0; ok && j < k; j++)
+            ok = enter(&encoders, pair[2 * j]) && enter(&decoders, pair[2 * j + 1]);
+        for (int64_t row = 0; ok && row < counts[m]; row += B) {
+            const int present = (int)(counts[m] - row < B ? counts[m] - row : B);
+            load(&work, encoders.shape.layer, inputs[m], inputs[m], rows[m] + row, present);
+            for (int64_t e = 0; e < encoders.used; e++)
+                for (int64_t c = 0; c < split; c++)
+                    forward(&encoders.nets[e], &encoders.shape.layer[c], work.input[c],
+                            c + 1 < split ? work.input[c + 1] : codes + e * ROWS * code->stride, present);
+            for (int64_t j = 0; j < k; j++) {
+                Net *net = enter(&decoders, pair[2 * j + 1]);
+                const float *x = codes + encoders.slot[pair[2 * j]] * ROWS * code->stride;
+                for (int64_t c = 0; c < last; x = work.input[split + ++c])
+                    forward(net, &decoders.shape.layer[c], x, work.input[split + c + 1], present);
+                losses[m * k + j] += loss(net, &decoders.shape.layer[last], &work, x, present, bce);
+            }
+        }
+        for (int64_t j = 0; ok && j < k; j++)
+            losses[m * k + j] /= (double)counts[m] * (double)decoders.shape.layer[last].out;
+        leave(&encoders), leave(&decoders);
+    }
+    release(&arena);
+    return !ok;
+}
+
+/* The sigmoid of n values, for the tests of its accuracy. */
+void evoae_sigmoid(const float *z, float *s, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const v8 x = all(z[i]);
+        s[i] = sigmoid(x)[0];
+    }
+}

@@ -1,0 +1,178 @@
+"""Notebooks executed by papermill: parameters checked before, a standalone HTML written after.
+
+A notebook has one cell tagged `parameters` of flat scalars, and its metadata say under
+`evoae.scales` which parameters each scale means for it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+from evoae import figures
+
+SCALES = ("smoke", "quick", "paper")
+KERNEL_STARTS = 3  # kernels started at the same time can race for ports
+
+
+class Gallery:
+    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables."""
+
+    def __init__(self, out: str | Path, notebook: str) -> None:
+        self.out, self.notebook = Path(out), notebook
+
+    def figure(self, name: str, figure: Figure) -> Figure:
+        """Write a figure as PNG and SVG, and return it to be shown."""
+        figures.save(figure, self.out / "figures", f"{self.notebook}-{name}")
+        return figure
+
+    def table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Write a table as CSV, and return it to be shown."""
+        path = self.out / "tables" / f"{self.notebook}-{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        return table
+
+
+def folder() -> Path:
+    """Where the notebooks are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_notebooks"
+    return installed if installed.is_dir() else package.parent / "notebooks"
+
+
+def available() -> list[str]:
+    """Names of the notebooks that `reproduce` executes."""
+    paths = sorted(folder().glob("*.ipynb"))
+    return [path.stem for path in paths if "evoae" in nbformat.read(path, 4).metadata]
+
+
+def defaults(notebook: NotebookNode) -> dict[str, Any]:
+    """Parameters and their default values, read from the cell tagged `parameters`."""
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    found = {}
+    for statement in ast.parse("\n".join(cell.source for cell in tagged)).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return found
+
+
+def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words with the types of the notebook's defaults. ValueError otherwise."""
+    found = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"{name} has no parameter {key!r}{hint}; valid are {', '.join(known)}")
+        kind = type(known[key])
+        try:
+            value = (
+                text
+                if kind is str
+                else ast.literal_eval(text.capitalize() if kind is bool else text)
+            )
+        except (ValueError, SyntaxError):
+            value = text
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{name}: {key}={text!r} must be of type {kind.__name__}")
+        found[key] = value
+    return found
+
+
+def plan(
+    names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SCALES)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1")
+    plans = {}
+    for name in names:
+        name = Path(name).stem
+        if name not in available():
+            raise ValueError(f"unknown notebook {name!r}; choose one of {', '.join(available())}")
+        notebook = nbformat.read(folder() / f"{name}.ipynb", 4)
+        known = defaults(notebook)
+        plans[name] = {"out": str(out.absolute()), **notebook.metadata.evoae.scales[scale]}
+        if workers is not None:
+            plans[name]["workers"] = workers
+        unknown = set(plans[name]) - set(known)
+        if unknown:
+            raise ValueError(f"{name}: scale {scale} sets unknown parameters {sorted(unknown)}")
+        plans[name] |= parse_parameters(name, known, words)
+    return plans
+
+
+def reproduce(
+    names: Sequence[str],
+    scale: str,
+    out: Path,
+    workers: int | None = None,
+    words: Sequence[str] = (),
+) -> tuple[list[Path], dict[str, Exception]]:
+    """Execute notebooks into `out`. Returns the files written, and the failures by notebook.
+
+    Everything is validated before anything runs. A failing notebook does not stop the others.
+    """
+    plans = plan(names, scale, out, workers, words)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
+    written: list[Path] = []
+    failures: dict[str, Exception] = {}
+    for name, parameters in plans.items():
+        try:
+            written += execute(name, parameters, out)
+        except Exception as error:  # whatever a notebook raises is reported with its name
+            failures[name] = error
+    return written, failures
+
+
+def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
+    """Execute one notebook; write it, its HTML, and list these and its figures and tables."""
+    executed = out / f"{name}.ipynb"
+    for attempt in range(KERNEL_STARTS):
+        try:
+            papermill.execute_notebook(
+                folder() / f"{name}.ipynb",
+                executed,
+                parameters,
+                kernel_name="python3",
+                iopub_timeout=120,
+                start_timeout=120,
+                progress_bar=True,
+            )
+            break
+        except RuntimeError as error:
+            if "Kernel died before replying" not in str(error) or attempt + 1 == KERNEL_STARTS:
+                raise
+    html = out / f"{name}.html"
+    html.write_text(to_html(executed))
+    figures = sorted((out / "figures").glob(f"{name}-*"))
+    tables = sorted((out / "tables").glob(f"{name}-*"))
+    return [executed, html, *figures, *tables]
+
+
+def to_html(path: Path) -> str:
+    """A page of its own, with figures inside and without the code."""
+    exporter = HTMLExporter(template_name="lab", embed_images=True, exclude_input=True)
+    body, _ = exporter.from_filename(str(path))
+    return body
