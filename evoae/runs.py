@@ -28,10 +28,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from evoae import datasets, population, training
+from evoae import datasets, population, retrieval, topology, training
+from evoae.ensemble import Mixture, evolve_mixture
 from evoae.evolution import State, evolve, initial
 from evoae.experiment import Experiment
 from evoae.population import Networks, Population
+from evoae.randomness import stream
 
 CHECKPOINT_SECONDS = 30.0
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
@@ -272,7 +274,7 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
     with training.one_thread():
         trials = [row for state in states for row in trial_results(state, history)]
     steps = sum(state.model_steps for state in states)
-    names = [name for name in trials[0] if name != "trial"]
+    names = [k for k, value in trials[0].items() if k != "trial" and not isinstance(value, list)]
     result = {
         "trials": trials,
         "mean": {name: float(np.mean([row[name] for row in trials])) for name in names},
@@ -320,6 +322,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
         ends, data = last.loc[[trial]], state.data[slot]
         validation, test = by_split["validation"][slot], by_split["test"][slot]
         best = int(validation.argmin()) if e.best_cell == "validation" else 0
+        place = slot * e.cells + best
         now = ends.encoder_zeros + ends.decoder_zeros
         at_prune = ends.encoder_zeros_at_last_prune + ends.decoder_zeros_at_last_prune
         rows.append(
@@ -335,8 +338,26 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
                 "constant_train_l1": data.constant_loss("l1", "train"),
                 "constant_test_l1": data.constant_loss("l1", "test"),
             }
+            | retrieval.evaluate(state.population, place, data)
         )
+        if e.cells > 1:
+            mixture = mixture_of(state, slot, best)
+            rows[-1] |= {
+                "ensemble_validation_l1": mixture.validation_l1,
+                "ensemble_test_l1": mixture.test_l1,
+                "ensemble": [place - slot * e.cells for place in mixture.places],
+                "ensemble_weights": mixture.weights,
+            }
     return rows
+
+
+def mixture_of(state: State, slot: int, cell: int) -> Mixture:
+    """The ensemble of a cell's sub-population, evolved on validation."""
+    e, data = state.experiment, state.data[slot]
+    subpopulation = topology.neighbourhood(e.topology, e.cells, e.radius)[cell]
+    rng = stream(state.seed, state.trials[slot], e.epochs - 1, cell, "ensemble")
+    places = [slot * e.cells + int(neighbour) for neighbour in subpopulation]
+    return evolve_mixture(state.population, places, data.validation, data.test, rng)
 
 
 class Run:

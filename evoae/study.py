@@ -70,6 +70,15 @@ class Study:
     def results(self) -> pd.DataFrame:
         return self._table({label: r.trials for label, r in self.runs.items()})
 
+    def only(self, **settings: Any) -> Study:
+        """The runs with these settings."""
+        runs = {
+            label: run
+            for label, run in self.runs.items()
+            if all(run.config["experiment"][k] == v for k, v in settings.items())
+        }
+        return Study(runs)
+
     @property
     def parameters(self) -> tuple[int, int]:
         """Number of weights and biases of an encoder and of a decoder."""
@@ -94,7 +103,11 @@ class Study:
         """
         compared = pd.DataFrame(
             [
-                {"label": label, "metric": row.metric, "epoch": row.epoch, "published": row.value}
+                {
+                    "label": f"{label}, epoch {row.epoch}",
+                    "metric": row.metric,
+                    "published": row.value,
+                }
                 | self._measured(label, row.metric, row.epoch)
                 for row in table.itertuples()
                 for label in self._matching(row.operator, row.schedule)
