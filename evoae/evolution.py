@@ -340,7 +340,7 @@ def record_centres(state: State) -> None:
         records[f"{name}_zeros_at_last_prune"][:] = last
     if state.epoch in e.quality_epochs:
         data = [state.data[slot].train for slot in everyone.slot]
-        records["train_l1"][:] = training.data_losses(state.population, data)
+        records["train_l1"][:] = training.data_losses(state.population, data, state.engine)
 
 
 def next_rates(state: State) -> None:

@@ -22,12 +22,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from evoae.statistics import bootstrap_interval, require_columns, summary
@@ -56,6 +56,9 @@ LABELS = {
     "selection_loss": "Selection loss (as trained on)",
     "replacement_loss": "Replacement loss (as trained on)",
     "test_loss": "Test loss (as trained on)",
+    "distance": "Distance to uniform (share of pruned positions to move)",
+    "ratio": "Distance to uniform / that of uniform positions",
+    "unevenness": "Unevenness beyond chance",
     "preserved": "Preserved share (%)",
     "preserved_at_last_prune": "Preserved share at the last prune (%)",
 }
@@ -77,11 +80,9 @@ LOOK = {
 }
 WIDTH = 9.0  # inches; 900 px in a notebook
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-ACTIVATION_COLOURS = "mako_r"  # light is silent
-KEPT, REMOVED = "#0072B2", "#F0E6D8"
 DIAMOND = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
-PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
 BAND = Patch(color="#BBBBBB", label="95 % interval")
+CHANCE = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "ls": "", "color": "#444444"}
 FEW_EPOCHS = 12  # as many get a marker each
 
 
@@ -119,35 +120,6 @@ def reference_lines(ax: Axes, constant: float | None = None, floor: float | None
     ax.autoscale_view(scalex=False)  # a line just inside the view would lie on the axis
 
 
-def reconstructions(
-    inputs: ArrayLike,
-    reconstructions_by_label: Mapping[str, ArrayLike],
-    image_shape: tuple[int, int],
-) -> Figure:
-    """Rows of images, values in [0, 1]: the inputs [n, D] on top, then each label's [n, D].
-
-    Raises ValueError for an array of another shape, or if D is not height x width.
-    """
-    rows = {"input": np.asarray(inputs)} | {
-        label: np.asarray(images) for label, images in reconstructions_by_label.items()
-    }
-    n, pixels = rows["input"].shape
-    for label, images in rows.items():
-        if images.shape != (n, pixels) or pixels != np.prod(image_shape):
-            expected = (n, int(np.prod(image_shape)))
-            raise ValueError(f"{label!r} has shape {images.shape}; it must be {expected}")
-    side = min(1.2, (WIDTH - 1.5) / n)
-    height = side * image_shape[0] / image_shape[1]
-    with _panels(len(rows), n, size=(1.5 + side * n, 0.2 + height * len(rows))) as (figure, axes):
-        for line, (label, images) in zip(axes, rows.items(), strict=True):
-            for ax, image in zip(line, images, strict=True):
-                ax.imshow(image.reshape(image_shape), cmap="gray", vmin=0, vmax=1)
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
-            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    return figure
-
-
 def loss_over_epochs(
     history: pd.DataFrame,
     value: str = "train_l1",
@@ -168,7 +140,7 @@ def loss_over_epochs(
     if published is not None:
         require_columns(published, [hue, "epoch", "value"], "published")
     panels = [None] if col is None else list(table[col].unique())
-    with _panels(count=len(panels), sharey=True) as (figure, axes):
+    with draw_panels(count=len(panels), sharey=True) as (figure, axes):
         for ax, panel in zip(axes.flat, panels, strict=False):
             rows = table if col is None else table[table[col] == panel]
             _lines(ax, rows, value, hue, palette)
@@ -183,7 +155,7 @@ def loss_over_epochs(
             axes[0, 0].set_ylabel(_label(value))
         else:  # one label for all rows of panels: it is longer than a panel is high
             figure.supylabel(_label(value), fontsize=LOOK["axes.labelsize"])
-        _legend(figure, hue, [*_keys(palette), BAND], published is not None)
+        legend(figure, hue, [*_keys(palette), BAND], published is not None)
     return figure
 
 
@@ -202,10 +174,10 @@ def preserved_over_epochs(
     table = _per_trial(history, zeros, hue)
     table["preserved"] = 100 * (1 - table[zeros].sum(axis=1, skipna=False) / sum(parameters))
     palette = _palette(table[hue], hue)
-    with _panels() as (figure, axes):
+    with draw_panels() as (figure, axes):
         _lines(axes[0, 0], table, "preserved", hue, palette)
         axes[0, 0].set_ylabel(_label("preserved" + suffix))
-        _legend(figure, hue, [*_keys(palette), BAND])
+        legend(figure, hue, [*_keys(palette), BAND])
     return figure
 
 
@@ -215,14 +187,14 @@ def size_over_epochs(
     """Parameters that are not zero, of the encoder and of the decoder, at each epoch."""
     table = _per_trial(history, ["encoder_zeros", "decoder_zeros"], hue)
     palette = _palette(table[hue], hue)
-    with _panels(1, 2, sharey=True) as (figure, axes):
+    with draw_panels(1, 2, sharey=True) as (figure, axes):
         for ax, part, total in zip(axes[0], ("encoder", "decoder"), parameters, strict=True):
             table[part] = total - table[f"{part}_zeros"]
             _lines(ax, table, part, hue, palette)
             ax.yaxis.set_major_formatter("{x:,.0f}")
             ax.set_title(f"{part} ({total:,} parameters)")
         axes[0, 0].set_ylabel("Non-zero parameters (count)")
-        _legend(figure, hue, [*_keys(palette), BAND])
+        legend(figure, hue, [*_keys(palette), BAND])
     return figure
 
 
@@ -244,7 +216,7 @@ def sparsity_versus_loss(
     palette = _palette(table[hue], hue)
     styles = list(table[style].unique()) if style else []
     markers = dict(zip(styles, itertools.cycle(MARKERS), strict=False))
-    with _panels() as (figure, axes):
+    with draw_panels() as (figure, axes):
         ax = axes[0, 0]
         shapes = {"style": style, "style_order": styles, "markers": markers} if style else {}
         sns.scatterplot(
@@ -264,16 +236,23 @@ def sparsity_versus_loss(
                 Line2D([], [], color="#666666", marker=marker, linestyle="", label=name)
                 for name, marker in markers.items()
             ]
-        _legend(figure, hue, [*keys, Line2D([], [], color="#444444", label="Pareto front")])
+        legend(figure, hue, [*keys, Line2D([], [], color="#444444", label="Pareto front")])
     return figure
 
 
-def capacity_box(results: pd.DataFrame, by: str, published: pd.DataFrame | None = None) -> Figure:
-    """Preserved share at the last prune: a box per group (median, quartiles) and a point per trial.
+def capacity_box(
+    results: pd.DataFrame,
+    by: str,
+    published: pd.DataFrame | None = None,
+    value: str = "preserved_at_last_prune",
+    col: str | None = None,
+) -> Figure:
+    """Preserved share: a box per group (median, quartiles) and a point per trial.
 
-    `published` has the columns `by` and value (a share in [0, 1]).
+    At the last prune, as published, or `value="preserved"`: now. A panel per value of `col`.
+    `published` has the columns `by` and value (a share in [0, 1]), and `col` if that is given.
     """
-    return _by_group(results, by, "preserved_at_last_prune", published, box=True)
+    return _by_group(results, by, value, published, box=True, col=col)
 
 
 def final_loss(
@@ -299,101 +278,62 @@ def loss_by_schedule(
     constant: float | None = None,
     floor: float | None = None,
     published: pd.DataFrame | None = None,
+    by: str = "schedule",
 ) -> Figure:
     """Final loss under each schedule, operators side by side: trials, mean and interval.
 
-    `published` has the columns operator, schedule and value.
+    Another column may take the schedule's place: `by`. `published` has the columns operator, `by`
+    and value.
     """
-    require_columns(results, ["operator", "schedule", value], "results")
-    palette, schedules = _palette(results["operator"], "operator"), list(results.schedule.unique())
+    require_columns(results, ["operator", by, value], "results")
+    palette, schedules = _palette(results["operator"], "operator"), list(results[by].unique())
     offsets = dict(zip(palette, np.linspace(-0.3, 0.3, len(palette)), strict=True))
-    with _panels() as (figure, axes):
+    with draw_panels() as (figure, axes):
         ax = axes[0, 0]
         for name, rows in results.groupby("operator", sort=False):
-            at = rows["schedule"].map(schedules.index) + offsets[name]
+            at = rows[by].map(schedules.index) + offsets[name]
             ax.scatter(at, rows[value], s=14, color=to_rgba(palette[name], 0.45), lw=0)
-            means = summary(rows, "schedule", value)
-            at = means["schedule"].map(schedules.index) + offsets[name]
+            means = summary(rows, by, value)
+            at = means[by].map(schedules.index) + offsets[name]
             ax.vlines(at, means["low"], means["high"], color=palette[name], lw=1.8)
             ax.plot(at, means["mean"], "_", color=palette[name], markersize=14, markeredgewidth=2)
             if published is not None:
-                here = published[published.operator.eq(name) & published.schedule.isin(schedules)]
-                at = here["schedule"].map(schedules.index) + offsets[name]
+                here = published[published.operator.eq(name) & published[by].isin(schedules)]
+                at = here[by].map(schedules.index) + offsets[name]
                 _diamonds(ax, at, here["value"], [palette[name]] * len(here))
         reference_lines(ax, constant, floor)
         ax.set_xticks(range(len(schedules)), schedules)
-        ax.set(xlim=(-0.6, len(schedules) - 0.4), xlabel="Schedule", ylabel=_label(value))
+        ax.set(xlim=(-0.6, len(schedules) - 0.4), xlabel=by.capitalize(), ylabel=_label(value))
         ax.grid(False, axis="x")
         keys = _keys(palette, marker="_", markersize=14, markeredgewidth=2, linestyle="")
-        _legend(figure, "operator", keys, published is not None)
+        legend(figure, "operator", keys, published is not None)
     return figure
 
 
-def activation_heatmap(
-    activations: Mapping[str, ArrayLike],
-    pruned: Mapping[str, ArrayLike] | None = None,
-    max_units: int = 60,
-) -> Figure:
-    """A panel per layer: units in rows, examples in columns; one colour map, a scale per layer.
+def schedule_curves(table: pd.DataFrame, col: str | None = None) -> Figure:
+    """The pruning probability of each schedule; columns schedule, epoch, probability.
 
-    `activations` maps a layer's name to [examples, units], `pruned` to a bool [units]. Of a wider
-    layer, `max_units` evenly spaced units are drawn. Raises ValueError if `pruned` names a layer
-    that is not there.
+    A panel per value of `col`, if that is given.
     """
-    return _heatmaps({"": activations}, pruned, max_units)
-
-
-def before_after_heatmap(
-    before: Mapping[str, ArrayLike],
-    after: Mapping[str, ArrayLike],
-    pruned: Mapping[str, ArrayLike] | None = None,
-    max_units: int = 60,
-) -> Figure:
-    """`activation_heatmap` before and after a prune, above each other, on the same scale.
-
-    Raises ValueError if the layers differ.
-    """
-    if list(before) != list(after):
-        raise ValueError(f"the layers after are {list(after)}; they must be {list(before)}")
-    return _heatmaps({"before": before, "after": after}, pruned, max_units)
-
-
-def mask_heatmap(keep: Mapping[str, ArrayLike]) -> Figure:
-    """Which weights were removed: a panel per layer, from a bool [out, in] each."""
-    # Where several weights fall on one pixel, it has the mean of their colours.
-    colours = LinearSegmentedColormap.from_list("kept", [REMOVED, KEPT])
-    with _panels(count=len(keep), height=3.0) as (figure, axes):
-        for ax, (name, mask) in zip(axes.flat, keep.items(), strict=False):
-            mask = np.asarray(mask, dtype=float)
-            ax.imshow(mask, cmap=colours, vmin=0, vmax=1, aspect="auto")
-            ax.grid(False)
-            ax.set(xlabel="Input unit", ylabel="Output unit")
-            _whole(ax.xaxis)
-            _whole(ax.yaxis)
-            ax.set_title(f"{name}\n{100 * (1 - mask.mean()):.1f} % removed")
-        keys = [Patch(color=KEPT, label="kept"), Patch(color=REMOVED, label="removed")]
-        _legend(figure, "weight", keys)
-    return figure
-
-
-def schedule_curves(table: pd.DataFrame) -> Figure:
-    """The pruning probability of each schedule; columns schedule, epoch, probability."""
-    require_columns(table, ["schedule", "epoch", "probability"])
+    require_columns(table, ["schedule", "epoch", "probability", *([col] if col else [])])
     palette = _palette(table["schedule"], "schedule")
-    with _panels() as (figure, axes):
-        ax = axes[0, 0]
-        dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
-        for name, rows in table.groupby("schedule", sort=False):
-            sns.lineplot(
-                x=rows["epoch"], y=rows["probability"], color=palette[name], errorbar=None,
-                linestyle=dashes[name], linewidth=2, ax=ax,
-            )  # fmt: skip
-        ax.set(xlabel="Epoch", ylabel="Pruning probability (per epoch)", ylim=(-0.03, 1.03))
+    dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
+    groups = [("", table)] if col is None else list(table.groupby(col, sort=False))
+    with draw_panels(count=len(groups), sharey=True) as (figure, axes):
+        for ax, (panel, group) in zip(axes.flat, groups, strict=False):
+            for name, rows in group.groupby("schedule", sort=False):
+                sns.lineplot(
+                    x=rows["epoch"], y=rows["probability"], color=palette[name], errorbar=None,
+                    linestyle=dashes[name], linewidth=2, ax=ax,
+                )  # fmt: skip
+            ax.set(xlabel="Epoch", ylabel="", ylim=(-0.03, 1.03), title=panel)
+            whole_numbers(ax.xaxis)
+        axes[0, 0].set_ylabel("Pruning probability (per epoch)")
         keys = [
             Line2D([], [], color=colour, linestyle=dashes[name], linewidth=2, label=name)
             for name, colour in palette.items()
         ]
-        _legend(figure, "schedule", keys)
+        legend(figure, "schedule", keys)
     return figure
 
 
@@ -406,7 +346,7 @@ def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure
     require_columns(table, ["label", "published", "reproduced", "low", "high"])
     table = table.reset_index(drop=True)
     colour = OPERATOR_COLOURS["variance-high"]
-    with _panels(height=1.2 + 0.32 * len(table)) as (figure, axes):
+    with draw_panels(height=1.2 + 0.32 * len(table)) as (figure, axes):
         ax = axes[0, 0]
         ax.hlines(table.index, table["published"], table["reproduced"], color="#BBBBBB", lw=2.5)
         ax.hlines(table.index, table["low"], table["high"], color=colour, lw=1.8)
@@ -416,7 +356,7 @@ def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure
         ax.set(xlabel=_label(value), ylim=(len(table) - 0.5, -0.5))
         ax.grid(False, axis="y")
         key = Line2D([], [], color=colour, marker="o", label="reproduced, 95 % interval")
-        _legend(figure, None, [key], published=True)
+        legend(figure, None, [key], published=True)
     return figure
 
 
@@ -435,7 +375,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _panels(
+def draw_panels(
     rows: int = 1,
     columns: int = 1,
     *,
@@ -485,7 +425,7 @@ def _keys(palette: Mapping[object, object], **look: str) -> list[Line2D]:
     return [Line2D([], [], color=colour, label=name, **look) for name, colour in palette.items()]
 
 
-def _legend(
+def legend(
     figure: Figure, title: str | None, keys: Sequence[Line2D | Patch], published: bool = False
 ) -> None:
     """The legend, right of the panels (if untitled, above them), where it covers nothing."""
@@ -532,101 +472,149 @@ def _lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Mapping
         linewidth=1.8, legend=False, ax=ax,
     )  # fmt: skip
     ax.set(xlabel="Epoch", ylabel="")
-    _whole(ax.xaxis)
+    whole_numbers(ax.xaxis)
 
 
-def _whole(axis: Axis) -> None:
+def whole_numbers(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def _by_group(
-    results: pd.DataFrame, by: str, value: str, published: pd.DataFrame | None, box: bool
+    results: pd.DataFrame,
+    by: str,
+    value: str,
+    published: pd.DataFrame | None,
+    box: bool,
+    col: str | None = None,
 ) -> Figure:
     """A point per trial over a box, or beside the mean and its interval, for each group."""
-    require_columns(results, [by, value], "results")
+    panels = [col] if col else []
+    require_columns(results, [by, value, *panels], "results")
     scale = 100 if value in SHARES else 1
-    table = results[[by, value]].dropna().astype({by: object})
+    table = results[list(dict.fromkeys([by, value, *panels]))].dropna().astype({by: object})
     table[value] *= scale
     palette = _palette(table[by], by)
     groups = list(palette)
     keys = []
-    with _panels() as (figure, axes):
-        ax = axes[0, 0]
-        # Spread by turns and not at random, so that a figure is always the same.
-        turns = np.array([0, 1, -1, 2, -2, 3, -3])[table.groupby(by).cumcount() % 7]
-        at = table[by].map(groups.index) + 0.05 * turns
-        colours = [to_rgba(palette[name], 0.75) for name in table[by]]
-        ax.scatter(at, table[value], s=22, c=colours, lw=0, zorder=3)
-        if box:
-            for at, (name, colour) in enumerate(palette.items()):
-                look = {"facecolor": to_rgba(colour, 0.3), "edgecolor": colour}
-                line = {"color": colour, "linewidth": 1.5}
-                ax.boxplot(
-                    table.loc[table[by] == name, value], positions=[at], widths=0.5,
-                    patch_artist=True, showfliers=False, manage_ticks=False, boxprops=look,
-                    medianprops=line, whiskerprops=line, capprops=line,
-                )  # fmt: skip
-        else:
-            means = summary(table, by, value)
-            at = range(len(groups))
-            ax.vlines(at, means["low"], means["high"], color="black", lw=1.8, zorder=4)
-            mean = {"color": "black", "marker": "_", "markersize": 18}
-            ax.plot(at, means["mean"], **mean, linestyle="", zorder=4)
+    mean = {"color": "black", "marker": "_", "markersize": 18}
+    if published is not None:
+        require_columns(published, [by, "value", *panels], "published")
+    parts = [("", table)] if col is None else list(table.groupby(col, sort=False))
+    with draw_panels(count=len(parts), sharey=True) as (figure, axes):
+        for ax, (panel, rows) in zip(axes.flat, parts, strict=False):
+            # Spread by turns and not at random, so that a figure is always the same.
+            turns = np.array([0, 1, -1, 2, -2, 3, -3])[rows.groupby(by).cumcount() % 7]
+            at = rows[by].map(groups.index) + 0.05 * turns
+            colours = [to_rgba(palette[name], 0.75) for name in rows[by]]
+            ax.scatter(at, rows[value], s=22, c=colours, lw=0, zorder=3)
+            if box:
+                _boxes(ax, rows, by, value, palette)
+            else:
+                means = summary(rows, by, value)
+                at = means[by].map(groups.index)
+                ax.vlines(at, means["low"], means["high"], color="black", lw=1.8, zorder=4)
+                ax.plot(at, means["mean"], **mean, linestyle="", zorder=4)
+            if published is not None:
+                here = published[published[by].isin(groups)]
+                here = here if col is None else here[here[col] == panel]
+                at = here[by].map(groups.index) + 0.33
+                _diamonds(ax, at, scale * here["value"], here[by].map(palette))
+            long = sum(len(str(name)) for name in groups) * len(parts) > 60
+            ax.set_xticks(
+                range(len(groups)), groups, rotation=25 * long, ha="right" if long else "center"
+            )
+            ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), title=panel)
+            ax.grid(False, axis="x")
+        axes[0, 0].set_ylabel(_label(value))
+        if not box:
             keys = [Line2D([], [], **mean, linestyle="", label="mean, 95 % interval")]
-        if published is not None:
-            require_columns(published, [by, "value"], "published")
-            here = published[published[by].isin(groups)]
-            at = here[by].map(groups.index) + 0.33
-            _diamonds(ax, at, scale * here["value"], here[by].map(palette))
-        long = sum(len(str(name)) for name in groups) > 60
-        ax.set_xticks(
-            range(len(groups)), groups, rotation=25 * long, ha="right" if long else "center"
-        )
-        ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), ylabel=_label(value))
-        ax.grid(False, axis="x")
-        _legend(figure, None, keys, published is not None)
+        legend(figure, None, keys, published is not None)
     return figure
 
 
-def _heatmaps(
-    rows: Mapping[str, Mapping[str, ArrayLike]],
-    pruned: Mapping[str, ArrayLike] | None,
-    max_units: int,
+def _boxes(ax: Axes, table: pd.DataFrame, by: str, value: str, palette: Mapping) -> None:
+    for at, (name, colour) in enumerate(palette.items()):
+        look = {"facecolor": to_rgba(colour, 0.3), "edgecolor": colour}
+        line = {"color": colour, "linewidth": 1.5}
+        ax.boxplot(
+            table.loc[table[by] == name, value], positions=[at], widths=0.5,
+            patch_artist=True, showfliers=False, manage_ticks=False, boxprops=look,
+            medianprops=line, whiskerprops=line, capprops=line,
+        )  # fmt: skip
+
+
+def dead_units(table: pd.DataFrame) -> Figure:
+    """How well operators find dead units: a point per trial, and the mean; chance is hollow.
+
+    Columns operator, covered, covered_by_chance, aimed, aimed_by_chance, shares in [0, 1].
+    """
+    values = {
+        "covered": "Dead units' weights\nthat are removed (%)",
+        "aimed": "Removed weights that\nbelong to dead units (%)",
+    }
+    chances = [f"{value}_by_chance" for value in values]
+    require_columns(table, ["operator", *values, *chances])
+    palette = _palette(table["operator"], "operator")
+    names = list(palette)
+    with draw_panels(1, 2, sharex=True, height=3.6) as (figure, axes):
+        for ax, (value, label), chance in zip(axes[0], values.items(), chances, strict=True):
+            rows = table.dropna(subset=[value])
+            colours = rows["operator"].map(palette)
+            ax.scatter(rows["operator"].map(names.index), 100 * rows[value], s=22, c=colours, lw=0)
+            means = rows.groupby("operator", sort=False)[[value, chance]].mean() * 100
+            at = means.index.map(names.index)
+            ax.plot(at, means[value], "_", color="black", markersize=18)
+            ax.plot(at, means[chance], **CHANCE)
+            ax.set_xticks(range(len(names)), names, rotation=25, ha="right")
+            ax.set(ylabel=label, ylim=(-4, 104), xlim=(-0.6, len(names) - 0.4))
+            ax.grid(False, axis="x")
+        mean = Line2D([], [], color="black", marker="_", markersize=14, linestyle="", label="mean")
+        legend(figure, None, [mean, Line2D([], [], **CHANCE, label="as many weights at random")])
+    return figure
+
+
+def against_cells(
+    table: pd.DataFrame,
+    value: str,
+    hue: str,
+    col: str,
+    expected: str | None = None,
+    even: float | None = None,
+    log: bool = True,
 ) -> Figure:
-    """A column of panels per layer, one for each of `rows`, with a colour bar under it."""
-    layers = list(next(iter(rows.values())))
-    pruned = {} if pruned is None else pruned
-    if unknown := [name for name in pruned if name not in layers]:
-        raise ValueError(f"pruned names the layer {unknown[0]!r}; the layers are: {layers}")
-    with _panels(len(rows), max(1, len(layers)), height=3.6) as (figure, axes):
-        for column, name in zip(axes.T, layers, strict=False):
-            arrays = [np.asarray(row[name]) for row in rows.values()]
-            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
-            units = arrays[0].shape[1]
-            shown = np.linspace(0, units - 1, min(units, max_units)).round().astype(int)
-            ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
-            heading = [f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"]
-            gone = np.asarray(pruned.get(name, np.zeros(units)), dtype=bool)
-            if name in pruned:
-                heading.append(f"{np.count_nonzero(gone)} pruned")
-            at = np.flatnonzero(gone[shown]) + 0.5
-            for ax, title, array in zip(column, rows, arrays, strict=True):
-                sns.heatmap(
-                    array[:, shown].T, vmin=low, vmax=high, cmap=ACTIVATION_COLOURS, cbar=False,
-                    xticklabels=False, yticklabels=False, rasterized=True, ax=ax,
-                )  # fmt: skip
-                ax.set_yticks(ticks + 0.5, shown[ticks], rotation=0, fontsize=9)
-                if len(at):  # an empty line would upset the layout
-                    ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
-                title = f"{name}, {title}" if title else name
-                ax.set_title("\n".join([title, *heading]), fontsize=10)
-                ax.set_xlabel("Example")
-            figure.colorbar(
-                ax.collections[0], ax=column, label="activation", location="bottom", aspect=15
+    """A measure against the number of cells: mean and interval over trials, a panel per `col`.
+
+    `table` has a row per trial. The column `expected` is drawn hollow and dashed; `even` is a line
+    at what an even spread would give.
+    """
+    require_columns(table, ["cells", value, hue, col, *([expected] if expected else [])])
+    palette = _palette(table[hue], hue)
+    groups = list(table.groupby(col, sort=False))
+    sizes = sorted(table["cells"].unique())
+    with draw_panels(count=len(groups), sharex=True, sharey=True) as (figure, axes):
+        for ax, (panel, group) in zip(axes.flat, groups, strict=False):
+            for name, rows in group.groupby(hue, sort=False):
+                means = summary(rows, "cells", value).sort_values("cells")
+                look = {"color": palette[name], "lw": 1.8}
+                ax.vlines(means["cells"], means["low"], means["high"], **look)
+                ax.plot(means["cells"], means["mean"], "o-", **look, markersize=5)
+                if expected is not None:
+                    chance = rows.groupby("cells")[expected].mean()
+                    ax.plot(chance.index, chance, **CHANCE | {"color": palette[name], "ls": "--"})
+            if even is not None:
+                ax.axhline(even, color="#666666", linestyle="--", linewidth=1.2, zorder=1)
+            ax.set(xscale="log", yscale="log" if log else "linear", title=panel)
+            ax.set_xticks(sizes, sizes)
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set_xlabel("Cells")
+        label = _label(value)
+        figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
+        keys = _keys(palette, marker="o")
+        if expected is not None:
+            keys.append(
+                Line2D([], [], **CHANCE | {"ls": "--"}, label="expected of\nuniform positions")
             )
-        for ax in axes[:, 0]:
-            ax.set_ylabel("Unit")
-        if pruned:
-            key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
-            figure.legend(handles=[key], loc="outside lower right")
+        if even is not None:
+            keys.append(Line2D([], [], color="#666666", ls="--", lw=1.2, label="uniform"))
+        legend(figure, hue.replace("_", " "), keys)
     return figure

@@ -1,16 +1,26 @@
-"""Looking into one autoencoder: its activations, and what an operator would remove."""
+"""Looking into autoencoders: activations, what an operator would remove, and when one prunes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from evoae import activations, operators
 from evoae.activations import layer_names, record
+from evoae.experiment import Experiment
 from evoae.population import Population
+
+if TYPE_CHECKING:
+    from evoae.runs import Run
+
+EXAMPLES = 60  # shown in a heatmap
+HIDDEN = "all hidden"
 
 
 @dataclass(frozen=True)
@@ -18,14 +28,17 @@ class Pruning:
     """One application of an operator to a copy of an autoencoder, by layer name.
 
     `before` and `after`: activations [examples, units]; `keep`: masks over weights [out, in];
-    `pruned`: units of which every incoming weight and the bias were removed [units];
-    `population`: the pruned copy, alone.
+    `pruned`: units of which every incoming weight and the bias were removed [units]; `dead`: units
+    that no training example activated, before the prune [units]; `deviation`: of the units'
+    activations over the training data [units]; `population`: the pruned copy, alone.
     """
 
     before: dict[str, np.ndarray]
     after: dict[str, np.ndarray]
     keep: dict[str, np.ndarray]
     pruned: dict[str, np.ndarray]
+    dead: dict[str, np.ndarray]
+    deviation: dict[str, np.ndarray]
     population: Population
 
     @property
@@ -34,6 +47,11 @@ class Pruning:
         return 1 - sum(k.sum() for k in self.keep.values()) / sum(
             k.size for k in self.keep.values()
         )
+
+    @property
+    def removed_by_unit(self) -> dict[str, np.ndarray]:
+        """Share of each unit's incoming weights that the operator removed, [units] by layer."""
+        return {layer: 1 - keep.mean(1) for layer, keep in self.keep.items()}
 
 
 def prune_once(
@@ -45,7 +63,7 @@ def prune_once(
     *,
     amount: float = 0.1,
     threshold: float = 0.1,
-    seed: int = 1,
+    seed: int | Sequence[int] = 1,
 ) -> Pruning:
     """Prune a copy of the autoencoder at `place` once; the population stays as it is.
 
@@ -61,6 +79,10 @@ def prune_once(
     for side, seen in zip(member.sides, (encoded, decoded), strict=True):
         activations.reset(side)
         activations.observe(side, seen)
+    seen_units = [unit for side in member.sides for unit in activations.statistics(side, 0)]
+    statistics = dict(zip(layer_names(member), seen_units, strict=True))
+    dead = {layer: (units.zero_share == 1).numpy() for layer, units in statistics.items()}
+    deviation = {layer: units.deviation.numpy() for layer, units in statistics.items()}
     pruned = member.take(torch.tensor([0]), torch.tensor([0]))
     drawn = train[torch.from_numpy(rng.integers(0, len(train), 100))]
     operators.prune(
@@ -83,4 +105,127 @@ def prune_once(
         units[name] = ~(kept.any(1) | bias_kept).numpy()
     shown = [record(one, 0, examples) for one in (member, pruned)]
     before_after = [{k: v.numpy() for k, v in layers.items()} for layers in shown]
-    return Pruning(*before_after, keep, units, pruned)
+    return Pruning(*before_after, keep, units, dead, deviation, pruned)
+
+
+def prune_each(
+    run: Run, names: Sequence[str], trial: int = 0, *, seed: int = 1, examples: int = EXAMPLES
+) -> dict[str, Pruning]:
+    """What each operator would remove from a trial's best autoencoder, by operator.
+
+    Amount and threshold are the run's; activations are shown for the first test `examples`. The
+    operators draw independently of each other.
+    """
+    data, e = run.data(trial), run.experiment
+    settings = {"amount": e.amount, "threshold": e.threshold}
+    networks, place, shown = run.population, run.place(trial), data.test[:examples]
+    return {
+        name: prune_once(networks, place, name, data.train, shown, **settings, seed=[seed, number])
+        for number, name in enumerate(names)
+    }
+
+
+def each_trial(
+    runs: Mapping[str, Run], names: Sequence[str], seed: int
+) -> Iterator[tuple[dict[str, Any], dict[str, Pruning]]]:
+    """The prunings of every run and trial, with the columns that say whose they are."""
+    for label, run in runs.items():
+        for trial in range(*run.config["trials"]):
+            yield {"label": label, "trial": trial}, prune_each(run, names, trial, seed=seed)
+
+
+def dead_coverage(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1) -> pd.DataFrame:
+    """How well each operator finds dead units: those that no training example activates.
+
+    A row per run, trial, operator and hidden layer, and one for all of them. `covered` is the share
+    of the dead units' incoming weights that the operator removes, `aimed` the share of what it
+    removes there that belongs to dead units; `covered_by_chance` and `aimed_by_chance` are what as
+    many weights taken at random give. Null where nothing is dead, or nothing removed.
+    """
+    rows = []
+    for whose, prunings in each_trial(runs, names, seed):
+        for name, pruning in prunings.items():
+            counts = pd.DataFrame(
+                [
+                    {
+                        "layer": layer,
+                        "units": len(keep),
+                        "dead_units": pruning.dead[layer].sum(),
+                        "weights": keep.size,
+                        "dead": keep[pruning.dead[layer]].size,
+                        "removed": (~keep).sum(),
+                        "both": (~keep[pruning.dead[layer]]).sum(),
+                    }
+                    for layer, keep in pruning.keep.items()
+                    if layer != "output"  # its activations are before the sigmoid: none is 0
+                ]
+            )
+            counts.loc[len(counts)] = counts.sum(numeric_only=True)
+            counts["layer"] = counts["layer"].fillna(HIDDEN)
+            rows.append(counts.assign(**whose, operator=name))
+    table = pd.concat(rows, ignore_index=True)
+    dead, removed = table.dead.replace(0, np.nan), table.removed.replace(0, np.nan)
+    return table.assign(
+        covered=table.both / dead,
+        covered_by_chance=(table.removed / table.weights).where(table.dead > 0),
+        aimed=table.both / removed,
+        aimed_by_chance=(table.dead / table.weights).where(table.removed > 0),
+    )
+
+
+def overlap(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1) -> pd.DataFrame:
+    """Do operators remove the same weights? Jaccard index, over all layers, of each pair.
+
+    A row per run, trial and pair of operators (a, b), which draw independently; a pair of the same
+    operator says how much it agrees with itself when it draws again. `jaccard` is the share, of the
+    weights that either removes, that both remove; `expected` that of weights drawn at random, as
+    many in every layer. Null if neither removes any.
+    """
+    rows = []
+    first, second = each_trial(runs, names, seed), each_trial(runs, names, seed + 1)
+    for (whose, ones), (_, others) in zip(first, second, strict=True):
+        for a, one in ones.items():
+            for b, other in others.items():
+                pairs = [(~one.keep[layer], ~other.keep[layer]) for layer in one.keep]
+                both = sum((x & y).sum() for x, y in pairs)
+                total = sum(x.sum() + y.sum() for x, y in pairs)
+                chance = sum(x.sum() * y.mean() for x, y in pairs)
+                found = {
+                    "jaccard": both / (total - both) if total else np.nan,
+                    "expected": chance / (total - chance) if total else np.nan,
+                }
+                rows.append(whose | {"a": a, "b": b} | found)
+    return pd.DataFrame(rows)
+
+
+def reconstructions(
+    runs: Mapping[str, Run], examples: Tensor, trial: int = 0
+) -> dict[str, np.ndarray]:
+    """What the best autoencoder of a trial makes of examples [n, D], by run: [n, D] each."""
+    found = {}
+    for label, run in runs.items():
+        place = torch.tensor([run.place(trial)])
+        with torch.no_grad():
+            member = run.population.take(place, place)
+            found[label] = member.reconstruct(examples[None])[0].numpy()
+    return found
+
+
+def pruning_probabilities(experiments: Mapping[str, Experiment]) -> pd.DataFrame:
+    """What each experiment's schedule says after every epoch.
+
+    Columns label, operator, schedule, epoch, probability.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "label": label,
+                "operator": e.operator,
+                "schedule": e.schedule,
+                "epoch": epoch,
+                "probability": e.pruning_at(epoch),
+            }
+            for label, e in experiments.items()
+            for epoch in range(e.epochs)
+        ]
+    )

@@ -201,7 +201,7 @@ def initialise(
     return Population(encoder, decoder, variational=kind == "variational")
 
 
-def save(population: Population, path: Path, **metadata: str) -> None:
+def save(population: Population, path: Path) -> None:
     """Write all layers as safetensors: `encoder.0.weight` [P, out, in], `encoder.0.bias` ..."""
     tensors = {
         f"{side}.{number}.{part}": view.contiguous()
@@ -209,7 +209,8 @@ def save(population: Population, path: Path, **metadata: str) -> None:
         for number, layer in enumerate(networks.layers())
         for part, view in zip(("weight", "bias"), layer, strict=True)
     }
-    save_file(tensors, path, metadata={"variational": str(population.variational), **metadata})
+    # one entry only: several would be written in any order, and equal populations as other bytes
+    save_file(tensors, path, metadata={"variational": str(population.variational)})
 
 
 def load(path: Path | str, device: str = "cpu") -> Population:

@@ -54,7 +54,12 @@ def folder() -> Path:
 def available() -> list[str]:
     """Names of the notebooks that `reproduce` executes."""
     paths = sorted(folder().glob("*.ipynb"))
-    return [path.stem for path in paths if "evoae" in nbformat.read(path, 4).metadata]
+    return [path.stem for path in paths if "evoae" in read(path.stem).metadata]
+
+
+def read(name: str) -> NotebookNode:
+    """The notebook as it lies in the package."""
+    return nbformat.read(folder() / f"{name}.ipynb", 4)
 
 
 def defaults(notebook: NotebookNode) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def plan(
         name = Path(name).stem
         if name not in available():
             raise ValueError(f"unknown notebook {name!r}; choose one of {', '.join(available())}")
-        notebook = nbformat.read(folder() / f"{name}.ipynb", 4)
+        notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook.metadata.evoae.scales[scale]}
         if workers is not None:

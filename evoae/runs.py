@@ -296,7 +296,7 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
         variational=states[0].population.variational,
     )
     with whole(spec.folder / "weights.safetensors") as part:
-        population.save(everything, part, cells=str(spec.experiment.cells))
+        population.save(everything, part)
     with whole(spec.folder / "history.parquet") as part:
         history.to_parquet(part, index=False)
     write_json(spec.folder / "result.json", result)
@@ -315,7 +315,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
     by_split = {}
     for split in ("validation", "test"):
         data = [getattr(state.data[slot], split) for slot in slots]
-        losses = training.data_losses(state.population, data).numpy()
+        losses = training.data_losses(state.population, data, state.engine).numpy()
         by_split[split] = losses.reshape(len(state.trials), e.cells)
     rows = []
     for slot, trial in enumerate(state.trials):

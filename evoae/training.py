@@ -268,13 +268,12 @@ def batch_losses(
     return torch.stack(found)
 
 
-def data_losses(population: Population, data: Sequence[Tensor], loss: str = "l1") -> Tensor:
+def data_losses(
+    population: Population, data: Sequence[Tensor], engine: str, loss: str = "l1"
+) -> Tensor:
     """Loss of every autoencoder over a whole data set of its own, float64 [P]."""
     found = []
     for i, values in enumerate(data):
-        member = population.take(torch.tensor([i]), torch.tensor([i]))
-        with torch.no_grad():
-            code = member.code(member.encoder.activations(values[None])[-1])
-            logits = member.decoder.activations(code)[-1]
-            found.append(loss_of(logits, values[None], loss).double().cpu()[0])
+        own, everything = torch.tensor([[[i, i]]]), torch.arange(len(values))[None]
+        found.append(batch_losses(population, own, [values], everything, loss, engine)[0, 0])
     return torch.stack(found)

@@ -385,69 +385,6 @@ def test_published_comparison_has_a_row_per_result():
     assert ax.get_ylim() == (1.5, -0.5)  # the first row on top
 
 
-# Images
-
-
-def test_reconstructions_have_the_inputs_on_top():
-    inputs = np.random.default_rng(0).random((3, 6))
-    figure = figures.reconstructions(inputs, {"none": inputs / 2, "random": 1 - inputs}, (2, 3))
-    assert len(figure.axes) == 9
-    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["input", "none", "random"]
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), inputs[1].reshape(2, 3))
-    np.testing.assert_array_equal(figure.axes[8].images[0].get_array(), 1 - inputs[2].reshape(2, 3))
-    assert {ax.images[0].get_clim() for ax in figure.axes} == {(0, 1)}
-
-
-def test_reconstructions_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"'none' has shape \(2, 6\); it must be \(3, 6\)"):
-        figures.reconstructions(np.zeros((3, 6)), {"none": np.zeros((2, 6))}, (2, 3))
-    with pytest.raises(ValueError, match=r"'input' has shape \(3, 6\); it must be \(3, 4\)"):
-        figures.reconstructions(np.zeros((3, 6)), {}, (2, 2))
-
-
-def test_activations_have_units_in_rows_and_pruned_units_marked():
-    activations = {"code": np.arange(8.0).reshape(4, 2), "output": np.ones((4, 1000))}
-    figure = figures.activation_heatmap(activations, {"code": [False, True]}, max_units=5)
-    code, output = figure.axes[:2]
-    np.testing.assert_array_equal(code.collections[0].get_array(), activations["code"].T)
-    assert output.collections[0].get_array().shape == (5, 4)
-    shown = [tick.get_text() for tick in output.get_yticklabels()]
-    assert shown == ["0", "250", "500", "749", "999"]
-    assert code.get_title() == "code\n2 units\n1 pruned"
-    assert output.get_title() == "output\n5 of 1000 units"
-    assert code.lines[0].get_ydata().tolist() == [1.5]
-    assert not output.lines
-    assert {ax.get_xlabel() for ax in figure.axes} == {"Example", "activation"}
-    assert legend(figure) == ["pruned unit"]
-
-
-def test_before_and_after_share_the_scale_of_a_layer():
-    before = {"code": np.full((4, 2), 3.0), "output": np.ones((4, 3))}
-    after = {"code": np.zeros((4, 2)), "output": np.full((4, 3), 2.0)}
-    figure = figures.before_after_heatmap(before, after)
-    scales = [ax.collections[0].get_clim() for ax in figure.axes[:4]]
-    assert scales == [(0, 3), (1, 2), (0, 3), (1, 2)]
-    assert figure.axes[2].get_title() == "code, after\n2 units"
-    with pytest.raises(ValueError, match="they must be"):
-        figures.before_after_heatmap(before, {"code": after["code"]})
-
-
-def test_a_pruned_layer_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"the layer 'cod'; the layers are: \['code'\]"):
-        figures.activation_heatmap({"code": np.zeros((2, 2))}, {"cod": [True, False]})
-
-
-def test_masks_show_which_weights_were_removed():
-    keep = {"encoder 1": np.array([[True, False], [True, True]]), "code": np.ones((1, 2), bool)}
-    figure = figures.mask_heatmap(keep)
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), keep["encoder 1"])
-    assert [ax.get_title() for ax in figure.axes] == [
-        "encoder 1\n25.0 % removed",
-        "code\n0.0 % removed",
-    ]
-    assert legend(figure) == ["kept", "removed"]
-
-
 # All of them
 
 CALLS = {

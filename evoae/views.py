@@ -1,0 +1,416 @@
+"""What the widgets show: frozen states, and pure functions that draw them.
+
+`render(state) -> Figure`. A front end may be drawing in one thread while the user draws in
+another, so nothing here touches pyplot or rcParams: figures are made, and styled, by hand. They
+are 900 pixels wide on an opaque white ground, which both themes of JupyterLab frame well.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from evoae import schedules
+from evoae.experiment import Experiment
+from evoae.figures import OTHER_COLOURS, reference_lines
+from evoae.heatmaps import ACTIVATION_COLOURS, KEPT, PRUNED, REMOVED
+from evoae.live import Progress
+
+WIDTH, DPI = 9.0, 100  # inches and dots: 900 pixels
+INK, GRID, ACCENT = "#222222", "#E5E5E5", PRUNED["color"]
+DASHES = ("-", "--", "-.", ":")
+MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
+MAX_BITS = 120  # of rows that are no images
+
+
+def png(figure: Figure) -> bytes:
+    """Equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+def notice(text: str) -> Figure:
+    """Words in the place of a picture."""
+    figure = Figure(figsize=(WIDTH, 1.6), dpi=DPI, facecolor="white")
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
+    return figure
+
+
+# -- schedules -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Schedules side by side, of one experiment but for its `schedule`."""
+
+    experiment: Experiment
+    names: tuple[str, ...]
+
+    def values(self, name: str) -> np.ndarray:
+        """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
+        e = self.experiment
+        settings = schedules.ScheduleSettings(
+            e.probability,
+            e.subpopulation,
+            e.steepness,
+            e.last_share,
+            e.target_sparsity,
+            e.decrease,
+        )
+        function = schedules.find(name)
+        return np.array([function(t, e.final, settings) for t in range(e.epochs)], dtype=float)
+
+
+def expected_prunes(values: np.ndarray, target: bool = False) -> float:
+    """The sum of the probabilities; under a target, the epochs with one above 0."""
+    return float((values > 0).sum() if target else values.sum())
+
+
+def expected_preserved(
+    values: np.ndarray, amount: float, *, regrowth: bool, target: bool = False
+) -> np.ndarray:
+    """Expected share of weights that are not zero after each epoch, [epochs].
+
+    For operators that remove a share a = `amount` of all weights, whatever their value (`random`).
+    Without regrowth prunes are independent and their losses multiply: the product over s <= t of
+    (1 - p_s a). With regrowth everything pruned earlier has grown back: 1 - p_t a. A target
+    sparsity q_t leaves 1 - q_t either way.
+    """
+    if target:
+        return 1 - values
+    return 1 - values * amount if regrowth else np.cumprod(1 - values * amount)
+
+
+def schedule_figure(state: Schedules) -> Figure:
+    """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
+    lines = len(state.names)
+    height = 4.0 + 0.22 * lines
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    bottom, row = (0.95 + 0.22 * lines) / height, (0.2 + 0.22 * lines) / height
+    left = _panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    right = _panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    target = set(state.names) & set(schedules.TARGETS)
+    _title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
+    _title(right, "Expected preserved share (%)")
+    columns = (0.06, 0.26, 0.56, 0.76)
+    header = ("", "Expected prunes", "— with regrowth", "··· without")
+    for x, words in zip(columns, header, strict=True):
+        figure.text(x, row, words, fontsize=9.5, color=INK)
+    epochs = np.arange(state.experiment.epochs)
+    marker = "o" if len(epochs) < 2 else None
+    for number, name in enumerate(state.names):
+        colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
+        values, is_target = state.values(name), name in schedules.TARGETS
+        left.plot(epochs, values, color=colour, lw=2, marker=marker, ls=DASHES[number % 4])
+        texts = [name, f"{expected_prunes(values, is_target):,.1f}"]
+        for regrowth, dashes in ((True, "-"), (False, ":")):
+            share = 100 * expected_preserved(
+                values, state.experiment.amount, regrowth=regrowth, target=is_target
+            )
+            right.plot(epochs, share, color=colour, lw=1.8, marker=marker, ls=dashes)
+            texts.append(f"{share[-1]:.1f} %")
+        row -= 0.22 / height
+        figure.text(columns[0] + 0.045, row, texts.pop(0), fontsize=10, color=INK)
+        for x, words in zip(columns[1:], texts, strict=True):
+            figure.text(x, row, words, fontsize=10, color=INK)
+        sample = [columns[0], columns[0] + 0.037], [row + 0.05 / height] * 2
+        figure.add_artist(Line2D(*sample, color=colour, lw=2.5, ls=DASHES[number % 4]))
+    left.set(ylim=(-0.03, 1.03), yticks=(0, 0.25, 0.5, 0.75, 1))
+    right.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100))
+    return figure
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def training_figure(state: Progress) -> Figure:
+    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss."""
+    e, done = state.experiment, state.done
+    figure = Figure(figsize=(WIDTH, 6.6), dpi=DPI, facecolor="white")
+    grid = GridSpec(
+        2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
+    )
+    names = [x if isinstance(x, str) else x.__name__ for x in (e.operator, e.schedule)]
+    heading = f"{e.dataset}, {e.model}: {names[0]} under {names[1]}, {count(e.cells, 'cell')}"
+    figure.text(0.02, 0.965, heading, fontsize=11, weight="bold", color=INK)
+    figure.text(0.98, 0.965, describe(state), fontsize=10, color=INK, ha="right")
+    loss_panel = _panel(figure, grid[0, 0], "After epoch", "")
+    _title(loss_panel, "Validation loss (L1): mean and range of cells")
+    size_panel = _panel(figure, grid[0, 1], "After epoch", "")
+    _title(size_panel, "Preserved share (%): mean and range of cells")
+    trail_panel = _panel(figure, grid[1, 0], "Sparsity (%)", "")
+    _title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
+    epochs = np.arange(done)
+    for ax, values, colour in (
+        (loss_panel, state.loss, "#0072B2"),
+        (size_panel, 100 * state.preserved, "#009E73"),
+    ):
+        if done:
+            ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+            few = "o" if done < 3 else None
+            ax.plot(epochs, values.mean(1), color=colour, lw=1.8, marker=few, ms=4)
+        ax.set_xlim(-0.5, max(e.epochs - 0.5, 0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    reference_lines(loss_panel, state.constant, state.floor)
+    _mark_changes(loss_panel, size_panel, changes=state.changes)
+    if done:
+        _trail(trail_panel, 100 * (1 - state.preserved), state.loss)
+    _ring(figure, grid[1, 1], state)
+    return figure
+
+
+def describe(state: Progress) -> str:
+    """Status, epochs and time in words."""
+    where = f"{state.status}, epoch {state.done} of {state.experiment.epochs}"
+    if state.status == "training" and state.left is not None:
+        return f"{where}, about {duration(state.left)} left"
+    return f"{where}, {duration(state.seconds)}" if state.done else where
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _mark_changes(*panels: Axes, changes: tuple[tuple[int, str], ...]) -> None:
+    for epoch in sorted({epoch for epoch, _ in changes}):
+        words = ", ".join(text for at, text in changes if at == epoch)
+        for ax in panels:
+            ax.axvline(epoch - 0.5, color="#882255", lw=1.2, ls="--")
+        early = epoch < 0.1 * panels[0].get_xlim()[1]  # no room left of the line
+        panels[0].annotate(
+            words, (epoch - 0.5, 0.97), xycoords=("data", "axes fraction"),
+            xytext=(3 if early else -3, 0), textcoords="offset points", rotation=90,
+            ha="left" if early else "right", va="top", fontsize=8.5, color="#882255",
+        )  # fmt: skip
+
+
+def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
+    x, y = sparsity.mean(1), loss.mean(1)
+    points = np.column_stack([x, y])
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    trail = LineCollection(list(segments), cmap="viridis_r", lw=1.2, alpha=0.7)
+    trail.set_array(np.arange(len(segments)))
+    ax.add_collection(trail)
+    ax.scatter(x, y, c=np.arange(len(x)), cmap="viridis_r", s=12, lw=0)
+    ax.scatter(sparsity[-1], loss[-1], s=14, facecolors="none", edgecolors="#888888", lw=0.8)
+    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label=f"mean after epoch {len(x) - 1}")
+    ax.plot([], [], "o", mfc="none", mec="#888888", ms=4, label="its cells")
+    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
+
+
+def _ring(figure: Figure, cell: object, state: Progress) -> None:
+    """Cells in a circle; as many of them and as large as fits."""
+    ax = figure.add_subplot(cell)
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    cells = state.experiment.cells
+    _title(ax, "Cells by loss; ringed: just pruned" if cells > 1 else "The cell, by its loss")
+    angle = np.pi / 2 - 2 * np.pi * np.arange(cells) / cells
+    x, y = (np.cos(angle), np.sin(angle)) if cells > 1 else (np.zeros(1), np.zeros(1))
+    ax.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.3))
+    if state.experiment.topology == "ring" and cells > 2:
+        ax.plot([*x, x[0]], [*y, y[0]], color="#CCCCCC", lw=1.5, zorder=1)
+    loss = state.loss[-1] if state.done else np.full(cells, np.nan)
+    pruned = state.pruned[-1] if state.done else np.zeros(cells, dtype=bool)
+    norm = Normalize(loss.min(), loss.max()) if state.done else Normalize(0, 1)
+    if state.done and np.ptp(loss) == 0:
+        norm = Normalize(loss[0] - 0.01, loss[0] + 0.01)
+    colours = ScalarMappable(norm, "viridis_r")
+    faces = colours.to_rgba(loss) if state.done else "#EEEEEE"
+    edges = [ACCENT if p else "white" for p in pruned]
+    size = min(700, 6500 / max(cells, 4))
+    ax.scatter(x, y, s=size, c=faces, edgecolors=edges, linewidths=3, zorder=2)
+    for number in range(cells if cells <= 40 else 0):
+        dark = state.done and norm(loss[number]) > 0.45
+        ax.text(
+            x[number], y[number], str(number), ha="center", va="center", fontsize=9, zorder=3,
+            color="white" if dark else INK,
+        )  # fmt: skip
+    if state.done:
+        box = ax.get_position()
+        bar = figure.colorbar(
+            colours, cax=figure.add_axes((box.x1 - 0.035, box.y0 + 0.02, 0.014, box.height - 0.05))
+        )
+        bar.ax.tick_params(labelsize=8.5, colors=INK)
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+
+
+# -- activations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One autoencoder, seen through one layer.
+
+    `activations` [n, units]; `weights` [out, in]; `removed` [out, in], weights that the last prune
+    took away, None if it is unknown; `gone` [units], units that have no incoming weight and no
+    bias; `inputs` and `reconstructions` [k, D]. `words` say what the last prune did.
+    """
+
+    heading: str
+    layer: str
+    activations: np.ndarray
+    weights: np.ndarray
+    removed: np.ndarray | None
+    gone: np.ndarray
+    inputs: np.ndarray
+    reconstructions: np.ndarray
+    image_shape: tuple[int, int] | None = None
+    words: str = ""
+    note: str = field(default="", compare=False)
+
+
+def inspection_figure(state: Inspection) -> Figure:
+    """Activations, the mask over the weights, input beside reconstruction, the last prune."""
+    figure = Figure(figsize=(WIDTH, 6.9), dpi=DPI, facecolor="white")
+    grid = GridSpec(
+        2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.1, hspace=0.45, wspace=0.22
+    )
+    figure.text(0.02, 0.965, state.heading, fontsize=11, weight="bold", color=INK)
+    _activations(_panel(figure, grid[0, 0], "Example", "Unit"), state)
+    nonzero = state.weights != 0
+    mask = _panel(figure, grid[0, 1], "Input unit", "Output unit")
+    _title(mask, f"Weights of {state.layer}: {100 * (1 - nonzero.mean()):.1f} % are zero")
+    _classes(mask, nonzero.astype(int), ["zero", "not zero"], [REMOVED, KEPT])
+    _reconstructions(figure, grid[1, 0], state)
+    last = _panel(figure, grid[1, 1], "Input unit", "Output unit")
+    if state.removed is None:
+        last.set_axis_off()
+        last.text(
+            0.5, 0.5, state.words, ha="center", va="center", fontsize=10, color=INK, wrap=True
+        )
+        _title(last, "What the last prune removed")
+        return figure
+    _title(last, f"The last prune removed {100 * state.removed.mean():.1f} % here")
+    grown = state.removed & nonzero
+    _classes(
+        last,
+        np.where(grown, 2, state.removed.astype(int)),
+        ["left alone", "removed", "grown back"],
+        ["#DDE3E8", ACCENT, "#56B4E9"],
+    )
+    figure.text(0.98, 0.015, state.words, fontsize=9, color=INK, ha="right")
+    return figure
+
+
+def _activations(ax: Axes, state: Inspection) -> None:
+    units = state.activations.shape[1]
+    shown = np.linspace(0, units - 1, min(units, MAX_UNITS)).round().astype(int)
+    some = f"{len(shown)} of {units} units" if len(shown) < units else count(units, "unit")
+    gone = np.flatnonzero(state.gone[shown])
+    without = f", {state.gone.sum()} without weights ◂" if len(gone) else ""
+    _title(ax, f"Activations of {state.layer}, {some}{without}")
+    image = ax.imshow(
+        state.activations[:, shown].T, aspect="auto", cmap=ACTIVATION_COLOURS, interpolation="none"
+    )
+    ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
+    ax.set_yticks(ticks, [str(unit) for unit in shown[ticks]])
+    if len(gone):
+        ax.plot(np.full(len(gone), 1.015), gone, transform=ax.get_yaxis_transform(), **PRUNED)
+    box = ax.get_position()
+    bar = ax.figure.colorbar(
+        image, cax=ax.figure.add_axes((box.x1 + 0.012, box.y0, 0.01, box.height))
+    )
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    ax.grid(False)
+
+
+def _classes(ax: Axes, codes: np.ndarray, names: list[str], colours: list[str]) -> None:
+    """Whole numbers as colours, and what they mean under the panel."""
+    ax.imshow(
+        codes, aspect="auto", cmap=ListedColormap(colours), vmin=0, vmax=len(names) - 1,
+        interpolation="none",
+    )  # fmt: skip
+    ax.grid(False)
+    for name, colour in zip(names, colours, strict=True):
+        ax.plot([], [], "s", color=colour, label=name, ms=7)
+    ax.legend(
+        loc="upper right", bbox_to_anchor=(1.02, -0.1), ncols=len(names), frameon=False, fontsize=8.5,
+        labelcolor=INK, handletextpad=0.2, columnspacing=1,
+    )  # fmt: skip
+    ax.xaxis.set_label_coords(0.0, -0.12)
+    ax.xaxis.label.set_ha("left")
+
+
+def _reconstructions(figure: Figure, cell: object, state: Inspection) -> None:
+    rows = (("input", state.inputs), ("output", state.reconstructions))
+    error = np.abs(state.inputs - state.reconstructions).mean()
+    title = f"Input beside reconstruction, mean L1 {error:.3f}"
+    if state.image_shape is None:
+        inner = cell.subgridspec(2, 1, hspace=0.35)
+        for number, (name, values) in enumerate(rows):
+            ax = _panel(figure, inner[number], "", name)
+            ax.imshow(
+                values[:, :MAX_BITS], aspect="auto", cmap="gray", vmin=0, vmax=1,
+                interpolation="none",
+            )  # fmt: skip
+            ax.grid(False)
+            ax.set_yticks([])
+            if not number:
+                ax.tick_params(labelbottom=False)
+                _title(ax, title)
+            else:
+                ax.set_xlabel(f"first {min(MAX_BITS, values.shape[1])} columns", color=INK)
+        return
+    inner = cell.subgridspec(2, len(state.inputs), hspace=0.12, wspace=0.12)
+    for row, (name, values) in enumerate(rows):
+        for column, value in enumerate(values):
+            ax = figure.add_subplot(inner[row, column])
+            ax.imshow(value.reshape(state.image_shape), cmap="gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if not column:
+                ax.set_ylabel(name, fontsize=9, color=INK)
+                if not row:
+                    _title(ax, title)
+
+
+# -- the look ------------------------------------------------------------------------------------
+
+
+def _panel(figure: Figure, place: object, x: str, y: str) -> Axes:
+    """Axes in the look of `figures`, set by hand (see above).
+
+    Labels and titles get fixed places: looking for free ones takes a third of the drawing time.
+    """
+    ax = figure.add_axes(place) if isinstance(place, tuple) else figure.add_subplot(place)
+    ax.set_facecolor("white")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#888888")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    ax.grid(True, color=GRID, lw=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=9, colors=INK, length=3)
+    inches = ax.get_position().height * figure.get_size_inches()[1]
+    ax.set_xlabel(x, fontsize=9.5, color=INK, va="top")
+    ax.xaxis.set_label_coords(0.5, -0.24 / inches)
+    ax.set_ylabel(y, fontsize=9.5, color=INK)
+    ax.yaxis.set_label_coords(-0.1, 0.5)
+    return ax
+
+
+def _title(ax: Axes, text: str) -> None:
+    inches = ax.get_position().height * ax.figure.get_size_inches()[1]
+    ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)

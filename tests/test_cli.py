@@ -1,0 +1,152 @@
+"""The command line: what it prints, refuses, and leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evoae import reproduction
+from evoae.cli import main, parse_settings, parse_trials
+from evoae.experiment import Experiment
+from evoae.runs import Run
+
+TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "epochs=3"]
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("lipi-ae-s", "conjunctive", "final-n", "digits", "standard", "00_tour", "torus"):
+        assert name in printed
+
+
+def test_run_prints_the_path_last(capsys, tmp_path):
+    assert main(["run", "canonical", *TINY, "--trials", "2", "--out", str(tmp_path)]) == 0
+    folder = capsys.readouterr().out.splitlines()[-1]
+    run = Run(folder)
+    assert run.folder.parent == tmp_path
+    assert [trial["trial"] for trial in run.result["trials"]] == [0, 1]
+    names = {"config.json", "history.parquet", "result.json", "weights.safetensors"}
+    assert {path.name for path in run.folder.iterdir()} == names
+
+
+def test_settings_may_stand_before_and_after_options(capsys, tmp_path):
+    words = ["run", "canonical", *TINY[:2], "--out", str(tmp_path), *TINY[2:]]
+    assert main(words) == 0
+    assert main(["run", "canonical", *TINY, "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_slice_of_trials_is_those_trials(capsys, tmp_path):
+    assert main(["run", "canonical", *TINY, "--trials", "3:5", "--out", str(tmp_path)]) == 0
+    run = Run(capsys.readouterr().out.splitlines()[-1])
+    assert sorted(run.history.trial.unique()) == [3, 4]
+
+
+REFUSED = [
+    (["run", "canonica"], "unknown preset 'canonica'"),
+    (["run", "canonical", "epoch=3"], "did you mean epochs"),
+    (["run", "canonical", "epochs"], "write key=value"),
+    (["run", "canonical", "epochs=3", "epochs=4"], "given twice"),
+    (["run", "canonical", "epochs=many"], "must be a whole number"),
+    (["run", "canonical", "scale=maybe"], "must be true or false"),
+    (["run", "canonical", "epochs=0"], "epochs=0"),
+    (["run", "canonical", "batch_size=-1"], "batch_size=-1"),
+    (["run", "canonical", "model=30-0"], "unknown model '30-0'"),
+    (["run", "canonical", "amount=1.5"], "amount=1.5"),
+    (["run", "canonical", "probability=nan"], "probability=nan"),
+    (["run", "canonical", "threshold=-0.1"], "threshold=-0.1"),
+    (["run", "canonical", "operator=lexicase"], "choose one of none, random"),
+    (["run", "canonical", "schedule=often"], "choose one of fixed, increase"),
+    (["run", "canonical", "dataset=nothing.csv"], "nothing.csv"),
+    (["run", "canonical", "clusters=7"], "divisible"),
+    (["run", "canonical", "--trials", "0"], "trials='0'"),
+    (["run", "canonical", "--trials", "4:4"], "trials='4:4'"),
+    (["run", "canonical", "--seed", "-1"], "seed=-1"),
+    (["run", "canonical", "--device", "tpu"], "choose cpu or cuda"),
+    (["run", "canonical", "--workers", "0"], "workers=0"),
+    (["run", "lipi-ae-s", "radius=0"], "radius=0"),
+    (["run", "lipi-ae-s", "radius=5"], "at most 4"),
+    (["run", "lipi-ae-s", "solution_concept=median"], "choose one of best, worst, mean"),
+    (["run", "lipi-ae-s", "topology=star"], "choose one of ring, torus, complete"),
+    (["run", "lipi-ae-s", "topology=torus", "cells=4"], "each side must be at least 3"),
+    (["reproduce", "99_nothing"], "unknown notebook '99_nothing'"),
+    (["reproduce", "00_tour", "--scale", "huge"], "choose one of smoke, quick, paper"),
+    (["reproduce", "00_tour", "trails=3"], "did you mean trials"),
+    (["reproduce", "00_tour", "trials=three"], "must be of type int"),
+    (["reproduce", "00_tour", "trials=2.5"], "must be of type int"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_bad_input_is_refused_in_one_line_and_nothing_is_written(words, said, capsys, tmp_path):
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_options_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "canonical", "--nonsense"])
+    assert stopped.value.code == 2
+
+
+def test_a_folder_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["run", "canonical", *TINY, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["reproduce", "00_tour", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_values_have_the_types_of_their_settings():
+    found = parse_settings(["epochs=3", "amount=1", "scale=true", "dataset=7"])
+    assert found == {"epochs": 3, "amount": 1.0, "scale": True, "dataset": "7"}
+    assert Experiment.preset("canonical", epochs=3, amount=1).amount == 1.0
+    assert parse_trials("3") == range(3)
+    assert parse_trials("2:5") == range(2, 5)
+
+
+def test_notebook_parameters_are_those_of_its_cell():
+    notebook = reproduction.read("00_tour")
+    known = reproduction.defaults(notebook)
+    assert known["dataset"] == "digits"
+    assert reproduction.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
+        "trials": 3,
+        "learning_rate": 1.0,
+    }
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
+    settings = "clusters=2 bits=200 examples=50 cells=4 epochs=60 operator=random".split()
+    command = [sys.executable, "-m", "evoae.cli", "run", "lipi-ae-s", *settings]
+    command += ["--trials", "2", "--workers", "1"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "broken")], start_new_session=True, stderr=-1, stdout=-1
+    )
+    config = tmp_path / "broken"
+    deadline = time.time() + 60
+    while not list(config.glob("*/config.json")) and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), errors  # 0: it was done before the signal came
+    for folder in ("broken", "whole"):
+        done = subprocess.run([*command, "--out", str(tmp_path / folder)], capture_output=True)
+        assert done.returncode == 0, done.stderr
+    first, second = (Run(next((tmp_path / name).iterdir())) for name in ("broken", "whole"))
+    assert first.history.equals(second.history)
+    weights = [(run.folder / "weights.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1]
+    results = [json.loads((run.folder / "result.json").read_text()) for run in (first, second)]
+    for result in results:
+        del result["seconds"], result["model_steps_per_second"]
+    assert results[0] == results[1]

@@ -1,0 +1,381 @@
+"""Settings: every bad one refused with value, rule and choices; presets; readings; the hash."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import TINY, evolved, tiny
+
+from evoae import Experiment, operators, population, run, schedules
+from evoae.experiment import CHOICES, DIFFERENCES, PRESETS
+
+# -- presets --------------------------------------------------------------------------------------
+
+# DESIGN's table, and the paper's settings
+ROWS: dict[str, dict[str, Any]] = {
+    "canonical": {
+        "cells": 1, "pairing": "selected", "optimiser": "adam", "rate_policy": "step-decay",
+        "pruning_clock": "epochs", "statistics_window": "since-prune",
+    },
+    "lipi-ae-s": {
+        "cells": 10, "topology": "ring", "radius": 1, "update_order": "asynchronous",
+        "pairing": "selected", "solution_concept": "best", "selection": "joint",
+        "optimiser": "adam-per-batch", "rate_policy": "mutated", "pruning_clock": "last-epoch",
+        "statistics_window": "visit",
+    },
+    "lipi-ae": {
+        "cells": 5, "topology": "ring", "radius": 1, "update_order": "asynchronous",
+        "pairing": "random-partner", "solution_concept": "best", "optimiser": "adam-per-batch",
+        "rate_policy": "mutated",
+    },
+    "all-vs-all": {
+        "cells": 5, "topology": "complete", "update_order": "synchronous", "pairing": "all-pairs",
+        "solution_concept": "best", "optimiser": "adam-per-batch", "rate_policy": "mutated",
+    },
+}  # fmt: skip
+PAPER = {
+    "dataset": "binary-clusters", "clusters": 10, "bits": 1000, "examples": 100, "noise": 0.05,
+    "model": "standard", "kind": "plain", "loss": "l1", "epochs": 400, "batch_size": 5,
+    "learning_rate": 1e-5, "rate_sigma": 1e-5, "operator": "none", "amount": 0.1,
+    "threshold": 0.1, "tournament_size": 2, "replacement": "always", "input_noise": 0.4,
+    "prune_then_evaluate": False, "pruned_weights": "regrow", "centroid_density": 0.75,
+    "shared_test_noise": True, "decrease": "released", "conjunctive_examples": "test",
+    "probability": 0.5, "steepness": 2.0, "last_share": 0.25, "as_released": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_presets_are_the_rows_of_the_paper(name: str) -> None:
+    e = Experiment.preset(name)
+    for key, value in {**PAPER, **ROWS[name]}.items():
+        assert getattr(e, key) == value, key
+    assert set(PRESETS) == set(ROWS)
+
+
+def test_the_default_experiment_is_the_canonical_one() -> None:
+    assert Experiment() == Experiment.preset("canonical")
+
+
+def test_presets_take_settings() -> None:
+    e = Experiment.preset("lipi-ae-s", cells=7, optimiser="adam", model=(50, 20))
+    assert (e.cells, e.optimiser, e.model) == (7, "adam", "50-20")
+    assert e.rate_policy == "mutated"
+
+
+def test_as_released_false_turns_every_difference() -> None:
+    for name, row in PRESETS.items():
+        released, intended = (Experiment.preset(name, as_released=r) for r in (True, False))
+        for field in DIFFERENCES.keys() - row.keys() - {"optimiser"}:
+            assert (getattr(released, field), getattr(intended, field)) == DIFFERENCES[field]
+        assert released.optimiser == ("adam" if name == "canonical" else "adam-per-batch")
+        assert intended.optimiser == "adam"
+    intended = Experiment.preset("canonical", as_released=False)
+    assert intended.centroid_density == 0.5
+    assert intended.shared_test_noise is False
+    assert intended.decrease == "intended"
+    assert intended.conjunctive_examples == "train"
+    assert intended.pruned_weights == "masked"
+    assert intended.pruning_clock == "last-epoch"
+
+
+def test_each_difference_is_a_setting_of_its_own() -> None:
+    for field, (released, intended) in DIFFERENCES.items():
+        assert getattr(Experiment(**{field: intended}), field) == intended
+        assert getattr(Experiment(as_released=False, **{field: released}), field) == released
+
+
+@pytest.mark.parametrize(("released", "operator"), [(True, "high"), (False, "low")])
+def test_variance_follows_the_reading(released: bool, operator: str) -> None:
+    e = Experiment.preset("lipi-ae-s", as_released=released, operator="variance")
+    assert e.operator == f"variance-{operator}"
+    assert e.probability == 0.1  # the others ran with 0.5
+    assert Experiment(operator="random").probability == 0.5
+    assert Experiment(operator="variance", probability=0.4).probability == 0.4
+
+
+def test_prune_after_has_probability_one_and_fires_only_as_intended() -> None:
+    for operator in ("random", "variance"):
+        released = Experiment(operator=operator, schedule="prune-after")
+        assert released.probability == 1.0
+        assert max(map(released.pruning_at, range(400))) == 0
+        intended = Experiment(operator=operator, schedule="prune-after", as_released=False)
+        assert [intended.pruning_at(t) for t in (398, 399)] == [0, 1]
+        coevolved = Experiment.preset("lipi-ae-s", operator=operator, schedule="prune-after")
+        assert [coevolved.pruning_at(t) for t in (398, 399)] == [0, 1]
+
+
+def test_the_population_schedule_divides_by_the_sub_population() -> None:
+    for settings, n in (({}, 1), ({"cells": 10}, 3), ({"cells": 10, "radius": 2}, 5)):
+        e = Experiment(schedule="population", probability=0.6, epochs=8, **settings)
+        assert e.subpopulation == n
+        assert e.pruning_at(4) == pytest.approx(0.3 / n)
+
+
+def test_quality_epochs() -> None:
+    assert Experiment().quality_epochs == (0, 100, 200, 300, 399)
+    assert Experiment(epochs=1).quality_epochs == (0,)
+    assert Experiment(epochs=3).quality_epochs == (0, 1, 2)
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+NAN, INFINITE = float("nan"), float("inf")
+REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "schedule")),
+    ({"nonsense": 1}, ("'nonsense'", "operator", "epochs")),
+    ({"operator": "axe"}, ("'axe'", *operators.OPERATORS)),
+    ({"schedule": "now"}, ("'now'", *schedules.PROBABILITIES, *schedules.TARGETS)),
+    ({"model": "huge"}, ("'huge'", *population.MODELS)),
+    ({"model": (30, 0)}, ("'30-0'", "positive")),
+    ({"model": [5.5]}, ("'5.5'", "positive")),
+    ({"topology": "star"}, ("'star'", "ring", "torus", "complete")),
+    ({"solution_concept": "median"}, ("'median'", "best", "worst", "mean")),
+    *(({name: "other"}, (name, "'other'", *choices)) for name, choices in CHOICES.items()),
+    *(
+        ({name: value}, (f"{name}={value}", "at least 1"))
+        for name in ("epochs", "batch_size", "cells", "tournament_size", "clusters", "bits")
+        for value in (0, -1)
+    ),
+    ({"examples": 0}, ("examples=0", "at least 1")),
+    *(
+        ({name: value}, (f"{name}={value}", "[0, 1]"))
+        for name in ("amount", "probability", "threshold", "noise", "last_share", "target_sparsity")
+        for value in (-0.1, 1.1)
+    ),
+    *(
+        ({name: value}, (f"{name}={value}", "finite"))
+        for name in ("amount", "probability", "threshold", "learning_rate", "noise")
+        for value in (NAN, INFINITE)
+    ),
+    *(
+        ({name: -1.0}, (f"{name}=-1.0", "not be negative"))
+        for name in ("learning_rate", "rate_sigma", "input_noise", "steepness")
+    ),
+    ({"data_share": 0.0}, ("data_share=0.0", "(0, 1]")),
+    ({"data_share": 1.5}, ("data_share=1.5", "(0, 1]")),
+    ({"centroid_density": 1.5}, ("centroid_density", "1.5", "[0, 1]")),
+    ({"cells": 10, "radius": 0}, ("radius=0", "at least 1")),
+    ({"radius": -1}, ("radius=-1",)),
+    ({"cells": 10, "radius": 5}, ("radius=5", "cells=10", "at most 4")),
+    ({"cells": 10, "topology": "torus"}, ("cells=10", "2 x 5", "at least 3")),
+    ({"kind": "variational", "loss": "l1"}, ("variational", "bce", "l1")),
+    ({"pairing": "all-pairs", "cells": 5}, ("all-pairs", "ring", "complete")),
+    ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", *operators.REACH_A_TARGET)),
+    ({"schedule": lambda t, final, s: 2.0}, ("2.0", "epoch 0", "[0, 1]")),
+    ({"schedule": lambda t, final, s: -0.5 * (t == 3)}, ("-0.5", "epoch 3", "[0, 1]")),
+    ({"schedule": lambda t, final, s: NAN}, ("nan", "epoch 0", "[0, 1]")),
+    # wrong types
+    ({"epochs": "many"}, ("epochs='many'", "int")),
+    ({"epochs": 3.0}, ("epochs=3.0", "int")),
+    ({"epochs": True}, ("epochs=True", "int")),
+    ({"epochs": None}, ("epochs=None", "int")),
+    ({"amount": "0.1"}, ("amount='0.1'", "float")),
+    ({"amount": True}, ("amount=True", "float")),
+    ({"amount": [0.1, 0.2]}, ("amount=[0.1, 0.2]", "float")),
+    ({"operator": 3}, ("operator=3", "str")),
+    ({"operator": None}, ("operator=None", "str")),
+    ({"schedule": ["fixed"]}, ("schedule=['fixed']", "str")),
+    ({"dataset": 5}, ("dataset=5", "str")),
+    ({"dataset": Path("a.npy")}, ("dataset=", "str")),
+    ({"prune_then_evaluate": 1}, ("prune_then_evaluate=1", "bool")),
+    ({"shared_test_noise": "yes"}, ("shared_test_noise='yes'", "bool")),
+    ({"as_released": "no"}, ("as_released='no'", "bool")),
+    ({"model": 30}, ("model=30", "str")),
+    ({"topology": None}, ("topology=None", "str")),
+    # what only the data can tell
+    ({"clusters": 3}, ("clusters", "3", "examples", "100", "divisible")),
+    ({"dataset": "ducks"}, ("ducks", "digits", "patches", "binary-clusters")),
+    ({"dataset": "missing.npy"}, ("missing.npy",)),
+    ({"initial_weights": "missing.safetensors"}, ("missing.safetensors",)),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=lambda value: str(value)[:50])
+def test_bad_settings_are_refused_before_any_work(
+    settings: dict[str, Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the words are the match)
+        run(Experiment.preset("canonical", **settings), out=tmp_path / "out", progress=False)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=lambda value: str(value)[:50])
+def test_replacing_settings_validates_again(
+    settings: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the words are the match)
+        Experiment().replace(**settings)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'lipi'") as caught:
+        Experiment.preset("lipi")
+    for name in PRESETS:
+        assert name in str(caught.value)
+
+
+def test_numbers_that_are_whole_are_floats_too() -> None:
+    e = Experiment(amount=1, learning_rate=0)
+    assert (type(e.amount), type(e.learning_rate)) == (float, float)
+    assert e == Experiment(amount=1.0, learning_rate=0.0)
+    assert e.hash() == Experiment(amount=1.0, learning_rate=0.0).hash()
+
+
+def test_a_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        Experiment(learning_rate=10**400)
+
+
+def test_initial_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    _, state = evolved(tiny("lipi-ae-s", cells=3))
+    path = str(tmp_path / "w.safetensors")
+    population.save(state.population, path)
+    tiny(initial_weights=path).check_files()
+    for other in ({"bits": 13}, {"model": "5-4"}, {"model": "12-5-3"}, {"kind": "variational"}):
+        with pytest.raises(ValueError, match="holds networks of widths") as caught:
+            tiny(initial_weights=path, **other).check_files()
+        assert path in str(caught.value)
+        assert "(12, 5, 3)" in str(caught.value)
+
+
+def test_experiments_cannot_be_changed_in_place() -> None:
+    with pytest.raises(AttributeError):
+        Experiment().epochs = 3  # type: ignore[misc]
+
+
+# -- the hash -------------------------------------------------------------------------------------
+
+
+def prune_nothing(layer: Any, rng: Any, s: Any) -> Any:
+    return operators.none(layer, rng, s)
+
+
+def never(t: int, final: int, s: Any) -> float:
+    return 0.0
+
+
+OTHER: dict[str, Any] = {
+    "dataset": "digits", "clusters": 4, "bits": 13, "examples": 8, "noise": 0.06,
+    "centroid_density": 0.6, "shared_test_noise": False, "scale": True, "data_share": 0.5,
+    "model": "6-3", "kind": "denoising", "loss": "bce", "input_noise": 0.3,
+    "identical_start": True, "cells": 10, "topology": "torus", "radius": 2,
+    "update_order": "synchronous", "pairing": "random-partner", "solution_concept": "worst",
+    "tournament_size": 3, "selection": "separate", "replacement": "better",
+    "prune_then_evaluate": True, "best_cell": "first", "epochs": 5, "batch_size": 4,
+    "optimiser": "adam-per-batch", "learning_rate": 0.02, "rate_policy": "constant",
+    "rate_sigma": 0.1, "operator": "random", "amount": 0.2, "threshold": 0.2,
+    "conjunctive_examples": "train", "statistics_window": "visit", "schedule": "fixed",
+    "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
+    "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Experiment)])
+def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
+    base = tiny(cells=9)
+    if name == "initial_weights":
+        path = tmp_path / "w.safetensors"
+        population.save(evolved(tiny())[1].population, path)
+        other = base.replace(initial_weights=str(path))
+    else:
+        other = base.replace(**{name: OTHER[name]})
+    assert other.hash() != base.hash()
+    assert tiny(cells=9).hash() == base.hash()
+
+
+def test_defaults_written_out_do_not_change_the_hash() -> None:
+    written = Experiment(**Experiment().settings())
+    assert written == Experiment()
+    assert written.hash() == Experiment().hash()
+
+
+def test_the_hash_holds_what_it_is_given_besides() -> None:
+    e = tiny()
+    found = [e.hash(), e.hash(seed=1), e.hash(seed=2), e.hash(seed=1, trials=[0, 1])]
+    assert len(set(found)) == 4
+    assert e.hash(seed=1) == e.hash(seed=1)
+    assert all(value.isalnum() and len(value) == 16 for value in found)
+
+
+def test_the_hash_reads_the_files_that_settings_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    np.save(path, np.eye(20))
+    e = tiny(dataset=str(path))
+    assert e.dimension == 20
+    before = e.hash()
+    np.save(path, 1 - np.eye(20))
+    assert e.hash() != before
+    np.save(path, np.eye(20))
+    assert e.hash() == before
+
+
+def test_settings_are_json_and_come_back() -> None:
+    e = tiny("lipi-ae-s", operator="variance", as_released=False)
+    assert Experiment(**json.loads(json.dumps(e.settings()))) == e
+
+
+def amount_of(share: float) -> Callable:
+    def prune(layer: Any, rng: Any, s: Any) -> Any:
+        return operators.random(layer, rng, operators.OperatorSettings(share))
+
+    return prune
+
+
+class Operator:
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, layer: Any, rng: Any, s: Any) -> Any:
+        return operators.random(layer, rng, operators.OperatorSettings(self.share))
+
+
+def share_first(share: float, layer: Any, rng: Any, s: Any) -> Any:
+    return operators.random(layer, rng, operators.OperatorSettings(share))
+
+
+def test_functions_are_settings() -> None:
+    e = tiny(operator=prune_nothing, schedule=never)
+    assert e.hash() == tiny(operator=prune_nothing, schedule=never).hash()
+    assert e.hash() != tiny(operator="none", schedule=never).hash()
+    assert e.hash() != tiny(operator=prune_nothing).hash()
+    assert "prune_nothing" in e.settings()["operator"]
+    json.dumps(e.settings())
+
+
+@pytest.mark.parametrize(
+    "make", [amount_of, Operator, lambda share: functools.partial(share_first, share)],
+    ids=["closure", "object", "partial"],
+)  # fmt: skip
+def test_functions_that_hold_values_are_told_apart_by_them(make: Callable) -> None:
+    """A run must not be taken for another one whose operator holds another amount."""
+    assert tiny(operator=make(0.1)).hash() == tiny(operator=make(0.1)).hash()
+    assert tiny(operator=make(0.1)).hash() != tiny(operator=make(0.5)).hash()
+
+
+def test_registered_functions_count_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for function in (prune_nothing, amount_of(0.5)):
+        monkeypatch.setitem(operators.OPERATORS, "mine", function)
+        found.append(tiny(operator="mine").hash())
+    assert found[0] != found[1]
+
+
+def test_hand_worked_probability_of_the_papers_default() -> None:
+    e = Experiment(**TINY | {"epochs": 8})
+    assert e.pruning_at(4) == pytest.approx(0.5 * (1 - math.exp(-1)))
+    last = e.replace(pruning_clock="last-epoch")
+    assert last.pruning_at(7) == pytest.approx(0.5 * (1 - math.exp(-2)))
