@@ -1,6 +1,7 @@
 """evoae: evolve and prune autoencoders while they train."""
 
-from evoae.evolution import State, evolve
+from evoae.cells import State
+from evoae.evolution import evolve
 from evoae.experiment import Experiment
 from evoae.runs import Run
 from evoae.study import Study, SweepError, grid, run, sweep

@@ -31,7 +31,7 @@ def reset(networks: Networks, index: Tensor | slice = slice(None)) -> None:
 
 def observe(networks: Networks, activations: list[Tensor]) -> None:
     """Add the activations of one batch, a list over layers of [P, batch, units]."""
-    batch = torch.cat(activations, dim=2)
+    batch = torch.cat(activations, dim=2).double()
     networks.tensors["count"] += batch.shape[1]
     networks.tensors["total"] += batch.sum(1)
     networks.tensors["squares"] += batch.square().sum(1)

@@ -6,80 +6,31 @@ bars, checkpoints and widgets consume it, and none of them is inside it.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from evoae import activations, datasets, operators, population, topology, training
+from evoae import activations, operators, training
+from evoae.cells import (
+    Places,
+    State,
+    all_places,
+    batch_losses,
+    draws,
+    empty_records,
+    initial,
+    places_at,
+    rows_of,
+    visiting_order,
+)
 from evoae.experiment import Experiment
 from evoae.population import Population
-from evoae.randomness import stream
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
 RATE_BOUNDS = (1e-9, 10.0)
 EXAMPLES = 100  # drawn by the conjunctive operator
-LOSS_COLUMNS = ("selection_loss", "replacement_loss", "test_loss", "train_l1")
-ZERO_COLUMNS = (
-    "encoder_zeros",
-    "decoder_zeros",
-    "encoder_zeros_at_last_prune",
-    "decoder_zeros_at_last_prune",
-)
-MAY_CHANGE = [
-    "operator",
-    "amount",
-    "threshold",
-    "conjunctive_examples",
-    "schedule",
-    "probability",
-    "pruning_clock",
-    "decrease",
-    "steepness",
-    "last_share",
-    "target_sparsity",
-    "learning_rate",
-    "rate_policy",
-    "rate_sigma",
-]
-
-
-@dataclass
-class State:
-    """A run after an epoch. Networks of trial s (by position) and cell c lie at s * cells + c.
-
-    `learning_rate` [trials, cells]; `records` holds a [trials * cells] array per history column;
-    `changes` lists settings replaced on the way as (epoch, name, old, new).
-    """
-
-    experiment: Experiment
-    seed: int
-    trials: list[int]
-    data: list[datasets.Dataset]
-    population: Population
-    learning_rate: np.ndarray
-    engine: str
-    epoch: int = -1
-    model_steps: int = 0
-    records: dict[str, np.ndarray] = field(default_factory=dict)
-    changes: list[tuple[int, str, Any, Any]] = field(default_factory=list)
-
-    def change(self, **settings: Any) -> None:
-        """Replace settings from the next epoch on. Raises ValueError if one cannot change."""
-        for name in settings:
-            if name not in MAY_CHANGE:
-                raise ValueError(f"{name} cannot change while training; {MAY_CHANGE} can")
-        new = self.experiment.replace(**settings)
-        for name in settings:
-            old_value, new_value = getattr(self.experiment, name), getattr(new, name)
-            if old_value != new_value:
-                self.changes.append((self.epoch + 1, name, old_value, new_value))
-        self.experiment = new
-        if "learning_rate" in settings:
-            self.learning_rate[:] = new.learning_rate
 
 
 def evolve(
@@ -90,26 +41,34 @@ def evolve(
     device: str = "cpu",
     engine: str = "auto",
     state: State | None = None,
+    abandon: Callable[[], bool] = lambda: False,
 ) -> Iterator[State]:
-    """Yield the state after each epoch; it is updated in place. `state` continues a run."""
+    """Yield the state after each epoch; it is updated in place. `state` continues a run.
+
+    `abandon` is asked between visits: if it says yes, the epoch under way is left unfinished, its
+    state is of no further use, and nothing more is yielded. Raises ValueError for wrong settings.
+    """
     if state is None:
         trials = list(range(trials)) if isinstance(trials, int) else list(trials)
         state = initial(experiment, trials, seed, device, engine)
     while state.epoch + 1 < state.experiment.epochs:
         with training.one_thread():
-            run_epoch(state)
+            for _ in run_epoch(state):
+                if abandon():
+                    return
         yield state
 
 
-def run_epoch(state: State) -> None:
-    """Every cell of every trial makes one pass over its training data."""
+def run_epoch(state: State) -> Iterator[None]:
+    """Every cell of every trial makes one pass over its training data. Pauses between visits."""
     e = state.experiment
     state.epoch += 1
     state.records = empty_records(state)
     if e.pairing == "all-pairs":
-        train_all_pairs(state)
+        yield from train_all_pairs(state)
     for places in visiting_order(state):
         visit(state, places)
+        yield
     record_centres(state)
     next_rates(state)
 
@@ -195,7 +154,7 @@ def train_with_random_partners(
 TRAIN = {"selected": train_selected, "random-partner": train_with_random_partners}
 
 
-def train_all_pairs(state: State) -> None:
+def train_all_pairs(state: State) -> Iterator[None]:
     """All versus all (2024): every encoder i and decoder j make a pass over the data, pair after
     pair. Per batch, decoder j learns with a copy of encoder i, then encoder i with a copy of
     decoder j; the copies are dropped after the pass. Passes that share no network run together.
@@ -218,6 +177,7 @@ def train_all_pairs(state: State) -> None:
         learn(state, passes, working, np.repeat(steps[:, None], batches(state), axis=1))
         state.population.encoder.put(encoders, working.encoder.take(real))
         state.population.decoder.put(decoders, working.decoder.take(real))
+        yield
 
 
 def copies(state: State, encoders: np.ndarray, decoders: np.ndarray) -> Population:
@@ -277,6 +237,22 @@ def prune(state: State, places: Places, pair: Population) -> np.ndarray:
     settings = operators.OperatorSettings(
         value if e.has_target else e.amount, e.threshold, to_target=e.has_target
     )
+    for v, chance in enumerate(g.random() for g in draws(state, places, "prune or not")):
+        if value == 0 or (chance >= value and not e.has_target):
+            continue
+        place = places.only(v)
+        rng = draws(state, place, "operator")[0]
+        examples = functools.partial(examples_of, state, place)
+        operators.prune(pair, v, operators.find(e.operator), rng, settings, examples)
+        if e.statistics_window == "since-prune":
+            for side in pair.sides:
+                activations.reset(side, v)
+        pruned[v] = True
+    return pruned
+    value = e.pruning_at(state.epoch)
+    settings = operators.OperatorSettings(
+        value if e.has_target else e.amount, e.threshold, to_target=e.has_target
+    )
     chances = [g.random() for g in draws(state, places, "prune or not")]
     for v, chance in enumerate(chances):
         if value == 0 or (chance >= value and not e.has_target):
@@ -298,6 +274,14 @@ def prune(state: State, places: Places, pair: Population) -> np.ndarray:
                 activations.reset(side, v)
         pruned[v] = True
     return pruned
+
+
+def examples_of(state: State, place: Places) -> torch.Tensor:
+    """The examples that an operator may recall at one place, [100, D], drawn with replacement."""
+    data = state.data[place.slot[0]]
+    source = data.test if state.experiment.conjunctive_examples == "test" else data.train
+    rows = draws(state, place, "examples")[0].integers(0, len(source), EXAMPLES)
+    return source[torch.from_numpy(rows).to(source.device)]
 
 
 # -- replace, record -----------------------------------------------------------------------------
@@ -357,133 +341,3 @@ def next_rates(state: State) -> None:
         if e.pairing == "all-pairs":  # no space: one rate for all
             moves = moves[:, :1]
         state.learning_rate = (state.learning_rate + moves).clip(*RATE_BOUNDS)
-
-
-def empty_records(state: State) -> dict[str, np.ndarray]:
-    places = len(state.population)
-    records = {name: np.full(places, np.nan) for name in ("learning_rate", *LOSS_COLUMNS)}
-    records["pruned"] = np.zeros(places, dtype=bool)
-    records |= {name: np.zeros(places, dtype=np.int64) for name in ZERO_COLUMNS}
-    return records
-
-
-def batch_losses(
-    state: State, places: Places, networks: Population, pairs: np.ndarray, purpose: str
-) -> np.ndarray:
-    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its data."""
-    e, test = state.experiment, purpose == "test batch"
-    data = [state.data[slot].test if test else state.data[slot].train for slot in places.slot]
-    rows = []
-    for g, slot, cell in zip(draws(state, places, purpose), places.slot, places.cell, strict=True):
-        among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
-        size = min(e.batch_size, among if test else len(among))
-        rows.append(g.choice(among, size, replace=False))
-    rows = torch.from_numpy(np.stack(rows))
-    pairs = torch.from_numpy(pairs)
-    return training.batch_losses(networks, pairs, data, rows, e.loss, state.engine).numpy()
-
-
-def rows_of(state: State, slot: int, cell: int) -> np.ndarray:
-    """Rows of the training data that a cell sees: all, or a share drawn with replacement."""
-    e, rows = state.experiment, len(state.data[slot].train)
-    if e.data_share == 1:
-        return np.arange(rows)
-    generator = stream(state.seed, state.trials[slot], 0, cell, "subsample")
-    return generator.integers(0, rows, max(1, round(e.data_share * rows)))
-
-
-# -- places and draws ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Places:
-    """V cells visited together: positions of their trials, their cells, the cell number of their
-    streams, [V] each; flat indices of their centres [V] and sub-populations [V, n].
-    """
-
-    slot: np.ndarray
-    cell: np.ndarray
-    stream_cell: np.ndarray
-    centre: np.ndarray
-    subpopulation: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-    def only(self, v: int) -> Places:
-        one = slice(v, v + 1)
-        parts = (self.slot, self.cell, self.stream_cell, self.centre, self.subpopulation)
-        return Places(*(part[one] for part in parts))
-
-
-def places_at(
-    state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
-) -> Places:
-    e = state.experiment
-    neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
-    subpopulation = slot[:, None] * e.cells + neighbours[cell]
-    return Places(
-        slot,
-        cell,
-        cell if stream_cell is None else stream_cell,
-        slot * e.cells + cell,
-        subpopulation,
-    )
-
-
-def all_places(state: State) -> Places:
-    slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
-    return places_at(state, slot, cell)
-
-
-def visiting_order(state: State) -> Iterator[Places]:
-    """Waves of places. Epoch 0 visits cells in their order, later epochs in a shuffled one."""
-    e = state.experiment
-    orders = np.tile(np.arange(e.cells), (len(state.trials), 1))
-    if state.epoch > 0:
-        for order, trial in zip(orders, state.trials, strict=True):
-            stream(state.seed, trial, state.epoch, 0, "order").shuffle(order)
-    neighbours = None
-    if e.update_order == "asynchronous" and e.pairing != "all-pairs":
-        neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
-    for slot, cell in topology.waves(orders, neighbours):
-        yield places_at(state, slot, cell)
-
-
-def draws(state: State, places: Places, purpose: str) -> list[np.random.Generator]:
-    """One stream for each place."""
-    return [
-        stream(state.seed, state.trials[slot], state.epoch, cell, purpose)
-        for slot, cell in zip(places.slot.tolist(), places.stream_cell.tolist(), strict=True)
-    ]
-
-
-def initial(
-    experiment: Experiment, trials: Sequence[int], seed: int, device: str, engine: str
-) -> State:
-    """The state before the first epoch: data, random or saved networks, learning rates."""
-    e = experiment
-    e.check_files()
-    data = [datasets.load(e.dataset, seed=seed, trial=trial, **e.data_options) for trial in trials]
-    if device != "cpu":
-        data = [on_device(d, device) for d in data]
-    if e.initial_weights:
-        saved = population.load(e.initial_weights, device)
-        index = np.arange(len(trials) * e.cells) % len(saved)
-        networks = saved.take(index, index)
-    else:
-        generators = [
-            stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
-            for trial in trials
-            for cell in range(e.cells)
-        ]
-        networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
-    training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
-    chosen = training.choose_engine(engine, networks, e.batch_size)
-    rates = np.full((len(trials), e.cells), e.learning_rate)
-    return State(e, seed, list(trials), data, networks, rates, chosen)
-
-
-def on_device(data: datasets.Dataset, device: str) -> datasets.Dataset:
-    splits = ("train", "validation", "test")
-    return dataclasses.replace(data, **{s: getattr(data, s).to(device) for s in splits})

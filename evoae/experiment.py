@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import inspect
 import json
 import math
+import numbers
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -118,14 +120,18 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_types(self)
+        left_open = {f.name: None for f in fields(self) if getattr(self, f.name) is None}
+        if self.operator == "variance":
+            left_open["operator"] = "variance"
+        object.__setattr__(self, "left_open", left_open)
         resolve(self)
         check_values(self)
         check_schedule(self)
 
     def replace(self, **settings: Any) -> Experiment:
-        """A copy with some settings replaced, validated again."""
+        """A copy with some settings replaced; what was left open is implied anew."""
         check_names(settings)
-        return replace(self, **settings)
+        return replace(self, **(self.left_open | settings))
 
     @property
     def dimension(self) -> int:
@@ -170,7 +176,11 @@ class Experiment:
             self.target_sparsity,
             self.decrease,
         )
-        return float(schedules.find(self.schedule)(t, self.final, settings))
+        value = schedules.find(self.schedule)(t, self.final, settings)
+        if not isinstance(value, numbers.Real):
+            name = describe_name(self.schedule)
+            raise ValueError(f"schedule={name} gives {value!r} at epoch {t}; it must be a number")
+        return float(value)
 
     @property
     def has_target(self) -> bool:
@@ -190,7 +200,7 @@ class Experiment:
         """Hash of all settings, defaults included, of `more`, and of the files they name."""
         files = {self.dataset: datasets.fingerprint(self.dataset)}
         if self.initial_weights:
-            files[self.initial_weights] = datasets.fingerprint(self.initial_weights)
+            files[self.initial_weights] = population.fingerprint(self.initial_weights)
         for kind, registry in (("operator", operators), ("schedule", schedules)):
             value = getattr(self, kind)
             if isinstance(value, str):
@@ -221,13 +231,23 @@ RELEASED_ONLY: dict[str, dict[str, Any]] = {
 
 
 def describe(function: Any) -> str:
-    """A name for a function that changes when its source does."""
+    """A name for a function that changes when its source, or a value it holds, does."""
+    named, held = function, []
+    if isinstance(function, functools.partial):
+        named, held = function.func, [*function.args, *sorted(function.keywords.items())]
+    elif inspect.isfunction(function):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        held = [*cells, function.__defaults__, function.__kwdefaults__]
+    elif hasattr(function, "__dict__"):
+        named, held = type(function), sorted(vars(function).items())
     try:
-        source = inspect.getsource(function)
+        source = inspect.getsource(named)
     except (OSError, TypeError):
-        source = repr(getattr(function, "__code__", function))
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    return f"{function.__module__}.{getattr(function, '__qualname__', function)}:{digest}"
+        code = getattr(named, "__code__", None)
+        source = repr((code.co_code, code.co_names, code.co_consts)) if code else repr(named)
+    values = [describe(v) if callable(v) else repr(v) for v in held if v is not function]
+    digest = hashlib.sha256("\n".join([source, *values]).encode()).hexdigest()[:12]
+    return f"{named.__module__}.{getattr(named, '__qualname__', named)}:{digest}"
 
 
 def check_names(settings: dict[str, Any]) -> None:
@@ -252,7 +272,10 @@ def check_types(e: Experiment) -> None:
             object.__setattr__(e, "model", "-".join(str(width) for width in value))
             continue
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise ValueError(f"{field.name} is too large to be a float") from None
             object.__setattr__(e, field.name, value)
         if type(value).__name__ != kind:
             raise ValueError(
@@ -297,6 +320,8 @@ def check_values(e: Experiment) -> None:
         raise ValueError(f"radius={e.radius} must not be negative")
     if e.kind == "variational" and e.loss != "bce":
         raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
+    if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
+        datasets.check(e.dataset, **e.data_options)
     population.hidden_widths(e.model)
     topology.neighbourhood(e.topology, e.cells, e.radius)
     operators.find(e.operator)
@@ -324,4 +349,5 @@ def check_schedule(e: Experiment) -> None:
 
 
 def describe_name(value: Any) -> str:
-    return value if isinstance(value, str) else getattr(value, "__name__", repr(value))
+    """A setting's value for people: a function by its name."""
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else str(value)

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from evoae.statistics import bootstrap_interval, require_columns, summary
@@ -291,15 +291,15 @@ def loss_by_schedule(
     with draw_panels() as (figure, axes):
         ax = axes[0, 0]
         for name, rows in results.groupby("operator", sort=False):
-            at = rows[by].map(schedules.index) + offsets[name]
+            at = _places(rows[by], schedules) + offsets[name]
             ax.scatter(at, rows[value], s=14, color=to_rgba(palette[name], 0.45), lw=0)
             means = summary(rows, by, value)
-            at = means[by].map(schedules.index) + offsets[name]
+            at = _places(means[by], schedules) + offsets[name]
             ax.vlines(at, means["low"], means["high"], color=palette[name], lw=1.8)
             ax.plot(at, means["mean"], "_", color=palette[name], markersize=14, markeredgewidth=2)
             if published is not None:
                 here = published[published.operator.eq(name) & published[by].isin(schedules)]
-                at = here[by].map(schedules.index) + offsets[name]
+                at = _places(here[by], schedules) + offsets[name]
                 _diamonds(ax, at, here["value"], [palette[name]] * len(here))
         reference_lines(ax, constant, floor)
         ax.set_xticks(range(len(schedules)), schedules)
@@ -438,6 +438,11 @@ def legend(
         figure.legend(handles=keys, title=title, loc=place, alignment="left", ncols=columns)
 
 
+def _places(values: Iterable, groups: list) -> np.ndarray:
+    """Where each value's group lies on the axis (of no values: no places)."""
+    return np.array([groups.index(value) for value in values], dtype=float)
+
+
 def _diamonds(ax: Axes, x: Iterable, y: Iterable, colours: Iterable) -> None:
     edges = [to_rgba(colour) for colour in colours]
     ax.scatter(x, y, s=50, marker="D", facecolors="none", edgecolors=edges, lw=1.5, zorder=5)
@@ -504,20 +509,20 @@ def _by_group(
         for ax, (panel, rows) in zip(axes.flat, parts, strict=False):
             # Spread by turns and not at random, so that a figure is always the same.
             turns = np.array([0, 1, -1, 2, -2, 3, -3])[rows.groupby(by).cumcount() % 7]
-            at = rows[by].map(groups.index) + 0.05 * turns
+            at = _places(rows[by], groups) + 0.05 * turns
             colours = [to_rgba(palette[name], 0.75) for name in rows[by]]
             ax.scatter(at, rows[value], s=22, c=colours, lw=0, zorder=3)
             if box:
                 _boxes(ax, rows, by, value, palette)
             else:
                 means = summary(rows, by, value)
-                at = means[by].map(groups.index)
+                at = _places(means[by], groups)
                 ax.vlines(at, means["low"], means["high"], color="black", lw=1.8, zorder=4)
                 ax.plot(at, means["mean"], **mean, linestyle="", zorder=4)
             if published is not None:
                 here = published[published[by].isin(groups)]
                 here = here if col is None else here[here[col] == panel]
-                at = here[by].map(groups.index) + 0.33
+                at = _places(here[by], groups) + 0.33
                 _diamonds(ax, at, scale * here["value"], here[by].map(palette))
             long = sum(len(str(name)) for name in groups) * len(parts) > 60
             ax.set_xticks(
@@ -560,9 +565,9 @@ def dead_units(table: pd.DataFrame) -> Figure:
         for ax, (value, label), chance in zip(axes[0], values.items(), chances, strict=True):
             rows = table.dropna(subset=[value])
             colours = rows["operator"].map(palette)
-            ax.scatter(rows["operator"].map(names.index), 100 * rows[value], s=22, c=colours, lw=0)
+            ax.scatter(_places(rows["operator"], names), 100 * rows[value], s=22, c=colours, lw=0)
             means = rows.groupby("operator", sort=False)[[value, chance]].mean() * 100
-            at = means.index.map(names.index)
+            at = _places(means.index, names)
             ax.plot(at, means[value], "_", color="black", markersize=18)
             ax.plot(at, means[chance], **CHANCE)
             ax.set_xticks(range(len(names)), names, rotation=25, ha="right")
@@ -604,9 +609,14 @@ def against_cells(
             if even is not None:
                 ax.axhline(even, color="#666666", linestyle="--", linewidth=1.2, zorder=1)
             ax.set(xscale="log", yscale="log" if log else "linear", title=panel)
-            ax.set_xticks(sizes, sizes)
-            ax.xaxis.set_minor_locator(NullLocator())
-            ax.set_xlabel("Cells")
+            ax.set(xlim=(sizes[0] / 1.2, sizes[-1] * 1.2), xlabel="Cells")
+            ax.xaxis.set_major_locator(FixedLocator(sizes))
+            ax.xaxis.set_major_formatter("{x:g}")
+            if log:
+                ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.yaxis.set_major_formatter("{x:g}")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_minor_locator(NullLocator())
         label = _label(value)
         figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
         keys = _keys(palette, marker="o")

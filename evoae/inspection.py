@@ -91,7 +91,7 @@ def prune_once(
         operators.find(operator),
         rng,
         operators.OperatorSettings(amount, threshold),
-        drawn,
+        lambda: drawn,
     )
     keep, units = {}, {}
     layers = [layer for side in member.sides for layer in side.layers()]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from evoae import activations
+from evoae.activations import UnitStatistics
 from evoae.population import Population
 
 
@@ -23,18 +24,33 @@ from evoae.population import Population
 class Layer:
     """What an operator may look at.
 
-    `weight` [out, in], `bias` [out]; `mean`, `deviation`, `zero_share` [out] of the units'
-    activations while training; `input_norm` [in], the root mean square of each input; and
-    `recall()`, the activations [100, out] of 100 drawn examples, computed when first asked for.
+    `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
+    `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
+    `input_norm` [in], the root mean square of each input; and `recall()`, the activations
+    [100, out] of drawn examples.
     """
 
     weight: Tensor
     bias: Tensor
-    mean: Tensor
-    deviation: Tensor
-    zero_share: Tensor
-    input_norm: Tensor
+    seen: Callable[[], UnitStatistics]
+    incoming: Callable[[], Tensor]
     recall: Callable[[], Tensor]
+
+    @property
+    def mean(self) -> Tensor:
+        return self.seen().mean
+
+    @property
+    def deviation(self) -> Tensor:
+        return self.seen().deviation
+
+    @property
+    def zero_share(self) -> Tensor:
+        return self.seen().zero_share
+
+    @property
+    def input_norm(self) -> Tensor:
+        return self.incoming()
 
 
 @dataclass(frozen=True)
@@ -140,8 +156,12 @@ def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (Hu et al. 2016): the units with the highest share of zero activations."""
-    return without_units(layer, ~lowest(-layer.zero_share, s.amount))
+    """Baseline (Hu et al. 2016): the units with the highest share of zero activations.
+
+    A unit that was never zero is not pruned, so the output layer is left alone.
+    """
+    share = layer.zero_share
+    return without_units(layer, ~lowest(-share, s.amount) & (share > 0))
 
 
 OPERATORS: dict[str, Operator] = {
@@ -163,39 +183,46 @@ def prune(
     operator: Operator,
     rng: np.random.Generator,
     settings: OperatorSettings,
-    examples: Tensor,
+    examples: Callable[[], Tensor],
 ) -> None:
     """Apply an operator to all layers of autoencoder i, in place; count its zeros.
 
-    `examples` [n, D] are what `Layer.recall` shows. Where the population keeps masks, the pruned
-    entries and their optimiser moments stay zero from now on.
+    `examples()` gives the [n, D] that `Layer.recall` shows, if an operator asks. Where the
+    population keeps masks, the pruned entries and their optimiser moments stay zero from now on.
+    Raises ValueError if the operator's masks are not boolean tensors of the layer's shapes.
     """
-    recalled: list[Tensor] = []
 
-    def recall(number: int) -> Tensor:
-        if not recalled:
-            recalled.extend(activations.record(population, i, examples).values())
-        return recalled[number]
+    @functools.cache
+    def drawn() -> Tensor:
+        return examples()
 
-    number, inputs = 0, examples.double().square().mean(0).sqrt()
-    for side in population.sides:
-        tensors = side.tensors
-        masks = []
-        for (weight, bias), seen in zip(
-            side.layers(), activations.statistics(side, i), strict=True
-        ):
+    @functools.cache
+    def recalled() -> list[Tensor]:
+        return list(activations.record(population, i, drawn()).values())
+
+    @functools.cache
+    def seen(side: int) -> list[UnitStatistics]:
+        return activations.statistics(population.sides[side], i)
+
+    def input_norm(side: int, layer: int) -> Tensor:
+        if layer:
+            return seen(side)[layer - 1].norm
+        if side:
+            return population.code(seen(0)[-1].norm)
+        return drawn().double().square().mean(0).sqrt()
+
+    for side, networks in enumerate(population.sides):
+        tensors, masks = networks.tensors, []
+        first = side * (len(population.encoder.widths) - 1)
+        for number, (weight, bias) in enumerate(networks.layers()):
             layer = Layer(
                 weight[i],
                 bias[i],
-                seen.mean,
-                seen.deviation,
-                seen.zero_share,
-                inputs,
-                functools.partial(recall, number),
+                lambda side=side, number=number: seen(side)[number],
+                functools.partial(input_norm, side, number),
+                lambda number=first + number: recalled()[number],
             )
-            masks += [mask.reshape(-1) for mask in operator(layer, rng, settings)]
-            number, inputs = number + 1, seen.norm
-        inputs = population.code(inputs)
+            masks += checked(operator(layer, rng, settings), layer, operator)
         keep = torch.cat(masks)
         tensors["weights"][i] *= keep
         if "keep" in tensors:
@@ -205,6 +232,17 @@ def prune(
                     tensors[moment][i] *= keep
         if "zeros_at_last_prune" in tensors:
             tensors["zeros_at_last_prune"][i] = (tensors["weights"][i] == 0).sum()
+
+
+def checked(masks: Masks, layer: Layer, operator: Operator) -> list[Tensor]:
+    """The two masks as flat tensors."""
+    for mask, entries in zip(masks, (layer.weight, layer.bias), strict=True):
+        if mask.dtype != torch.bool or mask.shape != entries.shape:
+            raise ValueError(
+                f"operator {getattr(operator, '__name__', operator)} gave a mask of {mask.dtype} "
+                f"{tuple(mask.shape)}; it must be torch.bool {tuple(entries.shape)}"
+            )
+    return [mask.reshape(-1) for mask in masks]
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ first axis and travels with it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -211,6 +212,14 @@ def save(population: Population, path: Path) -> None:
     }
     # one entry only: several would be written in any order, and equal populations as other bytes
     save_file(tensors, path, metadata={"variational": str(population.variational)})
+
+
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def load(path: Path | str, device: str = "cpu") -> Population:

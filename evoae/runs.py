@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import tempfile
 import threading
 import time
@@ -29,13 +30,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from evoae import datasets, population, retrieval, topology, training
+from evoae.cells import State, initial
 from evoae.ensemble import Mixture, evolve_mixture
-from evoae.evolution import State, evolve, initial
+from evoae.evolution import evolve
 from evoae.experiment import Experiment
 from evoae.population import Networks, Population
 from evoae.randomness import stream
 
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
 COLUMNS = [
     *PLACE_COLUMNS,
@@ -70,8 +73,9 @@ class RunSpec:
                 f"trials {self.start}:{self.stop} are none; give a positive number, "
                 "or A:B with A < B"
             )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more, below 2**64")
         check_device(self.device)
         self.experiment.check_files()
         e = self.experiment
@@ -118,10 +122,10 @@ class RunSpec:
 
     def blocks(self, parts: int) -> list[range]:
         """Slices of the trials to train side by side; those that have checkpoints stay as cut."""
-        cut = []
-        for path in self.folder.glob("checkpoint-*-*.safetensors"):
-            start, stop = (int(number) for number in path.stem.split("-")[1:])
-            cut.append(range(start, stop))
+        for part in self.folder.glob(".*.part"):  # of a process that was killed while writing
+            part.unlink()
+        found = (CHECKPOINT.fullmatch(path.name) for path in self.folder.iterdir())
+        cut = [range(int(match[1]), int(match[2])) for match in found if match]
         covered = {trial for block in cut for trial in block}
         rest = [trial for trial in self.trials if trial not in covered]
         for part in np.array_split(rest, min(parts, max(1, len(rest)))):
@@ -370,6 +374,8 @@ class Run:
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
         self.config = read_json(self.folder / "config.json")
         self.result = read_json(self.folder / "result.json")
+        if not {"trials", "mean"} <= set(self.result):
+            raise ValueError(f"{self.folder / 'result.json'}: damaged, it lacks trials or mean")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -416,5 +422,7 @@ class Run:
 
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
-        e = self.experiment
+        # neither matters to the data, and either may be a user's function
+        known = self.config["experiment"] | {"operator": "none", "schedule": "fixed"}
+        e = Experiment(**known)
         return datasets.load(e.dataset, seed=self.config["seed"], trial=trial, **e.data_options)

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from evoae import fused, operators, schedules, statistics
-from evoae.experiment import Experiment
+from evoae.experiment import Experiment, describe_name
 from evoae.runs import Run, RunSpec, finish, train_block
 
 Tell = Callable[[int, int], None]
@@ -60,7 +61,8 @@ class Study:
 
     def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
-        return table.merge(self.settings.reset_index(), on="label")
+        # a setting named like a column (learning_rate, best_cell) becomes learning_rate_setting
+        return table.merge(self.settings.reset_index(), on="label", suffixes=("", "_setting"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -153,16 +155,18 @@ def published(**filters: str) -> pd.DataFrame:
 
 
 def grid(*presets: str, **settings: Any) -> dict[str, Experiment]:
-    """Every combination of presets and settings; a list or tuple is an axis. Label to Experiment.
+    """Every combination of presets and settings; a list is an axis. Label to Experiment.
 
     grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. The
     label joins the values of the axes, "canonical random".
     """
-    axes = {k: v if isinstance(v, list | tuple) else [v] for k, v in settings.items()}
+    axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items()}
     found = {}
     for preset, *values in itertools.product(presets, *axes.values()):
         label = [preset] if len(presets) > 1 else []
-        label += [str(v) for v, axis in zip(values, axes.values(), strict=True) if len(axis) > 1]
+        label += [
+            describe_name(v) for v, axis in zip(values, axes.values(), strict=True) if len(axis) > 1
+        ]
         chosen = dict(zip(axes, values, strict=True))
         found[" ".join(label) or preset] = Experiment.preset(preset, **chosen)
     return found
@@ -217,6 +221,8 @@ def sweep(
         raise ValueError(f"workers={workers} must be at least 1")
     workers = workers or os.cpu_count() or 1
     span = range(trials) if isinstance(trials, int) else trials
+    if not isinstance(span, range) or span.step != 1:
+        raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
     temporary = None if out else tempfile.TemporaryDirectory(prefix="evoae-")
     folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
     if not experiments:
@@ -308,7 +314,10 @@ def compute(
             times[spec.folder].append(future.result())
             if len(times[spec.folder]) == len(blocks[spec.folder]):
                 begun, ended, earlier = zip(*times[spec.folder], strict=True)
-                finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+                try:
+                    finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+                except (OSError, ValueError) as failure:
+                    failures[spec.folder] = failure
     if any(isinstance(future.exception(), KeyboardInterrupt) for future in futures):
         raise KeyboardInterrupt
     return failures
@@ -355,7 +364,7 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
     stop, queue = context.Event(), context.Queue()
     reader = threading.Thread(target=read_progress, args=(queue, tell), daemon=True)
     reader.start()
-    pool = ProcessPoolExecutor(workers, context, begin_worker, (queue, stop, os.getpid()))
+    pool = ProcessPoolExecutor(workers, context, begin_worker, (queue, stop))
     try:
         with interrupts(stop), pool:
             yield lambda spec, block: pool.submit(work, packed(spec, block))
@@ -398,15 +407,20 @@ def read_progress(queue: Any, tell: Tell) -> None:
         tell(*told)
 
 
+REGISTRIES = {"OPERATORS": operators, "PROBABILITIES": schedules, "TARGETS": schedules}
+
+
 def packed(spec: RunSpec, block: range) -> bytes:
     """A block as bytes for another process, with the user's functions that it names."""
-    named = []
-    for kind, registry in (("operator", operators), ("schedule", schedules)):
-        name = getattr(spec.experiment, kind)
-        function = registry.find(name)
-        if isinstance(name, str) and not function.__module__.startswith("evoae."):
-            target = {"target": spec.experiment.has_target} if kind == "schedule" else {}
-            named.append((kind, name, function, target))
+    e, named = spec.experiment, []
+    for registry, name in (
+        ("OPERATORS", e.operator),
+        ("TARGETS" if e.has_target else "PROBABILITIES", e.schedule),
+    ):
+        if isinstance(name, str):
+            function = getattr(REGISTRIES[registry], registry)[name]
+            if not function.__module__.startswith("evoae."):
+                named.append((registry, name, function))
     return cloudpickle.dumps((named, spec, block))
 
 
@@ -416,31 +430,27 @@ worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
 worker_stop: Any = None
 
 
-def begin_worker(queue: Any, stop: Any, parent: int) -> None:
+def begin_worker(queue: Any, stop: Any) -> None:
     """One thread per worker; progress and the wish to stop pass between it and its parent."""
     global worker_tell, worker_stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
-    worker_stop = ParentStops(stop, parent)
+    worker_stop = stop
+    parent = multiprocessing.parent_process().sentinel
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
 
-class ParentStops:
-    """Set when the parent asks to stop, or is no longer there."""
-
-    def __init__(self, event: Any, parent: int) -> None:
-        self.event, self.parent = event, parent
-
-    def is_set(self) -> bool:
-        return self.event.is_set() or os.getppid() != self.parent
+def follow(parent: int) -> None:
+    """End with the parent: a worker that waits for tasks would outlive one that was killed."""
+    connection.wait([parent])
+    os._exit(1)
 
 
 def work(task: bytes) -> tuple[float, float, float]:
     """Train one packed block."""
     torch.set_num_threads(1)
     named, spec, block = cloudpickle.loads(task)
-    for kind, name, function, target in named:
-        registry = operators if kind == "operator" else schedules
-        if name not in registry.names():
-            registry.register(name, function, **target)
+    for registry, name, function in named:
+        getattr(REGISTRIES[registry], registry)[name] = function  # also over an older one
     return train_block(spec, block, worker_tell, worker_stop)

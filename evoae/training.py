@@ -75,7 +75,7 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
                 len(side), dtype=torch.int64, device=side.weights.device
             )
         if masked:
-            side.tensors["keep"] = torch.ones_like(side.weights, dtype=torch.bool)
+            side.tensors["keep"] = side.weights != 0  # saved networks may come pruned
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,13 @@ def train(population: Population, lesson: Lesson, engine: str) -> None:
 
 
 def chunk_size(population: Population) -> int:
-    """Autoencoders in a chunk: fixed by their size alone, never by how many there are."""
+    """Autoencoders in a chunk: fixed by their size alone, never by how many there are.
+
+    On the CPU one: there the last bits of a batched product depend on the alignment of each of its
+    matrices, so on an autoencoder's position in the chunk.
+    """
+    if population.encoder.weights.device.type == "cpu":
+        return 1
     return max(1, min(16, CHUNK_BYTES // (4 * population.parameters)))
 
 

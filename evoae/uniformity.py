@@ -150,7 +150,9 @@ def by_trial(table: pd.DataFrame) -> pd.DataFrame:
     grouped = found.assign(rejected=found.p < ALPHA).groupby(
         [*KEYS, *settings, "trial"], sort=False, as_index=False, dropna=False
     )
-    return grouped[[*MEASURED, "rejected"]].mean()
+    order = list(table.layer.unique())  # leaving rows out may have changed who comes first
+    means = grouped[[*MEASURED, "rejected"]].mean()
+    return means.sort_values("layer", key=lambda layer: layer.map(order.index), kind="stable")
 
 
 def verdicts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:

@@ -8,7 +8,7 @@ import torch
 from helpers import ENGINES, tiny
 
 from evoae import activations, evolve, training
-from evoae.evolution import initial
+from evoae.cells import initial
 from evoae.population import Networks, parameter_count
 
 

@@ -12,7 +12,8 @@ import torch
 from helpers import ENGINES, assert_same_bits, evolved, tiny, weights_of
 
 from evoae import evolve, operators, population
-from evoae.evolution import EXAMPLES, MAY_CHANGE, batches, initial, rows_of
+from evoae.cells import MAY_CHANGE, initial, rows_of
+from evoae.evolution import EXAMPLES, batches
 from evoae.randomness import stream
 from evoae.runs import COLUMNS
 
@@ -221,8 +222,8 @@ def test_conjunctive_examples_come_from_the_chosen_split(
 ) -> None:
     seen = []
 
-    def prune(pair: Any, v: int, operator: Any, rng: Any, s: Any, examples: torch.Tensor) -> None:
-        seen.append(examples)
+    def prune(pair: Any, v: int, operator: Any, rng: Any, s: Any, examples: Any) -> None:
+        seen.append(examples())
 
     monkeypatch.setattr(operators, "prune", prune)
     e = tiny(

@@ -222,9 +222,7 @@ class SlowLoop:
             for (weight, bias), (kept, kept_bias), seen in zip(
                 side.layers(), side.views(keep), unit_statistics(side, 0), strict=True
             ):
-                layer = operators.Layer(
-                    weight[0], bias[0], seen.mean, seen.deviation, seen.zero_share, None, None
-                )
+                layer = operators.Layer(weight[0], bias[0], lambda seen=seen: seen, None, None)
                 keep_weight, keep_bias = operators.find(e.operator)(layer, generator, settings)
                 weight[0][~keep_weight] = 0
                 bias[0][~keep_bias] = 0

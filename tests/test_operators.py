@@ -34,10 +34,10 @@ def layer(
     return Layer(
         weight,
         bias,
-        values(None, units),
-        values(deviation, units),
-        values(zero_share, units),
-        values(input_norm, inputs),
+        lambda: activations.UnitStatistics(
+            values(None, units), values(deviation, units), values(zero_share, units)
+        ),
+        lambda: values(input_norm, inputs),
         lambda: torch.tensor(recalled or [[0.0] * units] * 2),
     )
 
@@ -276,7 +276,7 @@ def prune(
 ) -> None:
     function = operators.find(operator)
     rng, examples = np.random.default_rng(0), torch.rand(4, 6)
-    operators.prune(found, i, function, rng, OperatorSettings(**settings), examples)
+    operators.prune(found, i, function, rng, OperatorSettings(**settings), lambda: examples)
 
 
 def test_prune_counts_in_every_matrix_and_every_vector_of_one_autoencoder() -> None:
@@ -309,7 +309,7 @@ def test_prune_shows_every_layer_what_it_needs() -> None:
         one = side.take(torch.tensor([1]))
         activations.observe(one, [values[None] for values in seen])
         side.put(torch.tensor([1]), one)
-    operators.prune(found, 1, look, np.random.default_rng(0), OperatorSettings(), examples)
+    operators.prune(found, 1, look, np.random.default_rng(0), OperatorSettings(), lambda: examples)
     assert [on.weight.shape for on, _ in shown] == [(5, 6), (3, 5), (5, 3), (6, 5)]
     inputs = [examples, *recorded[:-1]]
     for (on, recalled), x, y in zip(shown, inputs, recorded, strict=True):

@@ -28,7 +28,7 @@ def small(**settings: Any) -> Experiment:
 
 
 def test_a_grid_holds_every_combination() -> None:
-    found = grid("canonical", operator=["random", "magnitude"], amount=(0.1, 0.2), epochs=3)
+    found = grid("canonical", operator=["random", "magnitude"], amount=[0.1, 0.2], epochs=3)
     assert list(found) == ["random 0.1", "random 0.2", "magnitude 0.1", "magnitude 0.2"]
     assert found["magnitude 0.2"] == Experiment.preset(
         "canonical", operator="magnitude", amount=0.2, epochs=3

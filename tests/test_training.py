@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evoae import evolve, fused, population, training
-from evoae.evolution import initial
+from evoae.cells import initial
 from evoae.population import Population
 
 ROWS, BITS, BATCH, RATE = 8, 12, 3, 0.01

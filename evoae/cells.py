@@ -1,0 +1,208 @@
+"""The cells of a run: where they lie, what they draw, what they hold.
+
+A run's trials lie side by side in one population. `State` is what a run is after an epoch, `Places`
+names the cells that are visited together, and every draw comes from the stream of its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from evoae import datasets, population, topology, training
+from evoae.experiment import Experiment
+from evoae.population import Population
+from evoae.randomness import stream
+
+LOSS_COLUMNS = ("selection_loss", "replacement_loss", "test_loss", "train_l1")
+ZERO_COLUMNS = (
+    "encoder_zeros",
+    "decoder_zeros",
+    "encoder_zeros_at_last_prune",
+    "decoder_zeros_at_last_prune",
+)
+MAY_CHANGE = [
+    "operator",
+    "amount",
+    "threshold",
+    "conjunctive_examples",
+    "schedule",
+    "probability",
+    "pruning_clock",
+    "decrease",
+    "steepness",
+    "last_share",
+    "target_sparsity",
+    "learning_rate",
+    "rate_policy",
+    "rate_sigma",
+]
+
+
+@dataclass
+class State:
+    """A run after an epoch. Networks of trial s (by position) and cell c lie at s * cells + c.
+
+    `learning_rate` [trials, cells]; `records` holds a [trials * cells] array per history column;
+    `changes` lists settings replaced on the way as (epoch, name, old, new).
+    """
+
+    experiment: Experiment
+    seed: int
+    trials: list[int]
+    data: list[datasets.Dataset]
+    population: Population
+    learning_rate: np.ndarray
+    engine: str
+    epoch: int = -1
+    model_steps: int = 0
+    records: dict[str, np.ndarray] = field(default_factory=dict)
+    changes: list[tuple[int, str, Any, Any]] = field(default_factory=list)
+
+    def change(self, **settings: Any) -> None:
+        """Replace settings from the next epoch on. Raises ValueError if one cannot change."""
+        for name in settings:
+            if name not in MAY_CHANGE:
+                raise ValueError(f"{name} cannot change while training; {MAY_CHANGE} can")
+        new = self.experiment.replace(**settings)
+        for name in settings:
+            old_value, new_value = getattr(self.experiment, name), getattr(new, name)
+            if old_value != new_value:
+                self.changes.append((self.epoch + 1, name, old_value, new_value))
+        self.experiment = new
+        if "learning_rate" in settings:
+            self.learning_rate[:] = new.learning_rate
+
+
+@dataclass(frozen=True)
+class Places:
+    """V cells visited together: positions of their trials, their cells, the cell number of their
+    streams, [V] each; flat indices of their centres [V] and sub-populations [V, n].
+    """
+
+    slot: np.ndarray
+    cell: np.ndarray
+    stream_cell: np.ndarray
+    centre: np.ndarray
+    subpopulation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def only(self, v: int) -> Places:
+        one = slice(v, v + 1)
+        parts = (self.slot, self.cell, self.stream_cell, self.centre, self.subpopulation)
+        return Places(*(part[one] for part in parts))
+
+
+def places_at(
+    state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
+) -> Places:
+    e = state.experiment
+    neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
+    subpopulation = slot[:, None] * e.cells + neighbours[cell]
+    return Places(
+        slot,
+        cell,
+        cell if stream_cell is None else stream_cell,
+        slot * e.cells + cell,
+        subpopulation,
+    )
+
+
+def all_places(state: State) -> Places:
+    slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
+    return places_at(state, slot, cell)
+
+
+def visiting_order(state: State) -> Iterator[Places]:
+    """Waves of places. Epoch 0 visits cells in their order, later epochs in a shuffled one."""
+    e = state.experiment
+    orders = np.tile(np.arange(e.cells), (len(state.trials), 1))
+    if state.epoch > 0:
+        for order, trial in zip(orders, state.trials, strict=True):
+            stream(state.seed, trial, state.epoch, 0, "order").shuffle(order)
+    neighbours = None
+    if e.update_order == "asynchronous" and e.pairing != "all-pairs":
+        neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
+    for slot, cell in topology.waves(orders, neighbours):
+        yield places_at(state, slot, cell)
+
+
+def draws(state: State, places: Places, purpose: str) -> list[np.random.Generator]:
+    """One stream for each place."""
+    return [
+        stream(state.seed, state.trials[slot], state.epoch, cell, purpose)
+        for slot, cell in zip(places.slot.tolist(), places.stream_cell.tolist(), strict=True)
+    ]
+
+
+def initial(
+    experiment: Experiment, trials: Sequence[int], seed: int, device: str, engine: str
+) -> State:
+    """The state before the first epoch: data, random or saved networks, learning rates."""
+    e = experiment
+    if not trials:
+        raise ValueError("trials: there are none to run")
+    e.check_files()
+    data = [datasets.load(e.dataset, seed=seed, trial=trial, **e.data_options) for trial in trials]
+    if device != "cpu":
+        data = [on_device(d, device) for d in data]
+    if e.initial_weights:
+        saved = population.load(e.initial_weights, device)
+        index = np.arange(len(trials) * e.cells) % len(saved)
+        networks = saved.take(index, index)
+    else:
+        generators = [
+            stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
+            for trial in trials
+            for cell in range(e.cells)
+        ]
+        networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
+    training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
+    chosen = training.choose_engine(engine, networks, e.batch_size)
+    rates = np.full((len(trials), e.cells), e.learning_rate)
+    return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def on_device(data: datasets.Dataset, device: str) -> datasets.Dataset:
+    splits = ("train", "validation", "test")
+    return dataclasses.replace(data, **{s: getattr(data, s).to(device) for s in splits})
+
+
+def rows_of(state: State, slot: int, cell: int) -> np.ndarray:
+    """Rows of the training data that a cell sees: all, or a share drawn with replacement."""
+    e, rows = state.experiment, len(state.data[slot].train)
+    if e.data_share == 1:
+        return np.arange(rows)
+    generator = stream(state.seed, state.trials[slot], 0, cell, "subsample")
+    return generator.integers(0, rows, max(1, round(e.data_share * rows)))
+
+
+def empty_records(state: State) -> dict[str, np.ndarray]:
+    places = len(state.population)
+    records = {name: np.full(places, np.nan) for name in ("learning_rate", *LOSS_COLUMNS)}
+    records["pruned"] = np.zeros(places, dtype=bool)
+    records |= {name: np.zeros(places, dtype=np.int64) for name in ZERO_COLUMNS}
+    return records
+
+
+def batch_losses(
+    state: State, places: Places, networks: Population, pairs: np.ndarray, purpose: str
+) -> np.ndarray:
+    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its data."""
+    e, test = state.experiment, purpose == "test batch"
+    data = [state.data[slot].test if test else state.data[slot].train for slot in places.slot]
+    rows = []
+    for g, slot, cell in zip(draws(state, places, purpose), places.slot, places.cell, strict=True):
+        among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
+        size = min(e.batch_size, among if test else len(among))
+        rows.append(g.choice(among, size, replace=False))
+    rows = torch.from_numpy(np.stack(rows))
+    pairs = torch.from_numpy(pairs)
+    return training.batch_losses(networks, pairs, data, rows, e.loss, state.engine).numpy()

@@ -1,0 +1,185 @@
+"""The schedule explorer: what schedules mean, before anything is trained."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ipywidgets import (
+    FloatSlider,
+    IntText,
+    Layout,
+    SelectionSlider,
+    SelectMultiple,
+    Textarea,
+    ToggleButtons,
+    VBox,
+)
+
+from evoae import views
+from evoae.controls import View, control, row
+from evoae.experiment import Experiment
+from evoae.schedules import names as schedule_names
+
+READINGS = {"released": True, "intended": False}
+SUBPOPULATIONS = [1, 3, 5, 7, 9]
+
+
+class ScheduleExplorer(View):
+    """What schedules mean, before anything is trained.
+
+    The arguments are the first values of the controls; `schedules` are names separated by spaces.
+    A `subpopulation` of 1 is canonical training, any other is `lipi-ae-s` on its ring of ten.
+    Raises ValueError for impossible arguments.
+    """
+
+    render = staticmethod(views.schedule_figure)
+
+    def __init__(
+        self,
+        schedules: str = "exponential fixed",
+        probability: float = 0.5,
+        steepness: float = 2.0,
+        last_share: float = 0.25,
+        target_sparsity: float = 0.5,
+        amount: float = 0.1,
+        reading: str = "released",
+        epochs: int = 400,
+        subpopulation: int = 3,
+    ) -> None:
+        numbers = {
+            "probability": probability,
+            "steepness": steepness,
+            "last_share": last_share,
+            "target_sparsity": target_sparsity,
+            "amount": amount,
+            "epochs": epochs,
+        }
+        for name in schedules.split() or [""]:
+            preset, settings = settings_of(name, reading, subpopulation, numbers)
+            Experiment.preset(preset, **settings)
+        share = {"min": 0.0, "max": 1.0, "step": 0.01}
+        self.schedules = control(
+            SelectMultiple,
+            "Schedules",
+            "Schedules to compare; hold Ctrl or Shift to pick several",
+            options=schedule_names(),
+            value=schedules.split(),
+            rows=len(schedule_names()),
+        )
+        self.probability = control(
+            FloatSlider, "Probability", "Base probability p of a prune", value=probability, **share
+        )
+        self.steepness = control(
+            FloatSlider,
+            "Steepness",
+            "How fast exponential rises: p (1 - exp(-steepness t / T))",
+            value=steepness,
+            min=0.0,
+            max=max(10.0, steepness),
+            step=0.1,
+        )
+        self.last_share = control(
+            FloatSlider,
+            "Last share",
+            "The part of the run in which final-n prunes",
+            value=last_share,
+            **share,
+        )
+        self.target_sparsity = control(
+            FloatSlider,
+            "Target",
+            "The sparsity at which cubic ends",
+            value=target_sparsity,
+            **share,
+        )
+        self.amount = control(
+            FloatSlider,
+            "Amount",
+            "Share a of all weights that one prune removes (random). Expected preserved share: "
+            "1 - p a with regrowth; without, the product of 1 - p a over the epochs",
+            value=amount,
+            **share,
+        )
+        self.reading = control(
+            ToggleButtons,
+            "Reading",
+            "As the released code does it, or as the paper's text says",
+            options=list(READINGS),
+            value=reading,
+        )
+        self.reading.style.button_width = "80px"
+        self.subpopulation = control(
+            SelectionSlider,
+            "Sub-population",
+            "Cells in a sub-population; 1 is canonical training",
+            options=SUBPOPULATIONS,
+            value=subpopulation,
+        )
+        self.epochs = control(IntText, "Epochs", "Epochs T of the run", value=epochs)
+        self.numbers = [getattr(self, name) for name in numbers]
+        self.copy = Textarea(
+            description="Copy settings",
+            tooltip="The command lines for what is on view",
+            rows=4,
+            layout=Layout(width="880px"),
+            style={"description_width": "105px"},
+        )
+        columns = [*self.numbers[:5], self.reading, self.subpopulation, self.epochs]
+        super().__init__(row(self.schedules, VBox(columns[:4]), VBox(columns[4:])), row(self.copy))
+        for each in (self.schedules, *columns):
+            each.observe(self.redraw, "value")
+
+    def parameters(self) -> dict[str, Any]:
+        """The controls, by the names of the arguments."""
+        names = ("probability", "steepness", "last_share", "target_sparsity", "amount")
+        return {
+            "schedules": " ".join(self.schedules.value),
+            **{name: round(getattr(self, name).value, 6) for name in names},
+            "reading": self.reading.value,
+            "epochs": self.epochs.value,
+            "subpopulation": self.subpopulation.value,
+        }
+
+    def settings(self, schedule: str = "") -> tuple[str, dict[str, Any]]:
+        """Preset and settings of one schedule, by default the first that is picked."""
+        numbers = self.parameters()
+        picked, reading, size = (
+            numbers.pop(name) for name in ("schedules", "reading", "subpopulation")
+        )
+        return settings_of(schedule or "".join(picked.split()[:1]), reading, size, numbers)
+
+    def look(self) -> views.Schedules:
+        preset, settings = self.settings()
+        state = views.Schedules(Experiment.preset(preset, **settings), self.schedules.value)
+        self.copy.value = self.command_lines()
+        return state
+
+    def command_lines(self) -> str:
+        """An `evoae run` line for every schedule on view, and the notebook with what is on view."""
+        lines = []
+        for name in self.schedules.value:
+            preset, settings = self.settings(name)
+            words = [f"{key}={value}" for key, value in settings.items()]
+            lines.append(["evoae", "run", preset, *words, "--trials", "1", "--seed", "1"])
+        lines.append(["papermill", "notebooks/explore.ipynb", "explored.ipynb"])
+        for name, value in self.parameters().items():
+            lines[-1] += ["-p", name, str(value)]
+        return "\n".join(map(shlex.join, lines))
+
+
+def settings_of(
+    schedule: str, reading: str, subpopulation: int, numbers: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The preset and settings that the explorer's controls mean. Raises ValueError."""
+    if not schedule:
+        raise ValueError(f"pick at least one schedule of {', '.join(schedule_names())}")
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(READINGS)}")
+    if subpopulation not in SUBPOPULATIONS:
+        raise ValueError(f"subpopulation={subpopulation} must be one of {SUBPOPULATIONS}")
+    settings = {"operator": "random", "schedule": schedule, **numbers}
+    settings["as_released"] = READINGS[reading]
+    if subpopulation == 1:
+        return "canonical", settings
+    return "lipi-ae-s", settings | {"radius": subpopulation // 2}
