@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from evoae import datasets, files, operators, population, reproduction, schedules, study, training
+from evoae import (
+    datasets,
+    files,
+    operators,
+    population,
+    reproduction,
+    results,
+    schedules,
+    study,
+    training,
+)
 from evoae.experiment import CHOICES, PRESETS, Experiment
 
 
@@ -56,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
         "words", nargs="*", metavar="NOTEBOOK | key=value", help="all notebooks by default"
     )
     doing.add_argument("--scale", default="quick", metavar="|".join(reproduction.SCALES))
+
+    doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
+    doing.add_argument("--index", type=int, default=0, metavar="I", help="of a job array")
+    doing.add_argument("--of", type=int, default=1, metavar="N", help="jobs in the array")
+
+    telling = commands.add_parser("report", help="compare a folder's runs with the paper")
+    telling.set_defaults(command=report)
+    telling.add_argument("out", type=Path, metavar="DIR")
 
     for command in (running, doing):
         command.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
@@ -146,8 +164,26 @@ def reproduce(options: argparse.Namespace) -> int:
     names = [word for word in options.words if "=" not in word]
     settings = [word for word in options.words if "=" in word]
     written, failures = reproduction.reproduce(
-        names or reproduction.available(), options.scale, options.out, options.workers, settings
+        names or reproduction.available(),
+        options.scale,
+        options.out,
+        options.workers,
+        settings,
+        dask=options.dask,
+        index=options.index,
+        of=options.of,
     )
+    return tell(written, failures)
+
+
+def report(options: argparse.Namespace) -> int:
+    if not options.out.is_dir():
+        raise ValueError(f"{options.out} is no folder of runs")
+    results.collect(options.out)
+    return tell(*reproduction.reproduce([reproduction.REPORT], "paper", options.out))
+
+
+def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
     for path in written:
         print(path)
     for name, error in failures.items():

@@ -59,6 +59,7 @@ LABELS = {
     "distance": "Distance to uniform (share of pruned positions to move)",
     "ratio": "Distance to uniform / that of uniform positions",
     "unevenness": "Unevenness beyond chance",
+    "shared": "Positions shared by two networks / expected of independent ones",
     "preserved": "Preserved share (%)",
     "preserved_at_last_prune": "Preserved share at the last prune (%)",
 }
@@ -286,24 +287,29 @@ def loss_by_schedule(
     and value.
     """
     require_columns(results, ["operator", by, value], "results")
-    palette, schedules = _palette(results["operator"], "operator"), list(results[by].unique())
-    offsets = dict(zip(palette, np.linspace(-0.3, 0.3, len(palette)), strict=True))
+    palette, groups = _palette(results["operator"], "operator"), list(results[by].unique())
+    step, places = 0.6 / max(1, len(palette) - 1), {}
+    for at, group in enumerate(groups):
+        present = results.loc[results[by] == group, "operator"].unique()
+        present = [name for name in palette if name in present]
+        for rank, name in enumerate(present):
+            places[name, group] = at + step * (rank - (len(present) - 1) / 2)
     with draw_panels() as (figure, axes):
         ax = axes[0, 0]
         for name, rows in results.groupby("operator", sort=False):
-            at = _places(rows[by], schedules) + offsets[name]
+            at = [places[name, group] for group in rows[by]]
             ax.scatter(at, rows[value], s=14, color=to_rgba(palette[name], 0.45), lw=0)
             means = summary(rows, by, value)
-            at = _places(means[by], schedules) + offsets[name]
+            at = [places[name, group] for group in means[by]]
             ax.vlines(at, means["low"], means["high"], color=palette[name], lw=1.8)
             ax.plot(at, means["mean"], "_", color=palette[name], markersize=14, markeredgewidth=2)
-            if published is not None:
-                here = published[published.operator.eq(name) & published[by].isin(schedules)]
-                at = _places(here[by], schedules) + offsets[name]
-                _diamonds(ax, at, here["value"], [palette[name]] * len(here))
+        if published is not None:
+            pairs = zip(published["operator"], published[by], published["value"], strict=True)
+            drawn = [(places[o, g], v, palette[o]) for o, g, v in pairs if (o, g) in places]
+            _diamonds(ax, *(zip(*drawn, strict=True) if drawn else ((), (), ())))
         reference_lines(ax, constant, floor)
-        ax.set_xticks(range(len(schedules)), schedules)
-        ax.set(xlim=(-0.6, len(schedules) - 0.4), xlabel=by.capitalize(), ylabel=_label(value))
+        ax.set_xticks(range(len(groups)), groups)
+        ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), ylabel=_label(value))
         ax.grid(False, axis="x")
         keys = _keys(palette, marker="_", markersize=14, markeredgewidth=2, linestyle="")
         legend(figure, "operator", keys, published is not None)
@@ -584,13 +590,13 @@ def against_cells(
     hue: str,
     col: str,
     expected: str | None = None,
-    even: float | None = None,
+    even: Mapping[str, float] | None = None,
     log: bool = True,
 ) -> Figure:
     """A measure against the number of cells: mean and interval over trials, a panel per `col`.
 
-    `table` has a row per trial. The column `expected` is drawn hollow and dashed; `even` is a line
-    at what an even spread would give.
+    `table` has a row per trial. The column `expected` is drawn hollow and dashed; `even` names
+    heights at which a line is drawn.
     """
     require_columns(table, ["cells", value, hue, col, *([expected] if expected else [])])
     palette = _palette(table[hue], hue)
@@ -606,8 +612,8 @@ def against_cells(
                 if expected is not None:
                     chance = rows.groupby("cells")[expected].mean()
                     ax.plot(chance.index, chance, **CHANCE | {"color": palette[name], "ls": "--"})
-            if even is not None:
-                ax.axhline(even, color="#666666", linestyle="--", linewidth=1.2, zorder=1)
+            for height in (even or {}).values():
+                ax.axhline(height, color="#666666", ls="--", lw=1.2, zorder=1)
             ax.set(xscale="log", yscale="log" if log else "linear", title=panel)
             ax.set(xlim=(sizes[0] / 1.2, sizes[-1] * 1.2), xlabel="Cells")
             ax.xaxis.set_major_locator(FixedLocator(sizes))
@@ -624,7 +630,8 @@ def against_cells(
             keys.append(
                 Line2D([], [], **CHANCE | {"ls": "--"}, label="expected of\nuniform positions")
             )
-        if even is not None:
-            keys.append(Line2D([], [], color="#666666", ls="--", lw=1.2, label="uniform"))
+        keys += [
+            Line2D([], [], color="#666666", ls="--", lw=1.2, label=name) for name in even or {}
+        ]
         legend(figure, hue.replace("_", " "), keys)
     return figure

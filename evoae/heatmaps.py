@@ -20,7 +20,7 @@ from evoae.figures import WIDTH, draw_panels, legend, whole_numbers
 from evoae.statistics import require_columns
 
 ACTIVATION_COLOURS = "mako_r"  # light is silent
-SHARE_COLOURS = "cividis_r"  # light is none
+SHARE_COLOURS = "Blues"  # white is none
 DEAD = {"marker": "v", "markersize": 5, "color": "#444444", "linestyle": "", "clip_on": False}
 KEPT, REMOVED = "#0072B2", "#F0E6D8"
 PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
@@ -116,7 +116,7 @@ def removed_by_unit(
     `deviation` [units], quiet ones left; `dead` [units] ones are marked above the strip.
     """
     layers = list(deviation)
-    height = 0.75 + 0.26 * len(removed)
+    height = 0.85 + 0.22 * len(removed)
     with draw_panels(len(layers), 1, size=(WIDTH, 0.7 + height * len(layers))) as (figure, axes):
         for ax, layer in zip(axes[:, 0], layers, strict=True):
             order = np.argsort(np.asarray(deviation[layer]), kind="stable")
@@ -126,12 +126,12 @@ def removed_by_unit(
             )
             at = np.flatnonzero(np.asarray(dead[layer])[order])
             if len(at):
-                ax.plot(at, [1.06] * len(at), **DEAD, transform=ax.get_xaxis_transform())
+                ax.plot(at, [1.05] * len(at), **DEAD, transform=ax.get_xaxis_transform())
             ax.set_yticks(range(len(removed)), list(removed))
             ax.set_xticks([])
             ax.grid(False)
             units = f"{layer}: {len(order)} units, {len(at)} dead"
-            ax.set_title(units, loc="left", fontsize=10, pad=10)
+            ax.set_title(units, loc="left", fontsize=10, pad=14)
         ax.set_xlabel("Units, from the least to the most varying activation")
         label = "Incoming weights removed (%)"
         figure.colorbar(picture, ax=axes[:, 0], label=label, aspect=30, pad=0.01)
@@ -162,7 +162,9 @@ def overlap_heatmap(table: pd.DataFrame) -> Figure:
             ax.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
         colours = axes[0, 0].collections[0]
         label = "Weights removed by both,\nof those removed by either (%)"
-        figure.colorbar(colours, ax=axes[0], label=label, aspect=15, pad=0.01, extend="max")
+        figure.colorbar(
+            colours, ax=axes[0], label=label, aspect=15, pad=0.01, shrink=0.7, extend="max"
+        )
     return figure
 
 

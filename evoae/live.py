@@ -26,7 +26,7 @@ SNAPSHOT_BYTES = 256 << 20  # ... and at most as much memory
 RECENT = 20  # epochs from which the time left is estimated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Progress:
     """What a training has reached: arrays over the n epochs done, and cells.
 

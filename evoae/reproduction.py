@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nbformat import NotebookNode
 
 from evoae import figures
 
+REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 
@@ -129,14 +131,25 @@ def reproduce(
     out: Path,
     workers: int | None = None,
     words: Sequence[str] = (),
+    *,
+    dask: str | None = None,
+    index: int = 0,
+    of: int = 1,
 ) -> tuple[list[Path], dict[str, Exception]]:
     """Execute notebooks into `out`. Returns the files written, and the failures by notebook.
 
     Everything is validated before anything runs. A failing notebook does not stop the others.
+    `dask` is the address of a scheduler; `index` and `of` say which job of an array this is: all
+    jobs share the runs in `out`, and the first writes the notebooks.
     """
     plans = plan(names, scale, out, workers, words)
+    if not 0 <= index < of:
+        raise ValueError(f"--index {index} --of {of}: the index must be from 0 to {of - 1}")
+    os.environ["EVOAE_SHARE"] = f"{index}/{of}"
+    os.environ["EVOAE_DASK"] = dask or ""
+    target = out / f"job-{index}" if index else out
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
         (out / ".writable").unlink()
     except OSError as error:
@@ -145,7 +158,7 @@ def reproduce(
     failures: dict[str, Exception] = {}
     for name, parameters in plans.items():
         try:
-            written += execute(name, parameters, out)
+            written += execute(name, parameters, target)
         except Exception as error:  # whatever a notebook raises is reported with its name
             failures[name] = error
     return written, failures

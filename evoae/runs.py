@@ -399,6 +399,18 @@ class Run:
         """One row per trial: the entries of result.json."""
         return pd.DataFrame(self.result["trials"])
 
+    def setting(self, name: str) -> Any:
+        """One setting of the experiment."""
+        return self.config["experiment"][name]
+
+    @property
+    def algorithm(self) -> str:
+        """The preset that the run is of; "one cell" for one cell trained as coevolution does."""
+        pairing = self.setting("pairing")
+        if pairing == "selected" and self.setting("cells") == 1:
+            return "canonical" if self.setting("rate_policy") == "step-decay" else "one cell"
+        return {"random-partner": "lipi-ae", "all-pairs": "all-vs-all"}.get(pairing, "lipi-ae-s")
+
     @property
     def experiment(self) -> Experiment:
         """The settings. Raises ValueError if the operator or schedule was a user's function."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -9,24 +10,21 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from evoae import fused, operators, schedules, statistics
+from evoae import fused, operators, schedules
 from evoae.experiment import Experiment, describe_name
+from evoae.results import Study, published  # noqa: F401
 from evoae.runs import Run, RunSpec, finish, train_block
 
 Tell = Callable[[int, int], None]
@@ -41,134 +39,22 @@ class SweepError(RuntimeError):
         super().__init__("\n".join([f"{len(lines)} run(s) failed:", *lines]))
 
 
-@dataclass(frozen=True)
-class Study:
-    """Finished runs by label, and their tables side by side.
-
-    `history` and `results` have a row per history row and per trial, with the columns `label`,
-    `operator`, `schedule` and every setting that differs between the runs.
-    """
-
-    runs: dict[str, Run]
-
-    @cached_property
-    def settings(self) -> pd.DataFrame:
-        """The settings that name or tell apart the runs, one row per label."""
-        table = pd.DataFrame({k: r.config["experiment"] for k, r in self.runs.items()}).T
-        always = ("operator", "schedule")
-        keep = [c for c in table if c in always or table[c].astype(str).nunique() > 1]
-        return table[keep].infer_objects().rename_axis("label")
-
-    def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
-        # a setting named like a column (learning_rate, best_cell) becomes learning_rate_setting
-        return table.merge(self.settings.reset_index(), on="label", suffixes=("", "_setting"))
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        return self._table({label: r.history for label, r in self.runs.items()})
-
-    @cached_property
-    def results(self) -> pd.DataFrame:
-        return self._table({label: r.trials for label, r in self.runs.items()})
-
-    def only(self, **settings: Any) -> Study:
-        """The runs with these settings."""
-        runs = {
-            label: run
-            for label, run in self.runs.items()
-            if all(run.config["experiment"][k] == v for k, v in settings.items())
-        }
-        return Study(runs)
-
-    @property
-    def parameters(self) -> tuple[int, int]:
-        """Number of weights and biases of an encoder and of a decoder."""
-        encoder, decoder = next(iter(self.runs.values())).population.sides
-        return encoder.parameters, decoder.parameters
-
-    def references(self, split: str = "train") -> dict[str, float | None]:
-        """Losses that say what a loss means: of the constant predictor, and the noise floor."""
-        settings = [r.config["experiment"] for r in self.runs.values()]
-        clustered = all(s["dataset"] == "binary-clusters" for s in settings)
-        return {
-            "constant": float(self.results[f"constant_{split}_l1"].mean()),
-            "floor": float(np.mean([s["noise"] for s in settings])) if clustered else None,
-        }
-
-    def compare_with(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Published values beside this study's: a row for each that a run here matches.
-
-        `table` has the columns of `published`. Runs are matched by operator and schedule, epochs by
-        their share of the run. `reproduced` is the mean over trials (the median over trials and
-        cells for medians), `low` and `high` its 95 % bootstrap interval.
-        """
-        compared = pd.DataFrame(
-            [
-                {
-                    "label": f"{label}, epoch {row.epoch}",
-                    "metric": row.metric,
-                    "published": row.value,
-                }
-                | self._measured(label, row.metric, row.epoch)
-                for row in table.itertuples()
-                for label in self._matching(row.operator, row.schedule)
-            ]
-        )
-        return compared.assign(difference=compared.reproduced - compared.published)
-
-    def _matching(self, operator: str, schedule: str) -> list[str]:
-        """Labels of the runs with an operator and schedule; the control has no schedule."""
-        return [
-            label
-            for label, row in self.settings.iterrows()
-            if row.operator == operator and schedule in ("none", row.schedule)
-        ][:1]
-
-    def _measured(self, label: str, metric: str, epoch: int) -> dict[str, Any]:
-        history, epochs = self.runs[label].history, self.runs[label].config["experiment"]["epochs"]
-        then = epochs - 1 if epoch == 399 else epoch * epochs // 400
-        rows = history[history.epoch == then]
-        if metric == "preserved_at_last_prune_median":
-            zeros = rows.encoder_zeros_at_last_prune + rows.decoder_zeros_at_last_prune
-            values = 1 - zeros / sum(self.parameters)
-        else:
-            values = rows.train_l1
-        middle = np.median if metric.endswith("_median") else np.mean
-        if middle is np.mean:
-            values = rows.groupby("trial").train_l1.mean()
-        low, high = statistics.bootstrap_interval(values, statistic=middle)
-        reproduced = float(middle(values))
-        return {"reproduced": reproduced, "low": low, "high": high, "trials": rows.trial.nunique()}
-
-
-def published(**filters: str) -> pd.DataFrame:
-    """The paper's figures as numbers, read off with an error of about 0.003 in L1 (SPEC 7).
-
-    Columns figure, algorithm, model, loss, operator, schedule, epoch, metric, value; a filter such
-    as algorithm="canonical" keeps the rows that match.
-    """
-    table = pd.read_csv(Path(__file__).parent / "published_results.csv")
-    for column, value in filters.items():
-        table = table[table[column] == value]
-    return table.reset_index(drop=True)
-
-
-def grid(*presets: str, **settings: Any) -> dict[str, Experiment]:
+def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
     """Every combination of presets and settings; a list is an axis. Label to Experiment.
 
-    grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. The
-    label joins the values of the axes, "canonical random".
+    grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. A
+    label joins the prefix, the preset if there are several, and the values of the axes.
     """
-    axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items()}
+    axes = {k: v for k, v in settings.items() if isinstance(v, list)}
     found = {}
     for preset, *values in itertools.product(presets, *axes.values()):
-        label = [preset] if len(presets) > 1 else []
-        label += [
-            describe_name(v) for v, axis in zip(values, axes.values(), strict=True) if len(axis) > 1
-        ]
         chosen = dict(zip(axes, values, strict=True))
-        found[" ".join(label) or preset] = Experiment.preset(preset, **chosen)
+        words = [prefix] if prefix else []
+        words += [preset] if len(presets) > 1 or not (axes or prefix) else []
+        words += [
+            f"{k}={v}" if isinstance(v, bool) else describe_name(v) for k, v in chosen.items()
+        ]
+        found[" ".join(words)] = Experiment.preset(preset, **(settings | chosen))
     return found
 
 
@@ -215,7 +101,12 @@ def sweep(
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
     is only the number of blocks that a run is cut into. One failing run does not stop the others:
-    SweepError names it at the end. Runs that another process is working on are waited for.
+    SweepError names it at the end. Runs that another process is working on are waited for, so any
+    number of processes, on machines that share a file system, can work on one sweep.
+
+    Two environment variables, set by `evoae reproduce`, say where a notebook's sweeps run:
+    EVOAE_DASK, the address of a Dask scheduler, and EVOAE_SHARE, "I/N": begin with every N-th run
+    from the I-th on (job arrays).
     """
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise ValueError(f"workers={workers} must be at least 1")
@@ -232,13 +123,16 @@ def sweep(
         for label, e in experiments.items()
     }
     failures: dict[Path, BaseException] = {}
-    waiting = {spec.folder: spec for spec in specs.values() if not finished(spec)}
-    while waiting:
-        with locked(waiting.values()) as mine:
-            todo = [spec for spec in mine if not finished(spec)]
-            failures |= compute(todo, workers, executor, progress)
-            for spec in mine:
-                del waiting[spec.folder]
+    index, of = job_share()
+    different = sorted({s.folder: s for s in specs.values()}.items())
+    mine_first = sorted(range(len(different)), key=lambda position: (position - index) % of)
+    waiting = [different[p][1] for p in mine_first if not finished(different[p][1])]
+    with cluster(executor) as executor:
+        while waiting:
+            with locked(waiting, len(waiting) if of == 1 else workers) as mine:
+                todo = [spec for spec in mine if not finished(spec)]
+                failures |= compute(todo, workers, executor, progress)
+            waiting = [spec for spec in waiting if spec not in mine]
     if failures:
         named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
         raise SweepError(named)
@@ -257,25 +151,45 @@ def finished(spec: RunSpec) -> bool:
     return True
 
 
+def job_share() -> tuple[int, int]:
+    """Index and number of the jobs that share the sweeps, from EVOAE_SHARE; (0, 1) without."""
+    text = os.environ.get("EVOAE_SHARE", "0/1")
+    index, _, of = text.partition("/")
+    if not (index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+        raise ValueError(f"EVOAE_SHARE={text!r} must be I/N with 0 <= I < N")
+    return int(index), int(of)
+
+
 @contextmanager
-def locked(specs: Iterable[RunSpec]) -> Iterator[list[RunSpec]]:
-    """Hold as many runs as are free; wait for one if none is."""
+def cluster(executor: Executor | None) -> Iterator[Executor | None]:
+    """The executor that was given, or that of the Dask scheduler named by EVOAE_DASK, or none."""
+    address = os.environ.get("EVOAE_DASK")
+    if executor is not None or not address:
+        yield executor
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise ValueError("a Dask cluster needs the extra: pip install 'evoae[cluster]'") from None
+    with Client(address, timeout=30) as client:
+        # a block whose worker was lost is given to another, where it goes on from its checkpoint
+        yield client.get_executor(pure=False, retries=3)
+
+
+@contextmanager
+def locked(specs: list[RunSpec], most: int) -> Iterator[list[RunSpec]]:
+    """Hold up to `most` runs that are free; wait for the first if none is."""
     held: list[tuple[RunSpec, FileLock]] = []
-    specs = sorted(specs, key=lambda spec: spec.folder)
     try:
         for patience in (0, -1):
             for spec in specs:
+                if len(held) == most or (patience and held):
+                    break
                 spec.open()
                 lock = FileLock(spec.folder / ".lock")
-                try:
+                with contextlib.suppress(Timeout):
                     lock.acquire(timeout=patience)
-                except Timeout:
-                    continue
-                held.append((spec, lock))
-                if patience:
-                    break
-            if held:
-                break
+                    held.append((spec, lock))
         yield [spec for spec, _ in held]
     finally:
         for spec, lock in held:

@@ -1,18 +1,14 @@
 """What the widgets show: frozen states, and pure functions that draw them.
 
-`render(state) -> Figure`. A front end may be drawing in one thread while the user draws in
-another, so nothing here touches pyplot or rcParams: figures are made, and styled, by hand. They
-are 900 pixels wide on an opaque white ground, which both themes of JupyterLab frame well.
+`render(state) -> Figure`, in the look of `look`.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
@@ -26,26 +22,12 @@ from evoae.experiment import Experiment
 from evoae.figures import OTHER_COLOURS, reference_lines
 from evoae.heatmaps import ACTIVATION_COLOURS, KEPT, PRUNED, REMOVED
 from evoae.live import Progress
+from evoae.look import INK, blank, count, duration, notice, panel, title
 
-WIDTH, DPI = 9.0, 100  # inches and dots: 900 pixels
-INK, GRID, ACCENT = "#222222", "#E5E5E5", PRUNED["color"]
+ACCENT = PRUNED["color"]
 DASHES = ("-", "--", "-.", ":")
 MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
 MAX_BITS = 120  # of rows that are no images
-
-
-def png(figure: Figure) -> bytes:
-    """Equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
-
-
-def notice(text: str) -> Figure:
-    """Words in the place of a picture."""
-    figure = Figure(figsize=(WIDTH, 1.6), dpi=DPI, facecolor="white")
-    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
-    return figure
 
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -97,13 +79,13 @@ def schedule_figure(state: Schedules) -> Figure:
     """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
     lines = len(state.names)
     height = 4.0 + 0.22 * lines
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure = blank(height)
     bottom, row = (0.95 + 0.22 * lines) / height, (0.2 + 0.22 * lines) / height
-    left = _panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
-    right = _panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    left = panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    right = panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
     target = set(state.names) & set(schedules.TARGETS)
-    _title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
-    _title(right, "Expected preserved share (%)")
+    title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
+    title(right, "Expected preserved share (%)")
     columns = (0.06, 0.26, 0.56, 0.76)
     header = ("", "Expected prunes", "— with regrowth", "··· without")
     for x, words in zip(columns, header, strict=True):
@@ -135,10 +117,12 @@ def schedule_figure(state: Schedules) -> Figure:
 # -- training ------------------------------------------------------------------------------------
 
 
-def training_figure(state: Progress) -> Figure:
+def training_figure(state: Progress | None) -> Figure:
     """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss."""
+    if state is None:
+        return notice("Nothing is trained yet: press Train.")
     e, done = state.experiment, state.done
-    figure = Figure(figsize=(WIDTH, 6.6), dpi=DPI, facecolor="white")
+    figure = blank(6.6)
     grid = GridSpec(
         2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
     )
@@ -146,12 +130,12 @@ def training_figure(state: Progress) -> Figure:
     heading = f"{e.dataset}, {e.model}: {names[0]} under {names[1]}, {count(e.cells, 'cell')}"
     figure.text(0.02, 0.965, heading, fontsize=11, weight="bold", color=INK)
     figure.text(0.98, 0.965, describe(state), fontsize=10, color=INK, ha="right")
-    loss_panel = _panel(figure, grid[0, 0], "After epoch", "")
-    _title(loss_panel, "Validation loss (L1): mean and range of cells")
-    size_panel = _panel(figure, grid[0, 1], "After epoch", "")
-    _title(size_panel, "Preserved share (%): mean and range of cells")
-    trail_panel = _panel(figure, grid[1, 0], "Sparsity (%)", "")
-    _title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
+    loss_panel = panel(figure, grid[0, 0], "After epoch", "")
+    title(loss_panel, "Validation loss (L1): mean and range of cells")
+    size_panel = panel(figure, grid[0, 1], "After epoch", "")
+    title(size_panel, "Preserved share (%): mean and range of cells")
+    trail_panel = panel(figure, grid[1, 0], "Sparsity (%)", "")
+    title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
     epochs = np.arange(done)
     for ax, values, colour in (
         (loss_panel, state.loss, "#0072B2"),
@@ -177,17 +161,6 @@ def describe(state: Progress) -> str:
     if state.status == "training" and state.left is not None:
         return f"{where}, about {duration(state.left)} left"
     return f"{where}, {duration(state.seconds)}" if state.done else where
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _mark_changes(*panels: Axes, changes: tuple[tuple[int, str], ...]) -> None:
@@ -223,7 +196,7 @@ def _ring(figure: Figure, cell: object, state: Progress) -> None:
     ax.set_axis_off()
     ax.set_aspect("equal")
     cells = state.experiment.cells
-    _title(ax, "Cells by loss; ringed: just pruned" if cells > 1 else "The cell, by its loss")
+    title(ax, "Cells by loss; ringed: just pruned" if cells > 1 else "The cell, by its loss")
     angle = np.pi / 2 - 2 * np.pi * np.arange(cells) / cells
     x, y = (np.cos(angle), np.sin(angle)) if cells > 1 else (np.zeros(1), np.zeros(1))
     ax.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.3))
@@ -258,7 +231,7 @@ def _ring(figure: Figure, cell: object, state: Progress) -> None:
 # -- activations ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inspection:
     """One autoencoder, seen through one layer.
 
@@ -277,31 +250,33 @@ class Inspection:
     reconstructions: np.ndarray
     image_shape: tuple[int, int] | None = None
     words: str = ""
-    note: str = field(default="", compare=False)
+    note: str = ""
 
 
-def inspection_figure(state: Inspection) -> Figure:
+def inspection_figure(state: Inspection | None) -> Figure:
     """Activations, the mask over the weights, input beside reconstruction, the last prune."""
-    figure = Figure(figsize=(WIDTH, 6.9), dpi=DPI, facecolor="white")
+    if state is None:
+        return notice("Nothing to look into yet: train above, or name a folder that holds runs.")
+    figure = blank(6.9)
     grid = GridSpec(
-        2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.1, hspace=0.45, wspace=0.22
+        2, 2, figure, left=0.07, right=0.97, top=0.88, bottom=0.12, hspace=0.4, wspace=0.25
     )
-    figure.text(0.02, 0.965, state.heading, fontsize=11, weight="bold", color=INK)
-    _activations(_panel(figure, grid[0, 0], "Example", "Unit"), state)
+    figure.text(0.02, 0.96, state.heading, fontsize=11, weight="bold", color=INK)
+    _activations(panel(figure, grid[0, 0], "Example", "Unit"), state)
     nonzero = state.weights != 0
-    mask = _panel(figure, grid[0, 1], "Input unit", "Output unit")
-    _title(mask, f"Weights of {state.layer}: {100 * (1 - nonzero.mean()):.1f} % are zero")
+    mask = panel(figure, grid[0, 1], "", "")
+    title(mask, f"Weights (out × in), {100 * (1 - nonzero.mean()):.1f} % are zero")
     _classes(mask, nonzero.astype(int), ["zero", "not zero"], [REMOVED, KEPT])
-    _reconstructions(figure, grid[1, 0], state)
-    last = _panel(figure, grid[1, 1], "Input unit", "Output unit")
+    _reconstructions(panel(figure, grid[1, 0], "", ""), state)
+    last = panel(figure, grid[1, 1], "", "")
     if state.removed is None:
         last.set_axis_off()
         last.text(
             0.5, 0.5, state.words, ha="center", va="center", fontsize=10, color=INK, wrap=True
         )
-        _title(last, "What the last prune removed")
+        title(last, "What the last prune removed")
         return figure
-    _title(last, f"The last prune removed {100 * state.removed.mean():.1f} % here")
+    title(last, f"The last prune removed {100 * state.removed.mean():.1f} % of these weights")
     grown = state.removed & nonzero
     _classes(
         last,
@@ -309,6 +284,7 @@ def inspection_figure(state: Inspection) -> Figure:
         ["left alone", "removed", "grown back"],
         ["#DDE3E8", ACCENT, "#56B4E9"],
     )
+    last.set(xticks=[], yticks=[])  # those of the mask above
     figure.text(0.98, 0.015, state.words, fontsize=9, color=INK, ha="right")
     return figure
 
@@ -319,7 +295,7 @@ def _activations(ax: Axes, state: Inspection) -> None:
     some = f"{len(shown)} of {units} units" if len(shown) < units else count(units, "unit")
     gone = np.flatnonzero(state.gone[shown])
     without = f", {state.gone.sum()} without weights ◂" if len(gone) else ""
-    _title(ax, f"Activations of {state.layer}, {some}{without}")
+    title(ax, f"Activations of {state.layer}, {some}{without}")
     image = ax.imshow(
         state.activations[:, shown].T, aspect="auto", cmap=ACTIVATION_COLOURS, interpolation="none"
     )
@@ -346,71 +322,30 @@ def _classes(ax: Axes, codes: np.ndarray, names: list[str], colours: list[str]) 
     for name, colour in zip(names, colours, strict=True):
         ax.plot([], [], "s", color=colour, label=name, ms=7)
     ax.legend(
-        loc="upper right", bbox_to_anchor=(1.02, -0.1), ncols=len(names), frameon=False, fontsize=8.5,
-        labelcolor=INK, handletextpad=0.2, columnspacing=1,
+        loc="upper left", bbox_to_anchor=(-0.02, -0.07), ncols=len(names), frameon=False,
+        fontsize=8.5, labelcolor=INK, handletextpad=0.2, columnspacing=1,
     )  # fmt: skip
-    ax.xaxis.set_label_coords(0.0, -0.12)
-    ax.xaxis.label.set_ha("left")
 
 
-def _reconstructions(figure: Figure, cell: object, state: Inspection) -> None:
-    rows = (("input", state.inputs), ("output", state.reconstructions))
+def _reconstructions(ax: Axes, state: Inspection) -> None:
+    """Pairs of images, input above output; or rows of bits, all inputs above all outputs."""
     error = np.abs(state.inputs - state.reconstructions).mean()
-    title = f"Input beside reconstruction, mean L1 {error:.3f}"
+    title(ax, f"Input above reconstruction, mean L1 {error:.3f}")
+    halves = []
+    for values in (state.inputs, state.reconstructions):
+        if state.image_shape is None:
+            halves.append(values[:, :MAX_BITS])
+            continue
+        images = values.reshape(-1, *state.image_shape)
+        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        halves.append(np.concatenate(list(framed), axis=1))
+    gap = np.full((1, halves[0].shape[1]), np.nan)
+    ax.imshow(
+        np.concatenate([halves[0], gap, halves[1]]), cmap="gray", vmin=0, vmax=1,
+        aspect="equal" if state.image_shape else "auto", interpolation="none",
+    )  # fmt: skip
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[])
     if state.image_shape is None:
-        inner = cell.subgridspec(2, 1, hspace=0.35)
-        for number, (name, values) in enumerate(rows):
-            ax = _panel(figure, inner[number], "", name)
-            ax.imshow(
-                values[:, :MAX_BITS], aspect="auto", cmap="gray", vmin=0, vmax=1,
-                interpolation="none",
-            )  # fmt: skip
-            ax.grid(False)
-            ax.set_yticks([])
-            if not number:
-                ax.tick_params(labelbottom=False)
-                _title(ax, title)
-            else:
-                ax.set_xlabel(f"first {min(MAX_BITS, values.shape[1])} columns", color=INK)
-        return
-    inner = cell.subgridspec(2, len(state.inputs), hspace=0.12, wspace=0.12)
-    for row, (name, values) in enumerate(rows):
-        for column, value in enumerate(values):
-            ax = figure.add_subplot(inner[row, column])
-            ax.imshow(value.reshape(state.image_shape), cmap="gray", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if not column:
-                ax.set_ylabel(name, fontsize=9, color=INK)
-                if not row:
-                    _title(ax, title)
-
-
-# -- the look ------------------------------------------------------------------------------------
-
-
-def _panel(figure: Figure, place: object, x: str, y: str) -> Axes:
-    """Axes in the look of `figures`, set by hand (see above).
-
-    Labels and titles get fixed places: looking for free ones takes a third of the drawing time.
-    """
-    ax = figure.add_axes(place) if isinstance(place, tuple) else figure.add_subplot(place)
-    ax.set_facecolor("white")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#888888")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-    ax.grid(True, color=GRID, lw=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=9, colors=INK, length=3)
-    inches = ax.get_position().height * figure.get_size_inches()[1]
-    ax.set_xlabel(x, fontsize=9.5, color=INK, va="top")
-    ax.xaxis.set_label_coords(0.5, -0.24 / inches)
-    ax.set_ylabel(y, fontsize=9.5, color=INK)
-    ax.yaxis.set_label_coords(-0.1, 0.5)
-    return ax
-
-
-def _title(ax: Axes, text: str) -> None:
-    inches = ax.get_position().height * ax.figure.get_size_inches()[1]
-    ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)
+        ax.set_xlabel(f"first {halves[0].shape[1]} of {state.inputs.shape[1]} columns")

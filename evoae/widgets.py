@@ -1,51 +1,39 @@
 """Three widgets for a notebook: explore schedules, watch a training, look into a network.
 
-Each keeps a frozen state and shows its picture (`views`) in an Image, which is replaced only when
-its bytes change. Whatever is wrong appears in the widget, in words; nothing is printed. Where
-nobody can answer (papermill, nbconvert) a widget shows itself as a PNG.
+Each shows the picture of a frozen state, drawn by a pure function (`views`). Training runs in a
+background thread (`live`), so a notebook stays usable.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import shlex
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import traitlets
-from IPython import get_ipython
 from ipywidgets import (
-    Box,
-    Button,
     Combobox,
     Dropdown,
-    FloatSlider,
     FloatText,
-    HTML,
-    Image,
     IntProgress,
     IntSlider,
     IntText,
     Layout,
-    SelectionSlider,
-    SelectMultiple,
     Text,
-    Textarea,
-    ToggleButtons,
-    VBox,
 )
-from matplotlib.figure import Figure
 
-from evoae import datasets, operators, population, schedules, views
+from evoae import datasets, operators, population, views
+from evoae.controls import View, attended, button, control, fit, row
 from evoae.experiment import PRESETS, Experiment
+from evoae.explorer import ScheduleExplorer
 from evoae.live import Progress, Trainer
-from evoae.sources import Source, of_run, of_trainer, runs_in
+from evoae.schedules import names as schedule_names
+from evoae.sources import inspect, of_run, of_trainer, runs_in
+from evoae.views import Inspection
+
+__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended"]
 
 REFRESH = 0.4  # seconds between two pictures of a training
-READINGS = {"released": True, "intended": False}
 # What a running training takes over from the controls (the rest waits for the next one).
 CARRIED = (
     "operator",
@@ -61,61 +49,270 @@ CARRIED = (
 )
 
 
-def attended() -> bool:
-    """Whether somebody runs this cell: whoever executes in batch says that nobody can answer."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent() if kernel else {}
-    return bool(request.get("content", {}).get("allow_stdin"))
+class LiveTraining(View):
+    """Train in the background, and watch.
 
-
-class View(VBox):
-    """Controls, a line of words, and a picture of the state that the controls describe.
-
-    A subclass gives `look() -> state`, which raises ValueError for impossible controls, and
-    `render`, a pure function of that state.
+    What is not among its controls comes from the schedule explorer. Operator, schedule, learning
+    rate and the explorer's settings apply to a running training from its next epoch. `ended`
+    counts the trainings that came to an end.
     """
 
-    render: Callable[[Any], Figure]
+    ended = traitlets.Int(0)
+    render = staticmethod(views.training_figure)
 
-    def __init__(self, *rows: Any) -> None:
-        self.message = HTML()
-        self.image = Image(format="png", layout=Layout(max_width="100%", width="900px"))
-        self._state: Any = None
-        self._drawing = threading.RLock()
-        super().__init__([*rows, self.message, self.image])
-        self.redraw()
+    def __init__(
+        self,
+        explorer: ScheduleExplorer | None = None,
+        dataset: str = "digits",
+        model: str = "standard",
+        preset: str = "lipi-ae-s",
+        operator: str = "random",
+        learning_rate: float = 1e-3,
+        seed: int = 1,
+    ) -> None:
+        self.explorer = explorer or ScheduleExplorer()
+        self.seed, self.trainer, self._problem = seed, None, ""
+        self.dataset = control(
+            Combobox,
+            "Dataset",
+            "A built-in data set, or the path of a file",
+            options=list(datasets.BUILT_IN),
+            value=dataset,
+        )
+        self.model = control(
+            Combobox,
+            "Model",
+            "A named autoencoder, or widths down to the code such as 50-20-5",
+            options=list(population.MODELS),
+            value=model,
+        )
+        self.preset = control(
+            Dropdown,
+            "Preset",
+            "Canonical training of one cell, or a way to coevolve several",
+            options=list(PRESETS),
+            value=preset,
+        )
+        self.epochs = control(
+            IntText, "Epochs", "Passes over the training data", value=self.explorer.epochs.value
+        )
+        self.operator = control(
+            Dropdown,
+            "Operator",
+            "What a prune removes; applies from the next epoch",
+            options=operators.names(),
+            value=operator,
+        )
+        self.schedule = control(
+            Dropdown,
+            "Schedule",
+            "When to prune; applies from the next epoch",
+            options=schedule_names(),
+            value=self.explorer.schedules.value[0],
+        )
+        self.learning_rate = control(
+            FloatText,
+            "Learning rate",
+            "Of every cell; applies from the next epoch",
+            value=learning_rate,
+            step=1e-4,
+        )
+        self.start = button("Train", "play", "Train from the beginning", self.train)
+        self.start.button_style = "primary"
+        self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
+        self.stop = button("Stop", "stop", "End this training now", self.end)
+        self.bar = IntProgress(layout=Layout(width="430px"), style={"description_width": "160px"})
+        self.fixed = [self.dataset, self.model, self.preset, self.epochs]
+        adjustable = [self.operator, self.schedule, self.learning_rate]
+        super().__init__(
+            row(*self.fixed, *adjustable), row(self.start, self.pause, self.stop, self.bar)
+        )
+        for each in (*self.fixed, *adjustable):
+            each.observe(self._adjust, "value")
+        self.explorer.observe(self._follow, "state")
+        self._adjust()
 
-    def look(self) -> Any:
-        raise NotImplementedError
+    def experiment(self) -> Experiment:
+        """What the controls, here and in the explorer, describe. Raises ValueError."""
+        names = ("dataset", "model", "operator", "schedule", "epochs", "learning_rate")
+        _, settings = self.explorer.settings()
+        radius = settings.pop("radius", 0)
+        own = {name: getattr(self, name).value for name in names}
+        e = Experiment.preset(self.preset.value, **settings | own)
+        return e.replace(radius=radius) if e.cells > 1 and e.topology == "ring" else e
 
-    def redraw(self, *_: Any) -> None:
-        """Show the state of the controls; if it is impossible, say why and keep the picture."""
+    def _follow(self, _: Any) -> None:
+        """Show the explorer's schedule and epochs; its other settings are read when needed."""
+        picked = self.explorer.schedules.value
+        if self.schedule.value not in picked:
+            self.schedule.value = picked[0]
+        if not self.running:
+            self.epochs.value = self.explorer.epochs.value
+        self._adjust()
+
+    def _adjust(self, *_: Any) -> None:
+        """Check the controls, and tell a running training what has changed."""
+        try:
+            new, self._problem = self.experiment(), ""
+            if self.running:
+                self.trainer.change(**{name: getattr(new, name) for name in CARRIED})
+        except ValueError as error:
+            self._problem = str(error)
+        self.say(*self.words(self.state))
+
+    @property
+    def running(self) -> bool:
+        return self.trainer is not None and self.trainer.status in ("training", "paused")
+
+    def train(self, wait: bool = False) -> None:
+        """Start a training, unless one is running.
+
+        With `wait`, return when it has ended and its last picture is drawn. Raises ValueError then,
+        and only then, if it failed: whoever waits may not be looking.
+        """
+        if self.running:
+            return
+        try:
+            experiment, self._problem = self.experiment(), ""
+            experiment.check_files()
+        except ValueError as error:
+            self._problem = str(error)
+            self.say(error)
+            if wait:
+                raise
+            return
+        self.trainer = Trainer(experiment, self.seed)
+        self.trainer.start()
+        watcher = threading.Thread(target=self._watch, args=[self.trainer], daemon=True)
+        watcher.start()
+        if wait:
+            watcher.join()
+            if self.trainer.status == "failed":
+                raise ValueError(self.trainer.progress.error)
+
+    def toggle(self) -> None:
+        """Pause the training, or let it go on."""
+        if self.running:
+            (self.trainer.resume if self.trainer.status == "paused" else self.trainer.pause)()
+            self.redraw()
+
+    def end(self) -> None:
+        """Stop the training, and show what it has reached."""
+        if self.running:
+            self.trainer.stop()
+            self.redraw()
+
+    def _watch(self, trainer: Trainer) -> None:
+        """In a thread of its own: draw while there is something new, and once at the end."""
+        seen = None
+        while not trainer.wait(0 if seen is None else REFRESH):
+            now = trainer.progress.done
+            if now != seen:
+                self.redraw()
+                seen = now
+        if trainer is self.trainer:
+            self.redraw()
+        self.ended += 1
+
+    def look(self) -> Progress | None:
+        running = self.running
+        self.start.disabled = running
+        self.pause.disabled = self.stop.disabled = not running
+        for each in self.fixed:
+            each.disabled = running
+        if self.trainer is None:
+            return None
+        progress = self.trainer.progress
+        self.pause.description = "Resume" if progress.status == "paused" else "Pause"
+        self.bar.max, self.bar.value = progress.experiment.epochs, progress.done
+        self.bar.description = f"{progress.done} of {progress.experiment.epochs} epochs"
+        return progress
+
+    def words(self, state: Progress | None) -> tuple[str, bool]:
+        return self._problem or (state.error if state else ""), True
+
+
+class ActivationInspector(View):
+    """Look into one cell: of the training of `live`, or of a finished run in `folder`."""
+
+    render = staticmethod(views.inspection_figure)
+
+    def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
+        self.live, self._source, self._filling = live, None, False
+        self.folder = control(
+            Text,
+            "Folder",
+            "Where runs are: the folder given to evoae run --out",
+            value=str(folder),
+            continuous_update=False,
+        )
+        self.run = control(Dropdown, "Run", "The training above, or a finished run of the folder")
+        self.again = button(
+            "Look again",
+            "refresh",
+            "Search the folder anew, and read what the training has reached",
+            self.search,
+        )
+        self.layer = control(Dropdown, "Layer", "The layer to look into")
+        self.trial = control(IntSlider, "Trial", "An independent run", min=0, max=0)
+        self.cell = control(IntSlider, "Cell", "A place in the population", min=0, max=0)
+        self.epoch = control(IntSlider, "Epoch", "After which epoch", min=0, max=0)
+        where = [self.layer, self.trial, self.cell, self.epoch]
+        super().__init__(row(self.folder, self.run, self.again), row(*where))
+        self.search()
+        self.folder.observe(self.search, "value")
+        self.run.observe(self._open, "value")
+        for each in where:
+            each.observe(self.redraw, "value")
+        if live is not None:
+            live.observe(self.search, "ended")
+
+    def search(self, *_: Any) -> None:
+        """List what there is to look into, and open what was open before, or else the first."""
+        found: dict[str, Any] = dict(runs_in(self.folder.value))
+        if self.live is not None and self.live.trainer is not None:
+            found = {"the training above": self.live.trainer} | found
         with self._drawing:
+            label, self._filling = self.run.label, True
+            self.run.options = list(found.items())
+            self.run.label = label if label in found else next(iter(found), None)
+            self._filling = False
+        self._open()
+
+    def _open(self, *_: Any) -> None:
+        """Fit the controls to the source that is chosen, at its last stored epoch."""
+        if self._filling:
+            return
+        with self._drawing:
+            self._source, self._filling = None, True
             try:
-                state = self.look()
-                if state == self._state:
-                    return
-                picture = views.png(type(self).render(state))
-            except Exception as error:  # a traceback would end in a log that nobody reads
+                chosen = self.run.value
+                if chosen is not None:
+                    source = of_trainer(chosen) if isinstance(chosen, Trainer) else of_run(chosen)
+                    layer = self.layer.value
+                    self.layer.options = source.layers
+                    self.layer.value = layer if layer in source.layers else "code"
+                    fit(self.trial, source.trials[0], source.trials[-1])
+                    fit(self.cell, 0, source.experiment.cells - 1)
+                    fit(self.epoch, 0, source.experiment.epochs - 1)
+                    self.epoch.value = source.stored[-1]
+                    self._source = source
+            except ValueError as error:
                 self.say(error)
                 return
-            self._state = state
-            if picture != self.image.value:
-                self.image.value = picture
+            finally:
+                self._filling = False
+        self.redraw()
 
-    def say(self, words: object, *, wrong: bool = True) -> None:
-        """Words between controls and picture, in a colour that both themes define."""
-        colour = "var(--jp-error-color1, #b71c1c)" if wrong else "var(--jp-ui-font-color1, #333)"
-        text = f'<span style="color: {colour}">{html.escape(str(words))}</span>' if words else ""
-        if text != self.message.value:
-            self.message.value = text
+    def look(self) -> Inspection | None:
+        if self._source is None:
+            return None
+        where = (self.layer, self.trial, self.cell, self.epoch)
+        return inspect(self._source, *(each.value for each in where))
 
-    def figure(self) -> Figure:
-        """The picture on view, as a matplotlib figure."""
-        return type(self).render(self._state)
+    def redraw(self, *_: Any) -> None:
+        if not self._filling:
+            super().redraw()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget, and for front ends without widgets its picture; in batch only that."""
-        picture = {"image/png": base64.b64encode(self.image.value).decode()}
-        bundle = {"text/plain": f"{type(self).__name__}()"} | picture
-        return super()._repr_mimebundle_(**kwargs) | bundle if attended() else bundle
+    def words(self, state: Inspection | None) -> tuple[str, bool]:
+        return (state.note if state else ""), False

@@ -385,6 +385,101 @@ def test_published_comparison_has_a_row_per_result():
     assert ax.get_ylim() == (1.5, -0.5)  # the first row on top
 
 
+def test_final_loss_by_schedule_has_operators_side_by_side_and_published_values():
+    results = some_results(["none", "random"])
+    results.loc[results["operator"] == "none", "schedule"] = "control"
+    published = pd.DataFrame(
+        {
+            "operator": ["none", "random", "random", "wanda"],
+            "schedule": ["control", "final-n", "increase", "fixed"],
+            "value": [0.1, 0.2, 0.3, 0.4],
+        }
+    )
+    figure = figures.loss_by_schedule(results, published=published, constant=0.27)
+    ax = figure.axes[0]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["control", "fixed", "final-n"]
+    places = {round(x, 2) for x, _ in points(ax)}
+    assert places == {0.0, 1.0, 2.0}  # one operator a group, in its middle
+    (drawn,) = diamonds(ax)
+    assert drawn.get_offsets().tolist() == [[0, 0.1], [2, 0.2]]
+    both = figures.loss_by_schedule(some_results(["none", "random"]))
+    assert {round(x, 2) for x, _ in points(both.axes[0])} == {-0.3, 0.3, 0.7, 1.3}
+    other = results.rename(columns={"schedule": "pruning"})
+    assert figures.loss_by_schedule(other, by="pruning").axes[0].get_xlabel() == "Pruning"
+
+
+def test_schedules_may_have_a_panel_per_operator():
+    table = pd.DataFrame(
+        {
+            "operator": ["random"] * 2 + ["variance-high"] * 2,
+            "schedule": "fixed",
+            "epoch": [0, 1] * 2,
+            "probability": [0.5, 0.5, 0.1, 0.1],
+        }
+    )
+    left, right = figures.schedule_curves(table, col="operator").axes
+    assert (left.get_title(), right.get_title()) == ("random", "variance-high")
+    assert right.lines[0].get_ydata().tolist() == [0.1, 0.1]
+    assert left.lines[0].get_color() == right.lines[0].get_color()
+
+
+def test_capacity_now_in_a_panel_per_model_with_its_published_medians():
+    results = pd.concat([some_results().assign(model=name) for name in ("standard", "small")])
+    published = pd.DataFrame({"operator": ["random"], "model": "standard", "value": [0.87]})
+    figure = figures.capacity_box(results, "operator", published, value="preserved", col="model")
+    standard, small = figure.axes
+    assert [ax.get_title() for ax in figure.axes] == ["standard", "small"]
+    assert standard.get_ylabel() == "Preserved share (%)"
+    assert heights(small) == pytest.approx((100 * some_results()["preserved"]).tolist())
+    assert [d.get_offsets()[:, 1].tolist() for d in diamonds(standard)] == [[87.0]]
+    assert all(len(d.get_offsets()) == 0 for d in diamonds(small))
+
+
+def test_dead_units_have_trials_means_and_chance():
+    table = pd.DataFrame(
+        {
+            "operator": ["random", "random", "apoz"],
+            "covered": [0.1, 0.3, 1.0],
+            "covered_by_chance": [0.1, 0.1, 0.4],
+            "aimed": [0.2, 0.2, np.nan],
+            "aimed_by_chance": [0.2, 0.2, np.nan],
+        }
+    )
+    figure = figures.dead_units(table)
+    covered, aimed = figure.axes
+    assert heights(covered) == pytest.approx([10, 30, 100])
+    means, chance = covered.lines
+    assert means.get_ydata() == pytest.approx([20, 100])
+    assert chance.get_ydata() == pytest.approx([10, 40])
+    assert heights(aimed) == pytest.approx([20, 20])
+    assert legend(figure) == ["mean", "as many weights at random"]
+
+
+def test_a_measure_against_the_number_of_cells():
+    table = pd.DataFrame(
+        {
+            "cells": [1, 1, 10, 10] * 2,
+            "layer": ["code"] * 4 + ["output"] * 4,
+            "policy": "regrow",
+            "distance": [0.2, 0.4, 0.1, 0.1, 0.5, 0.5, 0.2, 0.2],
+            "expected": [0.2, 0.2, 0.05, 0.05] * 2,
+        }
+    )
+    figure = figures.against_cells(
+        table, "distance", hue="policy", col="layer", expected="expected", even={"uniform": 1}
+    )
+    code, output = figure.axes
+    measured, chance, even = code.lines
+    assert measured.get_xydata().tolist() == [[1, pytest.approx(0.3)], [10, 0.1]]
+    assert chance.get_xydata().tolist() == [[1, 0.2], [10, 0.05]]
+    assert list(even.get_ydata()) == [1, 1]
+    assert (code.get_title(), output.get_title()) == ("code", "output")
+    assert output.get_xticks().tolist() == [1, 10]
+    assert legend(figure) == ["regrow", "expected of\nuniform positions", "uniform"]
+    with pytest.raises(ValueError, match="lacks the column 'cells'"):
+        figures.against_cells(table.drop(columns="cells"), "distance", "policy", "layer")
+
+
 # All of them
 
 CALLS = {

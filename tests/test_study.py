@@ -38,7 +38,7 @@ def test_a_grid_holds_every_combination() -> None:
 def test_labels_of_a_grid() -> None:
     assert list(grid("canonical")) == ["canonical"]
     assert list(grid("canonical", epochs=3)) == ["canonical"]
-    assert list(grid("canonical", operator=["random"])) == ["canonical"]
+    assert list(grid("canonical", operator=["random"])) == ["random"]
     assert list(grid("canonical", "lipi-ae-s", operator=["none", "random"])) == [
         "canonical none", "canonical random", "lipi-ae-s none", "lipi-ae-s random",
     ]  # fmt: skip

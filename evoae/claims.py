@@ -1,0 +1,249 @@
+"""The paper's claims, each with the comparisons that would show it, and a verdict with its test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evoae import statistics
+from evoae.results import Study
+from evoae.runs import Run
+
+MARGIN = 0.01  # in L1: pruned is "as good as" unpruned within it, about 4 % of the paper's losses
+LEVEL = 0.05
+COLUMNS = ["claim", "reading", "a", "b", "n", "mean a", "mean b", "difference", "low", "high"]
+COLUMNS += ["a12", "test", "p"]
+LATE, EARLY = ("exponential", "increase", "final-n", "population"), ("fixed", "decrease")
+
+
+@dataclass(frozen=True)
+class Which:
+    """What one side of a comparison is about. Operator "variance" follows the reading."""
+
+    algorithm: str
+    operator: str = "none"
+    schedule: str | None = None
+    model: str = "standard"
+
+    def __str__(self) -> str:
+        words = [self.algorithm, self.operator, self.schedule, self.model]
+        return " ".join(w for w in words if w and w != "standard")
+
+    def find(self, study: Study, as_released: bool) -> Run | None:
+        schedule = {"schedule": self.schedule} if self.schedule else {}
+        return study.find(
+            self.algorithm,
+            as_released=as_released,
+            operator=self.operator,
+            model=self.model,
+            **schedule,
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, and pairs of which it says the first has the lower loss.
+
+    `equivalent`: it says instead that the first is as good as the second, within MARGIN.
+    """
+
+    number: int
+    text: str
+    pairs: tuple[tuple[Which, Which], ...]
+    equivalent: bool = False
+
+
+def canonical(operator: str = "none", schedule: str = "exponential") -> Which:
+    return Which("canonical", operator, None if operator == "none" else schedule)
+
+
+def coevolved(
+    operator: str = "none", schedule: str | None = None, model: str = "standard"
+) -> Which:
+    return Which("lipi-ae-s", operator, schedule, model)
+
+
+RANDOM = coevolved("random", "exponential")
+BEST = (RANDOM, coevolved("conjunctive", "final-n"), coevolved("variance", "population"))
+OPERATORS = ("random", "conjunctive", "variance")
+
+CLAIMS = (
+    Claim(
+        1,
+        "In canonical training an activation-guided operator beats random pruning.",
+        tuple((canonical(guided), canonical("random")) for guided in OPERATORS[1:]),
+    ),
+    Claim(
+        2,
+        "Canonically, the pruned autoencoder is as good as the unpruned one.",
+        ((canonical("conjunctive"), canonical()),),
+        equivalent=True,
+    ),
+    Claim(
+        3,
+        "In coevolution random pruning beats guided pruning.",
+        tuple((RANDOM, guided) for guided in BEST[1:]),
+    ),
+    Claim(
+        4,
+        "Guidance pays in low dimensions (here: the small model, coevolved).",
+        (
+            (
+                coevolved("conjunctive", "final-n", "small"),
+                coevolved("random", "exponential", "small"),
+            ),
+            (
+                coevolved("variance", "population", "small"),
+                coevolved("random", "exponential", "small"),
+            ),
+        ),
+    ),
+    Claim(
+        5,
+        "The best pairs are conjunctive with exponential (canonical) and random with exponential "
+        "(coevolved), and late pruning beats early.",
+        (
+            *((canonical("conjunctive"), canonical("conjunctive", s)) for s in (*LATE[1:], *EARLY)),
+            *((RANDOM, coevolved("random", s)) for s in (*LATE[1:], *EARLY)),
+            *((coevolved(o, "increase"), coevolved(o, "decrease")) for o in OPERATORS),
+        ),
+    ),
+    Claim(
+        6,
+        "Pruning while training beats pruning after.",
+        tuple((which, coevolved(which.operator, "prune-after")) for which in BEST),
+    ),
+    Claim(
+        7,
+        "Coevolved training beats canonical training.",
+        (
+            (coevolved(), canonical()),
+            # the same optimiser and rates on both sides: what the population alone does
+            (coevolved(), Which("one cell")),
+            (RANDOM, Which("one cell", "random", "exponential")),
+        ),
+    ),
+)
+
+
+def final_losses(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Final train L1 of two runs, and whether they are paired: of the same trials and seed."""
+    a, b = (run.trials.set_index("trial").train_l1 for run in (first, second))
+    paired = first.config["seed"] == second.config["seed"]
+    shared = a.index.intersection(b.index) if paired else a.index[:0]
+    if len(shared) == min(len(a), len(b)):
+        return a[shared].to_numpy(), b[shared].to_numpy(), True
+    return a.to_numpy(), b.to_numpy(), False
+
+
+def compared(claim: Claim, first: Which, second: Which, study: Study, as_released: bool) -> dict:
+    """One row: a claim's comparison, its effect and p; without numbers if a run is missing."""
+    row: dict[str, Any] = {
+        "claim": claim.number,
+        "reading": "as released" if as_released else "as intended",
+        "a": str(first),
+        "b": str(second),
+    }
+    runs = [which.find(study, as_released) for which in (first, second)]
+    if runs[0] is None or runs[1] is None:
+        return row
+    a, b, paired = final_losses(*runs)
+    table = pd.DataFrame(
+        {
+            "group": ["a"] * len(a) + ["b"] * len(b),
+            "loss": np.concatenate([a, b]),
+            "trial": [*range(len(a)), *range(len(b))],
+        }
+    )
+    paired_by = "trial" if paired else None
+    test = statistics.compare(table, by="group", value="loss", paired_by=paired_by).iloc[0]
+    low, high = statistics.bootstrap_interval(a - b) if paired else (np.nan, np.nan)
+    return row | {
+        "n": min(len(a), len(b)),
+        "mean a": test.mean_a,
+        "mean b": test.mean_b,
+        "difference": test.mean_a - test.mean_b,
+        "low": low,
+        "high": high,
+        "a12": test.a12,
+        "test": test.test,
+        "p": test.p,
+    }
+
+
+def comparisons(study: Study) -> pd.DataFrame:
+    """Every comparison of every claim, in both readings, corrected by Holm over each reading.
+
+    `difference` is of mean final training L1, a - b; `low` and `high` its 95 % bootstrap interval
+    where trials are paired by seed.
+    """
+    readings = []
+    for as_released in (True, False):
+        rows = [
+            compared(claim, a, b, study, as_released) for claim in CLAIMS for a, b in claim.pairs
+        ]
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        readings.append(table.assign(p_holm=statistics.holm(table.p.astype(float))))
+    table = pd.concat(readings, ignore_index=True)
+    by_number = {claim.number: claim for claim in CLAIMS}
+    table["says"] = [say(row, by_number[row.claim].equivalent) for row in table.itertuples()]
+    return table
+
+
+def say(row: Any, equivalent: bool) -> str:
+    """What one comparison says of its claim."""
+    if np.isnan(row.difference):
+        return "not run"
+    shown = row.p_holm < LEVEL
+    if equivalent:
+        if not np.isnan(row.low) and row.low > -MARGIN and row.high < MARGIN:
+            return "yes"
+        return "no" if shown and row.difference > MARGIN else "open"
+    if shown:
+        return "yes" if row.difference < 0 else "no"
+    return "tends to yes" if row.difference < 0 else "tends to no"
+
+
+def verdicts(study: Study) -> pd.DataFrame:
+    """A verdict on each claim in each reading, with the counts that it rests on.
+
+    supported: every comparison says yes; contradicted: none does, and one says no; mixed: some say
+    yes and some no; open: too few trials to say. Comparisons that were not run do not count.
+    """
+    rows = []
+    for (number, reading), group in comparisons(study).groupby(["claim", "reading"], sort=False):
+        said = group.says[group.says != "not run"]
+        claim = next(claim for claim in CLAIMS if claim.number == number)
+        rows.append(
+            {
+                "claim": number,
+                "text": claim.text,
+                "reading": reading,
+                "verdict": verdict(list(said)),
+                "comparisons": f"{len(said)} of {len(group)}",
+                "says": ", ".join(f"{n} {word}" for word, n in said.value_counts().items()),
+                "largest p (Holm)": group.p_holm.max(),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.sort_values(["claim", "reading"], ascending=[True, False], ignore_index=True)
+
+
+def verdict(said: list[str]) -> str:
+    if not said:
+        return "not run"
+    if all(word == "yes" for word in said):
+        return "supported"
+    if "no" in said and "yes" in said:
+        return "mixed"
+    if "no" in said:
+        return "contradicted"
+    if "yes" in said:
+        return "supported in part"
+    ways = {word for word in said if word.startswith("tends")}
+    if len(ways) == 1 and len(said) == sum(word in ways for word in said):
+        return f"open, {ways.pop()}"
+    return "open"

@@ -1,0 +1,196 @@
+"""Finished runs side by side: their tables, and the published values beside them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evoae import statistics
+from evoae.experiment import Experiment
+from evoae.runs import Run
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished runs by label, and their tables side by side.
+
+    `history` and `results` have a row per history row and per trial, with the columns `label`,
+    `operator`, `schedule`, `algorithm`, `reading`, and every setting that differs between the runs.
+    """
+
+    runs: dict[str, Run]
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """The settings that name or tell apart the runs, one row per label."""
+        table = pd.DataFrame({k: r.config["experiment"] for k, r in self.runs.items()}).T
+        always = ("operator", "schedule")
+        keep = [c for c in table if c in always or table[c].astype(str).nunique() > 1]
+        readings = table.as_released.map({True: "as released", False: "as intended"})
+        algorithms = [run.algorithm for run in self.runs.values()]
+        table = table[keep].infer_objects().assign(algorithm=algorithms, reading=readings)
+        return table.rename_axis("label")
+
+    def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
+        # a setting named like a column (learning_rate, best_cell) becomes learning_rate_setting
+        return table.merge(self.settings.reset_index(), on="label", suffixes=("", "_setting"))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return self._table({label: r.history for label, r in self.runs.items()})
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        return self._table({label: r.trials for label, r in self.runs.items()})
+
+    @property
+    def overview(self) -> pd.DataFrame:
+        """One row per run: what it is, how large, and how fast it was computed."""
+        rows = [
+            {
+                "run": label,
+                "algorithm": run.algorithm,
+                "trials": size(run)[0],
+                "model steps": run.result["model_steps"],
+                "steps per second": run.result["model_steps_per_second"],
+                "engine": run.result["engine"],
+                "train_l1": run.result["mean"]["train_l1"],
+                "test_l1": run.result["mean"]["test_l1"],
+            }
+            for label, run in self.runs.items()
+        ]
+        return pd.DataFrame(rows).merge(
+            self.settings.drop(columns="algorithm").reset_index(names="run"), on="run"
+        )
+
+    def only(self, **settings: Any) -> Study:
+        """The runs with these settings."""
+        runs = {
+            label: run
+            for label, run in self.runs.items()
+            if all(run.setting(k) == v for k, v in settings.items())
+        }
+        return Study(runs)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Number of weights and biases of an encoder and of a decoder."""
+        encoder, decoder = next(iter(self.runs.values())).population.sides
+        return encoder.parameters, decoder.parameters
+
+    def references(self, split: str = "train") -> dict[str, float | None]:
+        """Losses that say what a loss means: of the constant predictor, and the noise floor."""
+        settings = [r.config["experiment"] for r in self.runs.values()]
+        clustered = all(s["dataset"] == "binary-clusters" for s in settings)
+        return {
+            "constant": float(self.results[f"constant_{split}_l1"].mean()),
+            "floor": float(np.mean([s["noise"] for s in settings])) if clustered else None,
+        }
+
+    def compare_with(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Published values beside this study's: a row for each that a run here matches.
+
+        `table` has the columns of `published`. Epochs are matched by their share of the run.
+        `reproduced` is the mean over trials (for medians the median over trials and cells), `low`
+        and `high` its 95 % bootstrap interval.
+        """
+        rows = []
+        for row in table.itertuples():
+            schedule = {} if row.schedule == "none" else {"schedule": row.schedule}
+            named = {"model": row.model, "loss": row.loss, "operator": row.operator}
+            run = self.find(row.algorithm, **named, **schedule)
+            if run is not None:
+                rows.append(name_of(row) | {"published": row.value} | measured(run, row))
+        columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
+        compared = pd.DataFrame(rows, columns=[c for c in columns if c != "difference"])
+        compared["difference"] = compared.reproduced - compared.published
+        return compared[columns]
+
+    def find(self, algorithm: str, *, as_released: bool = True, **settings: Any) -> Run | None:
+        """The run of a preset with these settings, and all others as the preset has them.
+
+        It may be of another size; of several sizes the best measured is taken. The schedule does
+        not matter where nothing is pruned. "one cell" is one cell trained as coevolution does.
+        """
+        preset = "lipi-ae-s" if algorithm == "one cell" else algorithm
+        wanted = Experiment.preset(preset, as_released=as_released, **settings).settings()
+        ignored = SIZES | (WHEN if wanted["operator"] == "none" else set())
+        found = [
+            run
+            for run in self.runs.values()
+            if run.algorithm == algorithm
+            and all(run.setting(k) == v for k, v in wanted.items() if k not in ignored)
+        ]
+        return max(found, key=size, default=None)
+
+
+SIZES = {"epochs", "cells", "clusters", "bits", "examples"}
+WHEN = {"schedule", "probability"}
+NAMES = ["label", "algorithm", "model", "loss", "operator", "schedule", "epoch", "metric"]
+
+
+def name_of(row: Any) -> dict[str, Any]:
+    """What a published row is about, and a label for a figure."""
+    words = [row.algorithm, row.operator]
+    words += [row.schedule] if row.schedule != "none" else []
+    words += [row.model] if row.model != "standard" else []
+    words += [row.loss] if row.loss != "l1" else []
+    label = {"label": f"{' '.join(words)}, epoch {row.epoch}"}
+    return label | {name: getattr(row, name) for name in NAMES[1:]}
+
+
+def size(run: Run) -> tuple[int, int, int]:
+    """Which of several matching runs is the best measured: trials, epochs, cells."""
+    start, stop = run.config["trials"]
+    return stop - start, run.setting("epochs"), run.setting("cells")
+
+
+def measured(run: Run, row: Any) -> dict[str, Any]:
+    """The value of a published row's metric in a run, with its interval."""
+    epochs = run.setting("epochs")
+    then = epochs - 1 if row.epoch == 399 else row.epoch * epochs // 400
+    rows = run.history[run.history.epoch == then]
+    middle = np.median if row.metric.endswith("_median") else np.mean
+    if row.metric == "preserved_at_last_prune_median":
+        zeros = rows.encoder_zeros_at_last_prune + rows.decoder_zeros_at_last_prune
+        values = 1 - zeros / run.population.parameters
+    elif middle is np.median:
+        values = rows.train_l1
+    else:
+        values = rows.groupby("trial").train_l1.mean()
+    low, high = statistics.bootstrap_interval(values, statistic=middle)
+    trials = rows.trial.nunique()
+    return {"reproduced": float(middle(values)), "low": low, "high": high, "trials": trials}
+
+
+def published(**filters: str) -> pd.DataFrame:
+    """The paper's figures as numbers, read off with an error of about 0.003 in L1 (SPEC 7).
+
+    Columns figure, algorithm, model, loss, operator, schedule, epoch, metric, value; a filter such
+    as algorithm="canonical" keeps the rows that match.
+    """
+    table = pd.read_csv(Path(__file__).parent / "published_results.csv")
+    for column, value in filters.items():
+        table = table[table[column] == value]
+    return table.reset_index(drop=True)
+
+
+def collect(folder: Path | str) -> Study:
+    """Every finished run below a folder, by its directory's name; damaged ones are left out."""
+    runs = {}
+    for path in sorted(Path(folder).rglob("result.json")):
+        try:
+            runs[path.parent.name] = Run(path.parent)
+        except ValueError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    if not runs:
+        raise ValueError(f"{folder}: holds no finished runs")
+    return Study(runs)

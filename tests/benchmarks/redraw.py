@@ -1,0 +1,46 @@
+"""How long a slider move takes until the widget holds the new picture: median of 20, milliseconds.
+
+python tests/benchmarks/redraw.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+
+from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer
+
+MOVES = 20
+
+
+def median(move) -> float:
+    """Of MOVES calls of `move(number)`, in milliseconds."""
+    taken = []
+    for number in range(MOVES):
+        begun = time.perf_counter()
+        move(number)
+        taken.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(taken)
+
+
+def main() -> None:
+    explorer = ScheduleExplorer("exponential fixed increase", epochs=400)
+    live = LiveTraining(explorer)
+    explorer.epochs.value = 30
+    live.train(wait=True)
+    inspector = ActivationInspector(live, tempfile.gettempdir())
+    explorer.epochs.value = 400
+    moves = {
+        "explorer, probability": lambda n: setattr(explorer.probability, "value", 0.3 + n / 100),
+        "explorer, steepness": lambda n: setattr(explorer.steepness, "value", 3 + n / 10),
+        "inspector, cell": lambda n: setattr(inspector.cell, "value", (n + 1) % 10),
+        "inspector, epoch": lambda n: setattr(inspector.epoch, "value", n),
+        "training, one more picture": lambda n: live.redraw(),
+    }
+    for name, move in moves.items():
+        print(f"{name:28}{median(move):6.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The notebook `explore` in a real browser: JupyterLab on the loopback, Chromium without a window.
+
+Screenshots are written to EVOAE_SCREENSHOTS if that is set, and else beside pytest's other files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evoae import reproduction
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NOTEBOOK = reproduction.folder() / "explore.ipynb"
+PATIENCE = 30_000  # milliseconds
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def lab(request, tmp_path_factory) -> Iterator[str]:
+    """The address of a JupyterLab of its own: own home, own settings, a copy of the notebook."""
+    home = tmp_path_factory.mktemp(f"lab-{request.param}")
+    root, settings = home / "root", home / "settings" / "@jupyterlab"
+    root.mkdir()
+    shutil.copy(NOTEBOOK, root)
+    for plugin, values in {
+        "apputils-extension/themes": {"theme": f"JupyterLab {request.param.capitalize()}"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
+        path = settings / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {
+        name: str(home / name.lower())
+        for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    }
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
+        *(f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"),
+        *("--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.news_url="),
+        *("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",),
+        f"--LabApp.user_settings_dir={home / 'settings'}",
+    ]
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
+    try:
+        yield answer(f"http://127.0.0.1:{port}", server, home / "log")
+    finally:
+        server.terminate()
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def answer(address: str, server: subprocess.Popen, log: Path) -> str:
+    """The address, once something answers there."""
+    end = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/api", timeout=5).close()
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.3)
+        else:
+            return address
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def page(lab) -> Iterator:
+    with playwright_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1300, "height": 1500})
+        opened.set_default_timeout(PATIENCE)
+        accept = opened.locator(".jp-Dialog .jp-mod-accept")
+        opened.add_locator_handler(accept, lambda: accept.click())  # which kernel? the default
+        try:
+            yield opened
+        finally:
+            opened.screenshot(path="/tmp/shots/end.png")
+            browser.close()
+
+
+def test_explore(page, lab, request, tmp_path):
+    theme = request.node.callspec.params["lab"]
+    folder = Path(os.environ.get("EVOAE_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def shoot(name: str) -> None:
+        page.screenshot(path=folder / f"explore-{theme}-{name}.png")
+
+    def picture(number: int) -> str:
+        """What the image of a widget shows now."""
+        image = page.locator("img.widget-image").nth(number)
+        script = """async image => {
+            const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+            let text = ""; for (const byte of bytes) text += String.fromCharCode(byte);
+            return btoa(text);
+        }"""
+        return hashlib.sha256(image.evaluate(script).encode()).hexdigest()
+
+    def changes(number: int, before: str) -> str:
+        end = time.monotonic() + PATIENCE / 1000
+        while (now := picture(number)) == before:
+            assert time.monotonic() < end, f"picture {number} did not change"
+            page.wait_for_timeout(100)
+        return now
+
+    def click(name: str) -> None:
+        page.locator("button.widget-button", has_text=name).click()
+
+    def disabled(name: str) -> None:
+        page.wait_for_function(
+            """name => [...document.querySelectorAll("button.widget-button")]
+                .some(button => button.textContent.includes(name) && button.disabled)""",
+            arg=name,
+        )
+
+    page.goto(f"{lab}/lab/tree/explore.ipynb?reset")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.locator(".jp-NotebookPanel-toolbar").hover()  # a dialog would be in the way: accept it
+    page.locator("img.widget-image").nth(2).wait_for()
+    assert page.locator(".jp-OutputArea-output img:not(.widget-image)").count() == 0, "shown twice"
+
+    schedules = picture(0)
+    handle = page.locator(".widget-hslider", has_text="Probability").locator(".noUi-handle")
+    handle.scroll_into_view_if_needed()
+    handle.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    schedules = changes(0, schedules)
+    shoot("schedules")
+
+    epochs = page.locator(".widget-text", has_text="Epochs").nth(1).locator("input")
+    epochs.fill("3000")
+    epochs.press("Tab")
+    training = picture(1)
+    click("Train")
+    training = changes(1, training)
+    page.locator("button.widget-button", has_text="Train").scroll_into_view_if_needed()
+    page.locator("select", has=page.locator("option", has_text="cubic")).last.select_option("fixed")
+    training = changes(1, training)
+    training = changes(1, training)
+    shoot("training")
+
+    click("Stop")
+    disabled("Stop")
+    page.wait_for_timeout(500)
+    training = picture(1)
+    page.wait_for_timeout(1500)
+    assert picture(1) == training, "training went on after Stop"
+    shoot("stopped")
+
+    page.locator("img.widget-image").nth(2).scroll_into_view_if_needed()
+    cell = page.locator(".widget-hslider", has_text="Cell").locator(".noUi-handle")
+    inside = picture(2)
+    cell.focus()
+    page.keyboard.press("ArrowRight")
+    changes(2, inside)
+    shoot("inside")
+    assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
