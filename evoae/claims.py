@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from evoae import statistics
+from evoae.figures import draw_panels, legend
 from evoae.results import Study
 from evoae.runs import Run
 
 MARGIN = 0.01  # in L1: pruned is "as good as" unpruned within it, about 4 % of the paper's losses
 LEVEL = 0.05
+LEAST = 6  # trials: with fewer no signed-rank test can reach LEVEL, and an interval says little
 COLUMNS = ["claim", "reading", "a", "b", "n", "mean a", "mean b", "difference", "low", "high"]
 COLUMNS += ["a12", "test", "p"]
 LATE, EARLY = ("exponential", "increase", "final-n", "population"), ("fixed", "decrease")
@@ -198,10 +202,12 @@ def say(row: Any, equivalent: bool) -> str:
     if np.isnan(row.difference):
         return "not run"
     shown = row.p_holm < LEVEL
-    if equivalent:
+    if equivalent and row.n >= LEAST:
         if not np.isnan(row.low) and row.low > -MARGIN and row.high < MARGIN:
             return "yes"
         return "no" if shown and row.difference > MARGIN else "open"
+    if equivalent:
+        return "open"
     if shown:
         return "yes" if row.difference < 0 else "no"
     return "tends to yes" if row.difference < 0 else "tends to no"
@@ -247,3 +253,49 @@ def verdict(said: list[str]) -> str:
     if len(ways) == 1 and len(said) == sum(word in ways for word in said):
         return f"open, {ways.pop()}"
     return "open"
+
+
+ANSWERS = {
+    "yes": "#009E73",
+    "tends to yes": "#009E73",
+    "open": "#888888",
+    "tends to no": "#D55E00",
+    "no": "#D55E00",
+}
+
+
+def forest(table: pd.DataFrame) -> Figure:
+    """Differences of `comparisons` that were run, by claim: filled where the test decides.
+
+    Left of zero `a` has the lower loss, which is what the claims say; claim 2 says zero.
+    """
+    table = table[table.says != "not run"].sort_values(
+        ["claim", "reading"], ascending=[True, False]
+    )
+    table = table.reset_index(drop=True)
+    labels = [f"{r.claim}. {r.a} – {r.b}" for r in table.itertuples()]
+    with draw_panels(height=1.4 + 0.3 * len(table)) as (figure, axes):
+        ax = axes[0, 0]
+        for at, row in table.iterrows():
+            colour, sure = ANSWERS[row.says], not row.says.startswith(("tends", "open"))
+            ax.hlines(at, row.low, row.high, color=colour, lw=1.8)
+            face = colour if sure else "white"
+            mark = "o" if row.reading == "as released" else "s"
+            ax.plot(row.difference, at, mark, color=colour, markerfacecolor=face, markersize=7)
+        ax.axvline(0, color="#444444", linewidth=1)
+        ax.set_yticks(range(len(table)), labels)
+        ax.set(
+            xlabel="Difference in final training loss, a – b (L1)", ylim=(len(table) - 0.5, -0.5)
+        )
+        ax.grid(False, axis="y")
+        keys = [
+            Line2D([], [], marker="o", linestyle="", color=ANSWERS[name], label=f"says {name}")
+            for name in ("yes", "no")
+        ]
+        keys += [
+            Line2D([], [], marker="o", linestyle="", color="#888888", label="as released"),
+            Line2D([], [], marker="s", linestyle="", color="#888888", label="as intended"),
+            Line2D([], [], marker="o", linestyle="", color="#888888", mfc="white", label="open"),
+        ]
+        legend(figure, None, keys)
+    return figure

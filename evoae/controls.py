@@ -102,7 +102,7 @@ def control(kind: type, description: str, tooltip: str, **settings: Any) -> Any:
     """A control in the common look; a slider reports when it is let go."""
     if issubclass(kind, FloatSlider | IntSlider | SelectionSlider):
         settings["continuous_update"] = False
-    layout, style = Layout(width="290px"), {"description_width": "105px"}
+    layout, style = Layout(width="280px"), {"description_width": "105px"}
     return kind(description=description, tooltip=tooltip, layout=layout, style=style, **settings)
 
 

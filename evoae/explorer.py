@@ -108,7 +108,7 @@ class ScheduleExplorer(View):
             options=list(READINGS),
             value=reading,
         )
-        self.reading.style.button_width = "80px"
+        self.reading.style.button_width = "70px"
         self.subpopulation = control(
             SelectionSlider,
             "Sub-population",
@@ -121,8 +121,8 @@ class ScheduleExplorer(View):
         self.copy = Textarea(
             description="Copy settings",
             tooltip="The command lines for what is on view",
-            rows=4,
-            layout=Layout(width="880px"),
+            rows=6,
+            layout=Layout(width="850px"),
             style={"description_width": "105px"},
         )
         columns = [*self.numbers[:5], self.reading, self.subpopulation, self.epochs]

@@ -192,5 +192,6 @@ def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
 def to_html(path: Path) -> str:
     """A page of its own, with figures inside and without the code."""
     exporter = HTMLExporter(template_name="lab", embed_images=True, exclude_input=True)
+    exporter.exclude_output_prompt = True
     body, _ = exporter.from_filename(str(path))
     return body

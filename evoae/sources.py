@@ -24,7 +24,7 @@ IMAGES, ROWS = 5, 16  # inputs beside their reconstructions
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Populations after the epochs `stored`, and what belongs to them.
+    """Populations after the epochs `stored` of 0 to `last`, and what belongs to them.
 
     `population(epoch)` holds trial s (by position), cell c at s * cells + c; `pruned(trial, cell)`
     are the epochs after which that centre was pruned.
@@ -32,6 +32,7 @@ class Source:
 
     experiment: Experiment
     trials: range
+    last: int
     stored: tuple[int, ...]
     population: Callable[[int], Population]
     data: Callable[[int], Dataset]
@@ -54,6 +55,7 @@ def of_run(folder: Path | str) -> Source:
     return Source(
         run.experiment,
         range(*run.config["trials"]),
+        run.experiment.epochs - 1,
         (run.experiment.epochs - 1,),
         lambda epoch: run.population,
         functools.cache(run.data),
@@ -70,6 +72,7 @@ def of_trainer(trainer: Trainer) -> Source:
     return Source(
         trainer.experiment,
         range(1),
+        progress.done - 1,
         tuple(sorted(snapshots)),
         snapshots.__getitem__,
         lambda trial: trainer.data,

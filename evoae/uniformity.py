@@ -90,9 +90,9 @@ def departure(zeros: ArrayLike, axis: str) -> Departure:
 def shared(zeros: ArrayLike) -> Departure:
     """Positions that pairs of networks share, of zeros [networks, out, in]; one or more pairs.
 
-    `distance` is the mean number of shared positions per pair, `expected` that of independent
-    networks, `unevenness` their ratio less 1, and `p` two-sided, by the normal approximation of
-    the sum over pairs.
+    `distance` is the share of a network's positions that another has too, `expected` that of
+    independent networks, `ratio` the one by the other, `unevenness` the ratio less 1, and `p`
+    two-sided, by the normal approximation of the sum over pairs.
     """
     flat = np.asarray(zeros, dtype=bool).reshape(len(zeros), -1)
     each, size, pairs = flat.sum(1).astype(float), flat.shape[1], math.comb(len(flat), 2)
@@ -104,7 +104,8 @@ def shared(zeros: ArrayLike) -> Departure:
         return Departure(int(each.sum()), *[np.nan] * 5)
     ratio, z = found / expected, (found - expected) / np.sqrt(variance)
     p = float(2 * stats.norm.sf(abs(z)))
-    return Departure(int(each.sum()), found / pairs, expected / pairs, ratio, ratio - 1, p)
+    per_pair = pairs * each.mean()
+    return Departure(int(each.sum()), found / per_pair, expected / per_pair, ratio, ratio - 1, p)
 
 
 def over_pairs(values: np.ndarray) -> float:

@@ -145,7 +145,8 @@ def training_figure(state: Progress | None) -> Figure:
             ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
             few = "o" if done < 3 else None
             ax.plot(epochs, values.mean(1), color=colour, lw=1.8, marker=few, ms=4)
-        ax.set_xlim(-0.5, max(e.epochs - 0.5, 0.5))
+        # the axis doubles until it holds all epochs, so that a curve is seen growing
+        ax.set_xlim(-0.5, max(min(e.epochs, max(10, 2 ** done.bit_length())) - 0.5, 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     reference_lines(loss_panel, state.constant, state.floor)
     _mark_changes(loss_panel, size_panel, changes=state.changes)

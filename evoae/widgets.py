@@ -294,7 +294,7 @@ class ActivationInspector(View):
                     self.layer.value = layer if layer in source.layers else "code"
                     fit(self.trial, source.trials[0], source.trials[-1])
                     fit(self.cell, 0, source.experiment.cells - 1)
-                    fit(self.epoch, 0, source.experiment.epochs - 1)
+                    fit(self.epoch, 0, source.last)
                     self.epoch.value = source.stored[-1]
                     self._source = source
             except ValueError as error:

@@ -118,8 +118,8 @@ def test_shared_positions_by_hand():
     zeros[0, 0, :4] = zeros[1, 0, 2:5] = zeros[2, 1, :2] = True
     found = shared(zeros)
     # Pairs share 2, 0 and 0 positions; independent ones 4 * 3, 4 * 2 and 3 * 2 tenths.
-    assert found.distance == pytest.approx(2 / 3)
-    assert found.expected == pytest.approx(2.6 / 3)
+    assert found.distance == pytest.approx(2 / 3 / 3)  # of three positions in the mean
+    assert found.expected == pytest.approx(2.6 / 3 / 3)
     assert found.ratio == pytest.approx(2 / 2.6)
     assert found.unevenness == pytest.approx(2 / 2.6 - 1)
     assert np.isnan(shared(zeros[:1]).ratio)

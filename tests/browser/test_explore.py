@@ -38,20 +38,15 @@ FLAGS = [
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def lab(request, tmp_path_factory) -> Iterator[str]:
+@pytest.fixture
+def lab(tmp_path) -> Iterator[str]:
     """The address of a JupyterLab of its own: own home, own settings, a copy of the notebook."""
-    home = tmp_path_factory.mktemp(f"lab-{request.param}")
-    root, settings = home / "root", home / "settings" / "@jupyterlab"
+    home, root = tmp_path, tmp_path / "root"
     root.mkdir()
     shutil.copy(NOTEBOOK, root)
-    for plugin, values in {
-        "apputils-extension/themes": {"theme": f"JupyterLab {request.param.capitalize()}"},
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    }.items():
-        path = settings / f"{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
+    settings = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -100,20 +95,16 @@ def page(lab) -> Iterator:
         opened.set_default_timeout(PATIENCE)
         accept = opened.locator(".jp-Dialog .jp-mod-accept")
         opened.add_locator_handler(accept, lambda: accept.click())  # which kernel? the default
-        try:
-            yield opened
-        finally:
-            opened.screenshot(path="/tmp/shots/end.png")
-            browser.close()
+        yield opened
+        browser.close()
 
 
-def test_explore(page, lab, request, tmp_path):
-    theme = request.node.callspec.params["lab"]
+def test_explore(page, lab, tmp_path):
     folder = Path(os.environ.get("EVOAE_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
 
     def shoot(name: str) -> None:
-        page.screenshot(path=folder / f"explore-{theme}-{name}.png")
+        page.screenshot(path=folder / f"explore-{name}.png")
 
     def picture(number: int) -> str:
         """What the image of a widget shows now."""
@@ -174,9 +165,9 @@ def test_explore(page, lab, request, tmp_path):
 
     click("Stop")
     disabled("Stop")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(3000)  # the last picture may still be drawn
     training = picture(1)
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2000)
     assert picture(1) == training, "training went on after Stop"
     shoot("stopped")
 
@@ -187,4 +178,12 @@ def test_explore(page, lab, request, tmp_path):
     page.keyboard.press("ArrowRight")
     changes(2, inside)
     shoot("inside")
+
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-item", has_text="Theme").first.click()
+    page.locator(".lm-Menu-item", has_text="JupyterLab Dark").first.click()
+    page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
+    for number, name in enumerate(("schedules", "training", "inside")):
+        page.locator("img.widget-image").nth(number).scroll_into_view_if_needed()
+        shoot(f"{name}-dark")
     assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
