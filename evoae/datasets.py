@@ -1,6 +1,6 @@
 """Where rows of values in [0, 1] come from: drawn, built in, or a file.
 
-`binary-clusters` is the paper's data (SPEC 1) and is drawn anew in each trial. Everything else is
+`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is
 one fixed table that all trials share, split by the seed alone. Files are read without running any
 code they hold, and whatever is wrong with one becomes a ValueError of one line.
 """
@@ -51,7 +51,7 @@ class Dataset:
         return self.train.shape[1]
 
     def constant_loss(self, loss: str = "l1", split: str = "train") -> float:
-        """Mean loss on `split` of the best constant per column, fitted on train (SPEC 1).
+        """Mean loss on `split` of the best constant per column, fitted on train.
 
         The constant is the median for "l1" and the mean for "bce"; as in PyTorch, logarithms are
         held at -100 or above, so that a column unseen in train costs 100 and not infinity.
@@ -81,7 +81,7 @@ def load(
     shared_test_noise: bool = True,
     scale: bool = False,
 ) -> Dataset:
-    """The dataset of one trial: a built-in name or a file's path (SPEC 1).
+    """The dataset of one trial: a built-in name or a file's path.
 
     `clusters` to `shared_test_noise` shape binary-clusters and touch nothing else; those data
     depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
@@ -140,7 +140,7 @@ def binary_clusters(
     centroid_density: float,
     shared_test_noise: bool,
 ) -> Dataset:
-    """The paper's data: three splits of [clusters * examples, bits] noisy centroids (SPEC 1).
+    """The paper's data: three splits of [clusters * examples, bits] noisy centroids.
 
     Rows come in `clusters` groups of `examples`; row e of a group belongs to centroid e % clusters.
     With `shared_test_noise` (as released) test and validation repeat one group's noise in all.

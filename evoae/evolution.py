@@ -1,4 +1,4 @@
-"""The loop of the paper: select, train, prune, replace (SPEC 3).
+"""The loop of the paper: select, train, prune, replace.
 
 Canonical training is a population of one cell. `evolve` is a generator, one epoch a step; progress
 bars, checkpoints and widgets consume it, and none of them is inside it.
@@ -310,7 +310,7 @@ def replace(
 
 
 def record_centres(state: State) -> None:
-    """What the history says of every centre after an epoch (SPEC 6)."""
+    """What the history says of every centre after an epoch."""
     e, everyone = state.experiment, all_places(state)
     own = np.tile(everyone.centre[:, None, None], (1, 1, 2))
     records = state.records

@@ -32,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "conjunctive_examples": ("test", "train"),
     "best_cell": ("validation", "first"),
 }
-# The differences between the released code and the paper's text (SPEC 8): released, intended.
+# The differences between the released code and the paper's text: released, intended.
 # A field left at None follows `as_released`.
 DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "centroid_density": (0.75, 0.5),
@@ -57,7 +57,7 @@ class Experiment:
     `schedule` are names, registered names, or functions. None means: as `as_released` says.
     """
 
-    # data (SPEC 1)
+    # data
     dataset: str = "binary-clusters"
     clusters: int = 10
     bits: int = 1000
@@ -67,14 +67,14 @@ class Experiment:
     shared_test_noise: bool | None = None
     scale: bool = False
     data_share: float = 1.0
-    # autoencoder (SPEC 2)
+    # autoencoder
     model: str = "standard"
     kind: str = "plain"
     loss: str | None = None
     input_noise: float = 0.4
     identical_start: bool = False
     initial_weights: str | None = None
-    # population (SPEC 3)
+    # population
     cells: int = 1
     topology: str = "ring"
     radius: int = 1
@@ -93,7 +93,7 @@ class Experiment:
     learning_rate: float = 1e-5
     rate_policy: str = "step-decay"
     rate_sigma: float = 1e-5
-    # pruning (SPEC 4 and 5)
+    # pruning
     operator: str | operators.Operator = "none"
     amount: float = 0.1
     threshold: float = 0.1
@@ -224,7 +224,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **COEVOLVED,
     },
 }
-# SPEC 8.4: the released coevolution makes a new Adam for every batch.
+# The released coevolution makes a new Adam for every batch.
 RELEASED_ONLY: dict[str, dict[str, Any]] = {
     name: {"optimiser": "adam-per-batch"} for name in PRESETS if name != "canonical"
 }

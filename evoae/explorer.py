@@ -6,13 +6,13 @@ import shlex
 from typing import Any
 
 from ipywidgets import (
+    Dropdown,
     FloatSlider,
     IntText,
     Layout,
     SelectionSlider,
     SelectMultiple,
     Textarea,
-    ToggleButtons,
     VBox,
 )
 
@@ -102,13 +102,12 @@ class ScheduleExplorer(View):
             **share,
         )
         self.reading = control(
-            ToggleButtons,
+            Dropdown,
             "Reading",
             "As the released code does it, or as the paper's text says",
             options=list(READINGS),
             value=reading,
         )
-        self.reading.style.button_width = "70px"
         self.subpopulation = control(
             SelectionSlider,
             "Sub-population",

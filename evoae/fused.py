@@ -114,7 +114,7 @@ def train(
     loss: str,
     optimiser: str,
 ) -> None:
-    """Train V visits one after the other, in place: each a pass over the rows in `order` (SPEC 3).
+    """Train V visits one after the other, in place: each a pass over the rows in `order`.
 
     Step j of batch b of visit v trains encoder `pairs[v, b, j, 0]` with decoder
     `pairs[v, b, j, 1]`.

@@ -150,7 +150,7 @@ def overlap_heatmap(table: pd.DataFrame) -> Figure:
     titles = {"jaccard": "measured", "expected": "expected of random choices"}
     # The diagonal can be 1, which would hide all else: the scale ends at what pairs reach.
     most = max(0.05, 100 * table.loc[table.a != table.b, list(titles)].max().max())
-    size = (WIDTH, 1.6 + 0.5 * len(names))
+    size = (WIDTH, min(4.7, 1.6 + 0.5 * len(names)))  # beyond it the width binds
     with draw_panels(1, 2, size=size, sharey=True) as (figure, axes):
         for ax, (value, title) in zip(axes[0], titles.items(), strict=True):
             means = table.pivot_table(value, "a", "b", dropna=False).reindex(names)[names] * 100

@@ -158,7 +158,6 @@ class Trainer:
 
     def _train(self) -> None:
         state = initial(self.experiment, [0], self.seed, "cpu", "auto")
-        state.interrupted = self._stop.is_set
         for side in state.population.sides:  # makes every prune leave here what it removed
             side.tensors["removed"] = torch.zeros_like(side.weights)
         self.data = state.data[0]
@@ -169,7 +168,7 @@ class Trainer:
                 "floor": shown.noise_floor,
             }
         begun = time.perf_counter()
-        for state in evolve(self.experiment, seed=self.seed, state=state):  # noqa: B020
+        for state in evolve(self.experiment, state=state, abandon=self._stop.is_set):  # noqa: B020
             with training.one_thread():
                 rows = [shown.validation] * len(state.population)
                 loss = training.data_losses(state.population, rows, state.engine).numpy()

@@ -224,14 +224,14 @@ def prune(
             )
             masks += checked(operator(layer, rng, settings), layer, operator)
         keep = torch.cat(masks)
-        tensors["weights"][i] *= keep
+        tensors["weights"][i].mul_(keep)
         if "keep" in tensors:
             tensors["keep"][i] &= keep
             for moment in ("first_moment", "second_moment"):
                 if moment in tensors:
-                    tensors[moment][i] *= keep
+                    tensors[moment][i].mul_(keep)
         if "zeros_at_last_prune" in tensors:
-            tensors["zeros_at_last_prune"][i] = (tensors["weights"][i] == 0).sum()
+            tensors["zeros_at_last_prune"][i] = keep.numel() - tensors["weights"][i].count_nonzero()
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> list[Tensor]:

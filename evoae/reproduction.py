@@ -116,7 +116,7 @@ def plan(
         notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook.metadata.evoae.scales[scale]}
-        if workers is not None:
+        if workers is not None and "workers" in known:
             plans[name]["workers"] = workers
         unknown = set(plans[name]) - set(known)
         if unknown:

@@ -338,6 +338,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
                 "preserved": float(1 - now.mean() / total),
                 "preserved_at_last_prune": float(1 - at_prune.mean() / total),
                 "best_cell": best,
+                "best_preserved": float(1 - now.iloc[best] / total),
                 "mean_test_l1": float(test.mean()),
                 "constant_train_l1": data.constant_loss("l1", "train"),
                 "constant_test_l1": data.constant_loss("l1", "test"),
@@ -382,7 +383,7 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per trial, epoch and cell (SPEC 6)."""
+        """One row per trial, epoch and cell."""
         path = self.folder / "history.parquet"
         try:
             return pd.read_parquet(path)

@@ -1,4 +1,4 @@
-"""When to prune: plain functions of the epoch (paper, section on pruning schedules; SPEC 5).
+"""When to prune: plain functions of the epoch (paper, section on pruning schedules).
 
 A schedule is `schedule(t, final, settings) -> float`. Those in `PROBABILITIES` return the
 probability of one prune after epoch t; those in `TARGETS` return the share of weights that shall be

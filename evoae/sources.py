@@ -132,13 +132,13 @@ def last_prune(
     """Which weights of a layer the last prune removed, where that is known, and words on it."""
     before = source.pruned(trial, cell)
     before = before[before <= epoch]
-    when = f"This cell was last pruned after epoch {before[-1]}." if len(before) else ""
+    when = f"Last pruned after epoch {before[-1]}" if len(before) else ""
     tensors = [side.tensors for side in networks.sides]
     if not all("removed" in t for t in tensors):
         if not len(before):
             return None, "This cell was never pruned."
         return None, (
-            f"{when}\n\nA run on disk does not hold\nthe weights from before a prune:\n"
+            f"{when}.\n\nA run on disk does not hold\nthe weights from before a prune:\n"
             "what is left of it are\nthe zeros above."
         )
     removed = sum(int((t["removed"][place] != 0).sum()) for t in tensors)
@@ -146,10 +146,9 @@ def last_prune(
         return None, "No prune yet."
     zero = sum(int((t["weights"][place] == 0).sum()) for t in tensors)
     total = networks.parameters
-    when = when or "Pruned as another cell, before it was copied here."
     words = (
-        f"{when} In the whole network the prune removed {100 * removed / total:.1f} %; "
-        f"{100 * zero / total:.1f} % are zero now."
+        f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
+        f"removed, {100 * zero / total:.1f} % zero now"
     )
     return (layers(networks, "removed")[number][0][place] != 0).numpy(), words
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from evoae import fused, operators, schedules
 from evoae.experiment import Experiment, describe_name
-from evoae.results import Study, published  # noqa: F401
+from evoae.results import Study
 from evoae.runs import Run, RunSpec, finish, train_block
 
 Tell = Callable[[int, int], None]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from evoae.study import Study
 
 AXES = {"unit": 1, "input": 2}  # of [networks, out, in]
-LEAST = 5  # positions expected per bin, where the chi-square distribution is close enough
+LEAST = 5  # positions expected per bin (or left), where the chi-square distribution is close enough
 ALPHA = 0.05
 KEYS = ["label", "scope", "layer", "axis"]
 MEASURED = ["zeros", "distance", "expected", "ratio", "unevenness"]
@@ -65,7 +65,9 @@ def departure(zeros: ArrayLike, axis: str) -> Departure:
     along = AXES[axis]
     counts = zeros.sum(tuple({0, 1, 2} - {along}))
     each, size = zeros.sum((1, 2)), zeros[0].size
-    total, bins = int(each.sum()), min(len(counts), int(each.sum()) // LEAST)
+    total = int(each.sum())
+    # Where most is pruned it is the weights left that are few.
+    bins = min(len(counts), min(total, zeros.size - total) // LEAST)
     # Drawn without replacement: the more of a layer is pruned, the less can a count vary.
     spread = float((each * (size - each)).sum() / max(1, size - 1))
     if bins < 2 or spread == 0:
@@ -140,20 +142,18 @@ def measure(study: Study) -> pd.DataFrame:
 
 
 def by_trial(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the cells of each trial, of the table of `measure`.
+    """Means over the cells of each trial, of the table of `measure`; null if none was measured.
 
     `rejected` is the share of the networks (or pools) that are not uniform at p < 0.05: under the
-    null it is 5 %. Rows without a measurement are left out.
+    null it is 5 %.
     """
     require_columns(table, [*KEYS, "trial", *MEASURED, "p"])
-    found = table.dropna(subset=["ratio"])
     settings = [c for c in table if c not in {*KEYS, "trial", "cell", *Departure.__annotations__}]
-    grouped = found.assign(rejected=found.p < ALPHA).groupby(
+    rejected = (table.p < ALPHA).where(table.p.notna()).astype(float)
+    grouped = table.assign(rejected=rejected).groupby(
         [*KEYS, *settings, "trial"], sort=False, as_index=False, dropna=False
     )
-    order = list(table.layer.unique())  # leaving rows out may have changed who comes first
-    means = grouped[[*MEASURED, "rejected"]].mean()
-    return means.sort_values("layer", key=lambda layer: layer.map(order.index), kind="stable")
+    return grouped[[*MEASURED, "rejected"]].mean()
 
 
 def verdicts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
@@ -161,16 +161,20 @@ def verdicts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
 
     `trials` is a table of `by_trial` whose runs differ in `by` alone: its largest value (a) against
     its smallest (b), by Mann-Whitney's U on `unevenness`, corrected by Holm over all rows returned.
-    `finding` says in words what the corrected p allows to say.
+    `rejected` are the shares that are not uniform by their own test, and `finding` says in words
+    what the corrected p allows to say.
     """
-    require_columns(trials, ["scope", "layer", "axis", by, "unevenness"])
+    require_columns(trials, ["scope", "layer", "axis", by, "unevenness", "rejected"])
     small, large = trials[by].min(), trials[by].max()
-    ends = trials[trials[by].isin([small, large])]
+    ends = trials[trials[by].isin([small, large]) & trials.axis.isin(list(AXES))]
     rows = []
     for names, group in ends.groupby(["scope", "layer", "axis"], sort=False):
         if group[by].nunique() == 2:
             where = dict(zip(["scope", "layer", "axis"], names, strict=True))
-            rows.append(compare(group, by=by, value="unevenness", baseline=small).assign(**where))
+            row = compare(group, by=by, value="unevenness", baseline=small).assign(**where)
+            for size, rejected in group.groupby(by).rejected.mean().items():
+                row[f"rejected, {by} {size}"] = rejected
+            rows.append(row)
     if not rows:
         raise ValueError(f"no layer was measured both with {by} {small} and with {by} {large}")
     found = pd.concat(rows, ignore_index=True)
@@ -180,8 +184,11 @@ def verdicts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
         found.mean_b,
         found.mean_a,
     )
-    columns = ["scope", "layer", "axis", *found.columns[-2:], "a12", "n_b", "n_a", "p", "p_holm"]
-    return found[[*columns, "finding"]]
+    sizes = [
+        f"{what}, {by} {size}" for what in ("unevenness", "rejected") for size in (small, large)
+    ]
+    columns = ["scope", "layer", "axis", *sizes, "a12", "n_b", "n_a", "p", "p_holm", "finding"]
+    return found[columns]
 
 
 def finding(row: Any) -> str:

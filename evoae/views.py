@@ -263,7 +263,7 @@ def inspection_figure(state: Inspection | None) -> Figure:
         2, 2, figure, left=0.07, right=0.97, top=0.88, bottom=0.12, hspace=0.4, wspace=0.25
     )
     figure.text(0.02, 0.96, state.heading, fontsize=11, weight="bold", color=INK)
-    _activations(panel(figure, grid[0, 0], "Example", "Unit"), state)
+    _activations(panel(figure, grid[0, 0], "", ""), state)
     nonzero = state.weights != 0
     mask = panel(figure, grid[0, 1], "", "")
     title(mask, f"Weights (out × in), {100 * (1 - nonzero.mean()):.1f} % are zero")
@@ -285,7 +285,7 @@ def inspection_figure(state: Inspection | None) -> Figure:
         ["left alone", "removed", "grown back"],
         ["#DDE3E8", ACCENT, "#56B4E9"],
     )
-    last.set(xticks=[], yticks=[])  # those of the mask above
+    last.set_axis_off()  # it is that of the mask above
     figure.text(0.98, 0.015, state.words, fontsize=9, color=INK, ha="right")
     return figure
 
@@ -293,14 +293,15 @@ def inspection_figure(state: Inspection | None) -> Figure:
 def _activations(ax: Axes, state: Inspection) -> None:
     units = state.activations.shape[1]
     shown = np.linspace(0, units - 1, min(units, MAX_UNITS)).round().astype(int)
-    some = f"{len(shown)} of {units} units" if len(shown) < units else count(units, "unit")
+    some = f"{len(shown)} of {units}" if len(shown) < units else count(units, "unit")
     gone = np.flatnonzero(state.gone[shown])
-    without = f", {state.gone.sum()} without weights ◂" if len(gone) else ""
-    title(ax, f"Activations of {state.layer}, {some}{without}")
+    without = f", {state.gone.sum()} dead ◂" if len(gone) else ""
+    title(ax, f"Activations (units × examples), {some}{without}")
     image = ax.imshow(
         state.activations[:, shown].T, aspect="auto", cmap=ACTIVATION_COLOURS, interpolation="none"
     )
-    ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
+    ticks = np.linspace(0, len(shown) - 1, min(len(shown), 4)).astype(int)
+    ax.set(xticks=np.linspace(0, len(state.activations) - 1, 3).round())
     ax.set_yticks(ticks, [str(unit) for unit in shown[ticks]])
     if len(gone):
         ax.plot(np.full(len(gone), 1.015), gone, transform=ax.get_yaxis_transform(), **PRUNED)
@@ -309,6 +310,7 @@ def _activations(ax: Axes, state: Inspection) -> None:
         image, cax=ax.figure.add_axes((box.x1 + 0.012, box.y0, 0.01, box.height))
     )
     bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(3))
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
     ax.grid(False)
 
@@ -331,7 +333,9 @@ def _classes(ax: Axes, codes: np.ndarray, names: list[str], colours: list[str]) 
 def _reconstructions(ax: Axes, state: Inspection) -> None:
     """Pairs of images, input above output; or rows of bits, all inputs above all outputs."""
     error = np.abs(state.inputs - state.reconstructions).mean()
-    title(ax, f"Input above reconstruction, mean L1 {error:.3f}")
+    bits = state.inputs.shape[1]
+    some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
+    title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
     halves = []
     for values in (state.inputs, state.reconstructions):
         if state.image_shape is None:
@@ -345,8 +349,4 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
         np.concatenate([halves[0], gap, halves[1]]), cmap="gray", vmin=0, vmax=1,
         aspect="equal" if state.image_shape else "auto", interpolation="none",
     )  # fmt: skip
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.set(xticks=[], yticks=[])
-    if state.image_shape is None:
-        ax.set_xlabel(f"first {halves[0].shape[1]} of {state.inputs.shape[1]} columns")
+    ax.set_axis_off()

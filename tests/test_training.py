@@ -111,7 +111,7 @@ def test_a_weight_without_gradient_does_not_move(optimiser: str, engine: str) ->
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_new_adam_moves_every_weight_by_the_rate_or_not_at_all(engine: str) -> None:
-    """Sign descent, up to the 1e-8 in the denominator (SPEC 3)."""
+    """Sign descent, up to the 1e-8 in the denominator."""
     found, x = drawn(1, "adam-per-batch"), data(1)
     one = lesson(x, "bce", "adam-per-batch")
     one = training.Lesson(

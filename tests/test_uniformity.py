@@ -105,7 +105,7 @@ def test_few_positions_share_bins_and_too_few_are_not_measured():
     rng = np.random.default_rng(0)
     few = uniform_zeros(rng, share=20 / 1200)
     assert 0 <= departure(few, "unit").p <= 1
-    for share in (9 / 1200, 0, 1):
+    for share in (9 / 1200, 0, 1, 1191 / 1200):  # in the last case, too few are left
         found = departure(uniform_zeros(rng, share=share), "unit")
         assert found.zeros == round(share * 1200)
         assert np.isnan(
@@ -178,11 +178,29 @@ def test_means_by_trial(study):
     assert mean.rejected == pytest.approx((rows.p < 0.05).mean())
 
 
+def test_what_was_not_measured_stays_null_and_in_its_place(study):
+    table = measure(study)
+    table.loc[(table.layer == "encoder 1") & (table.cells == 1), [*uniformity.MEASURED, "p"]] = None
+    trials = by_trial(table)
+    assert list(trials.layer.unique()) == ["encoder 1", "code", "decoder 1", "output"]
+    unmeasured = trials[(trials.layer == "encoder 1") & (trials.cells == 1)]
+    assert unmeasured[["ratio", "rejected"]].isna().all(axis=None)
+    found = verdicts(trials[trials.scope == "network"]).set_index(["layer", "axis"])
+    assert found.finding["encoder 1", "unit"] == "too few trials to tell"
+
+
 def a_trial_table(one: list[float], population: list[float]) -> pd.DataFrame:
     ratios = [*one, *population]
     cells = [1] * len(one) + [10] * len(population)
     where = {"label": "x", "scope": "network", "layer": "code", "axis": "unit"}
-    return pd.DataFrame({"cells": cells, "unevenness": ratios, **where})
+    return pd.DataFrame(
+        {
+            "cells": cells,
+            "unevenness": ratios,
+            "rejected": [0.0] * len(one) + [0.5] * len(population),
+            **where,
+        }
+    )
 
 
 def test_verdicts_say_what_the_test_allows():
@@ -196,6 +214,7 @@ def test_verdicts_say_what_the_test_allows():
     ]:
         (row,) = verdicts(a_trial_table(one, population)).to_dict("records")
         assert row["finding"] == expected
+        assert (row["rejected, cells 1"], row["rejected, cells 10"]) == (0, 0.5)
         assert row["unevenness, cells 1"] == pytest.approx(np.mean(one))
         assert row["unevenness, cells 10"] == pytest.approx(np.mean(population))
 

@@ -212,17 +212,15 @@ def test_stop_stops_within_a_second(training):
 
 
 def test_stop_does_not_wait_for_a_long_epoch():
-    trainer = Trainer(Experiment.preset("lipi-ae-s", clusters=50, examples=100, bits=300, epochs=5))
+    """An epoch of this one takes several seconds; the thread itself ends between two visits."""
+    trainer = Trainer(Experiment.preset("lipi-ae-s", cells=100, examples=1000, bits=100, epochs=5))
     trainer.start()
     until(lambda: trainer.data is not None)
-    begun = time.monotonic()
     trainer.stop()
-    assert trainer.wait(1)
+    assert trainer.wait(0)
     assert trainer.status == "stopped"
-    done = trainer.progress.done
-    assert trainer.join(30)
-    assert trainer.progress.done == done
-    assert time.monotonic() - begun < 30
+    assert trainer.join(1)
+    assert trainer.progress.done == 0
 
 
 def test_pause_rests_and_goes_on(training):
@@ -401,7 +399,7 @@ def test_the_last_prune_is_exact(trained, tmp_path):
     state = inspector.state  # of the first cell that was visited: nothing was zero before
     assert state.removed.sum() == round(0.1 * state.weights.size)
     np.testing.assert_array_equal(state.weights == 0, state.removed)
-    assert "last pruned after epoch 0" in state.words
+    assert "Last pruned after epoch 0" in state.words
 
 
 def test_nothing_to_look_into_is_said_in_words(tmp_path):
