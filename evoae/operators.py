@@ -224,6 +224,8 @@ def prune(
             )
             masks += checked(operator(layer, rng, settings), layer, operator)
         keep = torch.cat(masks)
+        if "removed" in tensors:  # added by whoever wants to see what the last prune took away
+            tensors["removed"][i] = tensors["weights"][i] * ~keep
         tensors["weights"][i].mul_(keep)
         if "keep" in tensors:
             tensors["keep"][i] &= keep
