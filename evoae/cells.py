@@ -155,7 +155,8 @@ def initial(
         data = [on_device(d, device) for d in data]
     if e.initial_weights:
         saved = population.load(e.initial_weights, device)
-        index = np.arange(len(trials) * e.cells) % len(saved)
+        # taken in turn by the trials' own numbers, whatever others run beside them
+        index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
         networks = saved.take(index, index)
     else:
         generators = [

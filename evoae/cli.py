@@ -20,7 +20,7 @@ from evoae import (
     study,
     training,
 )
-from evoae.experiment import CHOICES, PRESETS, Experiment
+from evoae.experiment import CHOICES, PRESETS, Experiment, check_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"evoae: error: {error}", file=sys.stderr)
         return 2
-    except study.SweepError as error:
-        print(f"evoae: {error}", file=sys.stderr)
+    except (OSError, RuntimeError) as error:  # a sweep's failures, a full disk, a lost worker
+        print(f"evoae: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
@@ -139,10 +139,9 @@ def parse_trials(text: str) -> range:
 
 
 def run(options: argparse.Namespace) -> int:
-    experiment = Experiment.preset(
-        options.preset,
-        **parse_settings(options.words),
-    )
+    settings = parse_settings(options.words)
+    check_names(settings)
+    experiment = Experiment.preset(options.preset, **settings)
     done = study.run(
         experiment,
         parse_trials(options.trials),

@@ -249,31 +249,6 @@ def prune(state: State, places: Places, pair: Population) -> np.ndarray:
                 activations.reset(side, v)
         pruned[v] = True
     return pruned
-    value = e.pruning_at(state.epoch)
-    settings = operators.OperatorSettings(
-        value if e.has_target else e.amount, e.threshold, to_target=e.has_target
-    )
-    chances = [g.random() for g in draws(state, places, "prune or not")]
-    for v, chance in enumerate(chances):
-        if value == 0 or (chance >= value and not e.has_target):
-            continue
-        place = places.only(v)
-        data = state.data[place.slot[0]]
-        source = data.test if e.conjunctive_examples == "test" else data.train
-        rows = draws(state, place, "examples")[0].integers(0, len(source), EXAMPLES)
-        operators.prune(
-            pair,
-            v,
-            operators.find(e.operator),
-            draws(state, place, "operator")[0],
-            settings,
-            source[torch.from_numpy(rows).to(source.device)],
-        )
-        if e.statistics_window == "since-prune":
-            for side in pair.sides:
-                activations.reset(side, v)
-        pruned[v] = True
-    return pruned
 
 
 def examples_of(state: State, place: Places) -> torch.Tensor:

@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import numbers
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from evoae import datasets, operators, population, schedules, topology, training
@@ -41,9 +41,8 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "conjunctive_examples": ("test", "train"),
     "pruned_weights": ("regrow", "masked"),
     "pruning_clock": ("epochs", "last-epoch"),
-    "optimiser": ("adam", "adam"),
-    "best_cell": ("validation", "validation"),
 }
+DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
 POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
 SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
 NOT_NEGATIVE = ("learning_rate", "rate_sigma", "input_noise", "steepness")
@@ -185,7 +184,7 @@ class Experiment:
     @property
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
-        return self.schedule in schedules.TARGETS
+        return isinstance(self.schedule, str) and self.schedule in schedules.TARGETS
 
     @property
     def quality_epochs(self) -> tuple[int, ...]:
@@ -194,7 +193,8 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values; functions by their name and a digest of their source."""
-        return {k: describe(v) if callable(v) else v for k, v in asdict(self).items()}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: describe(v) if callable(v) else v for k, v in values.items()}
 
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name."""
@@ -231,10 +231,19 @@ RELEASED_ONLY: dict[str, dict[str, Any]] = {
 
 
 def describe(function: Any) -> str:
-    """A name for a function that changes when its source, or a value it holds, does."""
+    """A name for a function that changes when its source, or a value it holds, does.
+
+    Globals and other functions that it calls are not looked into.
+    """
     named, held = function, []
     if isinstance(function, functools.partial):
         named, held = function.func, [*function.args, *sorted(function.keywords.items())]
+    elif inspect.ismethod(function):
+        owner = function.__self__
+        named, held = (
+            function.__func__,
+            [type(owner), *sorted(getattr(owner, "__dict__", {}).items())],
+        )
     elif inspect.isfunction(function):
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
         held = [*cells, function.__defaults__, function.__kwdefaults__]
@@ -288,6 +297,7 @@ def check_types(e: Experiment) -> None:
 def resolve(e: Experiment) -> None:
     """Settings left open get the value that the others imply."""
     implied = {name: pair[0 if e.as_released else 1] for name, pair in DIFFERENCES.items()}
+    implied |= DEFAULTS
     implied["loss"] = "bce" if e.kind == "variational" else "l1"
     implied["probability"] = 1.0 if e.schedule == "prune-after" else 0.5
     if e.operator == "variance":

@@ -85,7 +85,7 @@ def prune_once(
     deviation = {layer: units.deviation.numpy() for layer, units in statistics.items()}
     pruned = member.take(torch.tensor([0]), torch.tensor([0]))
     drawn = train[torch.from_numpy(rng.integers(0, len(train), 100))]
-    operators.prune(
+    masks = operators.prune(
         pruned,
         0,
         operators.find(operator),
@@ -93,16 +93,11 @@ def prune_once(
         operators.OperatorSettings(amount, threshold),
         lambda: drawn,
     )
-    keep, units = {}, {}
-    layers = [layer for side in member.sides for layer in side.layers()]
-    after = [layer for side in pruned.sides for layer in side.layers()]
-    for name, (weight, bias), (new_weight, new_bias) in zip(
-        layer_names(member), layers, after, strict=True
-    ):
-        kept = (new_weight[0] != 0) | (weight[0] == 0)
-        bias_kept = (new_bias[0] != 0) | (bias[0] == 0)
-        keep[name] = kept.numpy()
-        units[name] = ~(kept.any(1) | bias_kept).numpy()
+    names = layer_names(member)
+    keep = {name: mask.numpy() for name, (mask, _) in zip(names, masks, strict=True)}
+    units = {
+        name: ~(mask.any(1) | bias).numpy() for name, (mask, bias) in zip(names, masks, strict=True)
+    }
     shown = [record(one, 0, examples) for one in (member, pruned)]
     before_after = [{k: v.numpy() for k, v in layers.items()} for layers in shown]
     return Pruning(*before_after, keep, units, dead, deviation, pruned)
@@ -116,11 +111,13 @@ def prune_each(
     Amount and threshold are the run's; activations are shown for the first test `examples`. The
     operators draw independently of each other.
     """
-    data, e = run.data(trial), run.experiment
-    settings = {"amount": e.amount, "threshold": e.threshold}
+    data = run.data(trial)
+    settings = {name: run.setting(name) for name in ("amount", "threshold")}
     networks, place, shown = run.population, run.place(trial), data.test[:examples]
     return {
-        name: prune_once(networks, place, name, data.train, shown, **settings, seed=[seed, number])
+        name: prune_once(
+            networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]
+        )
         for number, name in enumerate(names)
     }
 

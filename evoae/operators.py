@@ -184,12 +184,13 @@ def prune(
     rng: np.random.Generator,
     settings: OperatorSettings,
     examples: Callable[[], Tensor],
-) -> None:
+) -> list[Masks]:
     """Apply an operator to all layers of autoencoder i, in place; count its zeros.
 
     `examples()` gives the [n, D] that `Layer.recall` shows, if an operator asks. Where the
     population keeps masks, the pruned entries and their optimiser moments stay zero from now on.
-    Raises ValueError if the operator's masks are not boolean tensors of the layer's shapes.
+    Returns the masks of what was kept, layer by layer. Raises ValueError if the operator's masks
+    are not boolean tensors of the layer's shapes.
     """
 
     @functools.cache
@@ -211,8 +212,8 @@ def prune(
             return population.code(seen(0)[-1].norm)
         return drawn().double().square().mean(0).sqrt()
 
+    masks: list[list[Masks]] = [[], []]
     for side, networks in enumerate(population.sides):
-        tensors, masks = networks.tensors, []
         first = side * (len(population.encoder.widths) - 1)
         for number, (weight, bias) in enumerate(networks.layers()):
             layer = Layer(
@@ -222,8 +223,10 @@ def prune(
                 functools.partial(input_norm, side, number),
                 lambda number=first + number: recalled()[number],
             )
-            masks += checked(operator(layer, rng, settings), layer, operator)
-        keep = torch.cat(masks)
+            masks[side].append(checked(operator(layer, rng, settings), layer, operator))
+    for networks, found in zip(population.sides, masks, strict=True):
+        tensors = networks.tensors
+        keep = torch.cat([mask.reshape(-1) for pair in found for mask in pair])
         if "removed" in tensors:  # added by whoever wants to see what the last prune took away
             tensors["removed"][i] = tensors["weights"][i] * ~keep
         tensors["weights"][i].mul_(keep)
@@ -234,17 +237,18 @@ def prune(
                     tensors[moment][i].mul_(keep)
         if "zeros_at_last_prune" in tensors:
             tensors["zeros_at_last_prune"][i] = keep.numel() - tensors["weights"][i].count_nonzero()
+    return masks[0] + masks[1]
 
 
-def checked(masks: Masks, layer: Layer, operator: Operator) -> list[Tensor]:
-    """The two masks as flat tensors."""
+def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
+    """The two masks, if they fit the layer."""
     for mask, entries in zip(masks, (layer.weight, layer.bias), strict=True):
         if mask.dtype != torch.bool or mask.shape != entries.shape:
             raise ValueError(
                 f"operator {getattr(operator, '__name__', operator)} gave a mask of {mask.dtype} "
                 f"{tuple(mask.shape)}; it must be torch.bool {tuple(entries.shape)}"
             )
-    return [mask.reshape(-1) for mask in masks]
+    return masks
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from evoae import figures
 
 REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
+MAY_BE_ZERO = ("seed", "workers")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 
 
@@ -31,7 +33,9 @@ class Gallery:
     """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables."""
 
     def __init__(self, out: str | Path, notebook: str) -> None:
-        self.out, self.notebook = Path(out), notebook
+        index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
+        # of a job array, only the first job writes where people look
+        self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
 
     def figure(self, name: str, figure: Figure) -> Figure:
         """Write a figure as PNG and SVG, and return it to be shown."""
@@ -96,6 +100,9 @@ def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> 
             value = float(value)
         if type(value) is not kind:
             raise ValueError(f"{name}: {key}={text!r} must be of type {kind.__name__}")
+        least = 0 if key in MAY_BE_ZERO else 1
+        if kind is int and value < least:
+            raise ValueError(f"{name}: {key}={value} must be at least {least}")
         found[key] = value
     return found
 
@@ -150,8 +157,8 @@ def reproduce(
     target = out / f"job-{index}" if index else out
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
     written: list[Path] = []

@@ -58,7 +58,7 @@ class Study:
             {
                 "run": label,
                 "algorithm": run.algorithm,
-                "trials": size(run)[0],
+                "trials": size(run)[1],
                 "model steps": run.result["model_steps"],
                 "steps per second": run.result["model_steps_per_second"],
                 "engine": run.result["engine"],
@@ -110,6 +110,7 @@ class Study:
             if run is not None:
                 rows.append(name_of(row) | {"published": row.value} | measured(run, row))
         columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
+        columns += ["bits", "cells", "epochs"]
         compared = pd.DataFrame(rows, columns=[c for c in columns if c != "difference"])
         compared["difference"] = compared.reproduced - compared.published
         return compared[columns]
@@ -117,19 +118,25 @@ class Study:
     def find(self, algorithm: str, *, as_released: bool = True, **settings: Any) -> Run | None:
         """The run of a preset with these settings, and all others as the preset has them.
 
-        It may be of another size; of several sizes the best measured is taken. The schedule does
-        not matter where nothing is pruned. "one cell" is one cell trained as coevolution does.
+        It may be of another size; of several sizes the best measured is taken.
+        """
+        return max(self.matching(algorithm, as_released, **settings), key=size, default=None)
+
+    def matching(self, algorithm: str, as_released: bool = True, **settings: Any) -> list[Run]:
+        """All runs of a preset with these settings, whatever their size.
+
+        The schedule does not matter where nothing is pruned. "one cell" is one cell trained as
+        coevolution does.
         """
         preset = "lipi-ae-s" if algorithm == "one cell" else algorithm
         wanted = Experiment.preset(preset, as_released=as_released, **settings).settings()
         ignored = SIZES | (WHEN if wanted["operator"] == "none" else set())
-        found = [
+        return [
             run
             for run in self.runs.values()
             if run.algorithm == algorithm
             and all(run.setting(k) == v for k, v in wanted.items() if k not in ignored)
         ]
-        return max(found, key=size, default=None)
 
 
 SIZES = {"epochs", "cells", "clusters", "bits", "examples"}
@@ -147,10 +154,11 @@ def name_of(row: Any) -> dict[str, Any]:
     return label | {name: getattr(row, name) for name in NAMES[1:]}
 
 
-def size(run: Run) -> tuple[int, int, int]:
-    """Which of several matching runs is the best measured: trials, epochs, cells."""
+def size(run: Run) -> tuple[bool, int, int, int]:
+    """Which of several runs is the best measured: the paper's data, trials, epochs, cells."""
     start, stop = run.config["trials"]
-    return stop - start, run.setting("epochs"), run.setting("cells")
+    papers = run.setting("bits") == 1000 and run.setting("clusters") == 10
+    return papers, stop - start, run.setting("epochs"), run.setting("cells")
 
 
 def epoch_of(published_epoch: int, epochs: int) -> int:
@@ -165,13 +173,14 @@ def measured(run: Run, row: Any) -> dict[str, Any]:
     if row.metric == "preserved_at_last_prune_median":
         zeros = rows.encoder_zeros_at_last_prune + rows.decoder_zeros_at_last_prune
         values = 1 - zeros / run.population.parameters
-    elif middle is np.median:
-        values = rows.train_l1
     else:
-        values = rows.groupby("trial").train_l1.mean()
-    low, high = statistics.bootstrap_interval(values, statistic=middle)
-    trials = rows.trial.nunique()
-    return {"reproduced": float(middle(values)), "low": low, "high": high, "trials": trials}
+        values = rows.train_l1
+    # trials are drawn again with all their cells, which are not independent of each other
+    by_trial = np.stack([group.to_numpy() for _, group in values.groupby(rows.trial)])
+    low, high = statistics.bootstrap_interval(by_trial, statistic=middle)
+    sizes = {name: run.setting(name) for name in ("bits", "cells", "epochs")}
+    found = {"reproduced": float(middle(values)), "low": low, "high": high}
+    return found | {"trials": len(by_trial)} | sizes
 
 
 def published(*, epochs: int = 400, **filters: Any) -> pd.DataFrame:

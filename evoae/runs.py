@@ -137,10 +137,9 @@ class RunSpec:
 
 
 def check_device(device: str) -> None:
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"unknown device {device!r}; choose cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"unknown device {device!r}; choose cpu, cuda or cuda:N")
+    if device != "cpu" and int(device[5:] or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} is not available on this machine; choose cpu")
 
 
@@ -239,6 +238,8 @@ def train_block(
     set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
     clock at start and end, and the seconds that earlier attempts took.
     """
+    if stop is not None and stop.is_set():
+        raise KeyboardInterrupt
     path, state, history, earlier = spec.checkpoint(trials), None, [], 0.0
     if path.exists():
         state, history, earlier = load_checkpoint(

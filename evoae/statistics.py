@@ -38,19 +38,22 @@ def bootstrap_interval(
     seed: int = 0,
     statistic: Callable[..., np.ndarray] = np.mean,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) of the mean (or another statistic) of `values` [n].
+    """Percentile bootstrap interval (low, high) of the mean, or another statistic, of `values`.
 
-    The same values and seed give the same interval. With about ten trials or fewer it is too
-    narrow. One value or none gives (nan, nan); equal values v give (v, v).
+    `values` are [n], or [n, m] whose n rows are drawn again whole. The same values and seed give
+    the same interval. With about ten trials or fewer it is too narrow. One value or none gives
+    (nan, nan); equal values v give (v, v).
     """
-    values = _values(values)
+    values = np.asarray(values, dtype=float)
+    values = _values(values) if values.ndim == 1 else values
     if len(values) < 2:
         return float("nan"), float("nan")
     if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
+        return float(values.flat[0]), float(values.flat[0])
     # The draws of scipy.stats.bootstrap, without its overhead: a curve has an interval per epoch.
     random = np.random.default_rng(seed)
     resampled = values[random.integers(0, len(values), (RESAMPLES, len(values)))]
+    resampled = resampled.reshape(RESAMPLES, -1)
     low, high = np.quantile(
         statistic(resampled, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2]
     )

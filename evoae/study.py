@@ -54,7 +54,10 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
         words += [
             f"{k}={v}" if isinstance(v, bool) else describe_name(v) for k, v in chosen.items()
         ]
-        found[" ".join(words)] = Experiment.preset(preset, **(settings | chosen))
+        label = " ".join(words)
+        if label in found:
+            raise ValueError(f"two experiments of the grid are called {label!r}; name them apart")
+        found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
 
 
@@ -108,8 +111,8 @@ def sweep(
     EVOAE_DASK, the address of a Dask scheduler, and EVOAE_SHARE, "I/N": begin with every N-th run
     from the I-th on (job arrays).
     """
-    if workers is not None and (isinstance(workers, bool) or workers < 1):
-        raise ValueError(f"workers={workers} must be at least 1")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ValueError(f"workers={workers} must be a whole number of at least 1")
     workers = workers or os.cpu_count() or 1
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
@@ -281,10 +284,24 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
     pool = ProcessPoolExecutor(workers, context, begin_worker, (queue, stop))
     try:
         with interrupts(stop), pool:
-            yield lambda spec, block: pool.submit(work, packed(spec, block))
+            yield lambda spec, block: submit_by_value(pool, packed(spec, block))
     finally:
         queue.put(None)
         reader.join()
+
+
+def submit_by_value(pool: ProcessPoolExecutor, task: bytes) -> Future:
+    """Submit a task whose functions travel as code: a new process need not import the caller's
+    script, which would otherwise have to guard its calls by `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    before = {name: vars(main).get(name) for name in ("__file__", "__spec__")}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        return pool.submit(work, task)
+    finally:
+        vars(main).update({k: v for k, v in before.items() if v is not None or k == "__spec__"})
 
 
 def done(call: Callable[[], Any]) -> Future:

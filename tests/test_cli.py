@@ -67,7 +67,7 @@ REFUSED = [
     (["run", "canonical", "--trials", "0"], "trials='0'"),
     (["run", "canonical", "--trials", "4:4"], "trials='4:4'"),
     (["run", "canonical", "--seed", "-1"], "seed=-1"),
-    (["run", "canonical", "--device", "tpu"], "choose cpu or cuda"),
+    (["run", "canonical", "--device", "tpu"], "choose cpu, cuda"),
     (["run", "canonical", "--workers", "0"], "workers=0"),
     (["run", "lipi-ae-s", "radius=0"], "radius=0"),
     (["run", "lipi-ae-s", "radius=5"], "at most 4"),
@@ -79,6 +79,9 @@ REFUSED = [
     (["reproduce", "00_tour", "trails=3"], "did you mean trials"),
     (["reproduce", "00_tour", "trials=three"], "must be of type int"),
     (["reproduce", "00_tour", "trials=2.5"], "must be of type int"),
+    (["reproduce", "00_tour", "trials=-1"], "trials=-1 must be at least 1"),
+    (["run", "canonical", "cls=3"], "unknown setting 'cls'"),
+    (["run", "canonical", "--device", "cpu:1"], "choose cpu, cuda"),
 ]
 
 

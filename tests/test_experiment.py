@@ -379,3 +379,18 @@ def test_hand_worked_probability_of_the_papers_default() -> None:
     assert e.pruning_at(4) == pytest.approx(0.5 * (1 - math.exp(-1)))
     last = e.replace(pruning_clock="last-epoch")
     assert last.pruning_at(7) == pytest.approx(0.5 * (1 - math.exp(-2)))
+
+
+class Methods:
+    def first(self, layer, rng, s):
+        return operators.none(layer, rng, s)
+
+    def second(self, layer, rng, s):
+        return operators.random(layer, rng, s)
+
+
+def test_methods_of_one_object_are_told_apart() -> None:
+    both = (Methods().first, Methods().second)
+    first, second = (Experiment.preset("canonical", operator=method).hash() for method in both)
+    assert first != second
+    assert first == Experiment.preset("canonical", operator=Methods().first).hash()

@@ -384,8 +384,10 @@ def test_what_would_crash_is_refused(change, message):
 @pytest.fixture
 def _forgotten_library():
     fused._library.cache_clear()
+    fused.reason_unavailable.cache_clear()
     yield
     fused._library.cache_clear()
+    fused.reason_unavailable.cache_clear()
 
 
 @pytest.mark.usefixtures("_forgotten_library")
@@ -394,6 +396,7 @@ def test_a_missing_or_failing_compiler_is_a_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "no-such-compiler" in fused.reason_unavailable()
     fused._library.cache_clear()
+    fused.reason_unavailable.cache_clear()
     failing = tmp_path / "cc"
     failing.write_text("#!/bin/sh\necho 'fused.c:1: error: told to fail' >&2\nexit 1\n")
     failing.chmod(0o755)
@@ -409,5 +412,6 @@ def test_compiled_once_into_the_cache_directory(monkeypatch, tmp_path, capfd):
     assert capfd.readouterr().err.count("compiling the training kernel") == 1
     assert [path.suffix for path in Path(tmp_path, "evoae").iterdir()] == [".so"]
     fused._library.cache_clear()
+    fused.reason_unavailable.cache_clear()
     assert fused.reason_unavailable() is None
     assert capfd.readouterr().err == ""

@@ -169,3 +169,30 @@ def test_overview_has_a_row_per_run(study):
 def test_the_experiment_of_a_run_is_its_settings(study):
     expected = Experiment.preset("lipi-ae-s", operator="random", cells=3, **TINY)
     assert study.runs["ring random"].experiment == expected
+
+
+def test_runs_of_different_sizes_are_not_compared(study, tmp_path):
+    longer = sweep(
+        grid("canonical", prefix="longer", operator=["random"], **(TINY | {"epochs": 12})),
+        6,
+        out=tmp_path,
+        workers=1,
+        progress=False,
+    )
+    guided, more = study.runs["canonical conjunctive"], longer.runs["longer random"]
+    row = claims.comparisons(Study({"a": guided, "b": more})).query("claim == 1").iloc[0]
+    assert row.says == "not run"
+    both = Study({"a": guided, "b": more, "c": study.runs["canonical random"]})
+    row = claims.comparisons(both).query("claim == 1").iloc[0]
+    assert row.n == 3
+
+
+def test_the_direction_is_that_of_the_rank_test(study, tmp_path):
+    """Two collapsed trials of thirty turn the mean, and not the verdict."""
+    noise = np.random.default_rng(0).normal(0, 0.001, 30)
+    guided = 0.25 + noise
+    guided[:2] = 0.9
+    losses = {"canonical random": list(0.27 + noise[::-1]), "canonical conjunctive": list(guided)}
+    row = claims.comparisons(fake(study, losses, tmp_path)).query("claim == 1").iloc[0]
+    assert row.difference > 0
+    assert row.says == "yes"

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import evoae
-from evoae import Experiment, Run, runs, study
+from evoae import Experiment, Run, population, runs, study
 from evoae.runs import COLUMNS, RunSpec, train_block
 
 DESIGN_COLUMNS = [
@@ -495,3 +495,18 @@ def test_a_killed_run_goes_on_with_the_same_bits(workers: int, engine: str, tmp_
     for mine, theirs in zip(whole.population.sides, resumed.population.sides, strict=True):
         assert torch.equal(mine.weights, theirs.weights)
     assert {path.name for path in resumed.folder.iterdir()} == FILES
+
+
+def test_saved_weights_go_to_trials_by_their_number(tmp_path) -> None:
+    """Whatever other trials run beside a trial, it starts from the same networks."""
+    from evoae.cells import initial
+
+    tiny = {"clusters": 2, "bits": 12, "examples": 4, "model": "5-3"}
+    many = initial(Experiment.preset("canonical", **tiny), range(4), 1, "cpu", "batched").population
+    path = tmp_path / "four.safetensors"
+    population.save(many, path)
+    e = Experiment.preset("canonical", initial_weights=str(path), **tiny)
+    together = initial(e, range(4), 1, "cpu", "batched").population.encoder.weights
+    apart = initial(e, range(2, 4), 1, "cpu", "batched").population.encoder.weights
+    assert torch.equal(together[2:], apart)
+    assert torch.equal(together, many.encoder.weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -262,3 +264,25 @@ def test_a_run_of_a_users_function_knows_its_data(tmp_path: Path) -> None:
     assert found.data(0).dimension == 12
     with pytest.raises(ValueError, match="random"):
         _ = found.experiment  # a function cannot be read back
+
+
+def test_a_script_needs_no_guard(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from evoae import Experiment, run\n"
+        "def keep_all(layer, rng, settings):\n"
+        "    return layer.weight == layer.weight, layer.bias == layer.bias\n"
+        "e = Experiment.preset('canonical', clusters=2, bits=12, examples=4, epochs=2,\n"
+        "                      operator=keep_all, schedule='fixed')\n"
+        "print('trials', len(run(e, 2, workers=2, progress=False).result['trials']))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout == "trials 2\n", done.stderr
+
+
+def test_equal_labels_of_a_grid_are_refused() -> None:
+    def make(amount: float):
+        return lambda layer, rng, s: operators.none(layer, rng, s)
+
+    with pytest.raises(ValueError, match="two experiments of the grid are called"):
+        grid("canonical", operator=[make(0.1), make(0.2)])
