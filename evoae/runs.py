@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pyarrow import parquet
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -38,6 +39,7 @@ from evoae.population import Networks, Population
 from evoae.randomness import stream
 
 CHECKPOINT_SECONDS = 30.0
+ABANDONED_SECONDS = 3600.0  # nobody writes one file for so long
 CHECKPOINT = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
 COLUMNS = [
@@ -123,7 +125,8 @@ class RunSpec:
     def blocks(self, parts: int) -> list[range]:
         """Slices of the trials to train side by side; those that have checkpoints stay as cut."""
         for part in self.folder.glob(".*.part"):  # of a process that was killed while writing
-            part.unlink()
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink(missing_ok=True)
         found = (CHECKPOINT.fullmatch(path.name) for path in self.folder.iterdir())
         cut = [range(int(match[1]), int(match[2])) for match in found if match]
         covered = {trial for block in cut for trial in block}
@@ -366,6 +369,12 @@ def mixture_of(state: State, slot: int, cell: int) -> Mixture:
     return evolve_mixture(state.population, places, data.validation, data.test, rng)
 
 
+def header(path: Path) -> None:
+    """Open a safetensors file without reading its tensors."""
+    with safe_open(path, "pt"):
+        pass
+
+
 class Run:
     """A finished run, read from its directory. Raises ValueError if a file is damaged."""
 
@@ -378,6 +387,12 @@ class Run:
         self.result = read_json(self.folder / "result.json")
         if not {"trials", "mean"} <= set(self.result):
             raise ValueError(f"{self.folder / 'result.json'}: damaged, it lacks trials or mean")
+        openers = {"history.parquet": parquet.read_metadata, "weights.safetensors": header}
+        for name, opened in openers.items():
+            try:
+                opened(self.folder / name)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise ValueError(f"{self.folder / name}: damaged ({error})") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
