@@ -112,7 +112,7 @@ class Networks:
 
     def zeros(self) -> np.ndarray:
         """Number of weights and biases that are zero, [P]."""
-        return (self.weights == 0).sum(1).cpu().numpy()
+        return (self.parameters - self.weights.count_nonzero(1)).cpu().numpy()
 
     def module(self, i: int) -> nn.Sequential:
         """Network i as a plain module (a copy), without the decoder's sigmoid."""
