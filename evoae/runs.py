@@ -38,7 +38,8 @@ from evoae.experiment import Experiment
 from evoae.population import Networks, Population
 from evoae.randomness import stream
 
-CHECKPOINT_SECONDS = 30.0
+# Between checkpoints; the variable reaches worker processes, too.
+CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
 ABANDONED_SECONDS = 3600.0  # nobody writes one file for so long
 CHECKPOINT = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 PLACE_COLUMNS = ["trial", "epoch", "cell"]

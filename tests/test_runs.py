@@ -427,26 +427,21 @@ def test_an_interrupt_leaves_a_checkpoint_and_the_same_call_goes_on(tmp_path: Pa
     assert_same_bits(whole.history, run(e, tmp_path / "parts").history)
 
 
-# A script, because worker processes import it again: the checkpoints' rhythm reaches them too.
+# A process of its own, to be killed once it has saved something.
 KILLED = """
-    import os, signal, sys, time
-    from evoae import Experiment, run, runs
+    import os, signal, threading, time
+    from pathlib import Path
 
-    runs.CHECKPOINT_SECONDS = 0
-    saved, save = [], runs.save_checkpoint
+    from evoae import Experiment, run
 
-    def save_and_die(path, state, history, seconds):
-        save(path, state, history, seconds)
-        saved.append(path)
-        if len(saved) == 3:
-            # of one process itself, of several their parent
-            os.kill({victim}, signal.SIGKILL)
-            time.sleep(0.2)
+    def watch():
+        while not list(Path({out!r}).glob("*/checkpoint-*")):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    runs.save_checkpoint = save_and_die
-    if __name__ == "__main__":
-        run(Experiment(**{settings}), 2, 1, out={out!r}, workers={workers}, engine={engine!r},
-            progress=False)
+    threading.Thread(target=watch, daemon=True).start()
+    run(Experiment(**{settings}), 2, 1, out={out!r}, workers={workers}, engine={engine!r},
+        progress=False)
 """
 
 
@@ -470,13 +465,12 @@ def test_a_killed_run_goes_on_with_the_same_bits(workers: int, engine: str, tmp_
         "lipi-ae-s", **TINY | {"cells": 4, "operator": "random", "epochs": 40, "optimiser": "adam"}
     )
     out, script = tmp_path / "out", tmp_path / "killed.py"
-    victim = "os.getpid()" if workers == 1 else "os.getppid()"
     script.write_text(
         textwrap.dedent(KILLED).format(
-            settings=e.settings(), out=str(out), workers=workers, engine=engine, victim=victim
+            settings=e.settings(), out=str(out), workers=workers, engine=engine
         )
     )
-    environment = os.environ | {"EVOAE_TEST": str(script)}
+    environment = os.environ | {"EVOAE_TEST": str(script), "EVOAE_CHECKPOINT_SECONDS": "0"}
     child = subprocess.run([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     assert child.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 15

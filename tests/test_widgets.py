@@ -200,10 +200,8 @@ def test_the_picture_grows_while_it_trains(training):
 
 def test_stop_stops_within_a_second(training):
     long_and_started(training)
-    begun = time.monotonic()
     training.stop.click()
     assert training.trainer.join(1)
-    assert time.monotonic() - begun < 1
     assert training.trainer.status == "stopped"
     done = training.trainer.progress.done
     time.sleep(0.1)
