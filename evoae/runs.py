@@ -40,7 +40,6 @@ from evoae.randomness import stream
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
-ABANDONED_SECONDS = 3600.0  # nobody writes one file for so long
 CHECKPOINT = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
 COLUMNS = [
@@ -125,9 +124,6 @@ class RunSpec:
 
     def blocks(self, parts: int) -> list[range]:
         """Slices of the trials to train side by side; those that have checkpoints stay as cut."""
-        for part in self.folder.glob(".*.part"):  # of a process that was killed while writing
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
-                part.unlink(missing_ok=True)
         found = (CHECKPOINT.fullmatch(path.name) for path in self.folder.iterdir())
         cut = [range(int(match[1]), int(match[2])) for match in found if match]
         covered = {trial for block in cut for trial in block}
@@ -309,8 +305,9 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
     with whole(spec.folder / "history.parquet") as part:
         history.to_parquet(part, index=False)
     write_json(spec.folder / "result.json", result)
-    for block in blocks:
-        spec.checkpoint(block).unlink()
+    # half-written files are of processes that were killed: nobody writes to a finished run
+    for path in [*map(spec.checkpoint, blocks), *spec.folder.glob(".*.part")]:
+        path.unlink()
 
 
 def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
