@@ -17,7 +17,7 @@ import torch
 from evoae import datasets, population, topology, training
 from evoae.experiment import Experiment
 from evoae.population import Population
-from evoae.randomness import stream
+from evoae.randomness import stream, streams
 
 LOSS_COLUMNS = ("selection_loss", "replacement_loss", "test_loss", "train_l1")
 ZERO_COLUMNS = (
@@ -94,11 +94,6 @@ class Places:
     def __len__(self) -> int:
         return len(self.slot)
 
-    def only(self, v: int) -> Places:
-        one = slice(v, v + 1)
-        parts = (self.slot, self.cell, self.stream_cell, self.centre, self.subpopulation)
-        return Places(*(part[one] for part in parts))
-
 
 def places_at(
     state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
@@ -134,12 +129,17 @@ def visiting_order(state: State) -> Iterator[Places]:
         yield places_at(state, slot, cell)
 
 
-def draws(state: State, places: Places, purpose: str) -> list[np.random.Generator]:
-    """One stream for each place."""
-    return [
-        stream(state.seed, state.trials[slot], state.epoch, cell, purpose)
-        for slot, cell in zip(places.slot.tolist(), places.stream_cell.tolist(), strict=True)
-    ]
+def draw(state: State, places: Places, v: int, purpose: str) -> np.random.Generator:
+    """The stream of one place."""
+    trial, cell = state.trials[places.slot[v]], int(places.stream_cell[v])
+    return stream(state.seed, trial, state.epoch, cell, purpose)
+
+
+def draws(state: State, places: Places, purpose: str) -> Iterator[np.random.Generator]:
+    """The stream of each place in turn, good until the next one is asked for."""
+    trials = [state.trials[slot] for slot in places.slot]
+    at = zip(trials, places.stream_cell.tolist(), strict=True)
+    return streams(state.seed, at, state.epoch, purpose)
 
 
 def initial(
@@ -204,6 +204,6 @@ def batch_losses(
         among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
         size = min(e.batch_size, among if test else len(among))
         rows.append(g.choice(among, size, replace=False))
-    rows = torch.from_numpy(np.stack(rows))
+    rows = torch.from_numpy(np.array(rows))
     pairs = torch.from_numpy(pairs)
     return training.batch_losses(networks, pairs, data, rows, e.loss, state.engine).numpy()

@@ -18,6 +18,7 @@ from evoae.cells import (
     State,
     all_places,
     batch_losses,
+    draw,
     draws,
     empty_records,
     initial,
@@ -100,12 +101,15 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     loss = batch_losses(state, places, state.population, pairs, "selection batch")
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     concept = CONCEPTS[e.solution_concept]
-    chosen, tournaments = [], draws(state, places, "tournament")
-    for fitness in (concept(loss, axis=2), concept(loss, axis=1)):
+    tournaments = draws(state, places, "tournament")
+    entered = np.array([g.integers(0, n, (2, e.tournament_size)) for g in tournaments])
+    chosen = []
+    for fitness, entrants in zip(
+        (concept(loss, axis=2), concept(loss, axis=1)), entered.swapaxes(0, 1), strict=True
+    ):
         if chosen and e.selection == "joint":
             chosen.append(chosen[0])
             break
-        entrants = np.stack([g.integers(0, n, e.tournament_size) for g in tournaments])
         scores = np.take_along_axis(fitness, entrants, axis=1)
         winner = np.take_along_axis(entrants, scores.argmin(1)[:, None], axis=1)
         if not chosen:
@@ -234,15 +238,16 @@ def prune(state: State, places: Places, pair: Population) -> np.ndarray:
     if e.operator == "none":
         return pruned
     value = e.pruning_at(state.epoch)
+    if value == 0:
+        return pruned
     settings = operators.OperatorSettings(
         value if e.has_target else e.amount, e.threshold, to_target=e.has_target
     )
     for v, chance in enumerate(g.random() for g in draws(state, places, "prune or not")):
-        if value == 0 or (chance >= value and not e.has_target):
+        if chance >= value and not e.has_target:
             continue
-        place = places.only(v)
-        rng = draws(state, place, "operator")[0]
-        examples = functools.partial(examples_of, state, place)
+        rng = draw(state, places, v, "operator")
+        examples = functools.partial(examples_of, state, places, v)
         operators.prune(pair, v, operators.find(e.operator), rng, settings, examples)
         if e.statistics_window == "since-prune":
             for side in pair.sides:
@@ -251,11 +256,11 @@ def prune(state: State, places: Places, pair: Population) -> np.ndarray:
     return pruned
 
 
-def examples_of(state: State, place: Places) -> torch.Tensor:
+def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
     """The examples that an operator may recall at one place, [100, D], drawn with replacement."""
-    data = state.data[place.slot[0]]
+    data = state.data[places.slot[v]]
     source = data.test if state.experiment.conjunctive_examples == "test" else data.train
-    rows = draws(state, place, "examples")[0].integers(0, len(source), EXAMPLES)
+    rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
     return source[torch.from_numpy(rows).to(source.device)]
 
 
@@ -272,16 +277,17 @@ def replace(
     state: State, places: Places, pair: Population, loss: np.ndarray, pruned: np.ndarray
 ) -> None:
     """The trained pair becomes the centre: always, or if not worse than the old centre."""
-    kept = np.ones(len(places), dtype=bool)
+    centre = places.centre
     if state.experiment.replacement == "better":
-        centre = np.tile(places.centre[:, None, None], (1, 1, 2))
-        old = batch_losses(state, places, state.population, centre, "replacement batch")[:, 0]
+        own = np.tile(centre[:, None, None], (1, 1, 2))
+        old = batch_losses(state, places, state.population, own, "replacement batch")[:, 0]
         kept = loss <= old
-        loss = np.minimum(loss, old)
-    index = np.flatnonzero(kept)
-    state.population.put(places.centre[index], pair.take(index, index))
-    state.records["replacement_loss"][places.centre] = loss
-    state.records["pruned"][places.centre] = pruned & kept
+        pair, pruned, centre = pair.take(kept, kept), pruned[kept], centre[kept]
+        state.records["replacement_loss"][places.centre] = np.minimum(loss, old)
+    else:
+        state.records["replacement_loss"][centre] = loss
+    state.population.put(centre, pair)
+    state.records["pruned"][centre] = pruned
 
 
 def record_centres(state: State) -> None:

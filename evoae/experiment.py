@@ -143,7 +143,7 @@ class Experiment:
         quirks = ("centroid_density", "shared_test_noise", "scale")
         return {name: getattr(self, name) for name in names + quirks}
 
-    @property
+    @functools.cached_property
     def subpopulation(self) -> int:
         """Number of cells in a sub-population."""
         return topology.neighbourhood(self.topology, self.cells, self.radius).shape[1]

@@ -365,20 +365,23 @@ static double loss(const Net *net, const Layer *l, const Work *work, const float
 {
     _Alignas(32) double lanes[LANES] = {0};
     double sum = 0;
-    v8 z[ROWS][2];
+    v8 z[ROWS][2], e[ROWS][2];
     for (int64_t block = 0; block < l->blocks; block++) {
+        v8 sums[2] = {{0}};
         multiply(net->weights + l->packed + block * (l->in + 1) * LANES, x, l->in, l->stride, z);
+        for (int b = 0; b < ROWS; b++)
+            for (int k = 0; k < 2; k++) e[b][k] = exponential(bce ? -absolute(z[b][k]) : -z[b][k]);
         for (int b = 0; b < rows; b++)
             for (int k = 0; k < 2; k++) {
-                const int64_t lane = block * LANES + k * 8;
-                const v8 y = *(const v8 *)(work->target + b * work->target_stride + lane);
+                const v8 y = ((const v8 *)(work->target + b * work->target_stride + block * LANES))[k];
                 const v8 a = z[b][k], positive = choose(a < 0.0f, all(0.0f), a);
-                v8 value = absolute(sigmoid(a) - y);
-                if (bce) value = positive - a * y + log_one_plus(exponential(-absolute(a)));
-                const i8 present = (i8){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(l->out - lane);
-                value = choose(present, value, all(0.0f));
-                add(lanes + k * 8, value);
+                if (bce) sums[k] += positive - a * y + log_one_plus(e[b][k]);
+                else sums[k] += absolute(1.0f / (1.0f + e[b][k]) - y);
             }
+        for (int k = 0; k < 2; k++) {
+            const i8 present = (i8){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(l->out - block * LANES - k * 8);
+            add(lanes + k * 8, choose(present, sums[k], all(0.0f)));
+        }
     }
     for (int i = 0; i < LANES; i++) sum += lanes[i];
     return sum;
@@ -542,27 +545,36 @@ static int work_open(Work *work, const Shape *encoder, const Shape *decoder, Are
     return work->target && work->back;
 }
 
-/* The rows of one batch. The target of a padding output is 1/2, which its zero weights give exactly,
- * so that its gradient is zero. */
-static void load(Work *work, const Layer *first, const float *inputs, const float *targets,
-                 const int64_t *order, int64_t rows)
+/* The rows of one batch. */
+static void load(float *to, int64_t stride, const float *data, int64_t width, const int64_t *order,
+                 int64_t rows, float padding)
 {
-    const int64_t width = first->in;
-    for (int64_t b = 0; b < ROWS; b++) {
-        float *x = work->input[0] + b * first->stride, *y = work->target + b * work->target_stride;
-        if (b < rows) {
-            memcpy(x, inputs + order[b] * width, (size_t)width * sizeof *x);
-            memcpy(y, targets + order[b] * width, (size_t)width * sizeof *y);
-        } else {
-            memset(x, 0, (size_t)width * sizeof *x);
-            memset(y, 0, (size_t)width * sizeof *y);
-        }
-        x[width] = 1.0f;
-        for (int64_t i = width; i < work->target_stride; i++) y[i] = 0.5f;
+    for (int64_t b = 0; b < ROWS; b++, to += stride) {
+        if (b < rows) memcpy(to, data + order[b] * width, (size_t)width * sizeof *to);
+        else memset(to, 0, (size_t)width * sizeof *to);
+        for (int64_t i = width; i < stride; i++) to[i] = padding;
     }
 }
 
-/* ---- what fused.py calls; 0, or 1 when memory is out ---- */
+/* ---- what fused.py calls; 0, or one of these before any work is done ---- */
+
+enum { OUT_OF_MEMORY = 1, OUT_OF_RANGE = 2 };
+
+static int within(const int64_t *index, int64_t n, int64_t apart, int64_t size)
+{
+    int ok = 1;
+    for (int64_t i = 0; i < n; i++) ok &= index[i * apart] >= 0 && index[i * apart] < size;
+    return ok;
+}
+
+/* Whether pairs, and the n row indices of each of the items, can be followed. */
+static int in_range(const Side *encoder, const Side *decoder, const int64_t *pairs, int64_t number,
+                    const int64_t *rows, int64_t items, int64_t n, const int64_t *sizes)
+{
+    int ok = within(pairs, number, 2, encoder->networks) && within(pairs + 1, number, 2, decoder->networks);
+    for (int64_t m = 0; m < items; m++) ok = ok && within(rows + m * n, n, 1, sizes[m]);
+    return ok;
+}
 
 /* Numbers below 1e-38 become 0 while training: the kept Adam's moments of silent units decay to
    where each operation costs a hundred times more, and next to its 1e-8 they move no weight. */
@@ -588,13 +600,17 @@ static void restore(unsigned before)
 
 int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_t batches, int64_t k,
                 const int64_t *pairs, const float *const *inputs, const float *const *targets,
-                const int64_t *order, int64_t n, const double *rates, int bce, int adam)
+                const int64_t *sizes, const int64_t *order, int64_t n, const double *rates, int bce,
+                int adam)
 {
+    if (!in_range(encoder, decoder, pairs, visits * batches * k, order, visits, n, sizes))
+        return OUT_OF_RANGE;
     Arena arena = {NULL};
     Cast encoders, decoders;
     Work work;
     int ok = cast_open(&encoders, encoder, 1, &arena) && cast_open(&decoders, decoder, 1, &arena) &&
              work_open(&work, &encoders.shape, &decoders.shape, &arena);
+    const Layer *first = encoders.shape.layer;
     const unsigned before = flush_to_zero();
     for (int64_t v = 0; ok && v < visits; v++) {
         for (int64_t i = 0; ok && i < batches * k; i++) { /* pack them all before any moves */
@@ -603,7 +619,11 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
         }
         for (int64_t b = 0; ok && b < batches; b++) {
             const int rows = (int)(n - b * B < B ? n - b * B : B);
-            load(&work, encoders.shape.layer, inputs[v], targets[v], order + v * n + b * B, rows);
+            const int64_t *batch = order + v * n + b * B;
+            load(work.input[0], first->stride, inputs[v], first->in, batch, rows, 1.0f);
+            /* a padding output is exactly 1/2, from its zero weights: with this target too, its
+             * gradient is zero */
+            load(work.target, work.target_stride, targets[v], first->in, batch, rows, 0.5f);
             for (int64_t j = 0; j < k; j++) {
                 const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;
                 step(enter(&encoders, pair[0]), enter(&decoders, pair[1]), &work, rows, bce, rates[v], adam);
@@ -613,20 +633,22 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
     }
     restore(before);
     release(&arena);
-    return !ok;
+    return ok ? 0 : OUT_OF_MEMORY;
 }
 
 /* Mean loss of each of the k pairs of an item on its rows; codes are computed once per encoder. */
 int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_t k, const int64_t *pairs,
-                 const float *const *inputs, const int64_t *const *rows, const int64_t *counts, int bce,
+                 const float *const *inputs, const int64_t *sizes, const int64_t *rows, int64_t n, int bce,
                  double *losses)
 {
+    if (!in_range(encoder, decoder, pairs, items * k, rows, items, n, sizes)) return OUT_OF_RANGE;
     Arena arena = {NULL};
     Cast encoders, decoders;
     Work work;
     int ok = cast_open(&encoders, encoder, 0, &arena) && cast_open(&decoders, decoder, 0, &arena) &&
              work_open(&work, &encoders.shape, &decoders.shape, &arena);
-    const Layer *code = ok ? decoders.shape.layer : NULL;
+    const Layer *first = encoders.shape.layer, *code = ok ? decoders.shape.layer : NULL;
+    work.target = work.input[0], work.target_stride = first->stride; /* they are the targets too */
     float *codes = ok ? take(&arena, encoder->networks * ROWS * code->stride * (int64_t)sizeof(float)) : NULL;
     const int64_t split = encoder->layers, last = decoder->layers - 1;
     ok = ok && codes;
@@ -634,9 +656,9 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
         const int64_t *pair = pairs + m * k * 2;
         for (int64_t j = 0; ok && j < k; j++)
             ok = enter(&encoders, pair[2 * j]) && enter(&decoders, pair[2 * j + 1]);
-        for (int64_t row = 0; ok && row < counts[m]; row += B) {
-            const int present = (int)(counts[m] - row < B ? counts[m] - row : B);
-            load(&work, encoders.shape.layer, inputs[m], inputs[m], rows[m] + row, present);
+        for (int64_t row = 0; ok && row < n; row += B) {
+            const int present = (int)(n - row < B ? n - row : B);
+            load(work.input[0], first->stride, inputs[m], first->in, rows + m * n + row, present, 1.0f);
             for (int64_t e = 0; e < encoders.used; e++)
                 for (int64_t c = 0; c < split; c++)
                     forward(&encoders.nets[e], &encoders.shape.layer[c], work.input[c],
@@ -650,11 +672,11 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
             }
         }
         for (int64_t j = 0; ok && j < k; j++)
-            losses[m * k + j] /= (double)counts[m] * (double)decoders.shape.layer[last].out;
+            losses[m * k + j] /= (double)n * (double)decoders.shape.layer[last].out;
         leave(&encoders), leave(&decoders);
     }
     release(&arena);
-    return !ok;
+    return ok ? 0 : OUT_OF_MEMORY;
 }
 
 /* The sigmoid of n values, for the tests of its accuracy. */

@@ -148,20 +148,19 @@ def train(
     _check_pairs(encoder, decoder, pairs, (visits, batches, pairs.shape[-2], 2))
     _tensor("order", order, torch.int64, (visits, n))
     _tensor("rates", rates, torch.float64, (visits,))
-    for v, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+    for x, y in zip(inputs, targets, strict=True):
         _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
         _tensor("targets", y, torch.float32, tuple(x.shape))
-        _indices("order", order[v], len(x))
     kept = optimiser == "adam"
     encoders, decoders = _checked(encoder, kept), _checked(decoder, kept)
     failed = _library(batch_size).evoae_train(
         *(ctypes.byref(encoders), ctypes.byref(decoders)),
         *(visits, batches, pairs.shape[-2], _pointer(pairs)),
-        *(_pointers(inputs), _pointers(targets), _pointer(order), n),
+        *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(order), n),
         *(_pointer(rates), loss == "bce", kept),
     )
     if failed:
-        raise MemoryError("the training kernel ran out of memory")
+        raise _error(encoder, decoder, pairs, inputs, order)
 
 
 def losses(
@@ -170,7 +169,7 @@ def losses(
     decoder: Side,
     pairs: Tensor,
     inputs: Sequence[Tensor],
-    rows: Sequence[Tensor],
+    rows: Tensor,
     loss: str,
 ) -> Tensor:
     """Mean loss of k encoder-decoder pairs for each of M items, on its own rows: float64 [M, k].
@@ -178,28 +177,26 @@ def losses(
     Args:
         pairs: int64 [M, k, 2].
         inputs: M float32 tensors [rows, D], which are the targets too.
-        rows: M int64 tensors of row indices, of any length of at least 1.
+        rows: int64 [M, n] row indices, at least one.
         loss: "l1" or "bce".
 
     Raises:
         ValueError, RuntimeError: as for `train`.
     """
     _named("loss", loss, LOSSES)
-    items = len(inputs)
+    items, n = len(inputs), rows.shape[-1]
     _check_pairs(encoder, decoder, pairs, (items, pairs.shape[-2], 2))
-    for x, r in zip(inputs, rows, strict=True):
+    _tensor("rows", rows, torch.int64, (items, max(1, n)))
+    for x in inputs:
         _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
-        _tensor("rows", r, torch.int64, (max(1, r.numel()),))
-        _indices("rows", r, len(x))
     result = torch.zeros(pairs.shape[:-1], dtype=torch.float64)
-    counts = torch.tensor([len(r) for r in rows], dtype=torch.int64)
     encoders, decoders = _checked(encoder, False), _checked(decoder, False)
     failed = _library(SCORING_BATCH).evoae_losses(
         *(ctypes.byref(encoders), ctypes.byref(decoders), items, pairs.shape[-2], _pointer(pairs)),
-        *(_pointers(inputs), _pointers(rows), _pointer(counts), loss == "bce", _pointer(result)),
+        *(_pointers(inputs), _sizes(inputs), _pointer(rows), n, loss == "bce", _pointer(result)),
     )
     if failed:
-        raise MemoryError("the training kernel ran out of memory")
+        raise _error(encoder, decoder, pairs, inputs, rows)
     return result
 
 
@@ -220,12 +217,18 @@ def _tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
         raise ValueError(f"{name}: must be contiguous and on the CPU")
 
 
-def _indices(name: str, value: Tensor, size: int) -> None:
-    if not value.numel():
-        return
-    low, high = (int(extreme) for extreme in torch.aminmax(value))
-    if low < 0 or high >= size:
-        raise ValueError(f"{name} holds {low} to {high}: must be 0 to {size - 1}")
+def _error(
+    encoder: Side, decoder: Side, pairs: Tensor, inputs: Sequence[Tensor], rows: Tensor
+) -> Exception:
+    """Why C did nothing: an index out of range, or no memory."""
+    indices = [("encoders of pairs", pairs[..., 0], len(encoder.weights))]
+    indices += [("decoders of pairs", pairs[..., 1], len(decoder.weights))]
+    indices += [("rows", r, len(x)) for r, x in zip(rows, inputs, strict=True)]
+    for name, value, size in indices:
+        low, high = int(value.min()), int(value.max())
+        if low < 0 or high >= size:
+            return ValueError(f"{name} hold {low} to {high}: must be 0 to {size - 1}")
+    return MemoryError("the training kernel ran out of memory")
 
 
 def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, ...]) -> None:
@@ -235,8 +238,6 @@ def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, 
             " code and return its inputs"
         )
     _tensor("pairs", pairs, torch.int64, shape)
-    _indices("pairs, encoders", pairs[..., 0], len(encoder.weights))
-    _indices("pairs, decoders", pairs[..., 1], len(decoder.weights))
 
 
 def _checked(side: Side, kept: bool) -> _Side:
@@ -281,6 +282,10 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
+def _sizes(tensors: Sequence[Tensor]) -> ctypes.Array:
+    return (ctypes.c_int64 * len(tensors))(*map(len, tensors))
+
+
 # ---- compiling ----
 
 
@@ -307,12 +312,12 @@ def _library(batch_size: int) -> ctypes.CDLL:
         raise RuntimeError(f"the compiled kernel cannot be loaded: {error}") from None
     pointer, integer, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.evoae_train.argtypes = (
-        *([pointer] * 2 + [integer] * 3 + [pointer] * 4),
+        *([pointer] * 2 + [integer] * 3 + [pointer] * 5),
         *(integer, pointer, flag, flag),
     )
     library.evoae_losses.argtypes = (
         *([pointer] * 2 + [integer] * 2 + [pointer] * 4),
-        *(flag, pointer),
+        *(integer, flag, pointer),
     )
     library.evoae_sigmoid.argtypes = (pointer, pointer, integer)
     library.evoae_sigmoid.restype = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from evoae import activations
 from evoae.activations import UnitStatistics
-from evoae.population import Population
+from evoae.population import Population, count_zeros
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
         else:
             candidates = tensor.numel()
         keep[rng.choice(candidates, count, replace=False, shuffle=False)] = False
-        return torch.from_numpy(keep).view(tensor.shape).to(tensor.device)
+        return torch.from_numpy(keep.reshape(tensor.shape)).to(tensor.device)
 
     return draw(layer.weight), draw(layer.bias)
 
@@ -177,6 +177,45 @@ OPERATORS: dict[str, Operator] = {
 REACH_A_TARGET = ("random", "magnitude", "wanda")
 
 
+class Examined:
+    """What operators may ask about autoencoder i, computed once and only if one asks.
+
+    Layers are counted through, from the encoder's first to the output.
+    """
+
+    def __init__(self, population: Population, i: int, examples: Callable[[], Tensor]) -> None:
+        self.population, self.i, self.examples = population, i, examples
+
+    def layer(self, number: int, weight: Tensor, bias: Tensor) -> Layer:
+        return Layer(
+            weight,
+            bias,
+            lambda: self.statistics[number],
+            lambda: self.input_norm(number),
+            lambda: self.recalled[number],
+        )
+
+    @functools.cached_property
+    def drawn(self) -> Tensor:
+        return self.examples()
+
+    @functools.cached_property
+    def recalled(self) -> list[Tensor]:
+        return list(activations.record(self.population, self.i, self.drawn).values())
+
+    @functools.cached_property
+    def statistics(self) -> list[UnitStatistics]:
+        sides = (activations.statistics(side, self.i) for side in self.population.sides)
+        return [layer for side in sides for layer in side]
+
+    def input_norm(self, number: int) -> Tensor:
+        if number == 0:
+            return self.drawn.double().square().mean(0).sqrt()
+        norm = self.statistics[number - 1].norm
+        first_of_decoder = len(self.population.encoder.widths) - 1
+        return self.population.code(norm) if number == first_of_decoder else norm
+
+
 def prune(
     population: Population,
     i: int,
@@ -193,50 +232,27 @@ def prune(
     are not boolean tensors of the layer's shapes.
     """
 
-    @functools.cache
-    def drawn() -> Tensor:
-        return examples()
-
-    @functools.cache
-    def recalled() -> list[Tensor]:
-        return list(activations.record(population, i, drawn()).values())
-
-    @functools.cache
-    def seen(side: int) -> list[UnitStatistics]:
-        return activations.statistics(population.sides[side], i)
-
-    def input_norm(side: int, layer: int) -> Tensor:
-        if layer:
-            return seen(side)[layer - 1].norm
-        if side:
-            return population.code(seen(0)[-1].norm)
-        return drawn().double().square().mean(0).sqrt()
-
+    looked_at, number = Examined(population, i, examples), 0
     masks: list[list[Masks]] = [[], []]
     for side, networks in enumerate(population.sides):
-        first = side * (len(population.encoder.widths) - 1)
-        for number, (weight, bias) in enumerate(networks.layers()):
-            layer = Layer(
-                weight[i],
-                bias[i],
-                lambda side=side, number=number: seen(side)[number],
-                functools.partial(input_norm, side, number),
-                lambda number=first + number: recalled()[number],
-            )
+        for weight, bias in networks.views(networks.weights[i]):
+            layer = looked_at.layer(number, weight, bias)
             masks[side].append(checked(operator(layer, rng, settings), layer, operator))
+            number += 1
     for networks, found in zip(population.sides, masks, strict=True):
         tensors = networks.tensors
-        keep = torch.cat([mask.reshape(-1) for pair in found for mask in pair])
+        keep = torch.cat([part for weight, bias in found for part in (weight.flatten(), bias)])
         if "removed" in tensors:  # added by whoever wants to see what the last prune took away
             tensors["removed"][i] = tensors["weights"][i] * ~keep
-        tensors["weights"][i].mul_(keep)
+        factor = keep.view(torch.uint8).float()  # three times as fast as from a bool
+        weights = tensors["weights"][i].mul_(factor)
         if "keep" in tensors:
             tensors["keep"][i] &= keep
             for moment in ("first_moment", "second_moment"):
                 if moment in tensors:
-                    tensors[moment][i].mul_(keep)
+                    tensors[moment][i].mul_(factor)
         if "zeros_at_last_prune" in tensors:
-            tensors["zeros_at_last_prune"][i] = keep.numel() - tensors["weights"][i].count_nonzero()
+            tensors["zeros_at_last_prune"][i] = count_zeros(weights)
     return masks[0] + masks[1]
 
 

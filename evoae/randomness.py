@@ -8,6 +8,8 @@ whatever the device, so a seed means the same numbers everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 PURPOSES = (
@@ -34,6 +36,29 @@ PURPOSES = (
 
 def stream(seed: int, trial: int, epoch: int, cell: int, purpose: str) -> np.random.Generator:
     """The generator of one purpose, in one cell, epoch and trial. All integers are at least 0."""
-    key = np.array([seed, trial], dtype=np.uint64)
-    counter = np.array([0, PURPOSES.index(purpose), cell, epoch], dtype=np.uint64)
+    key, counter = _position(seed, trial, epoch, cell, purpose)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def streams(
+    seed: int, places: Iterable[tuple[int, int]], epoch: int, purpose: str
+) -> Iterator[np.random.Generator]:
+    """The streams of several (trial, cell), one after the other.
+
+    It is one generator, set anew for each place: a fifth of the time that making one takes. Draw
+    from it before asking for the next.
+    """
+    bits = np.random.Philox(0)
+    start, generator = bits.state, np.random.Generator(bits)
+    for trial, cell in places:
+        key, counter = _position(seed, trial, epoch, cell, purpose)
+        start["state"] = {"key": key, "counter": counter}
+        bits.state = start
+        yield generator
+
+
+def _position(
+    seed: int, trial: int, epoch: int, cell: int, purpose: str
+) -> tuple[np.ndarray, np.ndarray]:
+    counter = [0, PURPOSES.index(purpose), cell, epoch]
+    return np.array([seed, trial], dtype=np.uint64), np.array(counter, dtype=np.uint64)

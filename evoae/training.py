@@ -254,13 +254,9 @@ def batch_losses(
     `pairs` int64 [M, k, 2] (encoder, decoder), `data` M tensors [rows, D], `rows` int64 [M, batch].
     """
     if engine == "fused":
+        encoder, decoder = (fused.Side(side.widths, side.weights) for side in population.sides)
         return fused.losses(
-            encoder=fused_side(population.encoder),
-            decoder=fused_side(population.decoder),
-            pairs=pairs,
-            inputs=data,
-            rows=rows,
-            loss=loss,
+            encoder=encoder, decoder=decoder, pairs=pairs, inputs=data, rows=rows, loss=loss
         )
     found = []
     for item, batch, values in zip(pairs, rows, data, strict=True):

@@ -305,17 +305,19 @@ def test_losses_agree_with_torch_and_do_not_depend_on_other_items(widths, loss):
     decoder.weights *= 5  # into the sigmoid's tails
     x = make_data(50, widths[0][0], 1)
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(4, 1, 1)
-    rows = [torch.randint(0, 50, (n,)) for n in (5, 1, 13, 50)]
     settings = {"encoder": encoder, "decoder": decoder, "loss": loss}
-    result = fused.losses(pairs=pairs, inputs=[x] * 4, rows=rows, **settings)
-    expected = [
-        [torch_loss(encoder, decoder, pair, x[r], loss) for pair in item.tolist()]
-        for item, r in zip(pairs, rows, strict=True)
-    ]
-    torch.testing.assert_close(result, torch.tensor(expected).double(), rtol=2e-6, atol=1e-7)
-    for m in (3, 1):
-        alone = fused.losses(pairs=pairs[m : m + 1], inputs=[x], rows=[rows[m]], **settings)
-        assert torch.equal(alone[0], result[m])
+    for n in (5, 1, 13, 50):
+        rows = torch.randint(0, 50, (4, n))
+        result = fused.losses(pairs=pairs, inputs=[x] * 4, rows=rows, **settings)
+        expected = [
+            [torch_loss(encoder, decoder, pair, x[r], loss) for pair in item.tolist()]
+            for item, r in zip(pairs, rows, strict=True)
+        ]
+        torch.testing.assert_close(result, torch.tensor(expected).double(), rtol=2e-6, atol=1e-7)
+        for m in (3, 1):
+            one = slice(m, m + 1)
+            alone = fused.losses(pairs=pairs[one], inputs=[x], rows=rows[one], **settings)
+            assert torch.equal(alone[0], result[m])
 
 
 @needs_kernel
@@ -352,9 +354,9 @@ def test_supports_says_where_its_limits_are():
         ({"optimiser": "sgd"}, "optimiser='sgd'"),
         ({"optimiser": "adam"}, "needs first_moment"),
         ({"batch_size": 33}, "batch_size=33"),
-        ({"order": torch.tensor([[0, 99]])}, "order holds 0 to 99: must be 0 to 9"),
+        ({"order": torch.tensor([[0, 99]])}, "rows hold 0 to 99: must be 0 to 9"),
         ({"order": torch.tensor([[0.0, 1.0]])}, "order is torch.float32"),
-        ({"pairs": torch.tensor([[[[0, 1]]]])}, "decoders holds 1 to 1"),
+        ({"pairs": torch.tensor([[[[0, 1]]]])}, "decoders of pairs hold 1 to 1: must be 0 to 0"),
         ({"pairs": torch.zeros(1, 2, 1, 2, dtype=torch.int64)}, r"pairs is .* must be"),
         ({"inputs": [torch.rand(10, 9)]}, "inputs is"),
         ({"inputs": [torch.rand(20, 10).T]}, "contiguous"),

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from evoae import Experiment, evolution, evolve, population, run, training
+from evoae import Experiment, activations, evolution, population, run, runs, training
 
 SECONDS = 1.5  # of measuring, for each entry
 ROWS = 1000
@@ -45,11 +44,17 @@ def plain_loop(dimension: int, model: str, steps: int) -> float:
     return time.perf_counter() - begun
 
 
-def engine(name: str, dimension: int, model: str, count: int, batches: int) -> float:
+def engine(
+    name: str, dimension: int, model: str, count: int, batches: int, *, statistics: bool = True
+) -> float:
     """Seconds in which `count` models make `batches` steps each on an engine, on one core."""
     generators = [np.random.default_rng(i) for i in range(count)]
     networks = population.initialise(dimension, model, "plain", generators, "cpu")
     training.prepare(networks, "adam-per-batch", masked=False)
+    if not statistics:
+        for side in networks.sides:
+            for key in activations.SUMS:
+                del side.tensors[key]
     data = (torch.rand(ROWS, dimension) < 0.75).float()
     rows = torch.stack([torch.randperm(ROWS)[: 5 * batches] for _ in range(count)])
     pairs = torch.arange(count)[:, None, None, None].repeat(1, batches, 1, 2)
@@ -111,39 +116,56 @@ def whole_runs(short: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def where_time_goes(epochs: int) -> pd.DataFrame:
-    """Share of a coevolved run spent in training, evaluation, pruning and everything else."""
-    spent: dict[str, float] = defaultdict(float)
-    parts = {
-        "training": (training, "train"),
-        "evaluation": (training, "batch_losses"),
-        "pruning": (evolution, "prune"),
-    }
-    originals = {name: getattr(module, function) for name, (module, function) in parts.items()}
+def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
+    """Share of a coevolved run on one core, files and results included, by kind of work.
 
-    def timed(name: str) -> Callable:
+    What a part spends in another, inner one counts for the inner one. The statistics of activations
+    are gathered within training: what they take is the difference to training without them.
+    """
+    parts = {
+        "training": [(training, "train")],
+        "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
+        "pruning": [(evolution, "prune")],
+        "history": [(evolution, "record_centres"), (runs, "history_rows"), (runs, "finish")],
+        "checkpoints": [(runs, "save_checkpoint")],
+        "copying pairs": [(evolution, "copies"), (evolution, "replace")],
+    }
+    spent, inner = dict.fromkeys(parts, 0.0), [0.0]
+    originals = {at: getattr(*at) for places in parts.values() for at in places}
+
+    def timed(part: str, original: Callable) -> Callable:
         def call(*args: object, **kwargs: object) -> object:
             begun = time.perf_counter()
+            inner.append(0.0)
             try:
-                return originals[name](*args, **kwargs)
+                return original(*args, **kwargs)
             finally:
-                spent[name] += time.perf_counter() - begun
+                seconds = time.perf_counter() - begun
+                spent[part] += seconds - inner.pop()
+                inner[-1] += seconds
 
         return call
 
+    for part, places in parts.items():
+        for at in places:
+            setattr(*at, timed(part, originals[at]))
     experiment = Experiment.preset("lipi-ae-s", operator="random", epochs=epochs)
-    for name, (module, function) in parts.items():
-        setattr(module, function, timed(name))
-    begun = time.perf_counter()
-    for _ in evolve(experiment, 2):
-        pass
-    total = time.perf_counter() - begun
-    for name, (module, function) in parts.items():
-        setattr(module, function, originals[name])
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        run(experiment, trials, workers=1, progress=False, out=folder)
+        total = time.perf_counter() - begun
+    for at, original in originals.items():
+        setattr(*at, original)
+    rounds = [
+        [engine("fused", 1000, "standard", 10, 200, statistics=seen) for seen in (True, False)]
+        for _ in range(10)
+    ]
+    with_statistics, without = (min(seconds) for seconds in zip(*rounds, strict=True))
+    spent["statistics"] = spent["training"] * (1 - without / with_statistics)
+    spent["training"] -= spent["statistics"]
     spent["everything else"] = total - sum(spent.values())
-    return pd.DataFrame(
-        {"part": list(spent), "share (%)": [100 * s / total for s in spent.values()]}
-    )
+    table = pd.DataFrame({"part": list(spent), "share (%)": list(spent.values())})
+    return table.assign(**{"share (%)": 100 * table["share (%)"] / total})
 
 
 def growth(short: bool) -> pd.DataFrame:
@@ -201,8 +223,9 @@ def main() -> None:
         )
     print("\nWhole runs, all cores")
     print(whole_runs(short).to_string(index=False))
-    print("\nWhere the time of a run goes (lipi-ae-s, random pruning)")
-    print(where_time_goes(10 if short else 40).to_string(index=False))
+    print("\nWhere the time of a run goes (lipi-ae-s, random pruning, one core)")
+    shares = where_time_goes(epochs=10 if short else 100, trials=2 if short else 15)
+    print(shares.to_string(index=False))
     print("\nGrowth, one core (lipi-ae-s, one epoch of ten cells unless said)")
     print(growth(short).to_string(index=False))
 
