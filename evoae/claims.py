@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from evoae import statistics
-from evoae.figures import draw_panels, legend
+from evoae.drawing import draw_panels, legend
 from evoae.results import Study, size
 from evoae.runs import Run
 
@@ -223,14 +223,14 @@ def say(row: Any, equivalent: bool) -> str:
     return "tends to yes" if row.favours_a else "tends to no"
 
 
-def verdicts(study: Study) -> pd.DataFrame:
-    """A verdict on each claim in each reading, with the counts that it rests on.
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """A verdict on each claim in each reading, from `comparisons`, with the counts behind it.
 
     supported: every comparison says yes; contradicted: none does, and one says no; mixed: some say
     yes and some no; open: too few trials to say. Comparisons that were not run do not count.
     """
     rows = []
-    for (number, reading), group in comparisons(study).groupby(["claim", "reading"], sort=False):
+    for (number, reading), group in table.groupby(["claim", "reading"], sort=False):
         said = group.says[group.says != "not run"]
         claim = next(claim for claim in CLAIMS if claim.number == number)
         rows.append(
@@ -244,8 +244,9 @@ def verdicts(study: Study) -> pd.DataFrame:
                 "largest p (Holm)": group.p_holm.max(),
             }
         )
-    table = pd.DataFrame(rows)
-    return table.sort_values(["claim", "reading"], ascending=[True, False], ignore_index=True)
+    return pd.DataFrame(rows).sort_values(
+        ["claim", "reading"], ascending=[True, False], ignore_index=True
+    )
 
 
 def verdict(said: list[str]) -> str:

@@ -10,19 +10,16 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
-from evoae.figures import WIDTH, draw_panels, legend, whole_numbers
+from evoae.drawing import WIDTH, draw_panels, legend
 from evoae.statistics import require_columns
 
 ACTIVATION_COLOURS = "mako_r"  # light is silent
 SHARE_COLOURS = "Blues"  # white is none
 DEAD = {"marker": "v", "markersize": 5, "color": "#444444", "linestyle": "", "clip_on": False}
-KEPT, REMOVED = "#0072B2", "#F0E6D8"
 PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
 
 
@@ -85,24 +82,6 @@ def before_after_heatmap(
     if list(before) != list(after):
         raise ValueError(f"the layers after are {list(after)}; they must be {list(before)}")
     return _heatmaps({"before": before, "after": after}, pruned, max_units)
-
-
-def mask_heatmap(keep: Mapping[str, ArrayLike]) -> Figure:
-    """Which weights were removed: a panel per layer, from a bool [out, in] each."""
-    # Where several weights fall on one pixel, it has the mean of their colours.
-    colours = LinearSegmentedColormap.from_list("kept", [REMOVED, KEPT])
-    with draw_panels(count=len(keep), height=3.0) as (figure, axes):
-        for ax, (name, mask) in zip(axes.flat, keep.items(), strict=False):
-            mask = np.asarray(mask, dtype=float)
-            ax.imshow(mask, cmap=colours, vmin=0, vmax=1, aspect="auto")
-            ax.grid(False)
-            ax.set(xlabel="Input unit", ylabel="Output unit")
-            whole_numbers(ax.xaxis)
-            whole_numbers(ax.yaxis)
-            ax.set_title(f"{name}\n{100 * (1 - mask.mean()):.1f} % removed")
-        keys = [Patch(color=KEPT, label="kept"), Patch(color=REMOVED, label="removed")]
-        legend(figure, "weight", keys)
-    return figure
 
 
 def removed_by_unit(
@@ -185,10 +164,8 @@ def _heatmaps(
             units = arrays[0].shape[1]
             shown = np.linspace(0, units - 1, min(units, max_units)).round().astype(int)
             ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
-            heading = [f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"]
+            size = f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"
             gone = np.asarray(pruned.get(name, np.zeros(units)), dtype=bool)
-            if name in pruned:
-                heading.append(f"{np.count_nonzero(gone)} pruned")
             at = np.flatnonzero(gone[shown]) + 0.5
             for ax, title, array in zip(column, rows, arrays, strict=True):
                 sns.heatmap(
@@ -198,8 +175,10 @@ def _heatmaps(
                 ax.set_yticks(ticks + 0.5, shown[ticks], rotation=0, fontsize=9)
                 if len(at):  # an empty line would upset the layout
                     ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
-                title = f"{name}, {title}" if title else name
-                ax.set_title("\n".join([title, *heading]), fontsize=10)
+                heading = [f"{name}, {title}" if title else name, size]
+                if name in pruned and array is arrays[-1]:  # not before the prune
+                    heading.append(f"{np.count_nonzero(gone)} pruned")
+                ax.set_title("\n".join(heading), fontsize=10)
                 ax.set_xlabel("Example")
             figure.colorbar(
                 ax.collections[0], ax=column, label="activation", location="bottom", aspect=15

@@ -42,13 +42,6 @@ class Pruning:
     population: Population
 
     @property
-    def removed_share(self) -> float:
-        """Share of weights (without biases) that the operator removed."""
-        return 1 - sum(k.sum() for k in self.keep.values()) / sum(
-            k.size for k in self.keep.values()
-        )
-
-    @property
     def removed_by_unit(self) -> dict[str, np.ndarray]:
         """Share of each unit's incoming weights that the operator removed, [units] by layer."""
         return {layer: 1 - keep.mean(1) for layer, keep in self.keep.items()}

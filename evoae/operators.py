@@ -8,6 +8,7 @@ one network, changes nothing, and draws from the generator it is given.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,8 +27,9 @@ class Layer:
 
     `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
     `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
-    `input_norm` [in], the root mean square of each input; and `recall()`, the activations
-    [100, out] of drawn examples.
+    `input_norm` [in], the root mean square of each input; `recall()`, the activations [100, out] of
+    drawn examples; and `active` [out, in], the weights that are not masked (or not zero, where
+    pruned ones regrow).
     """
 
     weight: Tensor
@@ -35,6 +37,11 @@ class Layer:
     seen: Callable[[], UnitStatistics]
     incoming: Callable[[], Tensor]
     recall: Callable[[], Tensor]
+    mask: Tensor | None = None
+
+    @property
+    def active(self) -> Tensor:
+        return self.weight != 0 if self.mask is None else self.mask
 
     @property
     def mean(self) -> Tensor:
@@ -137,22 +144,30 @@ def without_units(layer: Layer, pruned: Tensor) -> Masks:
     return keep[:, None].expand_as(layer.weight), keep
 
 
-def lowest(scores: Tensor, amount: float) -> Tensor:
-    """Keep-mask without the round(amount * size) lowest scores."""
+def lowest(scores: Tensor, count: int) -> Tensor:
+    """Keep-mask without the `count` lowest scores."""
     keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[scores.flatten().topk(round(amount * scores.numel()), largest=False).indices] = False
+    keep[scores.flatten().topk(count, largest=False).indices] = False
     return keep.view(scores.shape)
+
+
+def without_lowest(scores: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
+    """Keep-mask without the lowest scores: a share of the active entries, or up to a target."""
+    if s.to_target:  # what is zero already is among the lowest
+        return lowest(scores, round(s.amount * scores.numel()))
+    return lowest(scores.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline: the smallest absolute weights, and biases, of the layer."""
-    return lowest(layer.weight.abs(), s.amount), lowest(layer.bias.abs(), s.amount)
+    bias = without_lowest(layer.bias.abs(), layer.bias != 0, s)
+    return without_lowest(layer.weight.abs(), layer.active, s), bias
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (Sun et al. 2024): the smallest |weight| times norm of its input."""
-    scores = layer.weight.abs() * layer.input_norm
-    return lowest(scores, s.amount), lowest(layer.bias.abs(), s.amount)
+    bias = without_lowest(layer.bias.abs(), layer.bias != 0, s)
+    return without_lowest(layer.weight.abs() * layer.input_norm, layer.active, s), bias
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -161,7 +176,24 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     A unit that was never zero is not pruned, so the output layer is left alone.
     """
     share = layer.zero_share
-    return without_units(layer, ~lowest(-share, s.amount) & (share > 0))
+    silent = ~lowest(-share, round(s.amount * len(share)))
+    return without_units(layer, silent & (share > 0))
+
+
+def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Baseline (SET, Mocanu et al. 2018): sparse from the first prune on, in ever other places.
+
+    The smallest of the active weights are pruned, a share `amount` of them, and as many that were
+    not active, drawn at random, may be trained again, beginning at zero. Biases are kept. Made for
+    masked weights: where pruned ones regrow by themselves it is magnitude pruning.
+    """
+    active = layer.active
+    count = round(s.amount * int(active.sum()))
+    keep = active & lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
+    idle = np.flatnonzero(~active.cpu().numpy())
+    regrown = rng.choice(idle, min(count, len(idle)), replace=False)
+    keep.view(-1)[torch.from_numpy(regrown).to(keep.device)] = True
+    return keep, torch.ones_like(layer.bias, dtype=torch.bool)
 
 
 OPERATORS: dict[str, Operator] = {
@@ -173,7 +205,9 @@ OPERATORS: dict[str, Operator] = {
     "magnitude": magnitude,
     "wanda": wanda,
     "apoz": apoz,
+    "set": prune_and_regrow,
 }
+REGROW = (prune_and_regrow,)  # their masks open pruned weights again
 REACH_A_TARGET = ("random", "magnitude", "wanda")
 
 
@@ -186,13 +220,14 @@ class Examined:
     def __init__(self, population: Population, i: int, examples: Callable[[], Tensor]) -> None:
         self.population, self.i, self.examples = population, i, examples
 
-    def layer(self, number: int, weight: Tensor, bias: Tensor) -> Layer:
+    def layer(self, number: int, weight: Tensor, bias: Tensor, mask: Tensor | None) -> Layer:
         return Layer(
             weight,
             bias,
             lambda: self.statistics[number],
             lambda: self.input_norm(number),
             lambda: self.recalled[number],
+            mask,
         )
 
     @functools.cached_property
@@ -235,8 +270,11 @@ def prune(
     looked_at, number = Examined(population, i, examples), 0
     masks: list[list[Masks]] = [[], []]
     for side, networks in enumerate(population.sides):
-        for weight, bias in networks.views(networks.weights[i]):
-            layer = looked_at.layer(number, weight, bias)
+        views, opened = networks.views(networks.weights[i]), itertools.repeat((None, None))
+        if "keep" in networks.tensors:
+            opened = networks.views(networks.tensors["keep"][i])
+        for (weight, bias), (mask, _) in zip(views, opened, strict=False):
+            layer = looked_at.layer(number, weight, bias, mask)
             masks[side].append(checked(operator(layer, rng, settings), layer, operator))
             number += 1
     for networks, found in zip(population.sides, masks, strict=True):
@@ -247,7 +285,9 @@ def prune(
         factor = keep.view(torch.uint8).float()  # three times as fast as from a bool
         weights = tensors["weights"][i].mul_(factor)
         if "keep" in tensors:
-            tensors["keep"][i] &= keep
+            if operator not in REGROW:
+                keep &= tensors["keep"][i]
+            tensors["keep"][i] = keep
             for moment in ("first_moment", "second_moment"):
                 if moment in tensors:
                     tensors[moment][i].mul_(factor)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from evoae import figures
+from evoae import drawing
 
 REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
@@ -39,7 +39,7 @@ class Gallery:
 
     def figure(self, name: str, figure: Figure) -> Figure:
         """Write a figure as PNG and SVG, and return it to be shown."""
-        figures.save(figure, self.out / "figures", f"{self.notebook}-{name}")
+        drawing.save(figure, self.out / "figures", f"{self.notebook}-{name}")
         return figure
 
     def table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -96,14 +96,14 @@ class Study:
         }
 
     def compare_with(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Published values beside this study's: a row for each that a run here matches.
+        """Published values beside this study's: a row for each that a run here matches, once.
 
         `table` has the columns of `published`. Epochs are matched by their share of the run.
         `reproduced` is the mean over trials (for medians the median over trials and cells), `low`
         and `high` its 95 % bootstrap interval.
         """
         rows = []
-        for row in table.itertuples():
+        for row in table.drop_duplicates(NAMES[1:]).itertuples():  # some are in two figures
             schedule = {} if row.schedule == "none" else {"schedule": row.schedule}
             named = {"model": row.model, "loss": row.loss, "operator": row.operator}
             run = self.find(row.algorithm, **named, **schedule)

@@ -30,13 +30,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from evoae import datasets, population, retrieval, topology, training
+from evoae import datasets, population, training
 from evoae.cells import State, initial
-from evoae.ensemble import Mixture, evolve_mixture
+from evoae.evaluation import trial_results
 from evoae.evolution import evolve
 from evoae.experiment import Experiment
 from evoae.population import Networks, Population
-from evoae.randomness import stream
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
@@ -308,63 +307,6 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
     # half-written files are of processes that were killed: nobody writes to a finished run
     for path in [*map(spec.checkpoint, blocks), *spec.folder.glob(".*.part")]:
         path.unlink()
-
-
-def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row per trial: means over its cells after the last epoch, and its best cell.
-
-    The best cell is chosen on validation (or is the first, as released) and reported on test.
-    """
-    e, total = state.experiment, state.population.parameters
-    last = history[history.epoch == e.epochs - 1].set_index("trial")
-    slots = np.arange(len(state.population)) // e.cells
-    by_split = {}
-    for split in ("validation", "test"):
-        data = [getattr(state.data[slot], split) for slot in slots]
-        losses = training.data_losses(state.population, data, state.engine).numpy()
-        by_split[split] = losses.reshape(len(state.trials), e.cells)
-    rows = []
-    for slot, trial in enumerate(state.trials):
-        ends, data = last.loc[[trial]], state.data[slot]
-        validation, test = by_split["validation"][slot], by_split["test"][slot]
-        best = int(validation.argmin()) if e.best_cell == "validation" else 0
-        place = slot * e.cells + best
-        now = ends.encoder_zeros + ends.decoder_zeros
-        at_prune = ends.encoder_zeros_at_last_prune + ends.decoder_zeros_at_last_prune
-        rows.append(
-            {
-                "trial": trial,
-                "train_l1": float(ends.train_l1.mean()),
-                "validation_l1": float(validation[best]),
-                "test_l1": float(test[best]),
-                "preserved": float(1 - now.mean() / total),
-                "preserved_at_last_prune": float(1 - at_prune.mean() / total),
-                "best_cell": best,
-                "best_preserved": float(1 - now.iloc[best] / total),
-                "mean_test_l1": float(test.mean()),
-                "constant_train_l1": data.constant_loss("l1", "train"),
-                "constant_test_l1": data.constant_loss("l1", "test"),
-            }
-            | retrieval.evaluate(state.population, place, data)
-        )
-        if e.cells > 1:
-            mixture = mixture_of(state, slot, best)
-            rows[-1] |= {
-                "ensemble_validation_l1": mixture.validation_l1,
-                "ensemble_test_l1": mixture.test_l1,
-                "ensemble": [place - slot * e.cells for place in mixture.places],
-                "ensemble_weights": mixture.weights,
-            }
-    return rows
-
-
-def mixture_of(state: State, slot: int, cell: int) -> Mixture:
-    """The ensemble of a cell's sub-population, evolved on validation."""
-    e, data = state.experiment, state.data[slot]
-    subpopulation = topology.neighbourhood(e.topology, e.cells, e.radius)[cell]
-    rng = stream(state.seed, state.trials[slot], e.epochs - 1, cell, "ensemble")
-    places = [slot * e.cells + int(neighbour) for neighbour in subpopulation]
-    return evolve_mixture(state.population, places, data.validation, data.test, rng)
 
 
 def header(path: Path) -> None:

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from evoae import schedules
+from evoae.drawing import OTHER_COLOURS, reference_lines
 from evoae.experiment import Experiment
-from evoae.figures import OTHER_COLOURS, reference_lines
 from evoae.heatmaps import ACTIVATION_COLOURS, KEPT, PRUNED, REMOVED
 from evoae.live import Progress
 from evoae.look import INK, blank, count, duration, notice, panel, title

@@ -9,14 +9,14 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex, to_rgb
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from evoae import figures
-from evoae.figures import OPERATOR_COLOURS, operator_colour
+from evoae import drawing, figures
+from evoae.drawing import OPERATOR_COLOURS, operator_colour
 from evoae.statistics import bootstrap_interval
 
 PARAMETERS = (400, 600)
@@ -128,7 +128,7 @@ def test_users_operators_of_one_figure_are_parted():
     names = [f"mine {k}" for k in range(6)]
     assert len({operator_colour(name) for name in names}) < 6
     figure = figures.loss_over_epochs(a_history(names, trials=2))
-    assert set(curves(figure.axes[0])) == set(figures.USER_COLOURS)
+    assert set(curves(figure.axes[0])) == set(drawing.USER_COLOURS)
 
 
 def test_an_operator_has_the_same_colour_in_every_figure():
@@ -142,8 +142,6 @@ def test_an_operator_has_the_same_colour_in_every_figure():
     assert dots == {OPERATOR_COLOURS["wanda"], colour}
     box = figures.capacity_box(some_results(["random"]), "operator")
     assert to_hex(box.axes[0].patches[0].get_edgecolor()).upper() == colour
-    final = figures.final_loss(some_results(["random"]))
-    assert to_hex(final.axes[0].collections[0].get_facecolors()[0]).upper() == colour
 
 
 # Curves
@@ -173,7 +171,7 @@ def test_loss_at_the_few_quality_epochs_has_markers_there_only():
 def test_loss_has_labels_and_a_legend_beside_the_axes():
     figure = figures.loss_over_epochs(a_history())
     ax = figure.axes[0]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", figures.LABELS["train_l1"])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", drawing.LABELS["train_l1"])
     assert legend(figure) == ["none", "random", "95 % interval"]
     figure.draw_without_rendering()
     assert figure.legends[0].get_window_extent().x0 >= ax.get_window_extent().x1
@@ -209,10 +207,13 @@ def test_a_panel_per_schedule_with_its_own_published_values():
     )
     figure = figures.loss_over_epochs(history, col="schedule", floor=0.05, published=published)
     assert [ax.get_title() for ax in figure.axes] == ["fixed", "final-n", "increase"]
-    assert figure.get_supylabel() == figures.LABELS["train_l1"]
+    assert figure.get_supylabel() == drawing.LABELS["train_l1"]
     drawn = [[d.get_offsets().tolist() for d in diamonds(ax)] for ax in figure.axes]
     assert drawn[:2] == [[[[20, 0.3]]], [[[20, 0.4]]]]
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    # the line is in every panel, its name in the last: in a narrow one it would cover the data
+    assert [len(ax.texts) for ax in figure.axes] == [0, 0, 1]
+    assert all(any(line.get_linestyle() == ":" for line in ax.lines) for ax in figure.axes)
 
 
 def test_runs_that_the_figure_would_mix_are_refused():
@@ -341,25 +342,11 @@ def test_capacity_has_a_box_and_points_per_group_and_published_medians():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["none", "random"]
 
 
-def test_final_loss_has_points_means_and_intervals():
-    results = some_results()
-    published = pd.DataFrame({"operator": ["none"], "value": [0.145]})
-    figure = figures.final_loss(results, constant=0.27, floor=0.05, published=published)
-    ax = figure.axes[0]
-    assert heights(ax) == pytest.approx(results["train_l1"].tolist())
-    means = next(line for line in ax.lines if line.get_marker() == "_")
-    assert means.get_ydata() == pytest.approx([0.135, 0.215])
-    bars = next(c for c in ax.collections if isinstance(c, LineCollection))
-    expected = bootstrap_interval(results.loc[results["operator"] == "none", "train_l1"])
-    assert bars.get_segments()[0][:, 1] == pytest.approx(expected)
-    assert legend(figure) == ["mean, 95 % interval", "published"]
-    assert ax.get_ylim()[0] < 0.05
-    assert ax.get_ylim()[1] > 0.27
-
-
 def test_groups_may_be_a_categorical_column_and_one_trial_is_enough():
     results = some_results(trials=1).astype({"operator": "category"})
-    ax = figures.final_loss(results[results["schedule"] == "fixed"], value="preserved").axes[0]
+    ax = figures.capacity_box(
+        results[results["schedule"] == "fixed"], "operator", value="preserved"
+    ).axes[0]
     assert heights(ax) == pytest.approx([100, 96])
 
 
@@ -381,8 +368,19 @@ def test_published_comparison_has_a_row_per_result():
     assert [s[:, 0].tolist() for s in joins.get_segments()] == [[0.145, 0.15], [0.104, 0.11]]
     assert intervals.get_segments()[0].tolist() == [[0.14, 0], [0.16, 0]]
     assert drawn.get_offsets().tolist() == [[0.145, 0], [0.104, 1]]
-    assert ax.get_xlabel() == figures.LABELS["train_l1"]
+    assert ax.get_xlabel() == drawing.LABELS["train_l1"]
     assert ax.get_ylim() == (1.5, -0.5)  # the first row on top
+
+
+def test_shares_are_compared_in_percent():
+    row = {"label": ["random"], "published": 0.87, "reproduced": 0.88, "low": 0.86, "high": 0.9}
+    figure = figures.published_comparison(pd.DataFrame(row), value="preserved_at_last_prune")
+    ax = figure.axes[0]
+    joins, intervals, drawn = ax.collections
+    assert joins.get_segments()[0][:, 0] == pytest.approx([87, 88])
+    assert intervals.get_segments()[0][:, 0] == pytest.approx([86, 90])
+    assert drawn.get_offsets()[0].tolist() == pytest.approx([87, 0])
+    assert ax.get_xlabel() == "Preserved share at the last prune (%)"
 
 
 def test_final_loss_by_schedule_has_operators_side_by_side_and_published_values():
@@ -488,7 +486,6 @@ CALLS = {
     "size_over_epochs": (a_history, {"parameters": PARAMETERS}, "cell"),
     "sparsity_versus_loss": (some_results, {}, "schedule"),
     "capacity_box": (some_results, {"by": "operator"}, "preserved_at_last_prune"),
-    "final_loss": (some_results, {}, "operator"),
 }
 
 
@@ -519,7 +516,7 @@ def test_save_writes_both_files_and_equal_figures_give_equal_bytes(tmp_path):
     files = []
     for folder in ("one", "two"):
         figure = figures.loss_over_epochs(a_history(trials=2), constant=0.27)
-        files.append(figures.save(figure, tmp_path / "new" / folder, "loss-0.5"))
+        files.append(drawing.save(figure, tmp_path / "new" / folder, "loss-0.5"))
     (png, svg), (other_png, other_svg) = files
     assert (png.name, svg.name) == ("loss-0.5.png", "loss-0.5.svg")
     assert plt.imread(png).shape[1] == 9 * 150

@@ -63,10 +63,12 @@ def test_activations_have_units_in_rows_and_pruned_units_marked():
 def test_before_and_after_share_the_scale_of_a_layer():
     before = {"code": np.full((4, 2), 3.0), "output": np.ones((4, 3))}
     after = {"code": np.zeros((4, 2)), "output": np.full((4, 3), 2.0)}
-    figure = heatmaps.before_after_heatmap(before, after)
+    figure = heatmaps.before_after_heatmap(before, after, {"output": [True, False, False]})
     scales = [ax.collections[0].get_clim() for ax in figure.axes[:4]]
     assert scales == [(0, 3), (1, 2), (0, 3), (1, 2)]
     assert figure.axes[2].get_title() == "code, after\n2 units"
+    outputs = [figure.axes[n].get_title() for n in (1, 3)]
+    assert outputs == ["output, before\n3 units", "output, after\n3 units\n1 pruned"]
     with pytest.raises(ValueError, match="they must be"):
         heatmaps.before_after_heatmap(before, {"code": after["code"]})
 
@@ -74,17 +76,6 @@ def test_before_and_after_share_the_scale_of_a_layer():
 def test_a_pruned_layer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"the layer 'cod'; the layers are: \['code'\]"):
         heatmaps.activation_heatmap({"code": np.zeros((2, 2))}, {"cod": [True, False]})
-
-
-def test_masks_show_which_weights_were_removed():
-    keep = {"encoder 1": np.array([[True, False], [True, True]]), "code": np.ones((1, 2), bool)}
-    figure = heatmaps.mask_heatmap(keep)
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), keep["encoder 1"])
-    assert [ax.get_title() for ax in figure.axes] == [
-        "encoder 1\n25.0 % removed",
-        "code\n0.0 % removed",
-    ]
-    assert legend(figure) == ["kept", "removed"]
 
 
 def test_strips_have_quiet_units_left_and_dead_ones_marked():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evoae import activations, operators, population, training
+from evoae import Experiment, activations, evolve, operators, population, training
 from evoae.operators import OPERATORS, Layer, OperatorSettings
 
 # 4 units of 3 inputs
@@ -241,6 +242,17 @@ def test_magnitude_by_hand() -> None:
     assert keep_bias.tolist() == [False, True, True, True]
 
 
+@pytest.mark.parametrize("name", ["magnitude", "wanda"])
+def test_what_is_pruned_already_is_not_pruned_again_but_counts_for_a_target(name: str) -> None:
+    on = layer(weight=[[0.0, 2.0], [3.0, 0.0], [5.0, 4.0]], bias=[0.0, 1.0, 2.0], input_norm=[1, 1])
+    keep_weight, keep_bias = apply(name, on, amount=0.5)
+    assert keep_weight.tolist() == [[True, False], [False, True], [True, True]]
+    assert keep_bias.tolist() == [True, False, True]
+    keep_weight, keep_bias = apply(name, on, amount=0.5, to_target=True)
+    assert keep_weight.tolist() == [[False, False], [True, False], [True, True]]
+    assert keep_bias.sum() == 1  # round(1.5) = 2 of 3
+
+
 def test_wanda_by_hand() -> None:
     # |w| times norm: 1 10 300, 4 25 600, 7 40 900, 10 55 1200
     on = layer(input_norm=[1.0, 5.0, 100.0])
@@ -259,6 +271,24 @@ def test_apoz_by_hand() -> None:
     on = layer(zero_share=[0.1, 0.9, 0.5, 0.2])
     assert pruned_units(*apply("apoz", on, amount=0.25)) == [1]
     assert pruned_units(*apply("apoz", on, amount=0.5)) == [1, 2]
+
+
+def test_prune_and_regrow_by_hand() -> None:
+    on = layer(weight=[[0.5, 0.0, -0.1], [0.0, 2.0, 0.0], [-3.0, 0.2, 1.0], [0.0, 0.4, 5.0]])
+    seen = set()
+    for seed in range(40):
+        # 8 weights are not zero: a quarter of them, -0.1 and 0.2, make room for two of four zeros
+        keep_weight, keep_bias = apply("set", on, seed, amount=0.25)
+        assert keep_bias.all()
+        assert keep_weight.sum() == 8
+        assert not keep_weight[0, 2]
+        assert not keep_weight[2, 1]
+        active = on.weight != 0
+        assert keep_weight[active].sum() == 6
+        seen.add(tuple(torch.nonzero((keep_weight & ~active).flatten()).flatten().tolist()))
+    assert {entry for pair in seen for entry in pair} == {1, 3, 5, 9}
+    keep_weight, _ = apply("set", layer(), amount=0.25)  # dense: nothing to regrow
+    assert keep_weight.tolist() == [[False] * 3] + [[True] * 3] * 3
 
 
 # -- on a population ------------------------------------------------------------------------------
@@ -368,3 +398,16 @@ def test_names_registration_and_the_users_functions(monkeypatch: pytest.MonkeyPa
         operators.find("axe")
     for name in OPERATORS:
         assert name in str(caught.value)
+
+
+def test_prune_and_regrow_keeps_the_number_and_moves_the_places() -> None:
+    e = Experiment.preset(
+        "canonical", operator="set", schedule="fixed", probability=1.0, amount=0.25, epochs=6,
+        pruned_weights="masked", clusters=2, bits=16, examples=40, learning_rate=0.01,
+    )  # fmt: skip
+    masks = [
+        state.population.encoder.views(state.population.encoder.tensors["keep"])[0][0].clone()
+        for state in evolve(e)
+    ]
+    assert {int((~mask).sum()) for mask in masks} == {round(0.25 * masks[0].numel())}
+    assert any((after & ~before).any() for before, after in itertools.pairwise(masks))
