@@ -139,6 +139,8 @@ def sweep(
     if failures:
         named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
         raise SweepError(named)
+    for spec in specs.values():  # a process that was killed leaves the locks of what it finished
+        (spec.folder / ".lock").unlink(missing_ok=True)
     runs = {label: Run(spec.folder) for label, spec in specs.items()}
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more

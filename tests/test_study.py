@@ -164,6 +164,13 @@ def test_two_sweeps_at_once_compute_a_shared_run_once(
     assert not list(tmp_path.glob("*/.lock"))
 
 
+def test_locks_of_a_process_that_was_killed_are_cleared_away(tmp_path: Path) -> None:
+    stale = evoae.run(small(), 1, out=tmp_path, **QUIET).folder / ".lock"
+    stale.touch()
+    evoae.run(small(), 1, out=tmp_path, **QUIET)
+    assert not stale.exists()
+
+
 def test_slices_of_the_trials_join_to_the_whole(tmp_path: Path) -> None:
     whole = evoae.run(small(), 3, out=tmp_path, **QUIET).history
     parts = [
