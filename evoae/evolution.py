@@ -101,22 +101,17 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     loss = batch_losses(state, places, state.population, pairs, "selection batch")
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     concept = CONCEPTS[e.solution_concept]
+    fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
     tournaments = draws(state, places, "tournament")
-    entered = np.array([g.integers(0, n, (2, e.tournament_size)) for g in tournaments])
-    chosen = []
-    for fitness, entrants in zip(
-        (concept(loss, axis=2), concept(loss, axis=1)), entered.swapaxes(0, 1), strict=True
-    ):
-        if chosen and e.selection == "joint":
-            chosen.append(chosen[0])
-            break
-        scores = np.take_along_axis(fitness, entrants, axis=1)
-        winner = np.take_along_axis(entrants, scores.argmin(1)[:, None], axis=1)
-        if not chosen:
-            best = np.take_along_axis(fitness, winner, axis=1)[:, 0]
-            state.records["selection_loss"][places.centre] = best
-        chosen.append(np.take_along_axis(subpopulation, winner, axis=1)[:, 0])
-    return chosen[0], chosen[1]
+    entrants = np.stack([g.integers(0, n, (2, e.tournament_size)) for g in tournaments], axis=1)
+    first = np.take_along_axis(fitness, entrants, axis=2).argmin(2)
+    winners = np.take_along_axis(entrants, first[..., None], axis=2)  # [2, V, 1]
+    if e.selection == "joint":
+        winners[1] = winners[0]
+    best = np.take_along_axis(fitness[0], winners[0], axis=1)
+    state.records["selection_loss"][places.centre] = best[:, 0]
+    encoders, decoders = np.take_along_axis(subpopulation[None], winners, axis=2)[..., 0]
+    return encoders, decoders
 
 
 # -- train ---------------------------------------------------------------------------------------
