@@ -36,6 +36,7 @@ OPERATOR_COLOURS = {
     "magnitude": "#CC79A7",
     "wanda": "#E69F00",
     "apoz": "#7A1F4B",
+    "set": "#666633",
 }
 USER_COLOURS = ("#332288", "#DDCC77", "#661100", "#999933", "#117733", "#AA4499")
 OTHER_COLOURS = (

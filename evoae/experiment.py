@@ -42,6 +42,8 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "pruned_weights": ("regrow", "masked"),
     "pruning_clock": ("epochs", "last-epoch"),
 }
+# Raised when the same settings come to give other numbers: no run of before counts as one of now.
+MEANING = 2
 DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
 POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
 SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
@@ -207,7 +209,7 @@ class Experiment:
                 function = registry.find(value)
                 if not function.__module__.startswith("evoae."):
                     files[value] = describe(function)
-        text = json.dumps([self.settings(), more, files], sort_keys=True)
+        text = json.dumps([MEANING, self.settings(), more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -304,6 +306,8 @@ def resolve(e: Experiment) -> None:
         object.__setattr__(e, "operator", "variance-high" if e.as_released else "variance-low")
     if str(e.operator).startswith("variance-") and e.schedule != "prune-after":
         implied["probability"] = 0.1
+    if operators.regrows(e.operator):
+        implied["pruned_weights"] = "masked"
     for name, value in implied.items():
         if getattr(e, name) is None:
             object.__setattr__(e, name, value)
@@ -335,6 +339,11 @@ def check_values(e: Experiment) -> None:
     population.hidden_widths(e.model)
     topology.neighbourhood(e.topology, e.cells, e.radius)
     operators.find(e.operator)
+    if operators.regrows(e.operator) and e.pruned_weights != "masked":
+        raise ValueError(
+            f"operator={describe_name(e.operator)} decides which pruned weights regrow, so "
+            f"pruned_weights={e.pruned_weights} must be masked"
+        )
     if e.pairing == "all-pairs" and e.topology != "complete":
         raise ValueError(f"pairing=all-pairs has no space: topology={e.topology} must be complete")
 

@@ -189,6 +189,8 @@ def capacity_box(
     At the last prune, as published, or `value="preserved"`: now. A panel per value of `col`.
     `published` has the columns `by` and value (a share in [0, 1]), and `col` if that is given.
     """
+    if value not in SHARES:
+        raise ValueError(f"value={value!r} must be a share: one of {', '.join(SHARES)}")
     panels = [col] if col else []
     require_columns(results, [by, value, *panels], "results")
     table = results[list(dict.fromkeys([by, value, *panels]))].dropna().astype({by: object})

@@ -644,7 +644,7 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
     if (!in_range(encoder, decoder, pairs, items * k, rows, items, n, sizes)) return OUT_OF_RANGE;
     Arena arena = {NULL};
     Cast encoders, decoders;
-    Work work;
+    Work work = {0};
     int ok = cast_open(&encoders, encoder, 0, &arena) && cast_open(&decoders, decoder, 0, &arena) &&
              work_open(&work, &encoders.shape, &decoders.shape, &arena);
     const Layer *first = encoders.shape.layer, *code = ok ? decoders.shape.layer : NULL;

@@ -31,6 +31,7 @@ MAX_BATCH = 32
 MAX_LAYERS = 16
 # Scoring takes any number of rows, in blocks of one size, so that its bits depend on no batch size.
 SCORING_BATCH = 5
+OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
 FLAGS = [
     "-O3",
     "-std=gnu11",
@@ -160,7 +161,7 @@ def train(
         *(_pointer(rates), loss == "bce", kept),
     )
     if failed:
-        raise _error(encoder, decoder, pairs, inputs, order)
+        raise _error(failed, encoder, decoder, pairs, inputs, order)
 
 
 def losses(
@@ -196,7 +197,7 @@ def losses(
         *(_pointers(inputs), _sizes(inputs), _pointer(rows), n, loss == "bce", _pointer(result)),
     )
     if failed:
-        raise _error(encoder, decoder, pairs, inputs, rows)
+        raise _error(failed, encoder, decoder, pairs, inputs, rows)
     return result
 
 
@@ -218,17 +219,25 @@ def _tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
 
 
 def _error(
-    encoder: Side, decoder: Side, pairs: Tensor, inputs: Sequence[Tensor], rows: Tensor
+    failed: int,
+    encoder: Side,
+    decoder: Side,
+    pairs: Tensor,
+    inputs: Sequence[Tensor],
+    rows: Tensor,
 ) -> Exception:
-    """Why C did nothing: an index out of range, or no memory."""
+    """Why C failed: no memory, or an index out of range."""
+    if failed == OUT_OF_MEMORY:
+        return MemoryError("the training kernel ran out of memory")
     indices = [("encoders of pairs", pairs[..., 0], len(encoder.weights))]
     indices += [("decoders of pairs", pairs[..., 1], len(decoder.weights))]
     indices += [("rows", r, len(x)) for r, x in zip(rows, inputs, strict=True)]
-    for name, value, size in indices:
-        low, high = int(value.min()), int(value.max())
-        if low < 0 or high >= size:
-            return ValueError(f"{name} hold {low} to {high}: must be 0 to {size - 1}")
-    return MemoryError("the training kernel ran out of memory")
+    wrong = [
+        f"{name} hold {int(value.min())} to {int(value.max())}: must be 0 to {size - 1}"
+        for name, value, size in indices
+        if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < size)
+    ]
+    return ValueError("; ".join(wrong))
 
 
 def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, ...]) -> None:

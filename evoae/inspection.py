@@ -87,7 +87,11 @@ def prune_once(
         lambda: drawn,
     )
     names = layer_names(member)
-    keep = {name: mask.numpy() for name, (mask, _) in zip(names, masks, strict=True)}
+    weights = [weight[0] for side in member.sides for weight, _ in side.layers()]
+    keep = {  # a weight that was zero before is not removed
+        name: (mask | (weight == 0)).numpy()
+        for name, (mask, _), weight in zip(names, masks, weights, strict=True)
+    }
     units = {
         name: ~(mask.any(1) | bias).numpy() for name, (mask, bias) in zip(names, masks, strict=True)
     }

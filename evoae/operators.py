@@ -20,6 +20,8 @@ from evoae import activations
 from evoae.activations import UnitStatistics
 from evoae.population import Population, count_zeros
 
+Masks = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -28,8 +30,8 @@ class Layer:
     `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
     `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
     `input_norm` [in], the root mean square of each input; `recall()`, the activations [100, out] of
-    drawn examples; and `active` [out, in], the weights that are not masked (or not zero, where
-    pruned ones regrow).
+    drawn examples; and `active` [out, in] and `active_bias` [out], the entries that are not masked
+    (or not zero, where pruned ones regrow).
     """
 
     weight: Tensor
@@ -37,11 +39,15 @@ class Layer:
     seen: Callable[[], UnitStatistics]
     incoming: Callable[[], Tensor]
     recall: Callable[[], Tensor]
-    mask: Tensor | None = None
+    masks: Masks | None = None
 
     @property
     def active(self) -> Tensor:
-        return self.weight != 0 if self.mask is None else self.mask
+        return self.weight != 0 if self.masks is None else self.masks[0]
+
+    @property
+    def active_bias(self) -> Tensor:
+        return self.bias != 0 if self.masks is None else self.masks[1]
 
     @property
     def mean(self) -> Tensor:
@@ -62,7 +68,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class OperatorSettings:
-    """`amount`: share of entries (or units); `threshold`: of scaled activations, for `conjunctive`.
+    """`amount`: a share of all entries (`random`), of the active ones (`magnitude`, `wanda`, `set`)
+    or of units (`apoz`); `threshold`: of scaled activations, for `conjunctive`.
 
     `to_target`: the amount is a share of zeros to reach, zeros already there included.
     """
@@ -72,7 +79,6 @@ class OperatorSettings:
     to_target: bool = False
 
 
-Masks = tuple[Tensor, Tensor]
 Operator = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
 
 
@@ -152,21 +158,21 @@ def lowest(scores: Tensor, count: int) -> Tensor:
 
 
 def without_lowest(scores: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
-    """Keep-mask without the lowest scores: a share of the active entries, or up to a target."""
-    if s.to_target:  # what is zero already is among the lowest
-        return lowest(scores, round(s.amount * scores.numel()))
+    """Keep-mask without the lowest scores (0 or more): a share of the active, or up to a target."""
+    if s.to_target:  # which what is not active counts for
+        return lowest(scores.masked_fill(~active, -1.0), round(s.amount * scores.numel()))
     return lowest(scores.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline: the smallest absolute weights, and biases, of the layer."""
-    bias = without_lowest(layer.bias.abs(), layer.bias != 0, s)
+    bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
     return without_lowest(layer.weight.abs(), layer.active, s), bias
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (Sun et al. 2024): the smallest |weight| times norm of its input."""
-    bias = without_lowest(layer.bias.abs(), layer.bias != 0, s)
+    bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
     return without_lowest(layer.weight.abs() * layer.input_norm, layer.active, s), bias
 
 
@@ -184,8 +190,7 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     """Baseline (SET, Mocanu et al. 2018): sparse from the first prune on, in ever other places.
 
     The smallest of the active weights are pruned, a share `amount` of them, and as many that were
-    not active, drawn at random, may be trained again, beginning at zero. Biases are kept. Made for
-    masked weights: where pruned ones regrow by themselves it is magnitude pruning.
+    not active, drawn at random, may be trained again, beginning at zero. Biases stay as they are.
     """
     active = layer.active
     count = round(s.amount * int(active.sum()))
@@ -193,7 +198,10 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     idle = np.flatnonzero(~active.cpu().numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
     keep.view(-1)[torch.from_numpy(regrown).to(keep.device)] = True
-    return keep, torch.ones_like(layer.bias, dtype=torch.bool)
+    return keep, layer.active_bias
+
+
+prune_and_regrow.regrows = True  # its masks open weights again; a user's operator may say so, too
 
 
 OPERATORS: dict[str, Operator] = {
@@ -207,7 +215,6 @@ OPERATORS: dict[str, Operator] = {
     "apoz": apoz,
     "set": prune_and_regrow,
 }
-REGROW = (prune_and_regrow,)  # their masks open pruned weights again
 REACH_A_TARGET = ("random", "magnitude", "wanda")
 
 
@@ -220,14 +227,14 @@ class Examined:
     def __init__(self, population: Population, i: int, examples: Callable[[], Tensor]) -> None:
         self.population, self.i, self.examples = population, i, examples
 
-    def layer(self, number: int, weight: Tensor, bias: Tensor, mask: Tensor | None) -> Layer:
+    def layer(self, number: int, weight: Tensor, bias: Tensor, masks: Masks | None) -> Layer:
         return Layer(
             weight,
             bias,
             lambda: self.statistics[number],
             lambda: self.input_norm(number),
             lambda: self.recalled[number],
-            mask,
+            masks,
         )
 
     @functools.cached_property
@@ -270,11 +277,11 @@ def prune(
     looked_at, number = Examined(population, i, examples), 0
     masks: list[list[Masks]] = [[], []]
     for side, networks in enumerate(population.sides):
-        views, opened = networks.views(networks.weights[i]), itertools.repeat((None, None))
+        views, kept = networks.views(networks.weights[i]), itertools.repeat(None)
         if "keep" in networks.tensors:
-            opened = networks.views(networks.tensors["keep"][i])
-        for (weight, bias), (mask, _) in zip(views, opened, strict=False):
-            layer = looked_at.layer(number, weight, bias, mask)
+            kept = networks.views(networks.tensors["keep"][i])
+        for (weight, bias), before in zip(views, kept, strict=False):
+            layer = looked_at.layer(number, weight, bias, before)
             masks[side].append(checked(operator(layer, rng, settings), layer, operator))
             number += 1
     for networks, found in zip(population.sides, masks, strict=True):
@@ -285,7 +292,7 @@ def prune(
         factor = keep.view(torch.uint8).float()  # three times as fast as from a bool
         weights = tensors["weights"][i].mul_(factor)
         if "keep" in tensors:
-            if operator not in REGROW:
+            if not regrows(operator):
                 keep &= tensors["keep"][i]
             tensors["keep"][i] = keep
             for moment in ("first_moment", "second_moment"):
@@ -305,6 +312,13 @@ def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
                 f"{tuple(mask.shape)}; it must be torch.bool {tuple(entries.shape)}"
             )
     return masks
+
+
+def regrows(operator: str | Operator) -> bool:
+    """Whether an operator's masks open pruned weights again; then its weights must be masked."""
+    return getattr(
+        OPERATORS.get(operator) if isinstance(operator, str) else operator, "regrows", False
+    )
 
 
 def names() -> list[str]:

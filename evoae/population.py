@@ -116,7 +116,8 @@ class Networks:
 
     def zeros(self) -> np.ndarray:
         """Number of weights and biases that are zero, [P]."""
-        return np.array([count_zeros(row) for row in self.weights])
+        nonzero = self.weights.bool().cpu().numpy()
+        return self.parameters - np.array([np.count_nonzero(row) for row in nonzero], dtype=int)
 
     def module(self, i: int) -> nn.Sequential:
         """Network i as a plain module (a copy), without the decoder's sigmoid."""

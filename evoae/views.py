@@ -20,11 +20,12 @@ from matplotlib.ticker import MaxNLocator
 from evoae import schedules
 from evoae.drawing import OTHER_COLOURS, reference_lines
 from evoae.experiment import Experiment
-from evoae.heatmaps import ACTIVATION_COLOURS, KEPT, PRUNED, REMOVED
+from evoae.heatmaps import ACTIVATION_COLOURS, PRUNED
 from evoae.live import Progress
 from evoae.look import INK, blank, count, duration, notice, panel, title
 
 ACCENT = PRUNED["color"]
+NOT_ZERO, ZERO = "#0072B2", "#F0E6D8"
 DASHES = ("-", "--", "-.", ":")
 MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
 MAX_BITS = 120  # of rows that are no images
@@ -267,7 +268,7 @@ def inspection_figure(state: Inspection | None) -> Figure:
     nonzero = state.weights != 0
     mask = panel(figure, grid[0, 1], "", "")
     title(mask, f"Weights (out × in), {100 * (1 - nonzero.mean()):.1f} % are zero")
-    _classes(mask, nonzero.astype(int), ["zero", "not zero"], [REMOVED, KEPT])
+    _classes(mask, nonzero.astype(int), ["zero", "not zero"], [ZERO, NOT_ZERO])
     _reconstructions(panel(figure, grid[1, 0], "", ""), state)
     last = panel(figure, grid[1, 1], "", "")
     if state.removed is None:

@@ -169,6 +169,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"kind": "variational", "loss": "l1"}, ("variational", "bce", "l1")),
     ({"pairing": "all-pairs", "cells": 5}, ("all-pairs", "ring", "complete")),
     ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", *operators.REACH_A_TARGET)),
+    ({"operator": "set", "pruned_weights": "regrow"}, ("operator=set", "must be masked")),
     ({"schedule": lambda t, final, s: 2.0}, ("2.0", "epoch 0", "[0, 1]")),
     ({"schedule": lambda t, final, s: -0.5 * (t == 3)}, ("-0.5", "epoch 3", "[0, 1]")),
     ({"schedule": lambda t, final, s: NAN}, ("nan", "epoch 0", "[0, 1]")),
@@ -255,6 +256,12 @@ def test_initial_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_experiments_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Experiment().epochs = 3  # type: ignore[misc]
+
+
+def test_prune_and_regrow_implies_masked_weights() -> None:
+    assert tiny(operator="set").pruned_weights == "masked"
+    assert tiny(operator="set").replace(operator="random").pruned_weights == "regrow"
+    assert tiny(operator="random").replace(operator="set").pruned_weights == "masked"
 
 
 # -- the hash -------------------------------------------------------------------------------------

@@ -318,6 +318,7 @@ VARIANTS = [
     {"operator": "variance-high", "schedule": "fixed", "probability": 0.5},
     {"operator": "variance-low", "schedule": "fixed", "probability": 0.5},
     {"operator": "apoz", "amount": 0.4},
+    {"replacement": "better", "learning_rate": 10.0},  # in some waves none is replaced
 ]
 
 

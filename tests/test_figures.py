@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from evoae import drawing, figures
+from evoae import drawing, figures, operators
 from evoae.drawing import OPERATOR_COLOURS, operator_colour
 from evoae.statistics import bootstrap_interval
 
@@ -113,15 +113,14 @@ def test_operator_colours_can_be_told_apart(vision):
 
 
 def test_every_operator_of_the_study_has_its_own_colour():
-    named = "none random variance-high variance-low conjunctive magnitude wanda apoz"
-    assert set(OPERATOR_COLOURS) == set(named.split())
-    assert len(set(OPERATOR_COLOURS.values())) == 8
+    assert list(OPERATOR_COLOURS) == operators.names()
+    assert len(set(OPERATOR_COLOURS.values())) == len(OPERATOR_COLOURS)
 
 
 def test_a_users_operator_has_one_colour_that_no_built_in_has():
     assert operator_colour("mine") == operator_colour("mine")
     assert operator_colour("mine") not in OPERATOR_COLOURS.values()
-    assert operator_colour("mine") != operator_colour("set")
+    assert operator_colour("mine") != operator_colour("his")
 
 
 def test_users_operators_of_one_figure_are_parted():
@@ -348,6 +347,11 @@ def test_groups_may_be_a_categorical_column_and_one_trial_is_enough():
         results[results["schedule"] == "fixed"], "operator", value="preserved"
     ).axes[0]
     assert heights(ax) == pytest.approx([100, 96])
+
+
+def test_a_capacity_is_a_share():
+    with pytest.raises(ValueError, match=r"value='train_l1' must be a share: one of preserved"):
+        figures.capacity_box(some_results(), "operator", value="train_l1")
 
 
 def test_published_comparison_has_a_row_per_result():

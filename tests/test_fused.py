@@ -383,6 +383,41 @@ def test_what_would_crash_is_refused(change, message):
         fused.train(**(call | change))
 
 
+LATER = torch.tensor([[0, 9], [0, 1]])  # rows of a first visit to 10 examples, a second to 2
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": torch.tensor([[[[1, 0]]], [[[1, 1]]]])}, None),
+        ({"pairs": torch.tensor([[[[0, 0]]], [[[2, 1]]]])}, "encoders of pairs hold 0 to 2"),
+        ({"pairs": torch.tensor([[[[0, 0]]], [[[1, -1]]]])}, "decoders of pairs hold -1 to 0"),
+        ({"order": torch.tensor([[0, 9], [0, 2]])}, "rows hold 0 to 2: must be 0 to 1"),
+        ({"order": torch.tensor([[0, 9], [-1, 1]])}, "rows hold -1 to 1: must be 0 to 1"),
+    ],
+)
+def test_every_index_of_every_visit_is_checked_before_anything_moves(change, message):
+    data = [make_data(10, 20, 1), make_data(2, 20, 2)]
+    encoder, decoder = make_side((20, 3), 2, 1), make_side((3, 20), 2, 2)
+    sides, pairs = {"encoder": encoder, "decoder": decoder}, torch.tensor([[[[0, 0]]], [[[1, 1]]]])
+    call = {"pairs": pairs, "order": LATER, **change}
+    rates = torch.full((2,), 1e-3, dtype=torch.float64)
+    train = {"targets": data, "batch_size": 5, "rates": rates, "optimiser": "adam-per-batch"}
+    before = encoder.weights.clone()
+    score = {"pairs": call["pairs"][:, 0], "rows": call["order"]}
+    if message is None:
+        fused.losses(**sides, **score, inputs=data, loss="l1")
+        fused.train(**sides, **call, **train, inputs=data, loss="l1")
+        assert not torch.equal(encoder.weights, before)
+        return
+    with pytest.raises(ValueError, match=message):
+        fused.train(**sides, **call, **train, inputs=data, loss="l1")
+    with pytest.raises(ValueError, match=message):
+        fused.losses(**sides, **score, inputs=data, loss="l1")
+    assert torch.equal(encoder.weights, before)
+
+
 @pytest.fixture
 def _forgotten_library():
     fused._library.cache_clear()

@@ -40,6 +40,20 @@ def test_the_population_stays_and_the_copy_is_pruned(runs):
         np.testing.assert_array_equal((weight[0] != 0).numpy(), found.keep[layer])
 
 
+@pytest.mark.parametrize("operator", ["random", "set", "magnitude"])
+def test_what_was_zero_before_is_not_removed(runs, operator):
+    networks, data = runs["canonical"].population, runs["canonical"].data()
+    halved = networks.take(torch.tensor([0]), torch.tensor([0]))
+    for side in halved.sides:
+        side.weights[:, ::2] = 0
+    found = prune_once(halved, 0, operator, data.train, data.test, amount=0.25)
+    before = [weight[0] for side in halved.sides for weight, _ in side.layers()]
+    after = [weight[0] for side in found.population.sides for weight, _ in side.layers()]
+    for keep, old, new in zip(found.keep.values(), before, after, strict=True):
+        assert (~keep).any()
+        assert np.array_equal(~keep, ((old != 0) & (new == 0)).numpy())
+
+
 def silenced(run, unit: int):
     """The run's networks with one unit of the first layer that nothing activates."""
     index = torch.arange(len(run.population.encoder))

@@ -400,6 +400,68 @@ def test_names_registration_and_the_users_functions(monkeypatch: pytest.MonkeyPa
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["magnitude", "wanda"])
+def test_a_target_is_reached_where_weights_that_are_not_zero_score_nothing(name: str) -> None:
+    # the second input is silent: all its weights score 0 for wanda, as the pruned one does
+    on = layer(weight=[[0.0, 2.0], [3.0, 1.0], [5.0, 4.0]], bias=[1.0] * 3, input_norm=[1.0, 0.0])
+    keep_weight, _ = apply(name, on, amount=0.5, to_target=True)
+    assert ((on.weight * keep_weight) == 0).sum() == 3
+
+
+def test_regrowing_leaves_pruned_biases_pruned_and_starts_at_zero() -> None:
+    found = untrained(masked=True)
+    prune(found, "random", amount=0.4)
+    side = found.encoder
+    masks = [bias[1].clone() for _, bias in side.views(side.tensors["keep"])]
+    before = [weight[1].clone() for weight, _ in side.views(side.tensors["keep"])]
+    assert any((~mask).any() for mask in masks)
+    prune(found, "set", amount=0.5)
+    for (weight, bias), (kept, kept_bias), mask, old in zip(
+        side.layers(), side.views(side.tensors["keep"]), masks, before, strict=True
+    ):
+        assert torch.equal(kept_bias[1], mask)
+        assert (bias[1][~mask] == 0).all()
+        opened = kept[1] & ~old
+        assert opened.any()
+        assert (weight[1][opened] == 0).all()
+        assert kept[1].sum() == old.sum()
+
+
+def test_a_users_operator_may_regrow() -> None:
+    def everything(layer: Layer, rng: np.random.Generator, s: OperatorSettings):
+        return torch.ones_like(layer.weight) > 0, torch.ones_like(layer.bias) > 0
+
+    found = untrained(masked=True)
+    prune(found, "random", amount=0.4)
+    prune(found, everything)
+    assert not found.encoder.tensors["keep"][1].all()
+    everything.regrows = True
+    prune(found, everything)
+    assert found.encoder.tensors["keep"][1].all()
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_the_input_norm_of_a_layer_is_that_of_what_it_was_fed(variational: bool) -> None:
+    kind = "variational" if variational else "plain"
+    found = population.initialise(6, "5-3", kind, [np.random.default_rng(0)], "cpu")
+    training.prepare(found, "adam", False)
+    x = torch.rand(50, 6)
+    encoded = found.encoder.activations(x[None])
+    decoded = found.decoder.activations(found.code(encoded[-1]))
+    for side, seen in zip(found.sides, (encoded, decoded), strict=True):
+        activations.observe(side, seen)
+    shown = []
+
+    def look(layer: Layer, rng: np.random.Generator, s: OperatorSettings):
+        shown.append(layer.input_norm)
+        return operators.none(layer, rng, s)
+
+    operators.prune(found, 0, look, np.random.default_rng(0), OperatorSettings(), lambda: x)
+    fed = [x[None], encoded[0], found.code(encoded[-1]), decoded[0]]
+    for norm, inputs in zip(shown, fed, strict=True):
+        torch.testing.assert_close(norm, inputs[0].double().square().mean(0).sqrt())
+
+
 def test_prune_and_regrow_keeps_the_number_and_moves_the_places() -> None:
     e = Experiment.preset(
         "canonical", operator="set", schedule="fixed", probability=1.0, amount=0.25, epochs=6,

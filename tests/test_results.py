@@ -127,9 +127,7 @@ def test_a_clear_difference_is_a_verdict(study, guided, verdict, tmp_path):
         "canonical random": list(0.3 + noise),
         "canonical conjunctive": list(guided + noise[::-1]),
     }
-    table = claims.verdicts(claims.comparisons(fake(study, losses, tmp_path))).set_index(
-        ["claim", "reading"]
-    )
+    table = verdicts(fake(study, losses, tmp_path))
     assert table.verdict[1, "as released"] == verdict
     assert table["largest p (Holm)"][1, "as released"] < 0.001
 
@@ -141,17 +139,13 @@ def test_equivalence_needs_an_interval_within_the_margin(study, tmp_path):
             "canonical none": list(0.27 + noise),
             "canonical conjunctive": list(0.27 + shift + noise[::-1]),
         }
-        table = claims.verdicts(claims.comparisons(fake(study, losses, tmp_path))).set_index(
-            ["claim", "reading"]
-        )
+        table = verdicts(fake(study, losses, tmp_path))
         assert table.verdict[2, "as released"] == verdict
 
 
 def test_few_trials_leave_a_claim_open(study, tmp_path):
     losses = {"canonical random": [0.4, 0.41, 0.42], "canonical conjunctive": [0.2, 0.21, 0.22]}
-    table = claims.verdicts(claims.comparisons(fake(study, losses, tmp_path))).set_index(
-        ["claim", "reading"]
-    )
+    table = verdicts(fake(study, losses, tmp_path))
     assert table.verdict[1, "as released"] == "open, tends to yes"
 
 

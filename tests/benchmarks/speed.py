@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from evoae import Experiment, activations, evolution, population, run, runs, training
+from evoae import Experiment, activations, evolution, population, run, runs, study, training
 
 SECONDS = 1.5  # of measuring, for each entry
 ROWS = 1000
@@ -126,7 +126,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
         "training": [(training, "train")],
         "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
         "pruning": [(evolution, "prune")],
-        "history": [(evolution, "record_centres"), (runs, "history_rows"), (runs, "finish")],
+        "history": [(evolution, "record_centres"), (runs, "history_rows"), (study, "finish")],
         "checkpoints": [(runs, "save_checkpoint")],
         "copying pairs": [(evolution, "copies"), (evolution, "replace")],
     }
@@ -150,12 +150,14 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
         for at in places:
             setattr(*at, timed(part, originals[at]))
     experiment = Experiment.preset("lipi-ae-s", operator="random", epochs=epochs)
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        run(experiment, trials, workers=1, progress=False, out=folder)
-        total = time.perf_counter() - begun
-    for at, original in originals.items():
-        setattr(*at, original)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            run(experiment, trials, workers=1, progress=False, out=folder)
+            total = time.perf_counter() - begun
+    finally:
+        for at, original in originals.items():
+            setattr(*at, original)
     rounds = [
         [engine("fused", 1000, "standard", 10, 200, statistics=seen) for seen in (True, False)]
         for _ in range(10)
