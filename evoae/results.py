@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evoae import statistics
-from evoae.experiment import Experiment
+from evoae.experiment import MEANING, Experiment
 from evoae.runs import Run
 
 
@@ -198,11 +198,17 @@ def published(*, epochs: int = 400, **filters: Any) -> pd.DataFrame:
 
 
 def collect(folder: Path | str) -> Study:
-    """Every finished run below a folder, by its directory's name; damaged ones are left out."""
+    """Every finished run below a folder, by its directory's name.
+
+    Left out, with a warning, are damaged ones and those of a version that computes other numbers.
+    """
     runs = {}
     for path in sorted(Path(folder).rglob("result.json")):
         try:
-            runs[path.parent.name] = Run(path.parent)
+            run = Run(path.parent)
+            if run.config.get("meaning") != MEANING:
+                raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
+            runs[path.parent.name] = run
         except ValueError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
     if not runs:

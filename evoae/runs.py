@@ -34,7 +34,7 @@ from evoae import datasets, population, training
 from evoae.cells import State, initial
 from evoae.evaluation import trial_results
 from evoae.evolution import evolve
-from evoae.experiment import Experiment
+from evoae.experiment import MEANING, Experiment
 from evoae.population import Networks, Population
 
 # Between checkpoints; the variable reaches worker processes, too.
@@ -103,6 +103,7 @@ class RunSpec:
             "experiment": self.experiment.settings(),
             "seed": self.seed,
             "trials": [self.start, self.stop],
+            "meaning": MEANING,
             "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         }
 

@@ -1,6 +1,7 @@
 """Finished runs side by side, and the claims of the paper."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,16 @@ def test_collect_finds_every_run_and_leaves_out_damaged_ones(study, tmp_path):
         pytest.raises(ValueError, match="no finished"),
     ):
         collect(tmp_path)
+
+
+def test_runs_of_another_meaning_are_left_out(study, tmp_path):
+    run = next(iter(study.runs.values()))
+    for name in ("now", "before"):
+        shutil.copytree(run.folder, tmp_path / name)
+    path = tmp_path / "before" / "config.json"
+    path.write_text(json.dumps(run.config | {"meaning": 1}))
+    with pytest.warns(UserWarning, match=r"before: made by an evoae that computes other numbers"):
+        assert list(collect(tmp_path).runs) == ["now"]
 
 
 def test_every_claim_gets_a_verdict_in_both_readings(study):
