@@ -159,7 +159,7 @@ def lowest(scores: Tensor, count: int) -> Tensor:
 
 def without_lowest(scores: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
     """Keep-mask without the lowest scores (0 or more): a share of the active, or up to a target."""
-    if s.to_target:  # which what is not active counts for
+    if s.to_target:  # what is not active counts towards it
         return lowest(scores.masked_fill(~active, -1.0), round(s.amount * scores.numel()))
     return lowest(scores.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
 

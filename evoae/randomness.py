@@ -45,7 +45,7 @@ def streams(
 ) -> Iterator[np.random.Generator]:
     """The streams of several (trial, cell), one after the other.
 
-    It is one generator, set anew for each place: a fifth of the time that making one takes. Draw
+    It is one generator, set anew for each place: under a third of the time of making one. Draw
     from it before asking for the next.
     """
     bits = np.random.Philox(0)
