@@ -79,11 +79,11 @@ def record(population: Population, i: int, examples: Tensor) -> dict[str, Tensor
 
     After ReLU; of the output layer before the sigmoid.
     """
-    one = torch.tensor([i])
-    member = population.take(one, one)
+    # a copy: where a row lies in memory, and so who its neighbours are, may change the last bits
+    encoder, decoder = (side.views(side.weights[i : i + 1].clone()) for side in population.sides)
     with torch.no_grad():
-        encoded = member.encoder.activations(examples[None])
-        decoded = member.decoder.activations(member.code(encoded[-1]))
+        encoded = population.encoder.activations(examples[None], encoder)
+        decoded = population.decoder.activations(population.code(encoded[-1]), decoder)
     return {
         name: layer[0]
         for name, layer in zip(layer_names(population), encoded + decoded, strict=True)

@@ -66,17 +66,29 @@ class State:
 
     def change(self, **settings: Any) -> None:
         """Replace settings from the next epoch on. Raises ValueError if one cannot change."""
-        for name in settings:
-            if name not in MAY_CHANGE:
-                raise ValueError(f"{name} cannot change while training; {MAY_CHANGE} can")
-        new = self.experiment.replace(**settings)
-        for name in settings:
-            old_value, new_value = getattr(self.experiment, name), getattr(new, name)
-            if old_value != new_value:
-                self.changes.append((self.epoch + 1, name, old_value, new_value))
-        self.experiment = new
-        if "learning_rate" in settings:
-            self.learning_rate[:] = new.learning_rate
+        old, self.experiment = self.experiment, changed(self.experiment, **settings)
+        for name in MAY_CHANGE:
+            before, after = getattr(old, name), getattr(self.experiment, name)
+            if before != after:
+                self.changes.append((self.epoch + 1, name, before, after))
+        if old.learning_rate != self.experiment.learning_rate:
+            self.learning_rate[:] = self.experiment.learning_rate
+
+
+def changed(experiment: Experiment, **settings: Any) -> Experiment:
+    """An experiment as training may go on with it.
+
+    Raises ValueError if a setting that cannot change would, be it implied by another.
+    """
+    new = experiment.replace(**settings)
+    for name in (f.name for f in dataclasses.fields(new)):
+        before, after = getattr(experiment, name), getattr(new, name)
+        if before != after and name not in MAY_CHANGE:
+            raise ValueError(
+                f"{name} cannot change while training, from {before} to {after}; "
+                f"{', '.join(MAY_CHANGE)} can"
+            )
+    return new
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,9 @@ class Places:
 
     def __len__(self) -> int:
         return len(self.slot)
+
+    def take(self, index: np.ndarray) -> Places:
+        return Places(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
 
 
 def places_at(

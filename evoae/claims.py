@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from evoae import statistics
-from evoae.drawing import draw_panels, legend
-from evoae.results import Study, size
+from evoae.drawing import draw_panels, legend, sentence
+from evoae.results import Study, dimensions, size
 from evoae.runs import Run
 
 MARGIN = 0.01  # in L1: pruned is "as good as" unpruned within it, about 4 % of the paper's losses
 LEVEL = 0.05
 LEAST = 6  # trials: with fewer no signed-rank test can reach LEVEL, and an interval says little
-COLUMNS = ["claim", "reading", "a", "b", "n", "mean a", "mean b", "difference", "low", "high"]
-COLUMNS += ["favours_a", "a12", "test", "p"]
+COLUMNS = ["claim", "reading", "a", "b", "size", "n", "mean a", "mean b", "difference"]
+COLUMNS += ["low", "high", "favours_a", "a12", "test", "p"]
 LATE, EARLY = ("exponential", "increase", "final-n", "population"), ("fixed", "decrease")
 
 
@@ -160,7 +160,8 @@ def compared(claim: Claim, first: Which, second: Which, study: Study, as_release
     pairs = [pair for pair in itertools.product(*candidates) if comparable(*pair)]
     if not pairs:
         return row
-    a, b, paired = final_losses(*max(pairs, key=lambda pair: min(map(size, pair))))
+    best = max(pairs, key=lambda pair: min(map(size, pair)))
+    a, b, paired = final_losses(*best)
     table = pd.DataFrame(
         {
             "group": ["a"] * len(a) + ["b"] * len(b),
@@ -172,6 +173,7 @@ def compared(claim: Claim, first: Which, second: Which, study: Study, as_release
     test = statistics.compare(table, by="group", value="loss", paired_by=paired_by).iloc[0]
     low, high = statistics.bootstrap_interval(a - b) if paired else (np.nan, np.nan)
     return row | {
+        "size": dimensions(min(best, key=size)),
         "n": min(len(a), len(b)),
         "mean a": test.mean_a,
         "mean b": test.mean_b,
@@ -284,6 +286,8 @@ def forest(table: pd.DataFrame) -> Figure:
         ["claim", "reading"], ascending=[True, False]
     )
     table = table.reset_index(drop=True)
+    if table.empty:
+        return sentence("No run here is one that a claim of the paper speaks of.")
     labels = [f"{r.claim}. {r.a} – {r.b}" for r in table.itertuples()]
     with draw_panels(height=1.4 + 0.3 * len(table)) as (figure, axes):
         ax = axes[0, 0]

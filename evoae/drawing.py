@@ -45,11 +45,12 @@ OTHER_COLOURS = (
 )  # fmt: skip
 LABELS = {
     "train_l1": "Training loss (L1, mean absolute error)",
+    "relative": "Training loss / that of the constant predictor",
     "validation_l1": "Validation loss (L1, mean absolute error)",
     "test_l1": "Test loss (L1, mean absolute error)",
-    "selection_loss": "Selection loss (as trained on)",
-    "replacement_loss": "Replacement loss (as trained on)",
-    "test_loss": "Test loss (as trained on)",
+    "selection_loss": "Selection loss of one random batch (as trained on)",
+    "replacement_loss": "Replacement loss of one random batch (as trained on)",
+    "test_loss": "Test loss of one random batch (as trained on)",
     "distance": "Distance to uniform (share of pruned positions to move)",
     "ratio": "Distance to uniform / that of uniform positions",
     "unevenness": "Unevenness beyond chance",
@@ -144,6 +145,14 @@ def draw_panels(
         yield figure, axes
 
 
+def sentence(text: str) -> Figure:
+    """Where there is nothing to draw: why."""
+    with draw_panels(height=0.6) as (figure, axes):
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0, 0.5, text, va="center")
+    return figure
+
+
 def label_of(value: str) -> str:
     return LABELS.get(value, value.replace("_", " ").capitalize())
 
@@ -183,6 +192,13 @@ def legend(
 def positions(values: Iterable, groups: list) -> np.ndarray:
     """Where each value's group lies on the axis (of no values: no places)."""
     return np.array([groups.index(value) for value in values], dtype=float)
+
+
+def name_ticks(ax: Axes, names: Sequence, panels: int = 1) -> None:
+    """The names below the axis, slanted where they would run into each other."""
+    long = sum(len(str(name)) for name in names) * panels > 60
+    slant = {"rotation": 25, "ha": "right"} if long else {}
+    ax.set_xticks(range(len(names)), names, **slant)
 
 
 def diamonds(ax: Axes, x: Iterable, y: Iterable, colours: Iterable) -> None:

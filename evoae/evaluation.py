@@ -47,7 +47,8 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
     for slot, trial in enumerate(state.trials):
         ends, data = last.loc[[trial]], state.data[slot]
         validation, test = by_split["validation"][slot], by_split["test"][slot]
-        best = int(validation.argmin()) if e.best_cell == "validation" else 0
+        best = int(np.nan_to_num(validation, nan=np.inf).argmin())
+        best = best if e.best_cell == "validation" else 0
         place = slot * e.cells + best
         now = ends.encoder_zeros + ends.decoder_zeros
         at_prune = ends.encoder_zeros_at_last_prune + ends.decoder_zeros_at_last_prune

@@ -65,6 +65,7 @@ def run_epoch(state: State) -> Iterator[None]:
     e = state.experiment
     state.epoch += 1
     state.records = empty_records(state)
+    state.records["pruned"][:] = to_be_pruned(state)
     if e.pairing == "all-pairs":
         yield from train_all_pairs(state)
     for places in visiting_order(state):
@@ -82,12 +83,11 @@ def visit(state: State, places: Places) -> None:
     else:
         pair = TRAIN[e.pairing](state, places, *select(state, places))
     if e.prune_then_evaluate:
-        pruned = prune(state, places, pair)
-        loss = replacement_loss(state, places, pair)
-    else:
-        loss = replacement_loss(state, places, pair)
-        pruned = prune(state, places, pair)
-    replace(state, places, pair, loss, pruned)
+        prune(state, places, pair)
+    loss = replacement_loss(state, places, pair)
+    if not e.prune_then_evaluate:
+        prune(state, places, pair)
+    replace(state, places, pair, loss)
 
 
 # -- select --------------------------------------------------------------------------------------
@@ -99,6 +99,7 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     visits, n = subpopulation.shape
     pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
     loss = batch_losses(state, places, state.population, pairs, "selection batch")
+    loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     concept = CONCEPTS[e.solution_concept]
     fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
@@ -227,34 +228,43 @@ def learn(state: State, places: Places, working: Population, pairs: np.ndarray) 
 # -- prune ---------------------------------------------------------------------------------------
 
 
-def prune(state: State, places: Places, pair: Population) -> np.ndarray:
-    """Prune each pair with the schedule's probability, or up to its target. Which ones, [V]."""
-    e, pruned = state.experiment, np.zeros(len(places), dtype=bool)
-    if e.operator == "none":
-        return pruned
-    value = e.pruning_at(state.epoch)
-    if value == 0:
-        return pruned
-    settings = operators.OperatorSettings(
-        value if e.has_target else e.amount, e.threshold, to_target=e.has_target
+def to_be_pruned(state: State) -> np.ndarray:
+    """Whose autoencoder will be pruned in this epoch, [trials * cells]: the schedule's draw."""
+    e, everyone = state.experiment, all_places(state)
+    value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
+    if value == 0 or e.has_target:  # a target is aimed at in every epoch
+        return np.full(len(everyone), value != 0)
+    return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
+
+
+def prune(state: State, places: Places, pair: Population) -> None:
+    """Prune the trained pairs of those whose turn it is."""
+    e, index = state.experiment, np.flatnonzero(state.records["pruned"][places.centre])
+    if not len(index):
+        return
+    amount = e.pruning_at(state.epoch) if e.has_target else e.amount
+    settings = operators.OperatorSettings(amount, e.threshold, e.has_target)
+    operators.prune(
+        pair,
+        index,
+        operators.find(e.operator),
+        draws(state, places.take(index), "operator"),
+        settings,
+        functools.partial(examples_of, state, places),
     )
-    for v, chance in enumerate(g.random() for g in draws(state, places, "prune or not")):
-        if chance >= value and not e.has_target:
-            continue
-        rng = draw(state, places, v, "operator")
-        examples = functools.partial(examples_of, state, places, v)
-        operators.prune(pair, v, operators.find(e.operator), rng, settings, examples)
-        if e.statistics_window == "since-prune":
-            for side in pair.sides:
-                activations.reset(side, v)
-        pruned[v] = True
-    return pruned
+    if e.statistics_window == "since-prune":
+        for side in pair.sides:
+            activations.reset(side, torch.from_numpy(index))
 
 
 def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
-    """The examples that an operator may recall at one place, [100, D], drawn with replacement."""
-    data = state.data[places.slot[v]]
-    source = data.test if state.experiment.conjunctive_examples == "test" else data.train
+    """The examples that an operator may recall at one place, [100, D], drawn with replacement.
+
+    From the training data, but for the operator that reads the test data as released.
+    """
+    e, data = state.experiment, state.data[places.slot[v]]
+    conjunctive = operators.find(e.operator) is operators.conjunctive
+    source = data.test if conjunctive and e.conjunctive_examples == "test" else data.train
     rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
     return source[torch.from_numpy(rows).to(source.device)]
 
@@ -268,21 +278,18 @@ def replacement_loss(state: State, places: Places, pair: Population) -> np.ndarr
     return batch_losses(state, places, pair, own, "replacement batch")[:, 0]
 
 
-def replace(
-    state: State, places: Places, pair: Population, loss: np.ndarray, pruned: np.ndarray
-) -> None:
+def replace(state: State, places: Places, pair: Population, loss: np.ndarray) -> None:
     """The trained pair becomes the centre: always, or if not worse than the old centre."""
     centre = places.centre
     if state.experiment.replacement == "better":
         own = np.tile(centre[:, None, None], (1, 1, 2))
         old = batch_losses(state, places, state.population, own, "replacement batch")[:, 0]
-        kept = loss <= old
-        pair, pruned, centre = pair.take(kept, kept), pruned[kept], centre[kept]
-        state.records["replacement_loss"][places.centre] = np.minimum(loss, old)
-    else:
-        state.records["replacement_loss"][centre] = loss
+        kept = (loss <= old) | np.isnan(old)
+        loss = np.fmin(loss, old)
+        pair, centre = pair.take(kept, kept), centre[kept]
+        state.records["pruned"][places.centre[~kept]] = False
+    state.records["replacement_loss"][places.centre] = loss
     state.population.put(centre, pair)
-    state.records["pruned"][centre] = pruned
 
 
 def record_centres(state: State) -> None:

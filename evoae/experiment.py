@@ -9,8 +9,13 @@ import inspect
 import json
 import math
 import numbers
+import types
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import numpy as np
+import torch
 
 from evoae import datasets, operators, population, schedules, topology, training
 
@@ -43,11 +48,12 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "pruning_clock": ("epochs", "last-epoch"),
 }
 # Raised when the same settings come to give other numbers: no run of before counts as one of now.
-MEANING = 2
+MEANING = 3
+CONSTANTS = (bool, int, float, complex, str, bytes, tuple, type(None))
 DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
 POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
 SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
-NOT_NEGATIVE = ("learning_rate", "rate_sigma", "input_noise", "steepness")
+NOT_NEGATIVE = ("learning_rate", "rate_sigma", "input_noise", "steepness", "radius")
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,15 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# What has no meaning where every encoder meets every decoder.
+ALL_PAIRS = {
+    "topology": "complete",
+    "update_order": "synchronous",
+    "solution_concept": "best",
+    "tournament_size": 2,
+    "selection": "joint",
+    "replacement": "always",
+}
 COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_clock": "last-epoch"}
 PRESETS: dict[str, dict[str, Any]] = {
     "canonical": {},
@@ -232,33 +247,61 @@ RELEASED_ONLY: dict[str, dict[str, Any]] = {
 }
 
 
-def describe(function: Any) -> str:
-    """A name for a function that changes when its source, or a value it holds, does.
+def describe(function: Any, seen: tuple[Any, ...] = ()) -> str:
+    """A name for a function that changes when its code, or a value it holds or reads, does.
 
-    Globals and other functions that it calls are not looked into.
+    Of the globals that it reads, constants and functions of its own module are looked into.
     """
     named, held = function, []
     if isinstance(function, functools.partial):
-        named, held = function.func, [*function.args, *sorted(function.keywords.items())]
+        named, held = function.func, [function.args, function.keywords]
     elif inspect.ismethod(function):
         owner = function.__self__
-        named, held = (
-            function.__func__,
-            [type(owner), *sorted(getattr(owner, "__dict__", {}).items())],
-        )
+        named, held = function.__func__, [type(owner), owner.__getstate__()]
     elif inspect.isfunction(function):
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        held = [*cells, function.__defaults__, function.__kwdefaults__]
-    elif hasattr(function, "__dict__"):
-        named, held = type(function), sorted(vars(function).items())
+        held = [cells, function.__defaults__, function.__kwdefaults__, *read_by(function, seen)]
+    elif type(function).__module__ != "builtins":
+        named, held = type(function), [function.__getstate__()]
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):
-        code = getattr(named, "__code__", None)
-        source = repr((code.co_code, code.co_names, code.co_consts)) if code else repr(named)
-    values = [describe(v) if callable(v) else repr(v) for v in held if v is not function]
-    digest = hashlib.sha256("\n".join([source, *values]).encode()).hexdigest()[:12]
+        source = repr(named)
+    code = told(getattr(named, "__code__", None))
+    texts = [source, code, *(told(value, (*seen, function)) for value in held)]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
     return f"{named.__module__}.{getattr(named, '__qualname__', named)}:{digest}"
+
+
+def read_by(function: types.FunctionType, seen: tuple[Any, ...]) -> Iterator[Any]:
+    """The constants, and functions of the same module, among the globals that a function reads."""
+    codes, names = [function.__code__], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    for name in sorted(names & function.__globals__.keys()):
+        value = function.__globals__[name]
+        own = inspect.isfunction(value) and value.__module__ == function.__module__
+        if (own and value is not function and value not in seen) or type(value) in CONSTANTS:
+            yield name, value
+
+
+def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
+    """A held value as text: equal for equal values, and no long one cut short."""
+    if isinstance(value, types.CodeType):  # a line of source may hold two functions
+        return told((value.co_code, value.co_names, value.co_consts))
+    if callable(value):
+        return describe(value, seen)
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(value, list | tuple):
+        return f"({', '.join(told(each, seen) for each in value)})"
+    return repr(value)
 
 
 def check_names(settings: dict[str, Any]) -> None:
@@ -274,7 +317,7 @@ def check_types(e: Experiment) -> None:
     """Every value is of its field's type; whole numbers are accepted for floats."""
     for field in fields(e):
         value, wanted = getattr(e, field.name), str(field.type)
-        if (value is None and "None" in wanted) or (callable(value) and "Callable" in wanted):
+        if value is None and "None" in wanted:
             continue
         if callable(value) and field.name in ("operator", "schedule"):
             continue
@@ -330,8 +373,6 @@ def check_values(e: Experiment) -> None:
             raise ValueError(f"{name}={getattr(e, name)} must not be negative")
     if not 0 < e.data_share <= 1:
         raise ValueError(f"data_share={e.data_share} must lie in (0, 1]")
-    if e.radius < 0:
-        raise ValueError(f"radius={e.radius} must not be negative")
     if e.kind == "variational" and e.loss != "bce":
         raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
@@ -344,19 +385,24 @@ def check_values(e: Experiment) -> None:
             f"operator={describe_name(e.operator)} decides which pruned weights regrow, so "
             f"pruned_weights={e.pruned_weights} must be masked"
         )
-    if e.pairing == "all-pairs" and e.topology != "complete":
-        raise ValueError(f"pairing=all-pairs has no space: topology={e.topology} must be complete")
+    for name, value in ALL_PAIRS.items() if e.pairing == "all-pairs" else ():
+        if getattr(e, name) != value:
+            raise ValueError(
+                f"pairing=all-pairs has no space and selects nobody: {name}={getattr(e, name)} "
+                f"must be {value}"
+            )
 
 
 def check_schedule(e: Experiment) -> None:
     schedules.find(e.schedule)
-    if e.has_target and e.operator in set(operators.OPERATORS) - {
-        "none",
-        *operators.REACH_A_TARGET,
-    }:
+    operator = operators.find(e.operator)
+    able = [operators.find(name) for name in ("none", *operators.REACH_A_TARGET)]
+    of_a_user = operator.__module__ != operators.__name__  # who may heed `settings.to_target`
+    if e.has_target and operator not in able and not of_a_user:
         raise ValueError(
-            f"schedule={e.schedule} sets a target sparsity, which operator={e.operator} cannot "
-            f"prune to; choose one of {', '.join(operators.REACH_A_TARGET)}"
+            f"schedule={e.schedule} sets a target sparsity, which operator="
+            f"{describe_name(e.operator)} cannot prune to; "
+            f"choose one of {', '.join(operators.REACH_A_TARGET)}"
         )
     for t in range(e.epochs):
         value = e.pruning_at(t)

@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from evoae.drawing import (
@@ -31,9 +31,11 @@ from evoae.drawing import (
     keys_of,
     label_of,
     legend,
+    name_ticks,
     palette_of,
     positions,
     reference_lines,
+    sentence,
     whole_numbers,
 )
 from evoae.statistics import bootstrap_interval, require_columns, summary
@@ -213,10 +215,7 @@ def capacity_box(
                 here = here if col is None else here[here[col] == panel]
                 at = positions(here[by], groups) + 0.33
                 diamonds(ax, at, 100 * here["value"], here[by].map(palette))
-            long = sum(len(str(name)) for name in groups) * len(parts) > 60
-            ax.set_xticks(
-                range(len(groups)), groups, rotation=25 * long, ha="right" if long else "center"
-            )
+            name_ticks(ax, groups, len(parts))
             ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), title=panel)
             ax.grid(False, axis="x")
         axes[0, 0].set_ylabel(label_of(value))
@@ -259,7 +258,7 @@ def loss_by_schedule(
             drawn = [(places[o, g], v, palette[o]) for o, g, v in pairs if (o, g) in places]
             diamonds(ax, *(zip(*drawn, strict=True) if drawn else ((), (), ())))
         reference_lines(ax, constant, floor)
-        ax.set_xticks(range(len(groups)), groups)
+        name_ticks(ax, groups)
         ax.set(xlim=(-0.6, len(groups) - 0.4), xlabel=by.capitalize(), ylabel=label_of(value))
         ax.grid(False, axis="x")
         keys = keys_of(palette, marker="_", markersize=14, markeredgewidth=2, linestyle="")
@@ -301,6 +300,8 @@ def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure
     quantity for the axis.
     """
     require_columns(table, ["label", "published", "reproduced", "low", "high"])
+    if table.empty:
+        return sentence("No run here is one that the paper has a value for.")
     numbers = ["published", "reproduced", "low", "high"]
     table = table.reset_index(drop=True).astype(dict.fromkeys(numbers, float))
     if value in SHARES:
@@ -427,11 +428,14 @@ def against_cells(
             ax.set(xlim=(sizes[0] / 1.2, sizes[-1] * 1.2), xlabel="Cells")
             ax.xaxis.set_major_locator(FixedLocator(sizes))
             ax.xaxis.set_major_formatter("{x:g}")
-            if log:
-                ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                ax.yaxis.set_major_formatter("{x:g}")
+            ax.label_outer()
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_minor_locator(NullLocator())
+        if log:  # the panels share the axis
+            low, high = axes.flat[0].get_ylim()
+            axis = axes.flat[0].yaxis
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
+            axis.set_major_formatter("{x:g}")
         label = label_of(value)
         figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
         keys = keys_of(palette, marker="o")

@@ -131,7 +131,8 @@ static void transpose(const float *from, int64_t from_stride, float *to, int64_t
                         to[j * to_stride + i] = from[i * from_stride + j];
                 continue;
             }
-            v8 m[8];
+            v8 m[8]; /* the next rows lie far apart, and in no near cache */
+            for (int i = 0; i < 8; i++) __builtin_prefetch(from + (r + 8 + i) * from_stride + c);
             for (int i = 0; i < 8; i++) m[i] = *(const v8u *)(from + (r + i) * from_stride + c);
             for (int i = 0; i < 4; i++) EXCHANGE(i, 4, LOW4, HIGH4)
             for (int i = 0; i < 8; i += i & 1 ? 3 : 1) EXCHANGE(i, 2, LOW2, HIGH2)

@@ -87,10 +87,11 @@ class _Side(ctypes.Structure):
 
 
 @functools.cache
-def reason_unavailable() -> str | None:
+def reason_unavailable(batch_size: int = SCORING_BATCH) -> str | None:
     """None when the kernel can be used here, otherwise one sentence that says why not."""
     try:
-        _library(SCORING_BATCH)
+        for size in {batch_size, SCORING_BATCH}:
+            _library(size)
     except RuntimeError as error:
         return str(error)
     return None

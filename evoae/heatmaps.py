@@ -41,14 +41,17 @@ def reconstructions(
             expected = (n, int(np.prod(image_shape)))
             raise ValueError(f"{label!r} has shape {images.shape}; it must be {expected}")
     side = min(1.2, (WIDTH - 1.5) / n)
-    height = side * image_shape[0] / image_shape[1]
+    height = max(0.3, side * image_shape[0] / image_shape[1])  # a row of a table is one pixel high
     with draw_panels(len(rows), n, size=(1.5 + side * n, 0.2 + height * len(rows))) as (
         figure,
         axes,
     ):
         for line, (label, images) in zip(axes, rows.items(), strict=True):
             for ax, image in zip(line, images, strict=True):
-                ax.imshow(image.reshape(image_shape), cmap="gray", vmin=0, vmax=1)
+                ax.imshow(
+                    image.reshape(image_shape), cmap="gray", vmin=0, vmax=1,
+                    aspect="auto" if image_shape[0] == 1 else "equal",
+                )  # fmt: skip
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")

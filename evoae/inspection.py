@@ -78,13 +78,13 @@ def prune_once(
     deviation = {layer: units.deviation.numpy() for layer, units in statistics.items()}
     pruned = member.take(torch.tensor([0]), torch.tensor([0]))
     drawn = train[torch.from_numpy(rng.integers(0, len(train), 100))]
-    masks = operators.prune(
+    (masks,) = operators.prune(
         pruned,
-        0,
+        [0],
         operators.find(operator),
-        rng,
+        [rng],
         operators.OperatorSettings(amount, threshold),
-        lambda: drawn,
+        lambda i: drawn,
     )
     names = layer_names(member)
     weights = [weight[0] for side in member.sides for weight, _ in side.layers()]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from evoae import training
+from evoae.cells import changed
 from evoae.datasets import Dataset
 from evoae.evolution import State, evolve, initial
 from evoae.experiment import Experiment
@@ -99,7 +100,7 @@ class Trainer:
         """
         with self._lock:
             new = {k: v for k, v in settings.items() if v != getattr(self._wanted, k)}
-            self._wanted = self._wanted.replace(**new)
+            self._wanted = changed(self._wanted, **new)
             self._pending |= new
 
     def wait(self, seconds: float | None = None) -> bool:

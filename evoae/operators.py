@@ -8,8 +8,7 @@ one network, changes nothing, and draws from the generator it is given.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +17,14 @@ from torch import Tensor
 
 from evoae import activations
 from evoae.activations import UnitStatistics
-from evoae.population import Population, count_zeros
+from evoae.population import Networks, Population
 
 Masks = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What an operator may look at.
+    """What an operator may look at, all of it in the CPU's memory.
 
     `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
     `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
@@ -69,7 +68,7 @@ class Layer:
 @dataclass(frozen=True)
 class OperatorSettings:
     """`amount`: a share of all entries (`random`), of the active ones (`magnitude`, `wanda`, `set`)
-    or of units (`apoz`); `threshold`: of scaled activations, for `conjunctive`.
+    or of active units (`apoz`); `threshold`: of scaled activations, for `conjunctive`.
 
     `to_target`: the amount is a share of zeros to reach, zeros already there included.
     """
@@ -95,12 +94,12 @@ def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
     def draw(tensor: Tensor) -> Tensor:
         keep, count = np.ones(tensor.numel(), dtype=bool), round(s.amount * tensor.numel())
         if s.to_target:
-            zero = (tensor == 0).flatten().cpu().numpy()
+            zero = (tensor == 0).numpy().ravel()
             candidates, count = np.flatnonzero(~zero), max(0, count - int(zero.sum()))
         else:
             candidates = tensor.numel()
         keep[rng.choice(candidates, count, replace=False, shuffle=False)] = False
-        return torch.from_numpy(keep.reshape(tensor.shape)).to(tensor.device)
+        return torch.from_numpy(keep.reshape(tensor.shape))
 
     return draw(layer.weight), draw(layer.bias)
 
@@ -114,8 +113,7 @@ def rescaled(values: Tensor) -> Tensor:
 def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
     """Keep each incoming weight of a unit, and its bias, with the unit's probability [out]."""
     out, fan_in = layer.weight.shape
-    draws = torch.from_numpy(rng.random((out, fan_in + 1), dtype=np.float32))
-    keep = draws.to(layer.weight.device) < probability[:, None]
+    keep = torch.from_numpy(rng.random((out, fan_in + 1), np.float32)) < probability[:, None]
     return keep[:, :-1], keep[:, -1]
 
 
@@ -137,22 +135,22 @@ def conjunctive(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> 
     On each example a unit is a candidate if its scaled activation is below the threshold (none is
     if all units are equal). Candidate sets are intersected until at most one unit is left.
     """
-    activations = layer.recall()
-    candidates = (rescaled(activations) < s.threshold).cpu().numpy()  # equal units: NaN, so none
-    left = np.logical_and.accumulate(candidates, axis=0)
-    few = np.flatnonzero(left.sum(1) <= 1)
-    return without_units(layer, torch.from_numpy(left[few[0] if len(few) else -1]))
+    candidates = (rescaled(layer.recall()) < s.threshold).numpy()  # equal units: NaN, so none
+    last = len(candidates) - 1
+    ruled_out = np.where(candidates.all(0), last + 1, candidates.argmin(0))  # by which example
+    one_left = np.sort(np.append(ruled_out, 0))[-2]  # after this example, at most
+    return without_units(layer, torch.from_numpy(ruled_out > min(one_left, last)))
 
 
 def without_units(layer: Layer, pruned: Tensor) -> Masks:
     """Prune all incoming weights and the bias of the units marked in `pruned` [out]."""
-    keep = ~pruned.to(layer.weight.device)
+    keep = ~pruned
     return keep[:, None].expand_as(layer.weight), keep
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
     """Keep-mask without the `count` lowest scores."""
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
+    keep = torch.ones(scores.numel(), dtype=torch.bool)
     keep[scores.flatten().topk(count, largest=False).indices] = False
     return keep.view(scores.shape)
 
@@ -177,27 +175,29 @@ def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (Hu et al. 2016): the units with the highest share of zero activations.
+    """Baseline (Hu et al. 2016): of the units not yet pruned, those most often zero.
 
     A unit that was never zero is not pruned, so the output layer is left alone.
     """
     share = layer.zero_share
-    silent = ~lowest(-share, round(s.amount * len(share)))
-    return without_units(layer, silent & (share > 0))
+    there = layer.active.any(1) | layer.active_bias  # what is left of the units
+    chosen = ~lowest(-share.masked_fill(~there, -1), round(s.amount * int(there.sum())))
+    return without_units(layer, chosen & (share > 0))
 
 
 def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (SET, Mocanu et al. 2018): sparse from the first prune on, in ever other places.
 
     The smallest of the active weights are pruned, a share `amount` of them, and as many that were
-    not active, drawn at random, may be trained again, beginning at zero. Biases stay as they are.
+    not active, drawn at random, may be trained again. They begin at zero, and count as zeros until
+    training has moved them. Biases stay as they are.
     """
     active = layer.active
     count = round(s.amount * int(active.sum()))
     keep = active & lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
-    idle = np.flatnonzero(~active.cpu().numpy())
+    idle = np.flatnonzero(~active.numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
-    keep.view(-1)[torch.from_numpy(regrown).to(keep.device)] = True
+    keep.view(-1)[torch.from_numpy(regrown)] = True
     return keep, layer.active_bias
 
 
@@ -239,7 +239,7 @@ class Examined:
 
     @functools.cached_property
     def drawn(self) -> Tensor:
-        return self.examples()
+        return self.examples().cpu()
 
     @functools.cached_property
     def recalled(self) -> list[Tensor]:
@@ -260,55 +260,75 @@ class Examined:
 
 def prune(
     population: Population,
-    i: int,
+    index: Sequence[int],
     operator: Operator,
-    rng: np.random.Generator,
+    generators: Iterable[np.random.Generator],
     settings: OperatorSettings,
-    examples: Callable[[], Tensor],
-) -> list[Masks]:
-    """Apply an operator to all layers of autoencoder i, in place; count its zeros.
+    examples: Callable[[int], Tensor],
+) -> list[list[Masks]]:
+    """Apply an operator to all layers of the autoencoders at `index`, in place; count their zeros.
 
-    `examples()` gives the [n, D] that `Layer.recall` shows, if an operator asks. Where the
-    population keeps masks, the pruned entries and their optimiser moments stay zero from now on.
-    Returns the masks of what was kept, layer by layer. Raises ValueError if the operator's masks
-    are not boolean tensors of the layer's shapes.
+    Each draws from its generator; `examples(i)` gives the [n, D] that `Layer.recall` shows of
+    autoencoder i, if an operator asks. Where the population keeps masks, the pruned entries and
+    their optimiser moments stay zero from now on. Returns the masks of what was kept, per
+    autoencoder and layer. Raises ValueError if the operator's masks are not boolean tensors of the
+    layer's shapes.
     """
+    near, found = population.cpu(), []
+    masked = "keep" in near.encoder.tensors
+    encoders = len(near.encoder.widths) - 1
+    for i, rng in zip(index, generators, strict=True):
+        looked_at, masks = Examined(near, i, functools.partial(examples, i)), []
+        weights = layers_of(near, "weights", i)
+        kept = layers_of(near, "keep", i) if masked else [None] * len(weights)
+        for number, (own, before) in enumerate(zip(weights, kept, strict=True)):
+            layer = looked_at.layer(number, *own, before)
+            masks.append(checked(operator(layer, rng, settings), layer, operator))
+        apply(near.encoder, i, masks[:encoders], regrows(operator))
+        apply(near.decoder, i, masks[encoders:], regrows(operator))
+        found.append(masks)
+    for side, theirs in zip(population.sides, near.sides, strict=True):
+        for key, tensor in side.tensors.items():
+            tensor.copy_(theirs.tensors[key])  # on the CPU it is the same: nothing is done
+    return found
 
-    looked_at, number = Examined(population, i, examples), 0
-    masks: list[list[Masks]] = [[], []]
-    for side, networks in enumerate(population.sides):
-        views, kept = networks.views(networks.weights[i]), itertools.repeat(None)
-        if "keep" in networks.tensors:
-            kept = networks.views(networks.tensors["keep"][i])
-        for (weight, bias), before in zip(views, kept, strict=False):
-            layer = looked_at.layer(number, weight, bias, before)
-            masks[side].append(checked(operator(layer, rng, settings), layer, operator))
-            number += 1
-    for networks, found in zip(population.sides, masks, strict=True):
-        tensors = networks.tensors
-        keep = torch.cat([part for weight, bias in found for part in (weight.flatten(), bias)])
-        if "removed" in tensors:  # added by whoever wants to see what the last prune took away
-            tensors["removed"][i] = tensors["weights"][i] * ~keep
-        factor = keep.view(torch.uint8).float()  # three times as fast as from a bool
-        weights = tensors["weights"][i].mul_(factor)
-        if "keep" in tensors:
-            if not regrows(operator):
-                keep &= tensors["keep"][i]
-            tensors["keep"][i] = keep
-            for moment in ("first_moment", "second_moment"):
-                if moment in tensors:
-                    tensors[moment][i].mul_(factor)
-        if "zeros_at_last_prune" in tensors:
-            tensors["zeros_at_last_prune"][i] = count_zeros(weights)
-    return masks[0] + masks[1]
+
+def layers_of(population: Population, name: str, i: int) -> list[tuple[Tensor, Tensor]]:
+    """Views, from the first layer to the output, of what autoencoder i has by that name."""
+    rows = ((side, side.tensors[name].numpy()[i]) for side in population.sides)
+    layers = [layer for side, row in rows for layer in side.views(row)]
+    return [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers]
+
+
+def apply(networks: Networks, i: int, masks: list[Masks], regrow: bool) -> None:
+    """Set to zero what the masks of network i, layer by layer, do not keep.
+
+    It works on arrays: a wave prunes few networks, and small steps of torch take longer.
+    """
+    tensors = {key: tensor.numpy() for key, tensor in networks.tensors.items()}
+    keep = np.concatenate([part.numpy().ravel() for layer in masks for part in layer])
+    factor = keep.view(np.uint8)
+    if "removed" in tensors:  # added by whoever wants to see what the last prune took away
+        tensors["removed"][i] = tensors["weights"][i] * ~keep
+    tensors["weights"][i] *= factor
+    if "keep" in tensors:
+        tensors["keep"][i] = keep if regrow else keep & tensors["keep"][i]
+        for moment in {"first_moment", "second_moment"} & tensors.keys():
+            tensors[moment][i] *= factor
+    if "zeros_at_last_prune" in tensors:
+        tensors["zeros_at_last_prune"][i] = np.count_nonzero(tensors["weights"][i] == 0)
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
     """The two masks, if they fit the layer."""
+    name = getattr(operator, "__name__", operator)
+    two = isinstance(masks, tuple | list) and len(masks) == 2
+    if not two or not all(isinstance(mask, Tensor) for mask in masks):
+        raise ValueError(f"operator {name} gave {masks!r}; it must give two masks (tensors)")
     for mask, entries in zip(masks, (layer.weight, layer.bias), strict=True):
         if mask.dtype != torch.bool or mask.shape != entries.shape:
             raise ValueError(
-                f"operator {getattr(operator, '__name__', operator)} gave a mask of {mask.dtype} "
+                f"operator {name} gave a mask of {mask.dtype} "
                 f"{tuple(mask.shape)}; it must be torch.bool {tuple(entries.shape)}"
             )
     return masks
@@ -326,7 +346,9 @@ def names() -> list[str]:
 
 
 def register(name: str, operator: Operator) -> None:
-    """Give a user's operator a name. Raises ValueError if the name is taken."""
+    """Give a user's operator a name. Raises ValueError if it is none, or the name is taken."""
+    if not callable(operator) or not name:
+        raise ValueError(f"operator {name!r}: {operator!r} must be a function, and have a name")
     if name in OPERATORS:
         raise ValueError(f"operator {name!r} exists already; choose another than {list(OPERATORS)}")
     OPERATORS[name] = operator

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ MODELS: dict[str, tuple[int, ...]] = {
     "large": (60, 30, 10),
 }
 KINDS = ("plain", "denoising", "variational")
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def hidden_widths(model: str) -> tuple[int, ...]:
@@ -44,11 +46,6 @@ def hidden_widths(model: str) -> tuple[int, ...]:
 
 def parameter_count(widths: Sequence[int]) -> int:
     return sum((i + 1) * o for i, o in pairwise(widths))
-
-
-def count_zeros(values: Tensor) -> int:
-    """Cast and counted by numpy: four times as fast as counting the zeros of the floats."""
-    return values.numel() - np.count_nonzero(values.bool().cpu().numpy())
 
 
 @dataclass
@@ -75,14 +72,15 @@ class Networks:
     def parameters(self) -> int:
         return self.weights.shape[1]
 
-    def views(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Views of a [..., parameters] tensor, layer by layer: [..., out, in] and [..., out]."""
-        shapes = list(pairwise(self.widths))
-        parts = flat.split([size for i, o in shapes for size in (i * o, o)], dim=-1)
-        return [
-            (weight.view(*flat.shape[:-1], fan_out, fan_in), bias)
-            for weight, bias, (fan_in, fan_out) in zip(parts[::2], parts[1::2], shapes, strict=True)
-        ]
+    def views(self, flat: Array) -> list[tuple[Array, Array]]:
+        """Views of a [..., parameters] tensor or array, by layer: [..., out, in] and [..., out]."""
+        found, end, leading = [], 0, flat.shape[:-1]
+        for fan_in, fan_out in pairwise(self.widths):
+            start, middle = end, end + fan_in * fan_out
+            end = middle + fan_out
+            weight = flat[..., start:middle].reshape(*leading, fan_out, fan_in)
+            found.append((weight, flat[..., middle:end]))
+        return found
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         return self.views(self.weights)
@@ -116,8 +114,8 @@ class Networks:
 
     def zeros(self) -> np.ndarray:
         """Number of weights and biases that are zero, [P]."""
-        nonzero = self.weights.bool().cpu().numpy()
-        return self.parameters - np.array([np.count_nonzero(row) for row in nonzero], dtype=int)
+        rows = self.weights.cpu().numpy()  # counted row by row: it stays in cache
+        return np.array([np.count_nonzero(row == 0) for row in rows], dtype=int)
 
     def module(self, i: int) -> nn.Sequential:
         """Network i as a plain module (a copy), without the decoder's sigmoid."""
@@ -164,6 +162,14 @@ class Population:
     def put(self, index: Tensor | np.ndarray, other: Population) -> None:
         for mine, theirs in zip(self.sides, other.sides, strict=True):
             mine.put(index, theirs)
+
+    def cpu(self) -> Population:
+        """In the CPU's memory: itself if it lies there, else a copy."""
+        sides = (
+            Networks(s.widths, s.last_relu, {key: t.cpu() for key, t in s.tensors.items()})
+            for s in self.sides
+        )
+        return Population(*sides, self.variational)
 
     def member(self, i: int) -> tuple[nn.Sequential, nn.Sequential]:
         """Encoder and decoder i as plain `nn.Sequential`; the decoder ends in the sigmoid."""

@@ -17,9 +17,11 @@ from typing import Any
 import nbformat
 import pandas as pd
 import papermill
+import zmq
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from evoae import drawing
 
@@ -27,6 +29,10 @@ REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
 MAY_BE_ZERO = ("seed", "workers")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
+# what a kernel says passes through ports that others on a shared machine might listen to
+ENCRYPTED = Config(
+    {"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}}
+)
 
 
 class Gallery:
@@ -184,6 +190,7 @@ def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
                 iopub_timeout=120,
                 start_timeout=120,
                 progress_bar=True,
+                config=ENCRYPTED,
             )
             break
         except RuntimeError as error:

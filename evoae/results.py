@@ -109,6 +109,8 @@ class Study:
             run = self.find(row.algorithm, **named, **schedule)
             if run is not None:
                 rows.append(name_of(row) | {"published": row.value} | measured(run, row))
+                if dimensions(run) not in PAPER:
+                    rows[-1]["label"] += f" ({dimensions(run)})"
         columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
         columns += ["bits", "cells", "epochs"]
         compared = pd.DataFrame(rows, columns=[c for c in columns if c != "difference"])
@@ -141,6 +143,7 @@ class Study:
 
 SIZES = {"epochs", "cells", "clusters", "bits", "examples"}
 WHEN = {"schedule", "probability"}
+PAPER = ("1000 bits, 400 epochs", "1000 bits, 10 cells, 400 epochs")
 NAMES = ["label", "algorithm", "model", "loss", "operator", "schedule", "epoch", "metric"]
 
 
@@ -159,6 +162,12 @@ def size(run: Run) -> tuple[bool, int, int, int]:
     start, stop = run.config["trials"]
     papers = run.setting("bits") == 1000 and run.setting("clusters") == 10
     return papers, stop - start, run.setting("epochs"), run.setting("cells")
+
+
+def dimensions(run: Run) -> str:
+    """How large a run is, in words."""
+    names = ["bits", "cells", "epochs"] if run.setting("cells") > 1 else ["bits", "epochs"]
+    return ", ".join(f"{run.setting(name)} {name}" for name in names)
 
 
 def epoch_of(published_epoch: int, epochs: int) -> int:

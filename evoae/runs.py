@@ -122,6 +122,12 @@ class RunSpec:
         except OSError as error:
             raise ValueError(f"{self.out}: cannot be written ({error.strerror})") from error
 
+    def clear(self, locks: bool = False) -> None:
+        """Remove what only an unfinished run needs, or a process that was killed has left."""
+        for pattern in ("checkpoint-*", ".*.part", *([".lock"] if locks else [])):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
     def blocks(self, parts: int) -> list[range]:
         """Slices of the trials to train side by side; those that have checkpoints stay as cut."""
         found = (CHECKPOINT.fullmatch(path.name) for path in self.folder.iterdir())
@@ -286,7 +292,7 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
         "seconds": seconds,
         "model_steps": steps,
         "model_steps_per_second": steps / seconds if seconds else None,
-        "engine": states[0].engine,
+        "engine": " and ".join(sorted({state.engine for state in states})),
         "changes": sorted({tuple(change) for state in states for change in state.changes}),
     }
     everything = Population(
@@ -305,9 +311,7 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
     with whole(spec.folder / "history.parquet") as part:
         history.to_parquet(part, index=False)
     write_json(spec.folder / "result.json", result)
-    # half-written files are of processes that were killed: nobody writes to a finished run
-    for path in [*map(spec.checkpoint, blocks), *spec.folder.glob(".*.part")]:
-        path.unlink()
+    spec.clear()
 
 
 def header(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A schedule is `schedule(t, final, settings) -> float`. Those in `PROBABILITIES` return the
 probability of one prune after epoch t; those in `TARGETS` return the share of weights that shall be
-zero after epoch t, and the operator prunes up to it. A user's function works like either.
+zero after epoch t, and the operator prunes up to it. A user's function gives a probability, or a
+target if it is registered as one.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def exponential(t: int, final: int, s: ScheduleSettings) -> float:
 
 
 def final_n(t: int, final: int, s: ScheduleSettings) -> float:
-    return s.probability if t >= (1 - s.last_share) * final else 0.0
+    return s.probability if final - t <= s.last_share * final else 0.0
 
 
 def prune_after(t: int, final: int, s: ScheduleSettings) -> float:
@@ -92,7 +93,9 @@ def names() -> list[str]:
 
 
 def register(name: str, schedule: Schedule, *, target: bool = False) -> None:
-    """Give a user's schedule a name. Raises ValueError if the name is taken."""
+    """Give a user's schedule a name. Raises ValueError if it is none, or the name is taken."""
+    if not callable(schedule) or not name:
+        raise ValueError(f"schedule {name!r}: {schedule!r} must be a function, and have a name")
     if name in names():
         raise ValueError(f"schedule {name!r} exists already; choose a name other than {names()}")
     (TARGETS if target else PROBABILITIES)[name] = schedule

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evoae import activations, training
+from evoae import activations, operators, training
 from evoae.datasets import Dataset
 from evoae.experiment import Experiment
 from evoae.live import Trainer
@@ -105,7 +105,7 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
     networks, data = source.population(shown), source.data(trial)
     place = source.trials.index(trial) * source.experiment.cells + cell
     number = activations.layer_names(networks).index(layer)
-    weight, bias = (part[place] for part in layers(networks, "weights")[number])
+    weight, bias = operators.layers_of(networks, "weights", place)[number]
     removed, words = last_prune(source, networks, place, number, trial, cell, shown)
     inputs = data.test[: IMAGES if data.image_shape else ROWS]
     with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
@@ -150,9 +150,4 @@ def last_prune(
         f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
         f"removed, {100 * zero / total:.1f} % zero now"
     )
-    return (layers(networks, "removed")[number][0][place] != 0).numpy(), words
-
-
-def layers(networks: Population, name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Views of a tensor that is shaped like the weights, from the first layer to the output."""
-    return [layer for side in networks.sides for layer in side.views(side.tensors[name])]
+    return (operators.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import fields
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from evoae import fused, operators, schedules
+from evoae import operators, schedules
 from evoae.experiment import Experiment, describe_name
 from evoae.results import Study
 from evoae.runs import Run, RunSpec, finish, train_block
@@ -59,6 +60,34 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
             raise ValueError(f"two experiments of the grid are called {label!r}; name them apart")
         found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
+
+
+def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
+    """As released, as intended, and as released but for one difference, each in turn.
+
+    The differences are those between the paper's text and its released code; any that this
+    training would not feel is left out. A label is the prefix, if any, and "as released", "as
+    intended" or the name of the setting, with a colon between.
+    """
+    released = Experiment.preset(preset, as_released=True, **settings)
+    intended = Experiment.preset(preset, as_released=False, **settings)
+    clusters = released.dataset == "binary-clusters"
+    prunes, recalls = released.operator != "none", released.operator == "conjunctive"
+    felt = {
+        "as_released": False,  # by itself it changes nothing
+        "centroid_density": clusters,
+        "shared_test_noise": clusters and recalls,
+        "conjunctive_examples": recalls,
+        "decrease": prunes and released.schedule == "decrease",
+        "pruned_weights": prunes,
+        "pruning_clock": prunes,
+    }
+    found = {"as released": released, "as intended": intended}
+    for name in (field.name for field in fields(Experiment)):
+        value = getattr(intended, name)
+        if value != getattr(released, name) and felt.get(name, True):
+            found[name] = released.replace(**{name: value})
+    return {f"{prefix}: {name}" if prefix else name: e for name, e in found.items()}
 
 
 def run(
@@ -121,6 +150,9 @@ def sweep(
     folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
     if not experiments:
         raise ValueError("no experiments to run")
+    for label, experiment in dict(experiments).items():
+        if not isinstance(experiment, Experiment):
+            raise ValueError(f"{label}: {experiment!r} must be an Experiment, such as a preset's")
     specs = {
         label: RunSpec(e, seed, span.start, span.stop, folder, device, engine)
         for label, e in experiments.items()
@@ -139,8 +171,8 @@ def sweep(
     if failures:
         named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
         raise SweepError(named)
-    for spec in specs.values():  # a process that was killed leaves the locks of what it finished
-        (spec.folder / ".lock").unlink(missing_ok=True)
+    for spec in specs.values():  # a process that was killed leaves locks of what it finished
+        spec.clear(locks=True)
     runs = {label: Run(spec.folder) for label, spec in specs.items()}
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more
@@ -216,16 +248,21 @@ def compute(
     tasks = [(spec, block) for spec in specs for block in blocks[spec.folder]]
     total = sum(spec.experiment.epochs * len(spec.trials) for spec in specs)
     failures: dict[Path, BaseException] = {}
+    interrupted = False
     times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
     local = min(workers, len(tasks)) == 1 and executor is None
     with (
         tqdm(total=total, unit="epoch", disable=not progress, **quiet()) as bar,
         placed(local, workers, executor, Progress(bar)) as submit,
     ):
-        futures = {submit(spec, block): spec for spec, block in tasks}
-        for future in as_completed(futures):
-            spec, error = futures[future], future.exception()
+        submitted = ((submit(spec, block), spec) for spec, block in tasks)
+        if not local:  # here and now, a block is trained when its turn comes
+            futures = dict(submitted)
+            submitted = ((future, futures[future]) for future in as_completed(futures))
+        for future, spec in submitted:
+            error = future.exception()
             if isinstance(error, KeyboardInterrupt):
+                interrupted = True
                 continue
             if error is not None:
                 failures.setdefault(spec.folder, error)
@@ -237,7 +274,7 @@ def compute(
                     finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
-    if any(isinstance(future.exception(), KeyboardInterrupt) for future in futures):
+    if interrupted:
         raise KeyboardInterrupt
     return failures
 
@@ -278,7 +315,6 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
         with interrupts(stop):
             yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
         return
-    fused.reason_unavailable()  # compiles the kernel once, before several processes need it
     context = multiprocessing.get_context("spawn")
     stop, queue = context.Event(), context.Queue()
     reader = threading.Thread(target=read_progress, args=(queue, tell), daemon=True)
@@ -297,6 +333,9 @@ def submit_by_value(pool: ProcessPoolExecutor, task: bytes) -> Future:
     script, which would otherwise have to guard its calls by `if __name__ == "__main__"`.
     """
     main = sys.modules["__main__"]
+    # a new process inherits this: Ctrl-C while it starts is its parent's to answer
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if on_main_thread else None
     before = {name: vars(main).get(name) for name in ("__file__", "__spec__")}
     vars(main).pop("__file__", None)
     main.__spec__ = None
@@ -304,6 +343,8 @@ def submit_by_value(pool: ProcessPoolExecutor, task: bytes) -> Future:
         return pool.submit(work, task)
     finally:
         vars(main).update({k: v for k, v in before.items() if v is not None or k == "__spec__"})
+        if on_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 def done(call: Callable[[], Any]) -> Future:

@@ -15,7 +15,7 @@ def ring(cells: int, radius: int) -> np.ndarray:
     if 2 * radius + 1 > max(cells, 3):
         raise ValueError(
             f"radius={radius} gives {2 * radius} neighbours, more than a ring of cells={cells} "
-            f"holds; the radius must be at most {(cells - 1) // 2}"
+            f"holds; the radius must be at most {max(1, (cells - 1) // 2)}"
         )
     offsets = [0] + [side * step for step in range(1, radius + 1) for side in (-1, 1)]
     offsets = offsets[: max(1, min(len(offsets), cells))]

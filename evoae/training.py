@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from evoae import activations, fused
 from evoae.population import Networks, Population
 
-LOSSES = ("l1", "bce")
-OPTIMISERS = ("adam", "adam-per-batch")
+LOSSES, OPTIMISERS = fused.LOSSES, fused.OPTIMISERS
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 CHUNK_BYTES = 2 << 20  # weights of a chunk: they should stay in the second-level cache
@@ -43,8 +42,8 @@ def choose_engine(engine: str, population: Population, batch_size: int) -> str:
     elif population.variational:
         reason = "it does not train variational autoencoders"
     elif not fused.supports(population.encoder.widths, population.decoder.widths, batch_size):
-        reason = f"it is not made for batch_size={batch_size}"
-    reason = reason or fused.reason_unavailable()
+        reason = f"it is not made for so many layers or batch_size={batch_size}"
+    reason = reason or fused.reason_unavailable(batch_size)
     if reason and engine == "fused":
         raise ValueError(f"engine 'fused' cannot run here: {reason}")
     return "batched" if reason else "fused"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import ENGINES, tiny
 
-from evoae import activations, evolve, training
+from evoae import activations, evolve, population, training
 from evoae.cells import initial
 from evoae.population import Networks, parameter_count
 
@@ -74,6 +74,19 @@ def test_a_unit_that_never_changes_has_no_deviation(engine: str) -> None:
     first = activations.statistics(state.population.encoder, 0)[0]
     assert first.mean.tolist() == pytest.approx([0.1, 0.7, 1.3, 0.01, 5.0])
     assert first.deviation.max() < 1e-6
+
+
+def test_what_one_example_activates_does_not_depend_on_the_row() -> None:
+    generators = [np.random.default_rng(0)] * 7
+    for bits in (250, 333, 501, 1000):
+        found = population.initialise(bits, "30-10", "plain", generators, "cpu")
+        for side in found.sides:
+            side.weights[:] = side.weights[:1].clone()
+        example = torch.rand(1, bits, generator=torch.Generator().manual_seed(bits))
+        with training.one_thread():
+            seen = [activations.record(found, i, example) for i in range(7)]
+        for other in seen[1:]:
+            assert all(torch.equal(seen[0][name], other[name]) for name in other)
 
 
 def test_reset_forgets_the_networks_at_the_index_only() -> None:

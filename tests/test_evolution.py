@@ -222,8 +222,8 @@ def test_conjunctive_examples_come_from_the_chosen_split(
 ) -> None:
     seen = []
 
-    def prune(pair: Any, v: int, operator: Any, rng: Any, s: Any, examples: Any) -> None:
-        seen.append(examples())
+    def prune(pair: Any, index: Any, operator: Any, rngs: Any, s: Any, examples: Any) -> None:
+        seen.extend(map(examples, index))
 
     monkeypatch.setattr(operators, "prune", prune)
     e = tiny(
@@ -310,6 +310,55 @@ def test_changes_that_cannot_be_are_refused_and_change_nothing() -> None:
     assert state.experiment == before
     assert state.changes == []
     assert "epochs" not in MAY_CHANGE
+
+
+def test_what_a_change_implies_is_refused_or_recorded() -> None:
+    state = next(evolve(tiny(operator="random"), engine="batched"))
+    with pytest.raises(ValueError, match=r"pruned_weights cannot change.*regrow to masked"):
+        state.change(operator="set")
+    assert (state.experiment.operator, state.changes) == ("random", [])
+    state.change(operator="variance-high")
+    assert state.changes == [
+        (1, "operator", "random", "variance-high"),
+        (1, "probability", 0.5, 0.1),
+    ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_pair_that_has_diverged_wins_nothing(engine: str) -> None:
+    for replacement in ("always", "better"):
+        e = tiny("lipi-ae-s", cells=5, replacement=replacement, epochs=6)
+        state = initial(e, [0], 1, "cpu", engine)
+        state.population.encoder.weights[2] = torch.nan
+        *_, last = evolve(e, state=state)
+        broken = last.population.encoder.weights.isnan().any(1)
+        assert not broken.any(), replacement
+        assert np.isfinite(last.records["replacement_loss"]).all()
+
+
+def test_only_the_conjunctive_operator_reads_test_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(on: Any, rng: Any, s: Any) -> Any:
+        seen.extend(map(tuple, on.recall().tolist()))
+        return operators.none(on, rng, s)
+
+    monkeypatch.setattr(
+        "evoae.activations.record",
+        lambda population, i, examples: dict(enumerate([examples] * 4)),
+    )
+    for operator in (look, "wanda"):
+        e = tiny(
+            operator=operator, schedule="fixed", probability=1.0, epochs=1, bits=24, noise=0.4,
+            amount=0.4,
+        )  # fmt: skip
+        inputs = [
+            {"conjunctive_examples": source, "operator": operator} for source in ("test", "train")
+        ]
+        bits = [weights_of(evolved(e.replace(**settings))[1]) for settings in inputs]
+        assert torch.equal(*bits)
+    _, state = evolved(e)
+    assert set(seen) <= set(map(tuple, state.data[0].train.tolist()))
 
 
 def test_the_state_is_one_epoch_a_step() -> None:

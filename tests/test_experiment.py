@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import TINY, evolved, tiny
 
 from evoae import Experiment, operators, population, run, schedules
@@ -168,6 +170,24 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"cells": 10, "topology": "torus"}, ("cells=10", "2 x 5", "at least 3")),
     ({"kind": "variational", "loss": "l1"}, ("variational", "bce", "l1")),
     ({"pairing": "all-pairs", "cells": 5}, ("all-pairs", "ring", "complete")),
+    (
+        {"pairing": "all-pairs", "topology": "complete", "cells": 3},
+        ("all-pairs", "update_order=asynchronous", "must be synchronous"),
+    ),
+    *(
+        (
+            {"pairing": "all-pairs", "topology": "complete", "update_order": "synchronous"}
+            | {name: value},
+            ("all-pairs", f"{name}={value}"),
+        )
+        for name, value in {
+            "replacement": "better",
+            "selection": "separate",
+            "solution_concept": "mean",
+            "tournament_size": 3,
+        }.items()
+    ),
+    ({"cells": 2, "radius": 2}, ("radius=2", "cells=2", "at most 1")),
     ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", *operators.REACH_A_TARGET)),
     ({"operator": "set", "pruned_weights": "regrow"}, ("operator=set", "must be masked")),
     ({"schedule": lambda t, final, s: 2.0}, ("2.0", "epoch 0", "[0, 1]")),
@@ -361,6 +381,77 @@ def test_functions_are_settings() -> None:
     assert e.hash() != tiny(operator=prune_nothing).hash()
     assert "prune_nothing" in e.settings()["operator"]
     json.dumps(e.settings())
+
+
+THRESHOLD = 0.3
+
+
+def at_threshold(t: int, final: int, s: object) -> float:
+    return below(t)
+
+
+def below(t: int) -> float:
+    return at_threshold(t, 0, None) if t < 0 else min(THRESHOLD, 1.0)  # and back: no endless hash
+
+
+def test_what_a_function_reads_is_hashed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = [Experiment(schedule=at_threshold).hash()]
+    monkeypatch.setattr(sys.modules[__name__], "THRESHOLD", 0.4)
+    hashes.append(Experiment(schedule=at_threshold).hash())
+    monkeypatch.setattr(sys.modules[__name__], "THRESHOLD", 0.3)
+    hashes.append(Experiment(schedule=at_threshold).hash())
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_a_users_operator_may_prune_to_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(layer: Any, rng: Any, s: Any) -> Any:
+        return operators.magnitude(layer, rng, s)
+
+    monkeypatch.setitem(operators.OPERATORS, "mine", mine)
+    for operator in (mine, "mine"):
+        assert Experiment(operator=operator, schedule="cubic").has_target
+    with pytest.raises(ValueError, match="operator=apoz cannot"):
+        Experiment(operator=operators.apoz, schedule="cubic")
+
+
+# fmt: off
+low, high = lambda t, final, s: 0.1, lambda t, final, s: 0.9  # two functions, one line
+# fmt: on
+
+
+def probability_of(values: np.ndarray, t: int, final: int, s: object) -> float:
+    return float(values[1000])
+
+
+MANY = [0.0] * 1000
+
+
+class Slotted:
+    __slots__ = ("p",)
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, t: int, final: int, s: object) -> float:
+        return self.p
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [low, low, high],
+        *(
+            [functools.partial(probability_of, make([*MANY, p, *MANY])) for p in (0.1, 0.1, 0.2)]
+            for make in (np.array, torch.tensor, list)
+        ),
+        [Slotted(p) for p in (0.1, 0.1, 0.2)],
+        [Slotted(p).__call__ for p in (0.1, 0.1, 0.2)],
+    ],
+    ids=["lambdas", "array", "tensor", "list", "slots", "method"],
+)
+def test_functions_that_do_something_else_have_another_hash(given: list[Callable]) -> None:
+    hashes = [Experiment(schedule=schedule).hash() for schedule in given]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.parametrize(

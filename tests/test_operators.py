@@ -273,6 +273,13 @@ def test_apoz_by_hand() -> None:
     assert pruned_units(*apply("apoz", on, amount=0.5)) == [1, 2]
 
 
+def test_apoz_leaves_units_alone_that_are_pruned_already() -> None:
+    weight = [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
+    on = layer(weight=weight, bias=[1.0, 0.0, 1.0, 1.0], zero_share=[0.1, 1.0, 0.5, 0.2])
+    assert pruned_units(*apply("apoz", on, amount=0.34)) == [2]  # one of the three that are left
+    assert pruned_units(*apply("apoz", on, amount=1.0)) == [0, 2, 3]
+
+
 def test_prune_and_regrow_by_hand() -> None:
     on = layer(weight=[[0.5, 0.0, -0.1], [0.0, 2.0, 0.0], [-3.0, 0.2, 1.0], [0.0, 0.4, 5.0]])
     seen = set()
@@ -306,7 +313,7 @@ def prune(
 ) -> None:
     function = operators.find(operator)
     rng, examples = np.random.default_rng(0), torch.rand(4, 6)
-    operators.prune(found, i, function, rng, OperatorSettings(**settings), lambda: examples)
+    operators.prune(found, [i], function, [rng], OperatorSettings(**settings), lambda i: examples)
 
 
 def test_prune_counts_in_every_matrix_and_every_vector_of_one_autoencoder() -> None:
@@ -339,7 +346,8 @@ def test_prune_shows_every_layer_what_it_needs() -> None:
         one = side.take(torch.tensor([1]))
         activations.observe(one, [values[None] for values in seen])
         side.put(torch.tensor([1]), one)
-    operators.prune(found, 1, look, np.random.default_rng(0), OperatorSettings(), lambda: examples)
+    rng = np.random.default_rng(0)
+    operators.prune(found, [1], look, [rng], OperatorSettings(), lambda i: examples)
     assert [on.weight.shape for on, _ in shown] == [(5, 6), (3, 5), (5, 3), (6, 5)]
     inputs = [examples, *recorded[:-1]]
     for (on, recalled), x, y in zip(shown, inputs, recorded, strict=True):
@@ -393,6 +401,9 @@ def test_names_registration_and_the_users_functions(monkeypatch: pytest.MonkeyPa
     for taken in ("mine", "random"):
         with pytest.raises(ValueError, match=f"{taken}.*exists already"):
             operators.register(taken, operators.none)
+    for name, operator in (("three", 3), ("", operators.none)):
+        with pytest.raises(ValueError, match="must be a function, and have a name"):
+            operators.register(name, operator)
     assert operators.find(operators.apoz) is operators.apoz
     with pytest.raises(ValueError, match="unknown operator 'axe'") as caught:
         operators.find("axe")
@@ -427,6 +438,14 @@ def test_regrowing_leaves_pruned_biases_pruned_and_starts_at_zero() -> None:
         assert kept[1].sum() == old.sum()
 
 
+def test_an_operator_that_gives_no_masks_is_named() -> None:
+    def forgetful(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> None:
+        return None
+
+    with pytest.raises(ValueError, match="operator forgetful gave None; it must give two masks"):
+        prune(untrained(), forgetful)
+
+
 def test_a_users_operator_may_regrow() -> None:
     def everything(layer: Layer, rng: np.random.Generator, s: OperatorSettings):
         return torch.ones_like(layer.weight) > 0, torch.ones_like(layer.bias) > 0
@@ -456,7 +475,7 @@ def test_the_input_norm_of_a_layer_is_that_of_what_it_was_fed(variational: bool)
         shown.append(layer.input_norm)
         return operators.none(layer, rng, s)
 
-    operators.prune(found, 0, look, np.random.default_rng(0), OperatorSettings(), lambda: x)
+    operators.prune(found, [0], look, [np.random.default_rng(0)], OperatorSettings(), lambda i: x)
     fed = [x[None], encoded[0], found.code(encoded[-1]), decoded[0]]
     for norm, inputs in zip(shown, fed, strict=True):
         torch.testing.assert_close(norm, inputs[0].double().square().mean(0).sqrt())

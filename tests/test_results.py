@@ -69,6 +69,7 @@ def test_published_rows_meet_their_runs(study):
     assert last.difference.item() == pytest.approx(mean - 0.268)
     assert last.low.item() <= mean <= last.high.item()
     assert last.trials.item() == 3
+    assert table.label.str.contains(r"\d bits, (?:\d+ cells, )?\d+ epochs").all()  # not the paper's
     # a value that is in two of the paper's figures is compared once
     assert not table.duplicated(["label", "metric"]).any()
 

@@ -47,6 +47,12 @@ def test_the_hand_worked_values_cover_the_papers_seven() -> None:
     assert {name for name, _, _ in VALUES} == paper == set(PROBABILITIES)
 
 
+def test_the_last_share_begins_when_it_says() -> None:
+    for share, first in ((0.7, 3), (0.1, 9), (0.3, 7), (1.0, 0)):
+        s = ScheduleSettings(probability=0.5, last_share=share)
+        assert next(t for t in range(11) if schedules.final_n(t, 10, s)) == first
+
+
 @pytest.mark.parametrize(("t", "value"), [(0, 0.5), (2, 0.375), (8, 0.0)])
 def test_decrease_as_intended_falls_to_nothing(t: int, value: float) -> None:
     intended = ScheduleSettings(probability=0.5, decrease="intended")

@@ -13,10 +13,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_same_bits, evolved, tiny
+from helpers import ENGINES, assert_same_bits, evolved, tiny
 
 import evoae
-from evoae import Experiment, SweepError, grid, operators, schedules, study, sweep
+from evoae import (
+    Experiment,
+    SweepError,
+    grid,
+    one_at_a_time,
+    operators,
+    schedules,
+    study,
+    sweep,
+)
 from evoae.runs import RunSpec, load_checkpoint, train_block
 
 QUIET: dict[str, Any] = {"workers": 1, "engine": "batched", "progress": False}
@@ -53,6 +62,48 @@ def test_a_grid_refuses_what_an_experiment_refuses() -> None:
         grid("canonical", operatr=["random"])
     with pytest.raises(ValueError, match="'lipi'"):
         grid("lipi")
+
+
+def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run: 'canonical' must be an Experiment"):
+        evoae.run("canonical", out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_difference_at_a_time_is_all_that_the_readings_differ_in() -> None:
+    found = one_at_a_time("lipi-ae-s", operator="variance", schedule="decrease", cells=5)
+    released, intended = found.pop("as released"), found.pop("as intended")
+    assert released == Experiment.preset(
+        "lipi-ae-s", operator="variance", schedule="decrease", cells=5
+    )
+    assert not intended.as_released
+    assert (released.operator, intended.operator) == ("variance-high", "variance-low")
+    for name, one in found.items():
+        assert getattr(one, name) == getattr(intended, name) != getattr(released, name)
+        assert one.replace(**{name: getattr(released, name)}) == released
+    assert sorted(found) == sorted(
+        ["centroid_density", "optimiser", "operator", "decrease", "pruned_weights"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"operator": "none"}, "centroid_density optimiser"),
+        ({"operator": "random"}, "centroid_density optimiser pruned_weights"),
+        ({"operator": "random", "dataset": "digits"}, "optimiser pruned_weights"),
+        (
+            {"operator": "conjunctive"},
+            "centroid_density shared_test_noise optimiser conjunctive_examples pruned_weights",
+        ),
+    ],
+)
+def test_differences_that_a_training_cannot_feel_are_left_out(
+    settings: dict[str, Any], expected: str
+) -> None:
+    wanted = ["as released", "as intended", *expected.split()]
+    found = one_at_a_time("lipi-ae-s", prefix="a", **settings)
+    assert sorted(found) == sorted(f"a: {name}" for name in wanted)
 
 
 def test_no_experiments_are_refused(tmp_path: Path) -> None:
@@ -125,6 +176,41 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
         evoae.run(bad, 2, out=tmp_path, **QUIET)
     good = sweep({k: v for k, v in runs.items() if k != "broken"}, 2, out=tmp_path, **QUIET)
     assert len(good.results) == 4
+
+
+def test_one_worker_finishes_a_run_before_it_begins_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    for name in ("train_block", "finish"):
+        original = getattr(study, name)
+
+        def noted(*args: Any, name: str = name, original: Any = original) -> Any:
+            order.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(study, name, noted)
+    sweep({"a": small(), "b": small(amount=0.2)}, 1, out=tmp_path, workers=1, progress=False)
+    assert order == ["train_block", "finish"] * 2
+
+
+def test_leftovers_of_a_finished_run_are_cleared_away(tmp_path: Path) -> None:
+    folder = evoae.run(small(), 1, out=tmp_path, **QUIET).folder
+    before = {path.name for path in folder.iterdir()}
+    for name in ("checkpoint-0-1.safetensors", ".half.part", ".lock"):
+        (folder / name).write_bytes(b"left by a process that was killed")
+    evoae.run(small(), 1, out=tmp_path, **QUIET)
+    assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(len(ENGINES) == 1, reason="no kernel here")
+def test_a_run_says_which_engines_it_was_trained_by(tmp_path: Path) -> None:
+    for engine, block in (("fused", range(1)), ("batched", range(1, 2))):
+        spec = RunSpec(small(), 1, 0, 2, tmp_path, engine=engine)
+        spec.open()
+        train_block(spec, block)
+    found = evoae.run(small(), 2, out=tmp_path, **QUIET)
+    assert found.result["engine"] == "batched and fused"
 
 
 # -- sharing --------------------------------------------------------------------------------------

@@ -390,7 +390,9 @@ def test_engines_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         training.choose_engine("fused", variational, 5)
     with pytest.raises(ValueError, match="batch_size=1000"):
         training.choose_engine("fused", plain, 1000)
-    monkeypatch.setattr(fused, "reason_unavailable", lambda: "no C compiler: 'cc' cannot be run")
+    monkeypatch.setattr(
+        fused, "reason_unavailable", lambda size: "no C compiler: 'cc' cannot be run"
+    )
     assert training.choose_engine("auto", plain, 5) == "batched"
     with pytest.raises(ValueError, match="no C compiler"):
         training.choose_engine("fused", plain, 5)

@@ -125,7 +125,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
     parts = {
         "training": [(training, "train")],
         "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
-        "pruning": [(evolution, "prune")],
+        "pruning": [(evolution, "to_be_pruned"), (evolution, "prune")],
         "history": [(evolution, "record_centres"), (runs, "history_rows"), (study, "finish")],
         "checkpoints": [(runs, "save_checkpoint")],
         "copying pairs": [(evolution, "copies"), (evolution, "replace")],
