@@ -85,7 +85,7 @@ def list_names(options: argparse.Namespace) -> int:
     """Print every name that a setting or an argument may take."""
     kinds: dict[str, Any] = {
         "presets": PRESETS,
-        "operators": operators.names(),
+        "operators": [*operators.names(), "variance (high as released, low as intended)"],
         "schedules": schedules.names(),
         "datasets": [*datasets.BUILT_IN, *(f"FILE{suffix}" for suffix in files.SUFFIXES)],
         "models": [*population.MODELS, "widths such as 50-20-5"],
@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
     )
     for name, value in done.result["mean"].items():
-        print(f"{name:26}{value:.4f}")
+        print(f"{name:26}" + ("not finite" if value is None else f"{value:.4f}"))
     speed = done.result["model_steps_per_second"]
     print(f"{'model steps per second':26}{speed:,.0f} ({done.result['engine']} engine)")
     print(done.folder)

@@ -55,7 +55,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
         rows.append(
             {
                 "trial": trial,
-                "train_l1": float(ends.train_l1.mean()),
+                "train_l1": float(ends.train_l1.mean(skipna=False)),
                 "validation_l1": float(validation[best]),
                 "test_l1": float(test[best]),
                 "preserved": float(1 - now.mean() / total),

@@ -26,11 +26,10 @@ from evoae.cells import (
     rows_of,
     visiting_order,
 )
-from evoae.experiment import Experiment
+from evoae.experiment import RATE_BOUNDS, Experiment
 from evoae.population import Population
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
-RATE_BOUNDS = (1e-9, 10.0)
 EXAMPLES = 100  # drawn by the conjunctive operator
 
 

@@ -47,8 +47,14 @@ DIFFERENCES: dict[str, tuple[Any, Any]] = {
     "pruned_weights": ("regrow", "masked"),
     "pruning_clock": ("epochs", "last-epoch"),
 }
+# Values that stand for one as released, and another as intended.
+BY_READING: dict[str, dict[str, tuple[str, str]]] = {
+    "operator": {"variance": ("variance-high", "variance-low")},
+    "optimiser": {"by-reading": ("adam-per-batch", "adam")},
+}
 # Raised when the same settings come to give other numbers: no run of before counts as one of now.
 MEANING = 3
+RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, type(None))
 DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
 POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
@@ -122,14 +128,15 @@ class Experiment:
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
         check_names(settings)
-        released_only = RELEASED_ONLY.get(name, {}) if as_released is True else {}
-        return cls(**(PRESETS[name] | released_only | {"as_released": as_released} | settings))
+        return cls(**(PRESETS[name] | {"as_released": as_released} | settings))
 
     def __post_init__(self) -> None:
         check_types(self)
         left_open = {f.name: None for f in fields(self) if getattr(self, f.name) is None}
-        if self.operator == "variance":
-            left_open["operator"] = "variance"
+        for name, values in BY_READING.items():
+            if (value := getattr(self, name)) in tuple(values):
+                left_open[name] = value
+                object.__setattr__(self, name, values[value][0 if self.as_released else 1])
         object.__setattr__(self, "left_open", left_open)
         resolve(self)
         check_values(self)
@@ -231,19 +238,22 @@ ALL_PAIRS = {
 COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_clock": "last-epoch"}
 PRESETS: dict[str, dict[str, Any]] = {
     "canonical": {},
-    "lipi-ae-s": {"cells": 10, **COEVOLVED},
-    "lipi-ae": {"cells": 5, "pairing": "random-partner", **COEVOLVED},
+    # the released code makes a new Adam for every batch; of the prior work that is the algorithm
+    "lipi-ae-s": {"cells": 10, "optimiser": "by-reading", **COEVOLVED},
+    "lipi-ae": {
+        "cells": 5,
+        "pairing": "random-partner",
+        "optimiser": "adam-per-batch",
+        **COEVOLVED,
+    },
     "all-vs-all": {
         "cells": 5,
         "topology": "complete",
         "pairing": "all-pairs",
         "update_order": "synchronous",
+        "optimiser": "adam-per-batch",
         **COEVOLVED,
     },
-}
-# The released coevolution makes a new Adam for every batch.
-RELEASED_ONLY: dict[str, dict[str, Any]] = {
-    name: {"optimiser": "adam-per-batch"} for name in PRESETS if name != "canonical"
 }
 
 
@@ -345,8 +355,6 @@ def resolve(e: Experiment) -> None:
     implied |= DEFAULTS
     implied["loss"] = "bce" if e.kind == "variational" else "l1"
     implied["probability"] = 1.0 if e.schedule == "prune-after" else 0.5
-    if e.operator == "variance":
-        object.__setattr__(e, "operator", "variance-high" if e.as_released else "variance-low")
     if str(e.operator).startswith("variance-") and e.schedule != "prune-after":
         implied["probability"] = 0.1
     if operators.regrows(e.operator):
@@ -371,6 +379,13 @@ def check_values(e: Experiment) -> None:
     for name in NOT_NEGATIVE:
         if getattr(e, name) < 0:
             raise ValueError(f"{name}={getattr(e, name)} must not be negative")
+    low, high = RATE_BOUNDS
+    if e.rate_policy == "mutated" and not low <= e.learning_rate <= high:
+        raise ValueError(
+            f"learning_rate={e.learning_rate} must lie in [{low:g}, {high:g}] where it is mutated"
+        )
+    if e.initial_weights and e.identical_start:
+        raise ValueError("identical_start=True is of random networks; initial_weights names others")
     if not 0 < e.data_share <= 1:
         raise ValueError(f"data_share={e.data_share} must lie in (0, 1]")
     if e.kind == "variational" and e.loss != "bce":

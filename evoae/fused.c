@@ -578,7 +578,8 @@ static int in_range(const Side *encoder, const Side *decoder, const int64_t *pai
 }
 
 /* Numbers below 1e-38 become 0 while training: the kept Adam's moments of silent units decay to
-   where each operation costs a hundred times more, and next to its 1e-8 they move no weight. */
+   where each operation costs a hundred times more, and next to its 1e-8 they move no weight. A weight
+   that small becomes 0 too, and counts as one. */
 static unsigned flush_to_zero(void)
 {
 #ifdef __SSE__

@@ -7,6 +7,7 @@ A notebook has one cell tagged `parameters` of flat scalars, and its metadata sa
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import os
 import tempfile
@@ -18,6 +19,7 @@ import nbformat
 import pandas as pd
 import papermill
 import zmq
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -36,9 +38,14 @@ ENCRYPTED = Config(
 
 
 class Gallery:
-    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables."""
+    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables.
+
+    It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
+    was given and the notebook does not have, or has of another type: papermill itself only warns.
+    """
 
     def __init__(self, out: str | Path, notebook: str) -> None:
+        check_injected(notebook)
         index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
         # of a job array, only the first job writes where people look
         self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
@@ -77,11 +84,36 @@ def read(name: str) -> NotebookNode:
 def defaults(notebook: NotebookNode) -> dict[str, Any]:
     """Parameters and their default values, read from the cell tagged `parameters`."""
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    found = {}
-    for statement in ast.parse("\n".join(cell.source for cell in tagged)).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            found[statement.targets[0].id] = ast.literal_eval(statement.value)
-    return found
+    return assigned("\n".join(cell.source for cell in tagged))
+
+
+def assigned(source: str) -> dict[str, Any]:
+    """The names and values that a cell of parameters assigns."""
+    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+
+
+def check_injected(name: str) -> None:
+    """Check the parameters that papermill gave to the notebook in which this runs."""
+    ran = get_ipython().user_ns["In"] if get_ipython() else []
+    given = [source for source in ran if source.startswith(("# Parameters\n", "# Parameters "))]
+    known = defaults(read(name))
+    for key, value in assigned("\n".join(given)).items():
+        check_parameter(name, known, key, value)
+
+
+def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
+    """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
+    if key not in known:
+        close = difflib.get_close_matches(key, known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"{name} has no parameter {key!r}{hint}; valid are {', '.join(known)}")
+    kind = type(known[key])
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{name}: {key}={value!r} must be of type {kind.__name__}")
+    least = 0 if key in MAY_BE_ZERO else 1
+    if kind is int and value < least:
+        raise ValueError(f"{name}: {key}={value} must be at least {least}")
 
 
 def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -89,27 +121,13 @@ def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> 
     found = {}
     for word in words:
         key, _, text = word.partition("=")
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(f"{name} has no parameter {key!r}{hint}; valid are {', '.join(known)}")
-        kind = type(known[key])
-        try:
-            value = (
-                text
-                if kind is str
-                else ast.literal_eval(text.capitalize() if kind is bool else text)
-            )
-        except (ValueError, SyntaxError):
-            value = text
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"{name}: {key}={text!r} must be of type {kind.__name__}")
-        least = 0 if key in MAY_BE_ZERO else 1
-        if kind is int and value < least:
-            raise ValueError(f"{name}: {key}={value} must be at least {least}")
-        found[key] = value
+        kind = type(known.get(key))
+        value: Any = text
+        if kind is not str:
+            with contextlib.suppress(ValueError, SyntaxError):
+                value = ast.literal_eval(text.capitalize() if kind is bool else text)
+        check_parameter(name, known, key, value)
+        found[key] = kind(value)
     return found
 
 

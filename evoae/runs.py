@@ -8,6 +8,7 @@ run in different processes; what a block has reached lies in a checkpoint until 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -167,7 +168,16 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     with whole(path) as part:
-        part.write_text(json.dumps(value, indent=1) + "\n")
+        part.write_text(json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with null for what JSON has no number for: the loss of a diverged network."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -358,8 +368,11 @@ class Run:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row per trial: the entries of result.json."""
-        return pd.DataFrame(self.result["trials"])
+        """One row per trial: the entries of result.json, nan for null."""
+        rows = (
+            {k: np.nan if v is None else v for k, v in r.items()} for r in self.result["trials"]
+        )
+        return pd.DataFrame(rows)
 
     def setting(self, name: str) -> Any:
         """One setting of the experiment."""

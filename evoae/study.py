@@ -180,11 +180,15 @@ def sweep(
 
 
 def finished(spec: RunSpec) -> bool:
-    """Whether the run is complete. Raises ValueError if its directory is not this run's."""
+    """Whether the run is complete. ValueError if its directory, or the engine, is another's."""
     if not (spec.folder / "result.json").exists():
         return False
     spec.open()
-    Run(spec.folder)
+    engine = Run(spec.folder).result["engine"]
+    if spec.engine not in ("auto", engine):
+        raise ValueError(
+            f"{spec.folder}: finished by engine {engine}, not {spec.engine}; choose another folder"
+        )
     return True
 
 

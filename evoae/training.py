@@ -64,9 +64,9 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
     """Add what training keeps beside the weights: statistics, moments and masks."""
     for side in population.sides:
         activations.reset(side)
-        side.tensors["zeros_at_last_prune"] = torch.zeros(
-            len(side), dtype=torch.int64, device=side.weights.device
-        )
+        # saved networks may come pruned
+        zeros = torch.from_numpy(side.zeros()).to(side.weights.device)
+        side.tensors["zeros_at_last_prune"] = zeros
         if optimiser == "adam":
             side.tensors["first_moment"] = torch.zeros_like(side.weights)
             side.tensors["second_moment"] = torch.zeros_like(side.weights)
@@ -74,7 +74,7 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
                 len(side), dtype=torch.int64, device=side.weights.device
             )
         if masked:
-            side.tensors["keep"] = side.weights != 0  # saved networks may come pruned
+            side.tensors["keep"] = side.weights != 0
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def test_mutated_rates_wander_in_each_cell_within_bounds() -> None:
             move = stream(3, trial, t, cell, "learning rate").normal(0, 1e-5)
             expected = min(10.0, max(1e-9, table.loc[t, (trial, cell)] + move))
             assert table.loc[t + 1, (trial, cell)] == expected
-    high, _ = evolved(tiny("lipi-ae-s", cells=5, rate_sigma=1000.0, learning_rate=0.0, epochs=2))
+    high, _ = evolved(tiny("lipi-ae-s", cells=5, rate_sigma=1000.0, learning_rate=1e-9, epochs=2))
     assert set(high[high.epoch == 1].learning_rate) == {1e-9, 10.0}
 
 
@@ -200,6 +200,14 @@ def test_saved_networks_are_the_start(tmp_path: Path) -> None:
     e = tiny("lipi-ae-s", cells=5, initial_weights=str(path))
     found = weights_of(initial(e, [0], 1, "cpu", "auto"))
     assert torch.equal(found, weights_of(state)[[0, 1, 2, 0, 1]])
+
+
+def test_saved_networks_that_come_pruned_count_as_pruned(tmp_path: Path) -> None:
+    _, state = evolved(tiny(operator="random", schedule="fixed", probability=1.0, epochs=1))
+    path = tmp_path / "start.safetensors"
+    population.save(state.population, path)
+    for side in initial(tiny(initial_weights=str(path)), [0], 1, "cpu", "auto").population.sides:
+        assert side.tensors["zeros_at_last_prune"].tolist() == side.zeros().tolist() != [0]
 
 
 def test_a_share_of_the_data_is_drawn_with_replacement_for_each_cell_and_kept() -> None:

@@ -173,6 +173,39 @@ def test_a_finished_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert_same_bits(first.history, again.history)
 
 
+def test_a_run_finished_by_another_engine_is_not_passed_off(tmp_path: Path) -> None:
+    run(small(), tmp_path)
+    with pytest.raises(ValueError, match="finished by engine batched, not fused"):
+        run(small(), tmp_path, engine="fused")
+    assert run(small(), tmp_path, engine="auto").result["engine"] == "batched"
+
+
+def test_the_loss_of_a_diverged_network_is_null_and_no_mean_hides_it(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    networks = population.initialise(
+        12, "5-3", "plain", [np.random.default_rng(i) for i in range(4)], "cpu"
+    )
+    networks.decoder.weights[1] = torch.nan
+    population.save(networks, path)
+    alone = {"cells": 4, "update_order": "synchronous", "tournament_size": 1, "radius": 1}
+    e = small(initial_weights=str(path), operator="none", epochs=1, **alone)
+    found = next(
+        one
+        for seed in range(1, 40)  # one in which the broken network is drawn, and others are
+        if (one := run(e, tmp_path, trials=1, seed=seed)).history.train_l1.isna().mean()
+        not in (0, 1)
+    )
+
+    def strict(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    text = (found.folder / "result.json").read_text()
+    result = json.loads(text, parse_constant=strict)
+    assert result["mean"]["train_l1"] is None
+    assert np.isnan(found.trials.train_l1.item())
+    assert np.isfinite(found.trials.validation_l1.item())  # of the best cell
+
+
 def test_without_out_the_files_live_as_long_as_the_run() -> None:
     found = evoae.run(small(), workers=1, engine="batched", progress=False)
     folder = found.folder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 
 from evoae import reproduction
@@ -84,8 +86,8 @@ def test_every_figure_and_table_is_kept_and_comes_after_prose(name):
     [
         ("trails=3", r"no parameter 'trails' \(did you mean trials\?\)"),
         ("trials=three", "trials='three' must be of type int"),
-        ("trials=2.5", "trials='2.5' must be of type int"),
-        ("trials=True", "trials='True' must be of type int"),
+        ("trials=2.5", "trials=2.5 must be of type int"),
+        ("trials=True", "trials=True must be of type int"),
     ],
 )
 @pytest.mark.parametrize("name", STUDIES)
@@ -94,6 +96,20 @@ def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, 
     with pytest.raises(ValueError, match=message):
         reproduction.reproduce([name], "smoke", out, words=[word])
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({"trails": 3}, "did you mean trials"), ({"trials": "3"}, "trials='3' must be of type int")],
+)
+def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
+    path = reproduction.folder() / "00_tour.ipynb"
+    given = parameters | {"out": str(tmp_path / "out")}
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
+        papermill.execute_notebook(
+            path, tmp_path / "tour.ipynb", given, kernel_name="python3", progress_bar=False
+        )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
