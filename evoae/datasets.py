@@ -68,23 +68,11 @@ class Dataset:
         raise ValueError(f"loss must be one of l1, bce, not {loss!r}")
 
 
-def load(
-    dataset: str,
-    *,
-    seed: int,
-    trial: int,
-    clusters: int = 10,
-    bits: int = 1000,
-    examples: int = 100,
-    noise: float = 0.05,
-    centroid_density: float = 0.75,
-    shared_test_noise: bool = True,
-    scale: bool = False,
-) -> Dataset:
+def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters: Any) -> Dataset:
     """The dataset of one trial: a built-in name or a file's path.
 
-    `clusters` to `shared_test_noise` shape binary-clusters and touch nothing else; those data
-    depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
+    `clusters` are fields of `Clusters`: they shape binary-clusters and touch nothing else; those
+    data depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
     stand if the file has its own splits; `scale` maps their minimum to 0 and their maximum to 1.
     ValueError, one line, for an unknown name, a bad option or a bad file.
     """
@@ -92,31 +80,18 @@ def load(
     _whole("trial", trial, least=0)
     _flag("scale", scale)
     if dataset == "binary-clusters":
-        return binary_clusters(
-            seed, trial, clusters, bits, examples, noise, centroid_density, shared_test_noise
-        )
+        return Clusters(**clusters).draw(seed, trial)
     return _fixed_dataset(dataset, _stamp(dataset), scale, int(seed))
 
 
-def check(
-    dataset: str,
-    *,
-    clusters: int = 10,
-    bits: int = 1000,
-    examples: int = 100,
-    noise: float = 0.05,
-    centroid_density: float = 0.75,
-    shared_test_noise: bool = True,
-    scale: bool = False,
-) -> int:
+def check(dataset: str, *, scale: bool = False, **clusters: Any) -> int:
     """D, the dimension, after checking all that `load` would: a file is read to its last value.
 
     ValueError as in `load`.
     """
     _flag("scale", scale)
     if dataset == "binary-clusters":
-        _check_clusters(clusters, bits, examples, noise, centroid_density, shared_test_noise)
-        return int(bits)
+        return int(Clusters(**clusters).bits)
     return _fixed_dimension(dataset, _stamp(dataset), scale)
 
 
@@ -130,35 +105,50 @@ def fingerprint(dataset: str) -> str | None:
 # Built-in data
 
 
-def binary_clusters(
-    seed: int,
-    trial: int,
-    clusters: int,
-    bits: int,
-    examples: int,
-    noise: float,
-    centroid_density: float,
-    shared_test_noise: bool,
-) -> Dataset:
+@dataclass(frozen=True)
+class Clusters:
     """The paper's data: three splits of [clusters * examples, bits] noisy centroids.
 
     Rows come in `clusters` groups of `examples`; row e of a group belongs to centroid e % clusters.
     With `shared_test_noise` (as released) test and validation repeat one group's noise in all.
     """
-    _check_clusters(clusters, bits, examples, noise, centroid_density, shared_test_noise)
-    random = stream(seed, trial, 0, 0, "data")
-    rows = clusters * examples
-    centroids = random.random((clusters, bits), dtype=np.float32) < centroid_density
-    clean = centroids[np.arange(rows) % clusters]
 
-    def noisy(shared: bool) -> torch.Tensor:
-        drawn = random.random((examples if shared else rows, bits), dtype=np.float32) < noise
-        flips = np.tile(drawn, (clusters, 1)) if shared else drawn
-        return torch.from_numpy((clean ^ flips).astype(np.float32))
+    clusters: int = 10
+    bits: int = 1000
+    examples: int = 100
+    noise: float = 0.05
+    centroid_density: float = 0.75
+    shared_test_noise: bool = True
 
-    # Train is drawn first: how the test noise is drawn must not change what is trained on.
-    train, test, validation = noisy(False), noisy(shared_test_noise), noisy(shared_test_noise)
-    return Dataset("binary-clusters", train, validation, test, noise_floor=float(noise))
+    def __post_init__(self) -> None:
+        for name in ("clusters", "bits", "examples"):
+            _whole(name, getattr(self, name), least=1)
+        for name in ("noise", "centroid_density"):
+            share = getattr(self, name)
+            number = isinstance(share, numbers.Real) and not isinstance(share, bool)
+            if not number or not 0 <= share <= 1:
+                raise ValueError(f"{name} must be a number in [0, 1], not {share!r}")
+        _flag("shared_test_noise", self.shared_test_noise)
+        if self.examples % self.clusters:
+            raise ValueError(
+                f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
+            )
+
+    def draw(self, seed: int, trial: int) -> Dataset:
+        random = stream(seed, trial, 0, 0, "data")
+        shape = (self.clusters, self.bits)
+        centroids = random.random(shape, dtype=np.float32) < self.centroid_density
+        clean = np.tile(centroids, (self.examples, 1))
+
+        def noisy(shared: bool) -> torch.Tensor:
+            rows = self.examples if shared else len(clean)
+            flips = random.random((rows, self.bits), dtype=np.float32) < self.noise
+            flips = np.tile(flips, (len(clean) // rows, 1))
+            return torch.from_numpy((clean ^ flips).astype(np.float32))
+
+        # Train is drawn first: how the test noise is drawn must not change what is trained on.
+        train, test, validation = (noisy(s and self.shared_test_noise) for s in (False, True, True))
+        return Dataset("binary-clusters", train, validation, test, noise_floor=float(self.noise))
 
 
 def digits() -> np.ndarray:
@@ -182,28 +172,10 @@ def patches() -> np.ndarray:
 
 
 BUILT_IN: dict[str, Callable[..., Any]] = {
-    "binary-clusters": binary_clusters,
+    "binary-clusters": Clusters,
     "digits": digits,
     "patches": patches,
 }
-
-
-def _check_clusters(
-    clusters: int,
-    bits: int,
-    examples: int,
-    noise: float,
-    centroid_density: float,
-    shared_test_noise: bool,
-) -> None:
-    for name, count in (("clusters", clusters), ("bits", bits), ("examples", examples)):
-        _whole(name, count, least=1)
-    for name, share in (("noise", noise), ("centroid_density", centroid_density)):
-        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 <= share <= 1:
-            raise ValueError(f"{name} must be a number in [0, 1], not {share!r}")
-    _flag("shared_test_noise", shared_test_noise)
-    if examples % clusters:
-        raise ValueError(f"examples ({examples}) must be divisible by clusters ({clusters})")
 
 
 def _whole(name: str, value: object, least: int) -> None:
