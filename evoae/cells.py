@@ -19,13 +19,14 @@ from evoae.experiment import Experiment
 from evoae.population import Population
 from evoae.randomness import stream, streams
 
-LOSS_COLUMNS = ("selection_loss", "replacement_loss", "test_loss", "train_l1")
-ZERO_COLUMNS = (
-    "encoder_zeros",
-    "decoder_zeros",
-    "encoder_zeros_at_last_prune",
-    "decoder_zeros_at_last_prune",
-)
+# What the history says of every cell, in its order, and what stands there before it is known.
+RECORDS = {
+    **dict.fromkeys(("learning_rate", "selection_loss", "replacement_loss", "test_loss"), np.nan),
+    "pruned": False,
+    **dict.fromkeys(("encoder_zeros", "decoder_zeros"), 0),
+    **dict.fromkeys(("encoder_zeros_at_last_prune", "decoder_zeros_at_last_prune"), 0),
+    "train_l1": np.nan,
+}
 MAY_CHANGE = [
     "operator",
     "amount",
@@ -201,11 +202,7 @@ def rows_of(state: State, slot: int, cell: int) -> np.ndarray:
 
 
 def empty_records(state: State) -> dict[str, np.ndarray]:
-    places = len(state.population)
-    records = {name: np.full(places, np.nan) for name in ("learning_rate", *LOSS_COLUMNS)}
-    records["pruned"] = np.zeros(places, dtype=bool)
-    records |= {name: np.zeros(places, dtype=np.int64) for name in ZERO_COLUMNS}
-    return records
+    return {name: np.full(len(state.population), unknown) for name, unknown in RECORDS.items()}
 
 
 def batch_losses(

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from evoae import datasets, population, training
-from evoae.cells import State, initial
+from evoae.cells import RECORDS, State, initial
 from evoae.evaluation import trial_results
 from evoae.evolution import evolve
 from evoae.experiment import MEANING, Experiment
@@ -42,19 +42,7 @@ from evoae.population import Networks, Population
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
 CHECKPOINT = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
-COLUMNS = [
-    *PLACE_COLUMNS,
-    "learning_rate",
-    "selection_loss",
-    "replacement_loss",
-    "test_loss",
-    "pruned",
-    "encoder_zeros",
-    "decoder_zeros",
-    "encoder_zeros_at_last_prune",
-    "decoder_zeros_at_last_prune",
-    "train_l1",
-]
+COLUMNS = [*PLACE_COLUMNS, *RECORDS]
 
 
 @dataclass(frozen=True)
@@ -195,8 +183,7 @@ def history_rows(state: State) -> dict[str, np.ndarray]:
     slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
     epoch = np.full(len(slot), state.epoch)
     where = (np.array(state.trials)[slot], epoch, cell)
-    columns = dict(zip(PLACE_COLUMNS, where, strict=True)) | state.records
-    return {name: columns[name] for name in COLUMNS}
+    return dict(zip(PLACE_COLUMNS, where, strict=True)) | state.records
 
 
 def save_checkpoint(path: Path, state: State, history: list[dict], seconds: float) -> None:
