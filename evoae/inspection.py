@@ -210,16 +210,9 @@ def pruning_probabilities(experiments: Mapping[str, Experiment]) -> pd.DataFrame
 
     Columns label, operator, schedule, epoch, probability.
     """
-    return pd.DataFrame(
-        [
-            {
-                "label": label,
-                "operator": e.operator,
-                "schedule": e.schedule,
-                "epoch": epoch,
-                "probability": e.pruning_at(epoch),
-            }
-            for label, e in experiments.items()
-            for epoch in range(e.epochs)
-        ]
-    )
+    rows = [
+        (label, e.operator, e.schedule, epoch, e.pruning_at(epoch))
+        for label, e in experiments.items()
+        for epoch in range(e.epochs)
+    ]
+    return pd.DataFrame(rows, columns=["label", "operator", "schedule", "epoch", "probability"])

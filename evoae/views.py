@@ -43,17 +43,8 @@ class Schedules:
 
     def values(self, name: str) -> np.ndarray:
         """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
-        e = self.experiment
-        settings = schedules.ScheduleSettings(
-            e.probability,
-            e.subpopulation,
-            e.steepness,
-            e.last_share,
-            e.target_sparsity,
-            e.decrease,
-        )
-        function = schedules.find(name)
-        return np.array([function(t, e.final, settings) for t in range(e.epochs)], dtype=float)
+        e = self.experiment.replace(schedule=name)
+        return np.array([e.pruning_at(t) for t in range(e.epochs)])
 
 
 def expected_prunes(values: np.ndarray, target: bool = False) -> float:
