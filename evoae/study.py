@@ -385,20 +385,17 @@ def read_progress(queue: Any, tell: Tell) -> None:
         tell(*told)
 
 
-REGISTRIES = {"OPERATORS": operators, "PROBABILITIES": schedules, "TARGETS": schedules}
+def registries() -> list[dict[str, Callable]]:
+    return [operators.OPERATORS, schedules.PROBABILITIES, schedules.TARGETS]
 
 
 def packed(spec: RunSpec, block: range) -> bytes:
     """A block as bytes for another process, with the user's functions that it names."""
-    e, named = spec.experiment, []
-    for registry, name in (
-        ("OPERATORS", e.operator),
-        ("TARGETS" if e.has_target else "PROBABILITIES", e.schedule),
-    ):
-        if isinstance(name, str):
-            function = getattr(REGISTRIES[registry], registry)[name]
-            if not function.__module__.startswith("evoae."):
-                named.append((registry, name, function))
+    names = [n for n in (spec.experiment.operator, spec.experiment.schedule) if isinstance(n, str)]
+    named = [
+        {n: known[n] for n in names if n in known and not known[n].__module__.startswith("evoae.")}
+        for known in registries()
+    ]
     return cloudpickle.dumps((named, spec, block))
 
 
@@ -429,6 +426,6 @@ def work(task: bytes) -> tuple[float, float, float]:
     """Train one packed block."""
     torch.set_num_threads(1)
     named, spec, block = cloudpickle.loads(task)
-    for registry, name, function in named:
-        getattr(REGISTRIES[registry], registry)[name] = function  # also over an older one
+    for known, theirs in zip(registries(), named, strict=True):
+        known |= theirs  # also over older ones
     return train_block(spec, block, worker_tell, worker_stop)
