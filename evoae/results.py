@@ -108,14 +108,11 @@ class Study:
             named = {"model": row.model, "loss": row.loss, "operator": row.operator}
             run = self.find(row.algorithm, **named, **schedule)
             if run is not None:
-                rows.append(name_of(row) | {"published": row.value} | measured(run, row))
+                rows.append(name_of(row) | measured(run, row))
                 if dimensions(run) not in PAPER:
                     rows[-1]["label"] += f" ({dimensions(run)})"
         columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
-        columns += ["bits", "cells", "epochs"]
-        compared = pd.DataFrame(rows, columns=[c for c in columns if c != "difference"])
-        compared["difference"] = compared.reproduced - compared.published
-        return compared[columns]
+        return pd.DataFrame(rows, columns=[*columns, "bits", "cells", "epochs"])
 
     def find(self, algorithm: str, *, as_released: bool = True, **settings: Any) -> Run | None:
         """The run of a preset with these settings, and all others as the preset has them.
@@ -176,7 +173,7 @@ def epoch_of(published_epoch: int, epochs: int) -> int:
 
 
 def measured(run: Run, row: Any) -> dict[str, Any]:
-    """The value of a published row's metric in a run, with its interval."""
+    """A published value, and that of the same metric in a run with its interval."""
     rows = run.history[run.history.epoch == epoch_of(row.epoch, run.setting("epochs"))]
     middle = np.median if row.metric.endswith("_median") else np.mean
     if row.metric == "preserved_at_last_prune_median":
@@ -188,8 +185,9 @@ def measured(run: Run, row: Any) -> dict[str, Any]:
     by_trial = np.stack([group.to_numpy() for _, group in values.groupby(rows.trial)])
     low, high = statistics.bootstrap_interval(by_trial, statistic=middle)
     sizes = {name: run.setting(name) for name in ("bits", "cells", "epochs")}
-    found = {"reproduced": float(middle(values)), "low": low, "high": high}
-    return found | {"trials": len(by_trial)} | sizes
+    here = float(middle(values))
+    found = {"published": row.value, "reproduced": here, "difference": here - row.value}
+    return found | {"low": low, "high": high, "trials": len(by_trial)} | sizes
 
 
 def published(*, epochs: int = 400, **filters: Any) -> pd.DataFrame:
