@@ -27,21 +27,15 @@ from torch import Tensor
 
 LOSSES = ("l1", "bce")
 OPTIMISERS = ("adam-per-batch", "adam")
+MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
+STATISTICS = ("count", "total", "squares", "zeros")
 MAX_BATCH = 32
 MAX_LAYERS = 16
 # Scoring takes any number of rows, in blocks of one size, so that its bits depend on no batch size.
 SCORING_BATCH = 5
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
-FLAGS = [
-    "-O3",
-    "-std=gnu11",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fno-strict-aliasing",
-    "-shared",
-    "-fPIC",
-]
+FLAGS = "-O3 -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math".split()
+FLAGS += "-fno-strict-aliasing -shared -fPIC".split()
 
 
 @dataclass(eq=False)
@@ -80,8 +74,7 @@ class _Side(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.c_int64),
         ("widths", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("weights", "keep", "first", "second", "steps")),
-        *((name, ctypes.c_void_p) for name in ("count", "total", "squares", "zeros")),
+        *((name, ctypes.c_void_p) for name in ("weights", "keep", *MOMENTS, *STATISTICS)),
         ("networks", ctypes.c_int64),
     )
 
@@ -252,33 +245,27 @@ def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, 
 
 def _checked(side: Side, kept: bool) -> _Side:
     """The structure that C reads. Moments only for the kept Adam; statistics when there are any."""
-    n, shape = len(side.weights), (len(side.weights), side.parameters)
-    _tensor("weights", side.weights, torch.float32, shape)
-    fields = {"weights": side.weights}
+    n, whole = len(side.weights), (len(side.weights), side.parameters)
+    wanted = {"weights": (torch.float32, whole)}
     if side.keep is not None:
-        keep = side.keep.view(torch.uint8) if side.keep.dtype == torch.bool else side.keep
-        _tensor("keep", keep, torch.uint8, shape)
-        fields["keep"] = side.keep
+        wanted["keep"] = (torch.bool if side.keep.dtype == torch.bool else torch.uint8, whole)
     if kept:
-        if side.first_moment is None or side.second_moment is None or side.steps is None:
-            raise ValueError("optimiser='adam' needs first_moment, second_moment and steps")
-        _tensor("first_moment", side.first_moment, torch.float32, shape)
-        _tensor("second_moment", side.second_moment, torch.float32, shape)
-        _tensor("steps", side.steps, torch.int64, (n,))
-        fields |= {"first": side.first_moment, "second": side.second_moment, "steps": side.steps}
-    statistics = {name: getattr(side, name) for name in ("count", "total", "squares", "zeros")}
-    if any(value is not None for value in statistics.values()):
-        for name, value in statistics.items():
-            if value is None:
-                raise ValueError(f"{name} is None: statistics must be all there or all None")
-            _tensor(name, value, torch.float64, (n,) if name == "count" else (n, side.units))
-        fields |= statistics
+        wanted |= dict.fromkeys(MOMENTS, (torch.float32, whole))
+        wanted["steps"] = (torch.int64, (n,))
+    if any(getattr(side, name) is not None for name in STATISTICS):
+        wanted |= dict.fromkeys(STATISTICS, (torch.float64, (n, side.units)))
+        wanted["count"] = (torch.float64, (n,))
+    for name, (dtype, shape) in wanted.items():
+        if getattr(side, name) is None:
+            others = MOMENTS if name in MOMENTS else STATISTICS
+            raise ValueError(f"this needs {name}: {', '.join(others)} go together")
+        _tensor(name, getattr(side, name), dtype, shape)
     widths = (ctypes.c_int64 * len(side.widths))(*side.widths)
     result = _Side(
         layers=len(side.widths) - 1,
         widths=ctypes.addressof(widths),
         networks=n,
-        **{name: value.data_ptr() for name, value in fields.items()},
+        **{name: getattr(side, name).data_ptr() for name in wanted},
     )
     result.widths_owner = widths  # alive for as long as the structure is
     return result

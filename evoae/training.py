@@ -234,10 +234,9 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
 
 
 def fused_side(networks: Networks) -> fused.Side:
-    names = ("keep", "first_moment", "second_moment", "steps", *activations.SUMS)
-    return fused.Side(
-        networks.widths, networks.weights, *(networks.tensors.get(name) for name in names)
-    )
+    names = ("keep", *fused.MOMENTS, *fused.STATISTICS)
+    tensors = (networks.tensors.get(name) for name in names)
+    return fused.Side(networks.widths, networks.weights, *tensors)
 
 
 def batch_losses(
