@@ -98,12 +98,39 @@ def row(*controls: Any) -> Box:
     return Box(controls, layout=Layout(flex_flow="row wrap", max_width="900px"))
 
 
-def control(kind: type, description: str, tooltip: str, **settings: Any) -> Any:
+TIPS = {
+    "Schedules": "Schedules to compare; hold Ctrl or Shift to pick several",
+    "Probability": "Base probability p of a prune",
+    "Steepness": "How fast exponential rises: p (1 - exp(-steepness t / T))",
+    "Last share": "The part of the run in which final-n prunes",
+    "Target": "The sparsity at which cubic ends",
+    "Amount": "Share a of all weights that one prune removes (random). Expected preserved share: "
+    "1 - p a with regrowth; without, the product of 1 - p a over the epochs",
+    "Reading": "As the released code does it, or as the paper's text says",
+    "Sub-population": "Cells in a sub-population; 1 is canonical training",
+    "Epochs": "Epochs T of the run: passes over the training data",
+    "Dataset": "A built-in data set, or the path of a file",
+    "Model": "A named autoencoder, or widths down to the code such as 50-20-5",
+    "Preset": "Canonical training of one cell, or a way to coevolve several",
+    "Operator": "What a prune removes; applies from the next epoch",
+    "Schedule": "When to prune; applies from the next epoch",
+    "Learning rate": "Of every cell; applies from the next epoch",
+    "Folder": "Where runs are: the folder given to evoae run --out",
+    "Run": "The training above, or a finished run of the folder",
+    "Layer": "The layer to look into",
+    "Trial": "An independent run",
+    "Cell": "A place in the population",
+    "Epoch": "After which epoch",
+}
+
+
+def control(kind: type, description: str, **settings: Any) -> Any:
     """A control in the common look; a slider reports when it is let go."""
     if issubclass(kind, FloatSlider | IntSlider | SelectionSlider):
         settings["continuous_update"] = False
     layout, style = Layout(width="280px"), {"description_width": "105px"}
-    return kind(description=description, tooltip=tooltip, layout=layout, style=style, **settings)
+    words = {"description": description, "tooltip": TIPS[description]}
+    return kind(**words, layout=layout, style=style, **settings)
 
 
 def button(description: str, icon: str, tooltip: str, action: Callable[[], None]) -> Button:

@@ -23,6 +23,13 @@ from evoae.schedules import names as schedule_names
 
 READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
+SLIDERS = {
+    "probability": "Probability",
+    "steepness": "Steepness",
+    "last_share": "Last share",
+    "target_sparsity": "Target",
+    "amount": "Amount",
+}
 
 
 class ScheduleExplorer(View):
@@ -47,76 +54,25 @@ class ScheduleExplorer(View):
         epochs: int = 400,
         subpopulation: int = 3,
     ) -> None:
-        numbers = {
-            "probability": probability,
-            "steepness": steepness,
-            "last_share": last_share,
-            "target_sparsity": target_sparsity,
-            "amount": amount,
-            "epochs": epochs,
-        }
+        shares = (probability, steepness, last_share, target_sparsity, amount)
+        values = dict(zip(SLIDERS, shares, strict=True))
         for name in schedules.split() or [""]:
+            numbers = values | {"epochs": epochs}
             preset, settings = settings_of(name, reading, subpopulation, numbers)
             Experiment.preset(preset, **settings)
-        share = {"min": 0.0, "max": 1.0, "step": 0.01}
+        names = schedule_names()
         self.schedules = control(
-            SelectMultiple,
-            "Schedules",
-            "Schedules to compare; hold Ctrl or Shift to pick several",
-            options=schedule_names(),
-            value=schedules.split(),
-            rows=len(schedule_names()),
+            SelectMultiple, "Schedules", options=names, value=schedules.split(), rows=len(names)
         )
-        self.probability = control(
-            FloatSlider, "Probability", "Base probability p of a prune", value=probability, **share
-        )
-        self.steepness = control(
-            FloatSlider,
-            "Steepness",
-            "How fast exponential rises: p (1 - exp(-steepness t / T))",
-            value=steepness,
-            min=0.0,
-            max=max(10.0, steepness),
-            step=0.1,
-        )
-        self.last_share = control(
-            FloatSlider,
-            "Last share",
-            "The part of the run in which final-n prunes",
-            value=last_share,
-            **share,
-        )
-        self.target_sparsity = control(
-            FloatSlider,
-            "Target",
-            "The sparsity at which cubic ends",
-            value=target_sparsity,
-            **share,
-        )
-        self.amount = control(
-            FloatSlider,
-            "Amount",
-            "Share a of all weights that one prune removes (random). Expected preserved share: "
-            "1 - p a with regrowth; without, the product of 1 - p a over the epochs",
-            value=amount,
-            **share,
-        )
-        self.reading = control(
-            Dropdown,
-            "Reading",
-            "As the released code does it, or as the paper's text says",
-            options=list(READINGS),
-            value=reading,
-        )
+        for name, description in SLIDERS.items():
+            most, step = (max(10.0, steepness), 0.1) if name == "steepness" else (1.0, 0.01)
+            look = {"min": 0.0, "max": most, "step": step}
+            setattr(self, name, control(FloatSlider, description, value=values[name], **look))
+        self.reading = control(Dropdown, "Reading", options=list(READINGS), value=reading)
         self.subpopulation = control(
-            SelectionSlider,
-            "Sub-population",
-            "Cells in a sub-population; 1 is canonical training",
-            options=SUBPOPULATIONS,
-            value=subpopulation,
+            SelectionSlider, "Sub-population", options=SUBPOPULATIONS, value=subpopulation
         )
-        self.epochs = control(IntText, "Epochs", "Epochs T of the run", value=epochs)
-        self.numbers = [getattr(self, name) for name in numbers]
+        self.epochs = control(IntText, "Epochs", value=epochs)
         self.copy = Textarea(
             description="Copy settings",
             tooltip="The command lines for what is on view",
@@ -124,17 +80,17 @@ class ScheduleExplorer(View):
             layout=Layout(width="850px"),
             style={"description_width": "105px"},
         )
-        columns = [*self.numbers[:5], self.reading, self.subpopulation, self.epochs]
+        sliders = [getattr(self, name) for name in SLIDERS]
+        columns = [*sliders, self.reading, self.subpopulation, self.epochs]
         super().__init__(row(self.schedules, VBox(columns[:4]), VBox(columns[4:])), row(self.copy))
         for each in (self.schedules, *columns):
             each.observe(self.redraw, "value")
 
     def parameters(self) -> dict[str, Any]:
         """The controls, by the names of the arguments."""
-        names = ("probability", "steepness", "last_share", "target_sparsity", "amount")
         return {
             "schedules": " ".join(self.schedules.value),
-            **{name: round(getattr(self, name).value, 6) for name in names},
+            **{name: round(getattr(self, name).value, 6) for name in SLIDERS},
             "reading": self.reading.value,
             "epochs": self.epochs.value,
             "subpopulation": self.subpopulation.value,

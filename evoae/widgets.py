@@ -72,51 +72,14 @@ class LiveTraining(View):
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.trainer, self._problem = seed, None, ""
-        self.dataset = control(
-            Combobox,
-            "Dataset",
-            "A built-in data set, or the path of a file",
-            options=list(datasets.BUILT_IN),
-            value=dataset,
-        )
-        self.model = control(
-            Combobox,
-            "Model",
-            "A named autoencoder, or widths down to the code such as 50-20-5",
-            options=list(population.MODELS),
-            value=model,
-        )
-        self.preset = control(
-            Dropdown,
-            "Preset",
-            "Canonical training of one cell, or a way to coevolve several",
-            options=list(PRESETS),
-            value=preset,
-        )
-        self.epochs = control(
-            IntText, "Epochs", "Passes over the training data", value=self.explorer.epochs.value
-        )
-        self.operator = control(
-            Dropdown,
-            "Operator",
-            "What a prune removes; applies from the next epoch",
-            options=operators.names(),
-            value=operator,
-        )
-        self.schedule = control(
-            Dropdown,
-            "Schedule",
-            "When to prune; applies from the next epoch",
-            options=schedule_names(),
-            value=self.explorer.schedules.value[0],
-        )
-        self.learning_rate = control(
-            FloatText,
-            "Learning rate",
-            "Of every cell; applies from the next epoch",
-            value=learning_rate,
-            step=1e-4,
-        )
+        schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
+        self.dataset = control(Combobox, "Dataset", options=list(datasets.BUILT_IN), value=dataset)
+        self.model = control(Combobox, "Model", options=list(population.MODELS), value=model)
+        self.preset = control(Dropdown, "Preset", options=list(PRESETS), value=preset)
+        self.epochs = control(IntText, "Epochs", value=epochs)
+        self.operator = control(Dropdown, "Operator", options=operators.names(), value=operator)
+        self.schedule = control(Dropdown, "Schedule", options=schedule_names(), value=schedule)
+        self.learning_rate = control(FloatText, "Learning rate", value=learning_rate, step=1e-4)
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"
         self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
@@ -239,24 +202,18 @@ class ActivationInspector(View):
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self._source, self._filling = live, None, False
-        self.folder = control(
-            Text,
-            "Folder",
-            "Where runs are: the folder given to evoae run --out",
-            value=str(folder),
-            continuous_update=False,
-        )
-        self.run = control(Dropdown, "Run", "The training above, or a finished run of the folder")
+        self.folder = control(Text, "Folder", value=str(folder), continuous_update=False)
+        self.run = control(Dropdown, "Run")
         self.again = button(
             "Look again",
             "refresh",
             "Search the folder anew, and read what the training has reached",
             self.search,
         )
-        self.layer = control(Dropdown, "Layer", "The layer to look into")
-        self.trial = control(IntSlider, "Trial", "An independent run", min=0, max=0)
-        self.cell = control(IntSlider, "Cell", "A place in the population", min=0, max=0)
-        self.epoch = control(IntSlider, "Epoch", "After which epoch", min=0, max=0)
+        self.layer = control(Dropdown, "Layer")
+        self.trial, self.cell, self.epoch = (
+            control(IntSlider, name, min=0, max=0) for name in ("Trial", "Cell", "Epoch")
+        )
         where = [self.layer, self.trial, self.cell, self.epoch]
         super().__init__(row(self.folder, self.run, self.again), row(*where))
         self.search()
