@@ -23,6 +23,7 @@ from ipywidgets import (
 )
 
 from evoae import datasets, operators, population, views
+from evoae.cells import MAY_CHANGE
 from evoae.controls import View, attended, button, control, fit, row
 from evoae.experiment import PRESETS, Experiment
 from evoae.explorer import ScheduleExplorer
@@ -34,19 +35,6 @@ from evoae.views import Inspection
 __all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended"]
 
 REFRESH = 0.4  # seconds between two pictures of a training
-# What a running training takes over from the controls (the rest waits for the next one).
-CARRIED = (
-    "operator",
-    "amount",
-    "schedule",
-    "probability",
-    "steepness",
-    "last_share",
-    "target_sparsity",
-    "decrease",
-    "pruning_clock",
-    "learning_rate",
-)
 
 
 class LiveTraining(View):
@@ -118,7 +106,7 @@ class LiveTraining(View):
         try:
             new, self._problem = self.experiment(), ""
             if self.running:
-                self.trainer.change(**{name: getattr(new, name) for name in CARRIED})
+                self.trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
         except ValueError as error:
             self._problem = str(error)
         self.say(*self.words(self.state))
