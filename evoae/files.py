@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,22 @@ def _parquet(handle: BinaryIO) -> Content:
 
 
 def _csv(handle: BinaryIO) -> Content:
-    first, header_lines = _first_line(handle)
+    """Read twice: once to see that all rows are as wide as the first, then by pandas.
+
+    Only a first line without a single number is a header: a first row with one bad cell must be
+    refused as data, not dropped.
+    """
+    # Decoded line by line, because a text wrapper would close the file it wraps.
+    lines = csv.reader((line.decode("utf-8-sig") for line in handle), skipinitialspace=True)
+    rows = (row for row in lines if row not in ([], [""]))
+    first = next(rows, None)
+    if first is None:
+        raise Refused("holds no rows")
+    header_lines = 0 if any(map(_is_number, first)) else lines.line_num
+    for index, row in enumerate(rows, start=0 if header_lines else 1):
+        if len(row) != len(first):
+            raise Refused(f"row {index} has {len(row)} cells; the first line has {len(first)}")
+    handle.seek(0)
     try:
         frame = pd.read_csv(
             handle,
@@ -109,34 +124,7 @@ def _csv(handle: BinaryIO) -> Content:
         )
     except pd.errors.EmptyDataError:
         raise Refused("holds no rows") from None
-    except pd.errors.ParserError:
-        _refuse_ragged(handle, len(first), header_lines)
-        raise
-    if frame.shape[1] != len(first):
-        _refuse_ragged(handle, len(first), header_lines)
     return _table(frame.set_axis(first, axis=1) if header_lines else frame)
-
-
-def _first_line(handle: BinaryIO) -> tuple[list[str], int]:
-    """The cells of a CSV file's first line, and how many lines the header takes (0: no header).
-
-    Only a line without a single number is a header: a first row with one bad cell must be
-    refused as data, not dropped.
-    """
-    rows = _csv_rows(handle)
-    first = next((row for row in rows if row), None)
-    if first is None:
-        raise Refused("holds no rows")
-    header_lines = 0 if any(map(_is_number, first)) else rows.line_num
-    handle.seek(0)
-    return first, header_lines
-
-
-def _csv_rows(handle: BinaryIO) -> Any:
-    handle.seek(0)
-    # Decoded line by line, because a text wrapper would close the file it wraps.
-    lines = (line.decode("utf-8-sig") for line in handle)
-    return csv.reader(lines, skipinitialspace=True)
 
 
 def _is_number(cell: str) -> bool:
@@ -145,13 +133,6 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return cell.strip().lower() in ("true", "false")
     return True
-
-
-def _refuse_ragged(handle: BinaryIO, width: int, header_lines: int) -> None:
-    rows = [row for row in _csv_rows(handle) if row][1 if header_lines else 0 :]
-    for index, row in enumerate(rows):
-        if len(row) != width:
-            raise Refused(f"row {index} has {len(row)} cells; the first line has {width}")
 
 
 def _table(frame: pd.DataFrame) -> Content:
