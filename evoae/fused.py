@@ -11,7 +11,6 @@ import ctypes
 import functools
 import hashlib
 import importlib.resources
-import itertools
 import os
 import platform
 import shlex
@@ -19,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from evoae.population import Networks, parameter_count
 
 LOSSES = ("l1", "bce")
 OPTIMISERS = ("adam-per-batch", "adam")
@@ -36,36 +36,6 @@ SCORING_BATCH = 5
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
 FLAGS = "-O3 -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math".split()
 FLAGS += "-fno-strict-aliasing -shared -fPIC".split()
-
-
-@dataclass(eq=False)
-class Side:
-    """The encoders, or the decoders, of a population of N networks.
-
-    A network is one row of `weights`: W0 [out, in] row by row, b0 [out], W1, b1, ... Its units are
-    the outputs of its layers in order: after ReLU, or before the sigmoid of a decoder's last layer.
-    """
-
-    widths: tuple[int, ...]
-    weights: Tensor  # float32 [N, parameters], updated in place
-    keep: Tensor | None = (
-        None  # bool or uint8 [N, parameters]; a weight whose entry is 0 never moves
-    )
-    first_moment: Tensor | None = None  # float32 [N, parameters], of the kept Adam
-    second_moment: Tensor | None = None
-    steps: Tensor | None = None  # int64 [N], Adam steps done
-    count: Tensor | None = None  # float64 [N], samples seen; statistics are added to, or absent
-    total: Tensor | None = None  # float64 [N, units], sum of activations
-    squares: Tensor | None = None  # float64 [N, units], sum of their squares
-    zeros: Tensor | None = None  # float64 [N, units], how often a unit was exactly 0
-
-    @property
-    def parameters(self) -> int:
-        return sum(o * (i + 1) for i, o in itertools.pairwise(self.widths))
-
-    @property
-    def units(self) -> int:
-        return sum(self.widths[1:])
 
 
 class _Side(ctypes.Structure):
@@ -98,8 +68,8 @@ def supports(encoder_widths: Sequence[int], decoder_widths: Sequence[int], batch
 
 def train(
     *,
-    encoder: Side,
-    decoder: Side,
+    encoder: Networks,
+    decoder: Networks,
     pairs: Tensor,
     inputs: Sequence[Tensor],
     targets: Sequence[Tensor],
@@ -114,7 +84,8 @@ def train(
     Step j of batch b of visit v trains encoder `pairs[v, b, j, 0]` with decoder
     `pairs[v, b, j, 1]`.
     Visits must not share a network; a visit's result is the same bits whatever others are in the
-    call. `keep` holds for the whole update, so moments from before a prune move nothing either.
+    call. Moments are those of the kept Adam; `keep` holds for the whole update, so moments from
+    before a prune move nothing either. Statistics of units are added to, if there are any.
 
     Args:
         pairs: int64 [V, batches, k, 2]; batches = ceil(n / batch_size), the last may be partial.
@@ -147,7 +118,7 @@ def train(
         _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
         _tensor("targets", y, torch.float32, tuple(x.shape))
     kept = optimiser == "adam"
-    encoders, decoders = _checked(encoder, kept), _checked(decoder, kept)
+    encoders, decoders = _checked(encoder, True, kept), _checked(decoder, True, kept)
     failed = _library(batch_size).evoae_train(
         *(ctypes.byref(encoders), ctypes.byref(decoders)),
         *(visits, batches, pairs.shape[-2], _pointer(pairs)),
@@ -160,8 +131,8 @@ def train(
 
 def losses(
     *,
-    encoder: Side,
-    decoder: Side,
+    encoder: Networks,
+    decoder: Networks,
     pairs: Tensor,
     inputs: Sequence[Tensor],
     rows: Tensor,
@@ -185,7 +156,7 @@ def losses(
     for x in inputs:
         _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
     result = torch.zeros(pairs.shape[:-1], dtype=torch.float64)
-    encoders, decoders = _checked(encoder, False), _checked(decoder, False)
+    encoders, decoders = _checked(encoder), _checked(decoder)
     failed = _library(SCORING_BATCH).evoae_losses(
         *(ctypes.byref(encoders), ctypes.byref(decoders), items, pairs.shape[-2], _pointer(pairs)),
         *(_pointers(inputs), _sizes(inputs), _pointer(rows), n, loss == "bce", _pointer(result)),
@@ -214,8 +185,8 @@ def _tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
 
 def _error(
     failed: int,
-    encoder: Side,
-    decoder: Side,
+    encoder: Networks,
+    decoder: Networks,
     pairs: Tensor,
     inputs: Sequence[Tensor],
     rows: Tensor,
@@ -234,7 +205,9 @@ def _error(
     return ValueError("; ".join(wrong))
 
 
-def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, ...]) -> None:
+def _check_pairs(
+    encoder: Networks, decoder: Networks, pairs: Tensor, shape: tuple[int, ...]
+) -> None:
     if encoder.widths[-1] != decoder.widths[0] or encoder.widths[0] != decoder.widths[-1]:
         raise ValueError(
             f"widths {encoder.widths} and {decoder.widths}: the decoder must take the encoder's"
@@ -243,29 +216,29 @@ def _check_pairs(encoder: Side, decoder: Side, pairs: Tensor, shape: tuple[int, 
     _tensor("pairs", pairs, torch.int64, shape)
 
 
-def _checked(side: Side, kept: bool) -> _Side:
-    """The structure that C reads. Moments only for the kept Adam; statistics when there are any."""
-    n, whole = len(side.weights), (len(side.weights), side.parameters)
+def _checked(side: Networks, training: bool = False, kept: bool = False) -> _Side:
+    """The structure that C reads; masks and statistics for training, moments for a kept Adam."""
+    n, whole = len(side), (len(side), parameter_count(side.widths))
     wanted = {"weights": (torch.float32, whole)}
-    if side.keep is not None:
-        wanted["keep"] = (torch.bool if side.keep.dtype == torch.bool else torch.uint8, whole)
+    if training and "keep" in side.tensors:
+        wanted["keep"] = (torch.bool, whole)
     if kept:
         wanted |= dict.fromkeys(MOMENTS, (torch.float32, whole))
         wanted["steps"] = (torch.int64, (n,))
-    if any(getattr(side, name) is not None for name in STATISTICS):
-        wanted |= dict.fromkeys(STATISTICS, (torch.float64, (n, side.units)))
+    if training and not side.tensors.keys().isdisjoint(STATISTICS):
+        wanted |= dict.fromkeys(STATISTICS, (torch.float64, (n, sum(side.widths[1:]))))
         wanted["count"] = (torch.float64, (n,))
     for name, (dtype, shape) in wanted.items():
-        if getattr(side, name) is None:
+        if name not in side.tensors:
             others = MOMENTS if name in MOMENTS else STATISTICS
             raise ValueError(f"this needs {name}: {', '.join(others)} go together")
-        _tensor(name, getattr(side, name), dtype, shape)
+        _tensor(name, side.tensors[name], dtype, shape)
     widths = (ctypes.c_int64 * len(side.widths))(*side.widths)
     result = _Side(
         layers=len(side.widths) - 1,
         widths=ctypes.addressof(widths),
         networks=n,
-        **{name: getattr(side, name).data_ptr() for name in wanted},
+        **{name: side.tensors[name].data_ptr() for name in wanted},
     )
     result.widths_owner = widths  # alive for as long as the structure is
     return result

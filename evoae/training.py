@@ -105,18 +105,8 @@ class Lesson:
 def train(population: Population, lesson: Lesson, engine: str) -> None:
     """Train the population in place by one pass of every visit, and observe its activations."""
     if engine == "fused":
-        fused.train(
-            encoder=fused_side(population.encoder),
-            decoder=fused_side(population.decoder),
-            pairs=lesson.pairs,
-            inputs=lesson.inputs,
-            targets=lesson.targets,
-            order=lesson.order,
-            batch_size=lesson.batch_size,
-            rates=lesson.rates,
-            loss=lesson.loss,
-            optimiser=lesson.optimiser,
-        )
+        arguments = {name: value for name, value in vars(lesson).items() if name != "latent"}
+        fused.train(encoder=population.encoder, decoder=population.decoder, **arguments)
         return
     size = chunk_size(population)
     visits = torch.arange(len(lesson.pairs))
@@ -233,12 +223,6 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
     networks.weights.sub_(rates / (1 - beta1**steps) * first / deviation)
 
 
-def fused_side(networks: Networks) -> fused.Side:
-    names = ("keep", *fused.MOMENTS, *fused.STATISTICS)
-    tensors = (networks.tensors.get(name) for name in names)
-    return fused.Side(networks.widths, networks.weights, *tensors)
-
-
 def batch_losses(
     population: Population,
     pairs: Tensor,
@@ -252,7 +236,7 @@ def batch_losses(
     `pairs` int64 [M, k, 2] (encoder, decoder), `data` M tensors [rows, D], `rows` int64 [M, batch].
     """
     if engine == "fused":
-        encoder, decoder = (fused.Side(side.widths, side.weights) for side in population.sides)
+        encoder, decoder = population.sides
         return fused.losses(
             encoder=encoder, decoder=decoder, pairs=pairs, inputs=data, rows=rows, loss=loss
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoae import fused
-from evoae.fused import Side
+from evoae.population import Networks
 
 RATE = 1e-3
 EVERY_LOSS = {"l1": functional.l1_loss, "bce": functional.binary_cross_entropy}
@@ -24,7 +24,7 @@ needs_kernel = pytest.mark.skipif(
 )
 
 
-def make_side(widths: Sequence[int], n: int, seed: int, *, kept: bool = False) -> Side:
+def make_side(widths: Sequence[int], n: int, seed: int, *, kept: bool = False) -> Networks:
     draw = torch.Generator().manual_seed(seed)
     parts = []
     for i, o in itertools.pairwise(widths):
@@ -32,18 +32,14 @@ def make_side(widths: Sequence[int], n: int, seed: int, *, kept: bool = False) -
         parts.append((torch.rand(n, o * (i + 1), generator=draw) * 2 - 1) * bound)
     weights = torch.cat(parts, 1)
     units = sum(widths[1:])
-    return Side(
-        widths=tuple(widths),
-        weights=weights,
-        first_moment=torch.zeros_like(weights) if kept else None,
-        second_moment=torch.zeros_like(weights) if kept else None,
-        steps=torch.zeros(n, dtype=torch.int64) if kept else None,
-        count=torch.zeros(n, dtype=torch.float64),
-        **{
-            name: torch.zeros(n, units, dtype=torch.float64)
-            for name in ("total", "squares", "zeros")
-        },
-    )
+    tensors = {"weights": weights, "count": torch.zeros(n, dtype=torch.float64)}
+    for name in ("total", "squares", "zeros"):
+        tensors[name] = torch.zeros(n, units, dtype=torch.float64)
+    if kept:
+        tensors["first_moment"] = torch.zeros_like(weights)
+        tensors["second_moment"] = torch.zeros_like(weights)
+        tensors["steps"] = torch.zeros(n, dtype=torch.int64)
+    return Networks(tuple(widths), True, tensors)
 
 
 def make_data(rows: int, width: int, seed: int) -> Tensor:
@@ -73,7 +69,7 @@ def activations(row: Tensor, widths: Sequence[int], x: Tensor, *, decoder: bool)
 class Reference:
     """The same training in float64, by autograd and torch.optim.Adam."""
 
-    def __init__(self, encoder: Side, decoder: Side) -> None:
+    def __init__(self, encoder: Networks, decoder: Networks) -> None:
         self.sides = (encoder, decoder)
         self.rows = [
             [torch.nn.Parameter(row.double()) for row in side.weights.clone()]
@@ -98,7 +94,7 @@ class Reference:
                     EVERY_LOSS[loss](torch.sigmoid(out[-1]), y[rows].double()), networks
                 )
                 for side, (network, gradient) in enumerate(zip(networks, gradients, strict=True)):
-                    keep = self.sides[side].keep
+                    keep = self.sides[side].tensors.get("keep")
                     network.grad = gradient if keep is None else gradient * keep[pair[side]]
                     unclear = (network.grad != 0) & (network.grad.abs() < 1e-7)
                     self.clear[side][pair[side]] &= ~unclear
@@ -112,7 +108,9 @@ def one_visit(n: int, batch_size: int, pair: tuple[int, int] = (0, 0)) -> Tensor
     return torch.tensor(pair).repeat(1, -(-n // batch_size), 1, 1)
 
 
-def train(encoder: Side, decoder: Side, x: Tensor, order: Tensor, pairs: Tensor, **options) -> None:
+def train(
+    encoder: Networks, decoder: Networks, x: Tensor, order: Tensor, pairs: Tensor, **options
+) -> None:
     settings = {"batch_size": 5, "loss": "l1", "optimiser": "adam-per-batch"} | options
     visits = len(order)
     fused.train(
@@ -166,13 +164,15 @@ def test_training_and_statistics_agree_with_autograd(widths, loss, optimiser):
     assert_same_training(reference)
     for number, side in enumerate((encoder, decoder)):
         seen = torch.cat(reference.seen[number, 0])
-        assert side.count.tolist() == [23]
-        torch.testing.assert_close(side.total[0], seen.sum(0), rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(side.squares[0], (seen**2).sum(0), rtol=1e-3, atol=1e-3)
-        assert (side.zeros[0] - (seen == 0).sum(0)).abs().max() <= 1
+        assert side.tensors["count"].tolist() == [23]
+        torch.testing.assert_close(side.tensors["total"][0], seen.sum(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            side.tensors["squares"][0], (seen**2).sum(0), rtol=1e-3, atol=1e-3
+        )
+        assert (side.tensors["zeros"][0] - (seen == 0).sum(0)).abs().max() <= 1
         assert (seen == 0).sum() > 0 or number == 1
         if kept:
-            assert side.steps.tolist() == [5]
+            assert side.tensors["steps"].tolist() == [5]
 
 
 @needs_kernel
@@ -186,7 +186,7 @@ def test_every_batch_size_agrees_with_autograd(batch_size):
     train(encoder, decoder, x, order[None], pairs, batch_size=batch_size)
     reference.train(pairs[0], x, x, order, batch_size, RATE, "l1", "adam-per-batch")
     assert_same_training(reference)
-    assert decoder.count.item() == n
+    assert decoder.tensors["count"].item() == n
 
 
 @needs_kernel
@@ -206,9 +206,9 @@ def test_switching_pairs_agree_with_autograd(optimiser):
     assert torch.equal(encoder.weights[3], untouched)
     for number, side in enumerate((encoder, decoder)):
         uses = torch.bincount(pairs[..., number].flatten(), minlength=4)
-        assert torch.equal(side.count, 5.0 * uses)
+        assert torch.equal(side.tensors["count"], 5.0 * uses)
         if kept:
-            assert torch.equal(side.steps, uses)
+            assert torch.equal(side.tensors["steps"], uses)
 
 
 @needs_kernel
@@ -220,18 +220,20 @@ def test_masked_weights_never_move_whatever_their_moments(optimiser):
         make_side((5, 9, 33), 1, 2, kept=kept),
     )
     for side in (encoder, decoder):
-        side.keep = torch.rand(side.weights.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-        side.weights *= side.keep
+        side.tensors["keep"] = (
+            torch.rand(side.weights.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+        )
+        side.weights.mul_(side.tensors["keep"])
     reference = Reference(encoder, decoder)
     pairs, order, x = one_visit(20, 5), torch.arange(20), make_data(20, 33, 1)
     train(encoder, decoder, x, order[None], pairs, optimiser=optimiser)
     reference.train(pairs[0], x, x, order, 5, RATE, "l1", optimiser)
     assert_same_training(reference)
     if kept:
-        encoder.first_moment += 1.0
+        encoder.tensors["first_moment"] += 1.0
         train(encoder, decoder, x, order[None], pairs, optimiser=optimiser)
     for side in (encoder, decoder):
-        assert (side.weights[~side.keep] == 0).all()
+        assert (side.weights[~side.tensors["keep"]] == 0).all()
 
 
 @needs_kernel
@@ -260,7 +262,7 @@ def test_a_visit_has_the_same_bits_alone_and_among_others():
             "squares",
             "zeros",
         ):
-            assert torch.equal(getattr(a, name), getattr(b, name)), name
+            assert torch.equal(a.tensors[name], b.tensors[name]), name
 
 
 @needs_kernel
@@ -270,12 +272,13 @@ def test_statistics_are_added_to_and_may_be_absent():
     )
     order, pairs, x = torch.arange(10)[None], one_visit(10, 5), make_data(10, 20, 1)
     for side in without:
-        side.count = side.total = side.squares = side.zeros = None
+        for name in fused.STATISTICS:
+            del side.tensors[name]
     for side in twice:
-        side.total += 100.0
+        side.tensors["total"] += 100.0
     for sides in (once, twice, without):
         train(*sides, x, order, pairs)
-    assert torch.allclose(twice[0].total, once[0].total + 100.0, rtol=1e-12)
+    assert torch.allclose(twice[0].tensors["total"], once[0].tensors["total"] + 100.0, rtol=1e-12)
     assert torch.equal(without[1].weights, once[1].weights)
 
 
@@ -289,7 +292,9 @@ def test_nan_is_not_hidden():
     assert decoder.weights.isnan().any()
 
 
-def torch_loss(encoder: Side, decoder: Side, pair: Sequence[int], x: Tensor, loss: str) -> float:
+def torch_loss(
+    encoder: Networks, decoder: Networks, pair: Sequence[int], x: Tensor, loss: str
+) -> float:
     code = activations(encoder.weights[pair[0]], encoder.widths, x, decoder=False)[-1]
     z = activations(decoder.weights[pair[1]], decoder.widths, code, decoder=True)[-1].double()
     if loss == "bce":
@@ -302,7 +307,7 @@ def torch_loss(encoder: Side, decoder: Side, pair: Sequence[int], x: Tensor, los
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS.keys())
 def test_losses_agree_with_torch_and_do_not_depend_on_other_items(widths, loss):
     encoder, decoder = make_side(widths[0], 3, 1), make_side(widths[1], 3, 2)
-    decoder.weights *= 5  # into the sigmoid's tails
+    decoder.weights.mul_(5)  # into the sigmoid's tails
     x = make_data(50, widths[0][0], 1)
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(4, 1, 1)
     settings = {"encoder": encoder, "decoder": decoder, "loss": loss}
