@@ -173,7 +173,7 @@ def initial(
         saved = population.load(e.initial_weights, device)
         # taken in turn by the trials' own numbers, whatever others run beside them
         index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
-        networks = saved.take(index, index)
+        networks = saved.take(index)
     else:
         generators = [
             stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")

@@ -69,23 +69,23 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
             | retrieved(state.population, place, data)
         )
         if e.cells > 1:
-            mixture = mixture_of(state, slot, best)
-            rows[-1] |= {
-                "ensemble_validation_l1": mixture.validation_l1,
-                "ensemble_test_l1": mixture.test_l1,
-                "ensemble": [place - slot * e.cells for place in mixture.places],
-                "ensemble_weights": mixture.weights,
-            }
+            rows[-1] |= ensemble(state, slot, best)
     return rows
 
 
-def mixture_of(state: State, slot: int, cell: int) -> Mixture:
-    """The ensemble of a cell's sub-population, evolved on validation."""
+def ensemble(state: State, slot: int, cell: int) -> dict[str, Any]:
+    """The mixture of a cell's sub-population, evolved on validation."""
     e, data = state.experiment, state.data[slot]
-    subpopulation = topology.neighbourhood(e.topology, e.cells, e.radius)[cell]
+    cells = topology.neighbourhood(e.topology, e.cells, e.radius)[cell].tolist()
     rng = stream(state.seed, state.trials[slot], e.epochs - 1, cell, "ensemble")
-    places = [slot * e.cells + int(neighbour) for neighbour in subpopulation]
-    return evolve_mixture(state.population, places, data.validation, data.test, rng)
+    places = [slot * e.cells + neighbour for neighbour in cells]
+    mixture = evolve_mixture(state.population, places, data.validation, data.test, rng)
+    return {
+        "ensemble_validation_l1": mixture.validation_l1,
+        "ensemble_test_l1": mixture.test_l1,
+        "ensemble": cells,
+        "ensemble_weights": mixture.weights,
+    }
 
 
 # -- retrieval -----------------------------------------------------------------------------------
@@ -124,9 +124,8 @@ def retrieved(population: Population, place: int, data: Dataset) -> dict[str, fl
     known, hidden = data.held_out["test"]
     if not (hidden.sum(1) > 0).any():
         return dict.fromkeys(METRICS, np.nan)
-    index = torch.tensor([place])
     with torch.no_grad():
-        scores = population.take(index, index).reconstruct(known[None].to(data.train))[0].cpu()
+        scores = population.take([place]).reconstruct(known[None].to(data.train))[0].cpu()
     popularity = data.train.cpu().mean(0).expand_as(scores)
     functions = {"recall": recall, "ndcg": ndcg}
     found = {}
@@ -167,18 +166,15 @@ def evolve_mixture(
 
     A mutant replaces its parent if its loss is not larger, so validation never gets worse.
     """
-    index = torch.tensor(places)
-    members = population.take(index, index)
 
     def reconstructions(rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([members.take(i, i).reconstruct(rows[None]) for i in each])
+            return torch.cat([population.take([i]).reconstruct(rows[None]) for i in places])
 
     def loss(outputs: Tensor, rows: Tensor, weights: np.ndarray) -> float:
         mixed = torch.einsum("n,nrd->rd", torch.from_numpy(weights).to(outputs), outputs)
         return float((mixed - rows).abs().mean())
 
-    each = torch.arange(len(places)).split(1)
     outputs = reconstructions(validation)
     weights = np.full(len(places), 1 / len(places))
     best = loss(outputs, validation, weights)

@@ -78,7 +78,7 @@ def visit(state: State, places: Places) -> None:
     """Visit cells that do not depend on each other: select, train, prune, replace."""
     e = state.experiment
     if e.pairing == "all-pairs":
-        pair = state.population.take(places.centre, places.centre)
+        pair = state.population.take(places.centre)
     else:
         pair = TRAIN[e.pairing](state, places, *select(state, places))
     if e.prune_then_evaluate:
@@ -147,7 +147,7 @@ def train_with_random_partners(
     pairs[:, :, 0, 1] += partners[..., 0]
     pairs[:, :, 1, 0] += partners[..., 1]
     learn(state, places, working, pairs)
-    return working.take(own, own)
+    return working.take(own)
 
 
 TRAIN = {"selected": train_selected, "random-partner": train_with_random_partners}
@@ -285,7 +285,7 @@ def replace(state: State, places: Places, pair: Population, loss: np.ndarray) ->
         old = batch_losses(state, places, state.population, own, "replacement batch")[:, 0]
         kept = (loss <= old) | np.isnan(old)
         loss = np.fmin(loss, old)
-        pair, centre = pair.take(kept, kept), centre[kept]
+        pair, centre = pair.take(kept), centre[kept]
         state.records["pruned"][places.centre[~kept]] = False
     state.records["replacement_loss"][places.centre] = loss
     state.population.put(centre, pair)

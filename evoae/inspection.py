@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,41 +63,32 @@ def prune_once(
     Unit statistics are those of the finished autoencoder over `train` [rows, D]; `examples` [n, D]
     are what the activations are shown for.
     """
-    index = torch.tensor([place])
-    member = population.take(index, index)
     rng = np.random.default_rng(seed)
+    member = population.take([place])
     with torch.no_grad():
-        encoded = member.encoder.activations(train[None])
-        decoded = member.decoder.activations(member.code(encoded[-1]))
-    for side, seen in zip(member.sides, (encoded, decoded), strict=True):
+        seen = member.activations(train[None])
+    for side, values in zip(member.sides, seen, strict=True):
         activations.reset(side)
-        activations.observe(side, seen)
-    seen_units = [unit for side in member.sides for unit in activations.statistics(side, 0)]
-    statistics = dict(zip(layer_names(member), seen_units, strict=True))
-    dead = {layer: (units.zero_share == 1).numpy() for layer, units in statistics.items()}
-    deviation = {layer: units.deviation.numpy() for layer, units in statistics.items()}
-    pruned = member.take(torch.tensor([0]), torch.tensor([0]))
-    drawn = train[torch.from_numpy(rng.integers(0, len(train), 100))]
-    (masks,) = operators.prune(
-        pruned,
-        [0],
-        operators.find(operator),
-        [rng],
-        operators.OperatorSettings(amount, threshold),
-        lambda i: drawn,
+        activations.observe(side, values)
+    units = [unit for side in member.sides for unit in activations.statistics(side, 0)]
+    pruned, drawn = member.take([0]), train[torch.from_numpy(rng.integers(0, len(train), 100))]
+    function, settings = operators.find(operator), operators.OperatorSettings(amount, threshold)
+    (masks,) = operators.prune(pruned, [0], function, [rng], settings, lambda i: drawn)
+    weights = [weight for weight, _ in operators.layers_of(member, "weights", 0)]
+
+    def named(values: Iterable[Tensor]) -> dict[str, np.ndarray]:
+        return {k: v.numpy() for k, v in zip(layer_names(member), values, strict=True)}
+
+    return Pruning(
+        before=named(record(member, 0, examples).values()),
+        after=named(record(pruned, 0, examples).values()),
+        # a weight that was zero before is not removed
+        keep=named(mask | (weight == 0) for (mask, _), weight in zip(masks, weights, strict=True)),
+        pruned=named(~(mask.any(1) | bias) for mask, bias in masks),
+        dead=named(unit.zero_share == 1 for unit in units),
+        deviation=named(unit.deviation for unit in units),
+        population=pruned,
     )
-    names = layer_names(member)
-    weights = [weight[0] for side in member.sides for weight, _ in side.layers()]
-    keep = {  # a weight that was zero before is not removed
-        name: (mask | (weight == 0)).numpy()
-        for name, (mask, _), weight in zip(names, masks, weights, strict=True)
-    }
-    units = {
-        name: ~(mask.any(1) | bias).numpy() for name, (mask, bias) in zip(names, masks, strict=True)
-    }
-    shown = [record(one, 0, examples) for one in (member, pruned)]
-    before_after = [{k: v.numpy() for k, v in layers.items()} for layers in shown]
-    return Pruning(*before_after, keep, units, dead, deviation, pruned)
 
 
 def prune_each(
@@ -198,9 +189,8 @@ def reconstructions(
     """What the best autoencoder of a trial makes of examples [n, D], by run: [n, D] each."""
     found = {}
     for label, run in runs.items():
-        place = torch.tensor([run.place(trial)])
+        member = run.population.take([run.place(trial)])
         with torch.no_grad():
-            member = run.population.take(place, place)
             found[label] = member.reconstruct(examples[None])[0].numpy()
     return found
 

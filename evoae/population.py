@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[int, ...]] = {
 }
 KINDS = ("plain", "denoising", "variational")
 Array = TypeVar("Array", Tensor, np.ndarray)
+Index = Tensor | np.ndarray | Sequence[int]
 
 
 def hidden_widths(model: str) -> tuple[int, ...]:
@@ -101,12 +102,12 @@ class Networks:
             found.append(x)
         return found
 
-    def take(self, index: Tensor | np.ndarray) -> Networks:
+    def take(self, index: Index) -> Networks:
         """Copies of the networks at `index` [M], with all that belongs to them."""
         index = torch.as_tensor(index)
         return Networks(self.widths, self.last_relu, {k: t[index] for k, t in self.tensors.items()})
 
-    def put(self, index: Tensor | np.ndarray, other: Networks) -> None:
+    def put(self, index: Index, other: Networks) -> None:
         """Overwrite the networks at `index` [M] by the M networks of `other`."""
         index = torch.as_tensor(index)
         for key, tensor in self.tensors.items():
@@ -153,13 +154,14 @@ class Population:
     def parameters(self) -> int:
         return self.encoder.parameters + self.decoder.parameters
 
-    def take(self, encoders: Tensor | np.ndarray, decoders: Tensor | np.ndarray) -> Population:
-        """Copies: the encoders at one index, the decoders at another."""
+    def take(self, encoders: Index, decoders: Index | None = None) -> Population:
+        """Copies: the encoders at one index, the decoders at another, or at the same."""
+        decoders = encoders if decoders is None else decoders
         return Population(
             self.encoder.take(encoders), self.decoder.take(decoders), self.variational
         )
 
-    def put(self, index: Tensor | np.ndarray, other: Population) -> None:
+    def put(self, index: Index, other: Population) -> None:
         for mine, theirs in zip(self.sides, other.sides, strict=True):
             mine.put(index, theirs)
 
@@ -182,10 +184,14 @@ class Population:
         """What the decoder sees when not training: variational encoders give their mean."""
         return encoded.chunk(2, dim=-1)[0] if self.variational else encoded
 
+    def activations(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Activations of all layers of encoders and decoders for inputs [P, batch, D]."""
+        encoded = self.encoder.activations(x)
+        return encoded, self.decoder.activations(self.code(encoded[-1]))
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Reconstructions [P, batch, D], after the sigmoid, of inputs [P, batch, D]."""
-        code = self.code(self.encoder.activations(x)[-1])
-        return self.decoder.activations(code)[-1].sigmoid()
+        return self.activations(x)[1][-1].sigmoid()
 
 
 def widths_of(dimension: int, model: str, kind: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

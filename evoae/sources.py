@@ -110,7 +110,7 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
     inputs = data.test[: IMAGES if data.image_shape else ROWS]
     with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
         seen = activations.record(networks, place, data.test[:EXAMPLES])[layer]
-        outputs = networks.take([place], [place]).reconstruct(inputs[None])[0]
+        outputs = networks.take([place]).reconstruct(inputs[None])[0]
     return Inspection(
         f"{source.experiment.dataset}, {layer}: trial {trial}, cell {cell}, epoch {shown}",
         layer,

@@ -246,8 +246,7 @@ def batch_losses(
         member = population.take(item[:, 0], item[:, 1])
         inputs = x.expand(len(item), *x.shape)
         with torch.no_grad():
-            code = member.code(member.encoder.activations(inputs)[-1])
-            logits = member.decoder.activations(code)[-1]
+            logits = member.activations(inputs)[1][-1]
             found.append(loss_of(logits, inputs, loss).double().cpu())
     return torch.stack(found)
 
