@@ -83,9 +83,7 @@ Operator = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
 
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Keep everything: the control."""
-    return torch.ones_like(layer.weight, dtype=torch.bool), torch.ones_like(
-        layer.bias, dtype=torch.bool
-    )
+    return without_units(layer, torch.zeros(len(layer.bias), dtype=torch.bool))
 
 
 def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -111,7 +109,12 @@ def rescaled(values: Tensor) -> Tensor:
 
 
 def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
-    """Keep each incoming weight of a unit, and its bias, with the unit's probability [out]."""
+    """Keep each incoming weight of a unit, and its bias, with the unit's probability [out].
+
+    Rescaled over the units first, unless all are equal.
+    """
+    if probability.amin() != probability.amax():
+        probability = rescaled(probability)
     out, fan_in = layer.weight.shape
     keep = torch.from_numpy(rng.random((out, fan_in + 1), np.float32)) < probability[:, None]
     return keep[:, :-1], keep[:, -1]
@@ -119,14 +122,12 @@ def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Ma
 
 def variance_high(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """As released: the higher a unit's deviation, the likelier its weights are pruned."""
-    keep = 1 - layer.deviation
-    return keep_with(keep if keep.amin() == keep.amax() else rescaled(keep), layer, rng)
+    return keep_with(1 - layer.deviation, layer, rng)
 
 
 def variance_low(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """As the paper's text says: the lower a unit's deviation, the likelier."""
-    keep = layer.deviation
-    return keep_with(keep if keep.amin() == keep.amax() else rescaled(keep), layer, rng)
+    return keep_with(layer.deviation, layer, rng)
 
 
 def conjunctive(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -336,9 +337,8 @@ def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
 
 def regrows(operator: str | Operator) -> bool:
     """Whether an operator's masks open pruned weights again; then its weights must be masked."""
-    return getattr(
-        OPERATORS.get(operator) if isinstance(operator, str) else operator, "regrows", False
-    )
+    function = OPERATORS.get(operator) if isinstance(operator, str) else operator
+    return getattr(function, "regrows", False)
 
 
 def names() -> list[str]:
