@@ -154,9 +154,8 @@ class Experiment:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        names = ("clusters", "bits", "examples", "noise")
-        quirks = ("centroid_density", "shared_test_noise", "scale")
-        return {name: getattr(self, name) for name in names + quirks}
+        names = [f.name for f in fields(datasets.Clusters)]
+        return {name: getattr(self, name) for name in (*names, "scale")}
 
     @functools.cached_property
     def subpopulation(self) -> int:
@@ -182,14 +181,8 @@ class Experiment:
 
     def pruning_at(self, t: int) -> float:
         """What the schedule says after epoch t: a probability, or a target sparsity."""
-        settings = schedules.ScheduleSettings(
-            self.probability,
-            self.subpopulation,
-            self.steepness,
-            self.last_share,
-            self.target_sparsity,
-            self.decrease,
-        )
+        names = [f.name for f in fields(schedules.ScheduleSettings)]
+        settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
         value = schedules.find(self.schedule)(t, self.final, settings)
         if not isinstance(value, numbers.Real):
             name = describe_name(self.schedule)
