@@ -116,14 +116,9 @@ def places_at(
 ) -> Places:
     e = state.experiment
     neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
-    subpopulation = slot[:, None] * e.cells + neighbours[cell]
-    return Places(
-        slot,
-        cell,
-        cell if stream_cell is None else stream_cell,
-        slot * e.cells + cell,
-        subpopulation,
-    )
+    stream_cell = cell if stream_cell is None else stream_cell
+    first = slot * e.cells
+    return Places(slot, cell, stream_cell, first + cell, first[:, None] + neighbours[cell])
 
 
 def all_places(state: State) -> Places:
@@ -168,7 +163,8 @@ def initial(
     e.check_files()
     data = [datasets.load(e.dataset, seed=seed, trial=trial, **e.data_options) for trial in trials]
     if device != "cpu":
-        data = [on_device(d, device) for d in data]
+        moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
+        data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
     if e.initial_weights:
         saved = population.load(e.initial_weights, device)
         # taken in turn by the trials' own numbers, whatever others run beside them
@@ -185,11 +181,6 @@ def initial(
     chosen = training.choose_engine(engine, networks, e.batch_size)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     return State(e, seed, list(trials), data, networks, rates, chosen)
-
-
-def on_device(data: datasets.Dataset, device: str) -> datasets.Dataset:
-    splits = ("train", "validation", "test")
-    return dataclasses.replace(data, **{s: getattr(data, s).to(device) for s in splits})
 
 
 def rows_of(state: State, slot: int, cell: int) -> np.ndarray:

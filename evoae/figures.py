@@ -401,7 +401,6 @@ def against_cells(
     col: str,
     expected: str | None = None,
     even: Mapping[str, float] | None = None,
-    log: bool = True,
 ) -> Figure:
     """A measure against the number of cells: mean and interval over trials, a panel per `col`.
 
@@ -424,18 +423,17 @@ def against_cells(
                     ax.plot(chance.index, chance, **CHANCE | {"color": palette[name], "ls": "--"})
             for height in (even or {}).values():
                 ax.axhline(height, color="#666666", ls="--", lw=1.2, zorder=1)
-            ax.set(xscale="log", yscale="log" if log else "linear", title=panel)
+            ax.set(xscale="log", yscale="log", title=panel)
             ax.set(xlim=(sizes[0] / 1.2, sizes[-1] * 1.2), xlabel="Cells")
             ax.xaxis.set_major_locator(FixedLocator(sizes))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.label_outer()
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_minor_locator(NullLocator())
-        if log:  # the panels share the axis
-            low, high = axes.flat[0].get_ylim()
-            axis = axes.flat[0].yaxis
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
-            axis.set_major_formatter("{x:g}")
+        low, high = axes.flat[0].get_ylim()
+        axis = axes.flat[0].yaxis  # the panels share it
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
+        axis.set_major_formatter("{x:g}")
         label = label_of(value)
         figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
         keys = keys_of(palette, marker="o")

@@ -92,16 +92,16 @@ def prune_once(
 
 
 def prune_each(
-    run: Run, names: Sequence[str], trial: int = 0, *, seed: int = 1, examples: int = EXAMPLES
+    run: Run, names: Sequence[str], trial: int = 0, *, seed: int = 1
 ) -> dict[str, Pruning]:
     """What each operator would remove from a trial's best autoencoder, by operator.
 
-    Amount and threshold are the run's; activations are shown for the first test `examples`. The
-    operators draw independently of each other.
+    Amount and threshold are the run's; activations are shown for the first EXAMPLES of the test
+    data. The operators draw independently of each other.
     """
     data = run.data(trial)
     settings = {name: run.setting(name) for name in ("amount", "threshold")}
-    networks, place, shown = run.population, run.place(trial), data.test[:examples]
+    networks, place, shown = run.population, run.place(trial), data.test[:EXAMPLES]
     return {
         name: prune_once(
             networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]

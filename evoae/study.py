@@ -255,8 +255,10 @@ def compute(
     interrupted = False
     times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
     local = min(workers, len(tasks)) == 1 and executor is None
+    # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
+    look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
     with (
-        tqdm(total=total, unit="epoch", disable=not progress, **quiet()) as bar,
+        tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
         placed(local, workers, executor, Progress(bar)) as submit,
     ):
         submitted = ((submit(spec, block), spec) for spec, block in tasks)
@@ -281,11 +283,6 @@ def compute(
     if interrupted:
         raise KeyboardInterrupt
     return failures
-
-
-def quiet() -> dict[str, Any]:
-    """A terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears."""
-    return {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
 
 
 class Progress:

@@ -173,11 +173,13 @@ def step(
         for side in population.sides
     ]
     encoded = population.encoder.activations(x, layers[0])
-    code = encoded[-1] if noise is None else reparametrised(encoded[-1], noise)
+    code = encoded[-1]
+    if noise is not None:
+        mean, log_variance = code.chunk(2, dim=-1)
+        code = mean + noise * (0.5 * log_variance).exp()
     decoded = population.decoder.activations(code, layers[1])
     total = loss_of(decoded[-1], y, loss).sum()
     if noise is not None:
-        mean, log_variance = encoded[-1].chunk(2, dim=-1)
         divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
         total = total * y[0].numel() + divergence  # BCE summed, not averaged, beside the divergence
     leaves = [[view for layer in side for view in layer] for side in layers]
@@ -189,11 +191,6 @@ def step(
         ):
             activations.observe(networks, seen)
             update(networks, torch.cat([g.flatten(1) for g in found], 1), rates, optimiser)
-
-
-def reparametrised(encoded: Tensor, noise: Tensor) -> Tensor:
-    mean, log_variance = encoded.chunk(2, dim=-1)
-    return mean + noise * (0.5 * log_variance).exp()
 
 
 def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
