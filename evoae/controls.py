@@ -28,7 +28,7 @@ from ipywidgets import (
 )
 from matplotlib.figure import Figure
 
-from evoae.look import png
+from evoae.drawing import png
 
 
 def attended() -> bool:

@@ -1,6 +1,6 @@
 """What the widgets show: frozen states, and pure functions that draw them.
 
-`render(state) -> Figure`, in the look of `look`.
+`render(state) -> Figure`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from evoae import schedules
-from evoae.drawing import OTHER_COLOURS, reference_lines
+from evoae.drawing import INK, OTHER_COLOURS, blank, notice, panel, reference_lines, title
 from evoae.experiment import Experiment
 from evoae.heatmaps import ACTIVATION_COLOURS, PRUNED
 from evoae.live import Progress
-from evoae.look import INK, blank, count, duration, notice, panel, title
 
 ACCENT = PRUNED["color"]
 NOT_ZERO, ZERO = "#0072B2", "#F0E6D8"
@@ -342,3 +341,14 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
         aspect="equal" if state.image_shape else "auto", interpolation="none",
     )  # fmt: skip
     ax.set_axis_off()
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

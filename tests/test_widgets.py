@@ -13,7 +13,7 @@ from helpers import evolved, tiny
 from ipywidgets import Button, DOMWidget, Widget
 from PIL import Image
 
-from evoae import Experiment, cli, controls, live, look, run, views
+from evoae import Experiment, cli, controls, drawing, live, run, views
 from evoae.live import Trainer
 from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer
 
@@ -281,9 +281,9 @@ def test_a_change_applies_from_the_next_epoch_and_is_marked(training):
     first = progress.changes[0][0]
     assert not progress.pruned[:first].any()
     training.end()
-    before = look.png(views.training_figure(training.trainer.progress))
+    before = drawing.png(views.training_figure(training.trainer.progress))
     unmarked = live.replace(training.trainer.progress, changes=())
-    assert before != look.png(views.training_figure(unmarked))
+    assert before != drawing.png(views.training_figure(unmarked))
 
 
 def test_an_impossible_change_is_explained_and_training_goes_on(training):
@@ -473,7 +473,7 @@ def test_rendering_is_pure_and_works_in_any_thread(all_three):
     for view in all_three:
         found = []
         other = threading.Thread(
-            target=lambda view=view, f=found: f.append(look.png(view.figure()))
+            target=lambda view=view, f=found: f.append(drawing.png(view.figure()))
         )
         other.start()
         other.join()
