@@ -25,7 +25,6 @@ from evoae.datasets import Dataset
 from evoae.population import Population
 from evoae.randomness import stream
 
-METRICS = {"recall_20": ("recall", 20), "recall_100": ("recall", 100), "ndcg_50": ("ndcg", 50)}
 GENERATIONS = 100
 SIGMA = 0.1
 
@@ -114,6 +113,9 @@ def ndcg(scores: Tensor, known: Tensor, hidden: Tensor, k: int) -> float:
     return float(((hits * discount).sum(1) / best).mean())
 
 
+METRICS = {"recall_20": (recall, 20), "recall_100": (recall, 100), "ndcg_50": (ndcg, 50)}
+
+
 def retrieved(population: Population, place: int, data: Dataset) -> dict[str, float]:
     """Metrics on the test users of one autoencoder, and of ranking by popularity in train.
 
@@ -127,11 +129,10 @@ def retrieved(population: Population, place: int, data: Dataset) -> dict[str, fl
     with torch.no_grad():
         scores = population.take([place]).reconstruct(known[None].to(data.train))[0].cpu()
     popularity = data.train.cpu().mean(0).expand_as(scores)
-    functions = {"recall": recall, "ndcg": ndcg}
     found = {}
     for name, (metric, k) in METRICS.items():
-        found[name] = functions[metric](scores, known, hidden, k)
-        found[f"popularity_{name}"] = functions[metric](popularity, known, hidden, k)
+        found[name] = metric(scores, known, hidden, k)
+        found[f"popularity_{name}"] = metric(popularity, known, hidden, k)
     return found
 
 

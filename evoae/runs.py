@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,7 @@ from evoae.cells import RECORDS, State, initial
 from evoae.evaluation import trial_results
 from evoae.evolution import evolve
 from evoae.experiment import MEANING, Experiment
-from evoae.population import Networks, Population
+from evoae.population import Population
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
@@ -292,17 +292,11 @@ def finish(spec: RunSpec, blocks: list[range], seconds: float) -> None:
         "engine": " and ".join(sorted({state.engine for state in states})),
         "changes": sorted({tuple(change) for state in states for change in state.changes}),
     }
-    everything = Population(
-        *(
-            Networks(
-                parts[0].widths,
-                parts[0].last_relu,
-                {"weights": torch.cat([networks.weights for networks in parts]).cpu()},
-            )
-            for parts in zip(*(state.population.sides for state in states), strict=True)
-        ),
-        variational=states[0].population.variational,
-    )
+    joined = [
+        replace(parts[0], tensors={"weights": torch.cat([part.weights for part in parts]).cpu()})
+        for parts in zip(*(state.population.sides for state in states), strict=True)
+    ]
+    everything = Population(*joined, variational=states[0].population.variational)
     with whole(spec.folder / "weights.safetensors") as part:
         population.save(everything, part)
     with whole(spec.folder / "history.parquet") as part:
