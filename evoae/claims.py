@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from evoae import statistics
-from evoae.drawing import draw_panels, legend, sentence
+from evoae.drawing import draw_panels, keys_of, legend, sentence
 from evoae.results import Study, dimensions, size
 from evoae.runs import Run
 
@@ -129,14 +128,13 @@ def comparable(first: Run, second: Run) -> bool:
     return all(first.setting(name) == second.setting(name) for name in same)
 
 
-def final_losses(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray, bool]:
+def final_losses(first: Run, second: Run) -> tuple[pd.Series, pd.Series, bool]:
     """Final train L1 of two runs, and whether they are paired: of the same trials and seed."""
     a, b = (run.trials.set_index("trial").train_l1 for run in (first, second))
-    paired = first.config["seed"] == second.config["seed"]
-    shared = a.index.intersection(b.index) if paired else a.index[:0]
-    if len(shared) == min(len(a), len(b)):
-        return a[shared].to_numpy(), b[shared].to_numpy(), True
-    return a.to_numpy(), b.to_numpy(), False
+    shared = a.index.intersection(b.index)
+    if first.config["seed"] == second.config["seed"] and len(shared) == min(len(a), len(b)):
+        return a[shared], b[shared], True
+    return a, b, False
 
 
 def compared(claim: Claim, first: Which, second: Which, study: Study, as_released: bool) -> dict:
@@ -153,13 +151,7 @@ def compared(claim: Claim, first: Which, second: Which, study: Study, as_release
         return row
     best = max(pairs, key=lambda pair: min(map(size, pair)))
     a, b, paired = final_losses(*best)
-    table = pd.DataFrame(
-        {
-            "group": ["a"] * len(a) + ["b"] * len(b),
-            "loss": np.concatenate([a, b]),
-            "trial": [*range(len(a)), *range(len(b))],
-        }
-    )
+    table = pd.concat({"a": a, "b": b}, names=["group"]).rename("loss").reset_index()
     paired_by = "trial" if paired else None
     test = statistics.compare(table, by="group", value="loss", paired_by=paired_by).iloc[0]
     low, high = statistics.bootstrap_interval(a - b) if paired else (np.nan, np.nan)
@@ -289,14 +281,10 @@ def forest(table: pd.DataFrame) -> Figure:
             xlabel="Difference in final training loss, a – b (L1)", ylim=(len(table) - 0.5, -0.5)
         )
         ax.grid(False, axis="y")
-        keys = [
-            Line2D([], [], marker="o", linestyle="", color=ANSWERS[name], label=f"says {name}")
-            for name in ("yes", "no")
-        ]
-        keys += [
-            Line2D([], [], marker="o", linestyle="", color="#888888", label="as released"),
-            Line2D([], [], marker="s", linestyle="", color="#888888", label="as intended"),
-            Line2D([], [], marker="o", linestyle="", color="#888888", mfc="white", label="open"),
-        ]
+        grey, dot = ANSWERS["open"], {"marker": "o", "linestyle": ""}
+        keys = keys_of({f"says {name}": ANSWERS[name] for name in ("yes", "no")}, **dot)
+        keys += keys_of({"as released": grey}, **dot)
+        keys += keys_of({"as intended": grey}, **dot | {"marker": "s"})
+        keys += keys_of({"open": grey}, **dot, mfc="white")
         legend(figure, None, keys)
     return figure
