@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evoae import statistics
-from evoae.drawing import draw_panels, keys_of, legend, sentence
+from evoae.drawing import draw_panels, keys_of, legend, notice
 from evoae.results import Study, dimensions, size
 from evoae.runs import Run
 
@@ -265,7 +265,7 @@ def forest(table: pd.DataFrame) -> Figure:
     )
     table = table.reset_index(drop=True)
     if table.empty:
-        return sentence("No run here is one that a claim of the paper speaks of.")
+        return notice("No run here is one that a claim of the paper speaks of.")
     labels = [f"{r.claim}. {r.a} – {r.b}" for r in table.itertuples()]
     with draw_panels(height=1.4 + 0.3 * len(table)) as (figure, axes):
         ax = axes[0, 0]

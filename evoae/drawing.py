@@ -151,14 +151,6 @@ def draw_panels(
         yield figure, axes
 
 
-def sentence(text: str) -> Figure:
-    """Where there is nothing to draw: why."""
-    with draw_panels(height=0.6) as (figure, axes):
-        axes[0, 0].set_axis_off()
-        axes[0, 0].text(0, 0.5, text, va="center")
-    return figure
-
-
 def label_of(value: str) -> str:
     return LABELS.get(value, value.replace("_", " ").capitalize())
 
@@ -232,7 +224,7 @@ def png(figure: Figure) -> bytes:
 
 
 def notice(text: str) -> Figure:
-    """Words in the place of a picture."""
+    """Words in the place of a picture: why there is nothing to draw."""
     figure = blank(1.6)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
     return figure

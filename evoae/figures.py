@@ -32,10 +32,10 @@ from evoae.drawing import (
     label_of,
     legend,
     name_ticks,
+    notice,
     palette_of,
     positions,
     reference_lines,
-    sentence,
     whole_numbers,
 )
 from evoae.statistics import bootstrap_interval, require_columns, summary
@@ -301,7 +301,7 @@ def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure
     """
     require_columns(table, ["label", "published", "reproduced", "low", "high"])
     if table.empty:
-        return sentence("No run here is one that the paper has a value for.")
+        return notice("No run here is one that the paper has a value for.")
     numbers = ["published", "reproduced", "low", "high"]
     table = table.reset_index(drop=True).astype(dict.fromkeys(numbers, float))
     if value in SHARES:
