@@ -66,7 +66,7 @@ class Trainer:
         self.data: Dataset | None = None
         self._snapshots: dict[int, Population] = {}
         self._wanted, self._pending = experiment, {}
-        self._loss, self._preserved, self._pruned, self._seconds = [], [], [], []
+        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
         self._changes: list[tuple[int, str, Any, Any]] = []
         self._references: dict[str, float | None] = {}
         self._error, self._stride = "", 1
@@ -119,22 +119,19 @@ class Trainer:
             return "training" if self._go.is_set() else "paused"
         if self._error:
             return "failed"
-        return "finished" if len(self._loss) == self.experiment.epochs else "stopped"
+        return "finished" if len(self._rows) == self.experiment.epochs else "stopped"
 
     @property
     def progress(self) -> Progress:
         with self._lock:
-            shape = (len(self._loss), self.experiment.cells)
-            arrays = [
-                np.array(rows).reshape(shape)
-                for rows in (self._loss, self._preserved, self._pruned)
-            ]
-            recent, rest = self._seconds[-RECENT:], self.experiment.epochs - shape[0]
+            *rows, seconds = zip(*self._rows, strict=True) if self._rows else ((), (), (), ())
+            arrays = [np.reshape(row, (len(seconds), self.experiment.cells)) for row in rows]
+            recent, rest = seconds[-RECENT:], self.experiment.epochs - len(seconds)
             return Progress(
                 self._wanted,
                 self.status,
                 *arrays,
-                seconds=sum(self._seconds),
+                seconds=sum(seconds),
                 left=float(np.mean(recent)) * rest if recent else None,
                 changes=tuple((epoch, f"{name}: {new}") for epoch, name, _, new in self._changes),
                 error=self._error,
@@ -188,10 +185,8 @@ class Trainer:
         with self._lock:
             if self._stop.is_set():
                 return
-            self._loss.append(loss)
-            self._preserved.append(1 - zeros / state.population.parameters)
-            self._pruned.append(state.records["pruned"].copy())
-            self._seconds.append(seconds)
+            preserved = 1 - zeros / state.population.parameters
+            self._rows.append((loss, preserved, state.records["pruned"].copy(), seconds))
             last = state.epoch + 1 == self.experiment.epochs
             if last or state.epoch % self._stride == 0:
                 self._snapshots[state.epoch] = copy_of(state.population)
