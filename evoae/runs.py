@@ -66,7 +66,10 @@ class RunSpec:
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more, below 2**64")
-        check_device(self.device)
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"unknown device {self.device!r}; choose cpu, cuda or cuda:N")
+        if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
         self.experiment.check_files()
         e = self.experiment
         tiny = population.initialise(
@@ -129,13 +132,6 @@ class RunSpec:
                 if len(piece):
                     cut.append(range(int(piece[0]), int(piece[-1]) + 1))
         return sorted(cut, key=lambda block: block.start)
-
-
-def check_device(device: str) -> None:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ValueError(f"unknown device {device!r}; choose cpu, cuda or cuda:N")
-    if device != "cpu" and int(device[5:] or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not available on this machine; choose cpu")
 
 
 # -- files ---------------------------------------------------------------------------------------
