@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evoae.activations import SUMS
 from evoae.population import Networks, parameter_count
 
 LOSSES = ("l1", "bce")
 OPTIMISERS = ("adam-per-batch", "adam")
 MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
-STATISTICS = ("count", "total", "squares", "zeros")
 MAX_BATCH = 32
 MAX_LAYERS = 16
 # Scoring takes any number of rows, in blocks of one size, so that its bits depend on no batch size.
@@ -44,7 +44,7 @@ class _Side(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.c_int64),
         ("widths", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("weights", "keep", *MOMENTS, *STATISTICS)),
+        *((name, ctypes.c_void_p) for name in ("weights", "keep", *MOMENTS, *SUMS)),
         ("networks", ctypes.c_int64),
     )
 
@@ -225,12 +225,12 @@ def _checked(side: Networks, training: bool = False, kept: bool = False) -> _Sid
     if kept:
         wanted |= dict.fromkeys(MOMENTS, (torch.float32, whole))
         wanted["steps"] = (torch.int64, (n,))
-    if training and not side.tensors.keys().isdisjoint(STATISTICS):
-        wanted |= dict.fromkeys(STATISTICS, (torch.float64, (n, sum(side.widths[1:]))))
+    if training and not side.tensors.keys().isdisjoint(SUMS):
+        wanted |= dict.fromkeys(SUMS, (torch.float64, (n, sum(side.widths[1:]))))
         wanted["count"] = (torch.float64, (n,))
     for name, (dtype, shape) in wanted.items():
         if name not in side.tensors:
-            others = MOMENTS if name in MOMENTS else STATISTICS
+            others = MOMENTS if name in MOMENTS else SUMS
             raise ValueError(f"this needs {name}: {', '.join(others)} go together")
         _tensor(name, side.tensors[name], dtype, shape)
     widths = (ctypes.c_int64 * len(side.widths))(*side.widths)

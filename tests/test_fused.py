@@ -272,7 +272,7 @@ def test_statistics_are_added_to_and_may_be_absent():
     )
     order, pairs, x = torch.arange(10)[None], one_visit(10, 5), make_data(10, 20, 1)
     for side in without:
-        for name in fused.STATISTICS:
+        for name in fused.SUMS:
             del side.tensors[name]
     for side in twice:
         side.tensors["total"] += 100.0
