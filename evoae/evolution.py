@@ -83,7 +83,7 @@ def visit(state: State, places: Places) -> None:
         pair = TRAIN[e.pairing](state, places, *select(state, places))
     if e.prune_then_evaluate:
         prune(state, places, pair)
-    loss = replacement_loss(state, places, pair)
+    loss = own_losses(state, places, pair, np.arange(len(places)), "replacement batch")
     if not e.prune_then_evaluate:
         prune(state, places, pair)
     replace(state, places, pair, loss)
@@ -195,16 +195,9 @@ def batches(state: State) -> int:
 def learn(state: State, places: Places, working: Population, pairs: np.ndarray) -> None:
     """One pass over each place's training data, in an order of its own."""
     e, data = state.experiment, [state.data[slot].train for slot in places.slot]
-    order = torch.from_numpy(
-        np.stack(
-            [
-                g.permutation(rows_of(state, slot, cell))
-                for g, slot, cell in zip(
-                    draws(state, places, "training batches"), places.slot, places.cell, strict=True
-                )
-            ]
-        )
-    )
+    at = zip(draws(state, places, "training batches"), places.slot, places.cell, strict=True)
+    orders = [g.permutation(rows_of(state, slot, cell)) for g, slot, cell in at]
+    order = torch.from_numpy(np.stack(orders))
     inputs, latent = data, None
     if e.kind == "denoising":
         noises = draws(state, places, "input noise")
@@ -271,18 +264,19 @@ def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
 # -- replace, record -----------------------------------------------------------------------------
 
 
-def replacement_loss(state: State, places: Places, pair: Population) -> np.ndarray:
-    """Loss of each trained pair on one random training batch, [V]."""
-    own = np.tile(np.arange(len(places))[:, None, None], (1, 1, 2))
-    return batch_losses(state, places, pair, own, "replacement batch")[:, 0]
+def own_losses(
+    state: State, places: Places, networks: Population, index: np.ndarray, purpose: str
+) -> np.ndarray:
+    """Loss of each place's autoencoder, at `index` [V] of the networks, on one random batch."""
+    pairs = np.tile(index[:, None, None], (1, 1, 2))
+    return batch_losses(state, places, networks, pairs, purpose)[:, 0]
 
 
 def replace(state: State, places: Places, pair: Population, loss: np.ndarray) -> None:
     """The trained pair becomes the centre: always, or if not worse than the old centre."""
     centre = places.centre
     if state.experiment.replacement == "better":
-        own = np.tile(centre[:, None, None], (1, 1, 2))
-        old = batch_losses(state, places, state.population, own, "replacement batch")[:, 0]
+        old = own_losses(state, places, state.population, centre, "replacement batch")
         kept = (loss <= old) | np.isnan(old)
         loss = np.fmin(loss, old)
         pair, centre = pair.take(kept), centre[kept]
@@ -294,12 +288,10 @@ def replace(state: State, places: Places, pair: Population, loss: np.ndarray) ->
 def record_centres(state: State) -> None:
     """What the history says of every centre after an epoch."""
     e, everyone = state.experiment, all_places(state)
-    own = np.tile(everyone.centre[:, None, None], (1, 1, 2))
     records = state.records
     records["learning_rate"][:] = state.learning_rate.ravel()
-    records["test_loss"][:] = batch_losses(state, everyone, state.population, own, "test batch")[
-        :, 0
-    ]
+    loss = own_losses(state, everyone, state.population, everyone.centre, "test batch")
+    records["test_loss"][:] = loss
     for name, side in zip(("encoder", "decoder"), state.population.sides, strict=True):
         records[f"{name}_zeros"][:] = side.zeros()
         last = side.tensors["zeros_at_last_prune"].cpu().numpy()
@@ -316,10 +308,8 @@ def next_rates(state: State) -> None:
         state.learning_rate *= 0.1
     if e.rate_policy == "mutated":
         everyone = all_places(state)
-        moves = np.array(
-            [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
-        )
-        moves = moves.reshape(state.learning_rate.shape)
+        moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
+        moves = np.reshape(moves, state.learning_rate.shape)
         if e.pairing == "all-pairs":  # no space: one rate for all
             moves = moves[:, :1]
         state.learning_rate = (state.learning_rate + moves).clip(*RATE_BOUNDS)

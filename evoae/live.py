@@ -194,7 +194,8 @@ class Trainer:
 
     def _thin(self) -> None:
         """Keep every second epoch, and the last, when there are too many."""
-        size = sum(t.nbytes for t in networks_tensors(next(iter(self._snapshots.values()))))
+        sides = next(iter(self._snapshots.values())).sides
+        size = sum(tensor.nbytes for side in sides for tensor in side.tensors.values())
         while len(self._snapshots) > max(2, min(SNAPSHOTS, SNAPSHOT_BYTES // size)):
             self._stride *= 2
             last = max(self._snapshots)
@@ -212,7 +213,3 @@ def copy_of(population: Population) -> Population:
         for side in population.sides
     )
     return Population(*sides, variational=population.variational)
-
-
-def networks_tensors(population: Population) -> list[torch.Tensor]:
-    return [tensor for side in population.sides for tensor in side.tensors.values()]
