@@ -10,7 +10,7 @@ import json
 import math
 import numbers
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -308,12 +308,16 @@ def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
 
 
 def check_names(settings: dict[str, Any]) -> None:
-    known = [f.name for f in fields(Experiment)]
     for name in settings:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(f"unknown setting {name!r}{hint}; valid are {', '.join(known)}")
+        check_known(name, [f.name for f in fields(Experiment)], f"unknown setting {name!r}")
+
+
+def check_known(name: str, known: Collection[str], problem: str) -> None:
+    """Raise ValueError, with the nearest of the known names, if this is none of them."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"{problem}{hint}; valid are {', '.join(known)}")
 
 
 def check_types(e: Experiment) -> None:

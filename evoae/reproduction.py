@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from evoae import drawing
+from evoae.experiment import check_known
 
 REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
@@ -104,10 +104,7 @@ def check_injected(name: str) -> None:
 
 def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
     """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
-    if key not in known:
-        close = difflib.get_close_matches(key, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{name} has no parameter {key!r}{hint}; valid are {', '.join(known)}")
+    check_known(key, known, f"{name} has no parameter {key!r}")
     kind = type(known[key])
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f"{name}: {key}={value!r} must be of type {kind.__name__}")
@@ -214,16 +211,11 @@ def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
         except RuntimeError as error:
             if "Kernel died before replying" not in str(error) or attempt + 1 == KERNEL_STARTS:
                 raise
+    # a page of its own, with figures inside and without the code
+    look = {"embed_images": True, "exclude_input": True, "exclude_output_prompt": True}
+    page, _ = HTMLExporter(template_name="lab", **look).from_filename(str(executed))
     html = out / f"{name}.html"
-    html.write_text(to_html(executed))
+    html.write_text(page)
     figures = sorted((out / "figures").glob(f"{name}-*"))
     tables = sorted((out / "tables").glob(f"{name}-*"))
     return [executed, html, *figures, *tables]
-
-
-def to_html(path: Path) -> str:
-    """A page of its own, with figures inside and without the code."""
-    exporter = HTMLExporter(template_name="lab", embed_images=True, exclude_input=True)
-    exporter.exclude_output_prompt = True
-    body, _ = exporter.from_filename(str(path))
-    return body

@@ -70,7 +70,7 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
         if optimiser == "adam":
             side.tensors["first_moment"] = torch.zeros_like(side.weights)
             side.tensors["second_moment"] = torch.zeros_like(side.weights)
-            side.tensors["steps"] = none.clone()
+            side.tensors["steps"] = torch.zeros_like(zeros)
         if masked:
             side.tensors["keep"] = side.weights != 0
 
