@@ -116,7 +116,8 @@ class RunSpec:
 
     def clear(self, locks: bool = False) -> None:
         """Remove what only an unfinished run needs, or a process that was killed has left."""
-        for pattern in ("checkpoint-*", ".*.part", *([".lock"] if locks else [])):
+        half_written = (".*.part", ".tmp*")  # ours, and those of safetensors
+        for pattern in ("checkpoint-*", *half_written, *([".lock"] if locks else [])):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
 

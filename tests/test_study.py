@@ -197,7 +197,7 @@ def test_one_worker_finishes_a_run_before_it_begins_the_next(
 def test_leftovers_of_a_finished_run_are_cleared_away(tmp_path: Path) -> None:
     folder = evoae.run(small(), 1, out=tmp_path, **QUIET).folder
     before = {path.name for path in folder.iterdir()}
-    for name in ("checkpoint-0-1.safetensors", ".half.part", ".lock"):
+    for name in ("checkpoint-0-1.safetensors", ".half.part", ".tmpAbC", ".lock"):
         (folder / name).write_bytes(b"left by a process that was killed")
     evoae.run(small(), 1, out=tmp_path, **QUIET)
     assert {path.name for path in folder.iterdir()} == before
