@@ -81,6 +81,8 @@ def schedule_figure(state: Schedules) -> Figure:
     header = ("", "Expected prunes", "— with regrowth", "··· without")
     for x, words in zip(columns, header, strict=True):
         figure.text(x, row, words, fontsize=9.5, color=INK)
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     epochs = np.arange(state.experiment.epochs)
     marker = "o" if len(epochs) < 2 else None
     for number, name in enumerate(state.names):
