@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evoae import statistics
 from evoae.drawing import draw_panels, keys_of, legend, notice
@@ -277,6 +278,7 @@ def forest(table: pd.DataFrame) -> Figure:
         ax.set(
             xlabel="Difference in final training loss, a – b (L1)", ylim=(len(table) - 0.5, -0.5)
         )
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.grid(False, axis="y")
         grey, dot = ANSWERS["open"], {"marker": "o", "linestyle": ""}
         keys = keys_of({f"says {name}": ANSWERS[name] for name in ("yes", "no")}, **dot)

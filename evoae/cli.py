@@ -151,7 +151,10 @@ def run(options: argparse.Namespace) -> int:
         engine=options.engine,
         workers=options.workers,
     )
+    print(f"means over {len(done.trials)} trial(s)")
     for name, value in done.result["mean"].items():
+        if name == "best_cell":  # a mean of cells' numbers says nothing
+            continue
         print(f"{name:26}" + ("not finite" if value is None else f"{value:.4f}"))
     speed = done.result["model_steps_per_second"]
     print(f"{'model steps per second':26}{speed:,.0f} ({done.result['engine']} engine)")

@@ -106,6 +106,13 @@ def _csv(handle: BinaryIO) -> Content:
     first = next(rows, None)
     if first is None:
         raise Refused("holds no rows")
+    if len(first) > 2 and first == [str(column) for column in range(len(first))]:
+        raise Refused("begins with a line of column numbers; leave it out (pandas: header=False)")
+    if not first[0].strip() and not {"user", "item"} <= set(first):
+        raise Refused(
+            "begins with an empty cell, as where row numbers were written, too; leave them out "
+            "(pandas: index=False)"
+        )
     header_lines = 0 if any(map(_is_number, first)) else lines.line_num
     for index, row in enumerate(rows, start=0 if header_lines else 1):
         if len(row) != len(first):

@@ -140,7 +140,9 @@ class Trainer:
 
     @property
     def snapshots(self) -> dict[int, Population]:
-        """Copies of the population after some epochs: a bounded number, evenly spread."""
+        """Copies of the population after some epochs: a bounded number, evenly spread, and the
+        last.
+        """
         with self._lock:
             return dict(self._snapshots)
 
@@ -187,10 +189,11 @@ class Trainer:
                 return
             preserved = 1 - zeros / state.population.parameters
             self._rows.append((loss, preserved, state.records["pruned"].copy(), seconds))
-            last = state.epoch + 1 == self.experiment.epochs
-            if last or state.epoch % self._stride == 0:
-                self._snapshots[state.epoch] = copy_of(state.population)
-                self._thin()
+            newest = max(self._snapshots, default=0)
+            if newest % self._stride:  # it was kept as the last one only
+                del self._snapshots[newest]
+            self._snapshots[state.epoch] = copy_of(state.population)
+            self._thin()
 
     def _thin(self) -> None:
         """Keep every second epoch, and the last, when there are too many."""

@@ -28,6 +28,7 @@ from evoae import drawing
 from evoae.experiment import check_known
 
 REPORT = "report"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SCALES = ("smoke", "quick", "paper")
 MAY_BE_ZERO = ("seed", "workers")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
@@ -211,11 +212,23 @@ def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
         except RuntimeError as error:
             if "Kernel died before replying" not in str(error) or attempt + 1 == KERNEL_STARTS:
                 raise
-    # a page of its own, with figures inside and without the code
-    look = {"embed_images": True, "exclude_input": True, "exclude_output_prompt": True}
-    page, _ = HTMLExporter(template_name="lab", **look).from_filename(str(executed))
     html = out / f"{name}.html"
-    html.write_text(page)
+    html.write_text(page_of(nbformat.read(executed, 4)))
     figures = sorted((out / "figures").glob(f"{name}-*"))
     tables = sorted((out / "tables").glob(f"{name}-*"))
     return [executed, html, *figures, *tables]
+
+
+def page_of(notebook: NotebookNode) -> str:
+    """A page of its own, that asks no other for anything; of the code it shows the parameters."""
+    notebook.metadata.pop("widgets", None)  # progress bars; without scripts they show nothing
+    for cell in (c for c in notebook.cells if c.cell_type == "code"):
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        tags = cell.metadata.setdefault("tags", [])
+        if not {"parameters", "injected-parameters"} & set(tags):
+            tags.append("code")
+    urls = ("require_js_url", "mathjax_url", "mermaid_js_url", "jupyter_widgets_base_url")
+    look = {"embed_images": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    config = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"code"}}})
+    exporter = HTMLExporter(template_name="lab", config=config, **look, **dict.fromkeys(urls, ""))
+    return exporter.from_notebook_node(notebook)[0]

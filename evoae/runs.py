@@ -12,13 +12,14 @@ import math
 import os
 import platform
 import re
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,12 @@ class RunSpec:
             e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
         )
         if self.device == "cpu":
-            training.choose_engine(self.engine, tiny, e.batch_size)
+            chosen = training.choose_engine(self.engine, tiny, e.batch_size)
+            if chosen != "fused" and self.engine == "auto":
+                say_once(
+                    "trained by PyTorch, which is slower than the kernel: "
+                    f"{training.why_not_fused(tiny, e.batch_size)}"
+                )
 
     @cached_property
     def folder(self) -> Path:
@@ -133,6 +139,11 @@ class RunSpec:
                 if len(piece):
                     cut.append(range(int(piece[0]), int(piece[-1]) + 1))
         return sorted(cut, key=lambda block: block.start)
+
+
+@cache
+def say_once(text: str) -> None:
+    print(f"evoae: {text}", file=sys.stderr)
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -245,7 +256,7 @@ def train_block(
         state, history, earlier = load_checkpoint(
             path, spec.experiment, trials, spec.seed, spec.device
         )
-        tell((state.epoch + 1) * len(trials), state.model_steps)
+        tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
     steps = state.model_steps if state else 0
     begun = saved = time.time()
     for state in evolve(  # noqa: B020  (a checkpoint's state is where it continues)

@@ -77,7 +77,7 @@ def of_trainer(trainer: Trainer) -> Source:
         snapshots.__getitem__,
         lambda trial: trainer.data,
         lambda trial, cell: np.flatnonzero(progress.pruned[:, cell]),
-        f"a training keeps {len(snapshots)} epochs, evenly spread",
+        f"a training keeps {len(snapshots)} epochs, evenly spread, and the last",
     )
 
 

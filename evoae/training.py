@@ -36,17 +36,21 @@ def choose_engine(engine: str, population: Population, batch_size: int) -> str:
         raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "batched":
         return engine
-    reason = None
-    if population.encoder.weights.device.type != "cpu":
-        reason = "it runs on the CPU only"
-    elif population.variational:
-        reason = "it does not train variational autoencoders"
-    elif not fused.supports(population.encoder.widths, population.decoder.widths, batch_size):
-        reason = f"it is not made for so many layers or batch_size={batch_size}"
-    reason = reason or fused.reason_unavailable(batch_size)
+    reason = why_not_fused(population, batch_size)
     if reason and engine == "fused":
         raise ValueError(f"engine 'fused' cannot run here: {reason}")
     return "batched" if reason else "fused"
+
+
+def why_not_fused(population: Population, batch_size: int) -> str | None:
+    """None where the kernel can train a population; else why not, in words."""
+    if population.encoder.weights.device.type != "cpu":
+        return "it runs on the CPU only"
+    if population.variational:
+        return "it does not train variational autoencoders"
+    if not fused.supports(population.encoder.widths, population.decoder.widths, batch_size):
+        return f"it is not made for so many layers or batch_size={batch_size}"
+    return fused.reason_unavailable(batch_size)
 
 
 @contextmanager

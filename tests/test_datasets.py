@@ -638,6 +638,9 @@ def test_bad_pt(tmp_path: Path, content: object, words: list[str]) -> None:
         ("a,b\n", ["no rows"]),
         ("\n\n", ["no rows"]),
         ("0;1\n1;0\n0;0\n", ["row 0"]),
+        ("0,1,2\n1,0,1\n0,0,1\n1,1,1\n", ["column numbers", "header=False"]),
+        (",a,b\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
+        (",0,1\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, words: list[str]) -> None:

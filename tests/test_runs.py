@@ -316,6 +316,19 @@ def test_a_seed_too_large_for_the_streams_is_refused(tmp_path: Path) -> None:
         run(small(), tmp_path, seed=2**64)
 
 
+def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -> None:
+    runs.say_once.cache_clear()
+    for seed in (1, 2):
+        e = small(kind="variational", epochs=1)
+        run(e, tmp_path, seed=seed, engine="auto", trials=1)
+        assert run(e, tmp_path, seed=seed, engine="auto", trials=1).result["engine"] == "batched"
+    said = [line for line in capsys.readouterr().err.splitlines() if "slower" in line]
+    assert len(said) == 1
+    assert "it does not train variational autoencoders" in said[0]
+    run(small(epochs=1), tmp_path)  # asked for
+    assert "slower" not in capsys.readouterr().err
+
+
 # -- stopped and resumed --------------------------------------------------------------------------
 
 
@@ -330,6 +343,17 @@ def stopped(spec: RunSpec, after: int) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_block(spec, spec.trials, tell, stop)
+
+
+def test_what_was_trained_before_counts_as_progress_and_not_as_speed(tmp_path: Path) -> None:
+    spec, told = RunSpec(small(epochs=7), 1, 0, 2, tmp_path), []
+    spec.open()
+    stopped(spec, after=3)
+    train_block(spec, spec.trials, lambda epochs, steps: told.append((epochs, steps)))
+    assert told[0] == (6, 0)  # three epochs of two trials
+    assert sum(epochs for epochs, _ in told) == 14
+    per_epoch = told[1][1]
+    assert sum(steps for _, steps in told) == 4 * per_epoch > 0
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adam-per-batch"])

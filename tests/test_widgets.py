@@ -368,6 +368,21 @@ def test_snapshots_are_bounded_and_hold_the_last_epoch(monkeypatch):
     assert {0, 29} <= set(trainer.snapshots)
 
 
+def test_a_training_that_is_paused_holds_its_last_epoch(monkeypatch):
+    monkeypatch.setattr(live, "SNAPSHOTS", 4)
+    trainer = Trainer(tiny(epochs=100_000))
+    trainer.start()
+    until(lambda: trainer.progress.done > 20)
+    trainer.pause()
+    until(lambda: trainer.progress.done - 1 == max(trainer.snapshots))
+    for _ in range(3):
+        trainer.resume()
+        trainer.pause()
+        until(lambda: trainer.progress.done - 1 == max(trainer.snapshots))
+    assert len(trainer.snapshots) <= 4
+    trainer.stop()
+
+
 # -- activation inspector ------------------------------------------------------------------------
 
 

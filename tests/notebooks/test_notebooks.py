@@ -161,6 +161,11 @@ def test_it_runs_and_leaves_a_page_figures_and_plausible_numbers(name, executed)
     assert all(path.stat().st_size > 0 for path in written)
     suffixes = [path.suffix for path in written]
     assert suffixes[:2] == [".ipynb", ".html"]
+    page = written[1].read_text()
+    assert not re.search(r"""(src|href)=["']http""", page)
+    assert "embed-amd" not in page
+    assert "trials" in page or name == "report"
+    assert "gallery" not in page  # of the code only the parameters
     called = "".join(cell.source for cell in code(name)).count("gallery.figure(")
     assert suffixes.count(".png") == suffixes.count(".svg") == called
     found = tables(written)
