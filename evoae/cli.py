@@ -9,18 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from evoae import (
-    datasets,
-    files,
-    operators,
-    population,
-    reproduction,
-    results,
-    schedules,
-    study,
-    training,
-)
+from evoae import notebooks
+from evoae.data import datasets, files
 from evoae.experiment import CHOICES, PRESETS, Experiment, check_names
+from evoae.networks import population, training
+from evoae.pruning import operators, schedules
+from evoae.runs import sweeps
+from evoae.runs.study import collect
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     doing.add_argument(
         "words", nargs="*", metavar="NOTEBOOK | key=value", help="all notebooks by default"
     )
-    doing.add_argument("--scale", default="quick", metavar="|".join(reproduction.SCALES))
+    doing.add_argument("--scale", default="quick", metavar="|".join(notebooks.SCALES))
 
     doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
     doing.add_argument("--index", type=int, default=0, metavar="I", help="of a job array")
@@ -89,7 +84,7 @@ def list_names(options: argparse.Namespace) -> int:
         "schedules": schedules.names(),
         "datasets": [*datasets.BUILT_IN, *(f"FILE{suffix}" for suffix in files.SUFFIXES)],
         "models": [*population.MODELS, "widths such as 50-20-5"],
-        "notebooks": reproduction.available(),
+        "notebooks": notebooks.available(),
     }
     for kind, names in (kinds | CHOICES).items():
         print(f"{kind + ':':22}{', '.join(names)}")
@@ -142,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     settings = parse_settings(options.words)
     check_names(settings)
     experiment = Experiment.preset(options.preset, **settings)
-    done = study.run(
+    done = sweeps.run(
         experiment,
         parse_trials(options.trials),
         options.seed,
@@ -165,8 +160,8 @@ def run(options: argparse.Namespace) -> int:
 def reproduce(options: argparse.Namespace) -> int:
     names = [word for word in options.words if "=" not in word]
     settings = [word for word in options.words if "=" in word]
-    written, failures = reproduction.reproduce(
-        names or reproduction.available(),
+    written, failures = notebooks.reproduce(
+        names or notebooks.available(),
         options.scale,
         options.out,
         options.workers,
@@ -181,8 +176,8 @@ def reproduce(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     if not options.out.is_dir():
         raise ValueError(f"{options.out} is no folder of runs")
-    results.collect(options.out)
-    return tell(*reproduction.reproduce([reproduction.REPORT], "paper", options.out))
+    collect(options.out)
+    return tell(*notebooks.reproduce([notebooks.REPORT], "paper", options.out))
 
 
 def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import inspect
 import json
 import math
 import numbers
-import types
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-import torch
-
-from evoae import datasets, operators, population, schedules, topology, training
+from evoae import identity, topology
+from evoae.data import datasets
+from evoae.networks import population, training
+from evoae.pruning import operators, schedules
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "kind": population.KINDS,
@@ -55,7 +53,6 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
 # Raised when the same settings come to give other numbers: no run of before counts as one of now.
 MEANING = 3
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
-CONSTANTS = (bool, int, float, complex, str, bytes, tuple, type(None))
 DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
 POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
 SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
@@ -202,7 +199,7 @@ class Experiment:
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values; functions by their name and a digest of their source."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: describe(v) if callable(v) else v for k, v in values.items()}
+        return {k: identity.describe(v) if callable(v) else v for k, v in values.items()}
 
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name."""
@@ -214,7 +211,7 @@ class Experiment:
             if isinstance(value, str):
                 function = registry.find(value)
                 if not function.__module__.startswith("evoae."):
-                    files[value] = describe(function)
+                    files[value] = identity.describe(function)
         text = json.dumps([MEANING, self.settings(), more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -248,63 +245,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         **COEVOLVED,
     },
 }
-
-
-def describe(function: Any, seen: tuple[Any, ...] = ()) -> str:
-    """A name for a function that changes when its code, or a value it holds or reads, does.
-
-    Of the globals that it reads, constants and functions of its own module are looked into.
-    """
-    named, held = function, []
-    if isinstance(function, functools.partial):
-        named, held = function.func, [function.args, function.keywords]
-    elif inspect.ismethod(function):
-        owner = function.__self__
-        named, held = function.__func__, [type(owner), owner.__getstate__()]
-    elif inspect.isfunction(function):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        held = [cells, function.__defaults__, function.__kwdefaults__, *read_by(function, seen)]
-    elif type(function).__module__ != "builtins":
-        named, held = type(function), [function.__getstate__()]
-    try:
-        source = inspect.getsource(named)
-    except (OSError, TypeError):
-        source = repr(named)
-    code = told(getattr(named, "__code__", None))
-    texts = [source, code, *(told(value, (*seen, function)) for value in held)]
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
-    return f"{named.__module__}.{getattr(named, '__qualname__', named)}:{digest}"
-
-
-def read_by(function: types.FunctionType, seen: tuple[Any, ...]) -> Iterator[Any]:
-    """The constants, and functions of the same module, among the globals that a function reads."""
-    codes, names = [function.__code__], set()
-    while codes:
-        code = codes.pop()
-        names |= set(code.co_names)
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    for name in sorted(names & function.__globals__.keys()):
-        value = function.__globals__[name]
-        own = inspect.isfunction(value) and value.__module__ == function.__module__
-        if (own and value is not function and value not in seen) or type(value) in CONSTANTS:
-            yield name, value
-
-
-def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
-    """A held value as text: equal for equal values, and no long one cut short."""
-    if isinstance(value, types.CodeType):  # a line of source may hold two functions
-        return told((value.co_code, value.co_names, value.co_consts))
-    if callable(value):
-        return describe(value, seen)
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
-    if isinstance(value, dict):
-        value = list(value.items())
-    if isinstance(value, list | tuple):
-        return f"({', '.join(told(each, seen) for each in value)})"
-    return repr(value)
 
 
 def check_names(settings: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from evoae import Experiment, State, evolve, fused
-from evoae.runs import history_rows
+from evoae import Experiment, State, evolve
+from evoae.networks import kernel
+from evoae.runs.run import history_rows
 
-ENGINES = ["batched", *([] if fused.reason_unavailable() else ["fused"])]
+ENGINES = ["batched", *([] if kernel.reason_unavailable() else ["fused"])]
 # 8 rows in batches of 3: the last batch of an epoch is partial.
 TINY = {
     "clusters": 2,

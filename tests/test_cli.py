@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from evoae import reproduction
+from evoae import notebooks
 from evoae.cli import main, parse_settings, parse_trials
 from evoae.experiment import Experiment
-from evoae.runs import Run
+from evoae.runs.run import Run
 
 TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "epochs=3"]
 
@@ -118,10 +118,10 @@ def test_values_have_the_types_of_their_settings():
 
 
 def test_notebook_parameters_are_those_of_its_cell():
-    notebook = reproduction.read("00_tour")
-    known = reproduction.defaults(notebook)
+    notebook = notebooks.read("00_tour")
+    known = notebooks.defaults(notebook)
     assert known["dataset"] == "digits"
-    assert reproduction.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
+    assert notebooks.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
         "trials": 3,
         "learning_rate": 1.0,
     }

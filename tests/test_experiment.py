@@ -16,8 +16,10 @@ import pytest
 import torch
 from helpers import TINY, evolved, tiny
 
-from evoae import Experiment, operators, population, run, schedules
+from evoae import Experiment, run
 from evoae.experiment import CHOICES, DIFFERENCES, PRESETS
+from evoae.networks import population
+from evoae.pruning import operators, schedules
 
 # -- presets --------------------------------------------------------------------------------------
 

@@ -38,12 +38,12 @@ def test_readme_has_the_two_commands_and_ci_runs_the_second():
 def test_every_notebook_and_setting_that_the_readme_names_exists():
     from dataclasses import fields
 
-    from evoae import reproduction
+    from evoae import notebooks
     from evoae.experiment import Experiment
 
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"evoae reproduce (\w+)", text):
-        assert name in reproduction.available()
+        assert name in notebooks.available()
     known = {field.name for field in fields(Experiment)}
     for line in re.findall(r"evoae run .*", text):
         for key in re.findall(r" (\w+)=", line):
@@ -64,7 +64,11 @@ def test_the_wheel_carries_notebooks_kernel_and_published_results(wheel):
     names = set(wheel.namelist())
     notebooks = {f"evoae/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks
-    assert names >= notebooks | {"evoae/fused.c", "evoae/published_results.csv", "evoae/cli.py"}
+    assert names >= notebooks | {
+        "evoae/networks/kernel.c",
+        "evoae/analysis/published_results.csv",
+        "evoae/cli.py",
+    }
 
 
 def test_code_is_formatted_and_clean():

@@ -22,7 +22,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from evoae import Experiment, activations, evolution, population, run, runs, study, training
+from evoae import Experiment, run
+from evoae.evolution import loop
+from evoae.networks import activations, population, training
+from evoae.runs import run as runs
+from evoae.runs import sweeps as study
 
 SECONDS = 1.5  # of measuring, for each entry
 ROWS = 1000
@@ -125,10 +129,10 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
     parts = {
         "training": [(training, "train")],
         "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
-        "pruning": [(evolution, "to_be_pruned"), (evolution, "prune")],
-        "history": [(evolution, "record_centres"), (runs, "history_rows"), (study, "finish")],
+        "pruning": [(loop, "to_be_pruned"), (loop, "prune")],
+        "history": [(loop, "record_centres"), (runs, "history_rows"), (study, "finish")],
         "checkpoints": [(runs, "save_checkpoint")],
-        "copying pairs": [(evolution, "copies"), (evolution, "replace")],
+        "copying pairs": [(loop, "copies"), (loop, "replace")],
     }
     spent, inner = dict.fromkeys(parts, 0.0), [0.0]
     originals = {at: getattr(*at) for places in parts.values() for at in places}

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from evoae import reproduction
+from evoae import notebooks
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NOTEBOOK = reproduction.folder() / "explore.ipynb"
+NOTEBOOK = notebooks.folder() / "explore.ipynb"
 PATIENCE = 30_000  # milliseconds
 FLAGS = [
     "--no-sandbox",

@@ -13,13 +13,13 @@ import pandas as pd
 import papermill
 import pytest
 
-from evoae import reproduction
+from evoae import notebooks
 
-NAMES = reproduction.available()
+NAMES = notebooks.available()
 STUDIES = [
     name
     for name in NAMES
-    if "trials" in reproduction.defaults(nbformat.read(reproduction.folder() / f"{name}.ipynb", 4))
+    if "trials" in notebooks.defaults(nbformat.read(notebooks.folder() / f"{name}.ipynb", 4))
 ]
 MOST_CODE_CELLS = 15
 # What a tiny test needs less of than the smoke scale; a notebook is given those that it has.
@@ -29,7 +29,7 @@ SHARES = ["p", "p_holm", "a12", "covered", "aimed", "jaccard", "distance", "reje
 
 
 def source(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(reproduction.folder() / f"{name}.ipynb", 4)
+    return nbformat.read(notebooks.folder() / f"{name}.ipynb", 4)
 
 
 def code(name: str) -> list[nbformat.NotebookNode]:
@@ -43,7 +43,7 @@ def code(name: str) -> list[nbformat.NotebookNode]:
 def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     tagged = [cell for cell in code(name) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    known = reproduction.defaults(source(name))
+    known = notebooks.defaults(source(name))
     assert {type(value) for value in known.values()} <= {int, float, str, bool}
     assert len(known) == len(tagged[0].source.splitlines())
     assert known["out"] == "out"
@@ -94,7 +94,7 @@ def test_every_figure_and_table_is_kept_and_comes_after_prose(name):
 def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=message):
-        reproduction.reproduce([name], "smoke", out, words=[word])
+        notebooks.reproduce([name], "smoke", out, words=[word])
     assert not out.exists()
 
 
@@ -103,7 +103,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, 
     [({"trails": 3}, "did you mean trials"), ({"trials": "3"}, "trials='3' must be of type int")],
 )
 def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
-    path = reproduction.folder() / "00_tour.ipynb"
+    path = notebooks.folder() / "00_tour.ipynb"
     given = parameters | {"out": str(tmp_path / "out")}
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
         papermill.execute_notebook(
@@ -113,20 +113,20 @@ def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", reproduction.SCALES)
+@pytest.mark.parametrize("scale", notebooks.SCALES)
 def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
-    known = reproduction.defaults(source(name))
+    known = notebooks.defaults(source(name))
     settings = source(name).metadata.evoae.scales[scale]
     assert {key: type(value) for key, value in settings.items()} == {
         key: type(known[key]) for key in settings
     }
-    planned = reproduction.plan([name], scale, Path("x"), None, [])[name]
+    planned = notebooks.plan([name], scale, Path("x"), None, [])[name]
     assert planned == settings | {"out": str(Path("x").absolute())}
 
 
 def test_a_notebook_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"unknown notebook 'tuor'; choose one of {NAMES[0]}"):
-        reproduction.reproduce(["tuor"], "smoke", tmp_path / "out")
+        notebooks.reproduce(["tuor"], "smoke", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -140,9 +140,9 @@ def executed(tmp_path_factory):
 
     @cache
     def execute(name: str) -> list[Path]:
-        known = reproduction.defaults(source(name))
+        known = notebooks.defaults(source(name))
         words = [f"{key}={value}" for key, value in LESS.items() if key in known]
-        written, failures = reproduction.reproduce([name], "smoke", out, words=words)
+        written, failures = notebooks.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
         return written
 
@@ -248,10 +248,10 @@ def test_your_data_may_be_a_file(executed, tmp_path):
     np.save(path, np.random.default_rng(0).integers(0, 3, (60, 9)))
     tiny = ["epochs=1", "trials=1", "cells=3", "workers=1", "operators=none random"]
     words = [f"dataset={path}", "scale=True", *tiny]
-    written, failures = reproduction.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
+    written, failures = notebooks.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
     assert not failures
     results = tables(written)["results"]
     assert results.operator.tolist() == ["none", "random"] * 2
     words[1] = "scale=False"
-    _, failures = reproduction.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
+    _, failures = notebooks.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
     assert "[0, 1]" in str(failures["09_your_data"])

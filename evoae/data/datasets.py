@@ -1,0 +1,349 @@
+"""Where rows of values in [0, 1] come from: drawn, built in, or a file.
+
+`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is
+one fixed table that all trials share, split by the seed alone. Files are read without running any
+code they hold, and whatever is wrong with one becomes a ValueError of one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from evoae.data.files import SUFFIXES, Content, Refused
+from evoae.randomness import stream
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows to learn from. Tensors may be shared between trials: read them, never write to them.
+
+    `train`, `validation`, `test`: float32 [rows, D], contiguous, values in [0, 1].
+    `noise_floor`: L1 of a perfect decoder of the centroids, known for binary-clusters only.
+    `image_shape`: (height, width) if a row is an image.
+    `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
+    each, which add up to that split: a recommender sees `known` and is asked for `hidden`.
+    """
+
+    name: str
+    train: torch.Tensor
+    validation: torch.Tensor
+    test: torch.Tensor
+    noise_floor: float | None = None
+    image_shape: tuple[int, int] | None = None
+    held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of columns."""
+        return self.train.shape[1]
+
+    def constant_loss(self, loss: str = "l1", split: str = "train") -> float:
+        """Mean loss on `split` of the best constant per column, fitted on train.
+
+        The constant is the median for "l1" and the mean for "bce"; as in PyTorch, logarithms are
+        held at -100 or above, so that a column unseen in train costs 100 and not infinity.
+        ValueError for another loss or split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        rows = getattr(self, split)
+        if loss == "l1":
+            return (rows - self.train.median(dim=0).values).abs().mean(dtype=torch.float64).item()
+        if loss == "bce":
+            mean = self.train.mean(dim=0, dtype=torch.float64).float()
+            return functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
+        raise ValueError(f"loss must be one of l1, bce, not {loss!r}")
+
+
+def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters: Any) -> Dataset:
+    """The dataset of one trial: a built-in name or a file's path.
+
+    `clusters` are fields of `Clusters`: they shape binary-clusters and touch nothing else; those
+    data depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
+    stand if the file has its own splits; `scale` maps their minimum to 0 and their maximum to 1.
+    ValueError, one line, for an unknown name, a bad option or a bad file.
+    """
+    _whole("seed", seed, least=0)
+    _whole("trial", trial, least=0)
+    _flag("scale", scale)
+    if dataset == "binary-clusters":
+        return Clusters(**clusters).draw(seed, trial)
+    return _fixed_dataset(dataset, _stamp(dataset), scale, int(seed))
+
+
+def check(dataset: str, *, scale: bool = False, **clusters: Any) -> int:
+    """D, the dimension, after checking all that `load` would: a file is read to its last value.
+
+    ValueError as in `load`.
+    """
+    _flag("scale", scale)
+    if dataset == "binary-clusters":
+        return int(Clusters(**clusters).bits)
+    return _fixed_dimension(dataset, _stamp(dataset), scale)
+
+
+def fingerprint(dataset: str) -> str | None:
+    """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`."""
+    if _is_built_in(dataset):
+        return None
+    return _read(dataset, lambda handle: hashlib.file_digest(handle, "sha256").hexdigest())
+
+
+# Built-in data
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The paper's data: three splits of [clusters * examples, bits] noisy centroids.
+
+    Rows come in `clusters` groups of `examples`; row e of a group belongs to centroid e % clusters.
+    With `shared_test_noise` (as released) test and validation repeat one group's noise in all.
+    """
+
+    clusters: int = 10
+    bits: int = 1000
+    examples: int = 100
+    noise: float = 0.05
+    centroid_density: float = 0.75
+    shared_test_noise: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("clusters", "bits", "examples"):
+            _whole(name, getattr(self, name), least=1)
+        for name in ("noise", "centroid_density"):
+            share = getattr(self, name)
+            number = isinstance(share, numbers.Real) and not isinstance(share, bool)
+            if not number or not 0 <= share <= 1:
+                raise ValueError(f"{name} must be a number in [0, 1], not {share!r}")
+        _flag("shared_test_noise", self.shared_test_noise)
+        if self.examples % self.clusters:
+            raise ValueError(
+                f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
+            )
+
+    def draw(self, seed: int, trial: int) -> Dataset:
+        random = stream(seed, trial, 0, 0, "data")
+        shape = (self.clusters, self.bits)
+        centroids = random.random(shape, dtype=np.float32) < self.centroid_density
+        clean = np.tile(centroids, (self.examples, 1))
+
+        def noisy(shared: bool) -> torch.Tensor:
+            rows = self.examples if shared else len(clean)
+            flips = random.random((rows, self.bits), dtype=np.float32) < self.noise
+            flips = np.tile(flips, (len(clean) // rows, 1))
+            return torch.from_numpy((clean ^ flips).astype(np.float32))
+
+        # Train is drawn first: how the test noise is drawn must not change what is trained on.
+        train, test, validation = (noisy(s and self.shared_test_noise) for s in (False, True, True))
+        return Dataset("binary-clusters", train, validation, test, noise_floor=float(self.noise))
+
+
+def digits() -> np.ndarray:
+    """scikit-learn's handwritten digits: float [1797, 8, 8] in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    return load_digits().images / 16
+
+
+def patches() -> np.ndarray:
+    """Non-overlapping grey patches of scikit-learn's two photographs: float [rows, 16, 16]."""
+    from sklearn.datasets import load_sample_images
+
+    side, cut = 16, []
+    for photograph in load_sample_images().images:
+        grey = photograph.mean(axis=2) / 255
+        down, across = grey.shape[0] // side, grey.shape[1] // side
+        tiles = grey[: down * side, : across * side].reshape(down, side, across, side)
+        cut.append(tiles.swapaxes(1, 2).reshape(-1, side, side))
+    return np.concatenate(cut)
+
+
+BUILT_IN: dict[str, Callable[..., Any]] = {
+    "binary-clusters": Clusters,
+    "digits": digits,
+    "patches": patches,
+}
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+# From a name to validated rows
+
+
+def _is_built_in(dataset: str) -> bool:
+    return isinstance(dataset, str) and dataset in BUILT_IN
+
+
+def _path_and_suffix(dataset: str) -> tuple[Path, str]:
+    """Where a file is and how its name ends, or ValueError with the valid choices."""
+    choices = f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}"
+    try:
+        path = Path(dataset)
+        size = path.stat().st_size
+    except PermissionError as error:
+        raise ValueError(f"{dataset}: {error.strerror}") from error
+    except (OSError, TypeError, ValueError):
+        raise ValueError(
+            f"dataset {dataset!r} is neither a built-in name nor an existing file ({choices})"
+        ) from None
+    if not path.is_file():
+        raise ValueError(f"{str(dataset)!r} is a directory or a device, not a file ({choices})")
+    suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
+    if suffix is None:
+        raise ValueError(f"{dataset}: the file's name ends in no known suffix ({choices})")
+    if size == 0:
+        raise ValueError(f"{dataset}: is empty")
+    return path, suffix
+
+
+def _stamp(dataset: str) -> tuple[str, int, int] | None:
+    """What tells one state of a file from another in the caches; None for built-in names."""
+    if _is_built_in(dataset):
+        return None
+    path, _ = _path_and_suffix(dataset)
+    state = path.stat()
+    return str(path.resolve()), state.st_mtime_ns, state.st_size
+
+
+def _read(dataset: str, reader: Callable[[BinaryIO], Any] | None = None) -> Any:
+    """What `reader`, or the one of the suffix, makes of the file; every failure is one line."""
+    path, suffix = _path_and_suffix(dataset)
+    try:
+        with path.open("rb") as handle:
+            return (reader or SUFFIXES[suffix])(handle)
+    except Refused as error:
+        raise ValueError(f"{dataset}: {error}") from error
+    except Exception as error:  # half a dozen libraries, each with exceptions of its own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        line = " ".join(reason.splitlines()[:1])
+        raise ValueError(f"{dataset}: cannot be read as {suffix}: {line}") from error
+
+
+def _content(dataset: str, scale: bool) -> Content:
+    """A fixed dataset's rows: float32 [rows, D], contiguous, values in [0, 1]."""
+    built_in = _is_built_in(dataset)
+    content = Content({"data": BUILT_IN[dataset]()}) if built_in else _read(dataset)
+    try:
+        return _validated(content, scale)
+    except Refused as error:
+        raise ValueError(f"{dataset}: {error}") from error
+
+
+def _validated(content: Content, scale: bool) -> Content:
+    parts = content.parts
+    if set(parts) != set(SPLITS) and len(parts) != 1:
+        raise Refused(
+            f"holds {', '.join(sorted(parts)) or 'nothing'}; it must hold one array, or exactly "
+            f"the three {', '.join(SPLITS)}"
+        )
+    prefixes = {name: f"{name} " if len(parts) > 1 else "" for name in parts}
+    for name, array in parts.items():
+        _check_array(array, prefixes[name])
+    shapes = {name: array.shape[1:] for name, array in parts.items()}
+    if len(set(shapes.values())) > 1:
+        raise Refused(f"splits differ in the shape of a row: {shapes}")
+    if len(parts) == 1 and len(next(iter(parts.values()))) < 3:
+        raise Refused("has fewer than 3 rows, and train, validation and test need one each")
+    shape = next(iter(shapes.values()))
+    flat = {name: array.reshape(len(array), -1) for name, array in parts.items()}
+    for name, rows in flat.items():
+        _check_values(rows, prefixes[name], scale)
+    if scale:
+        flat = _scaled(flat)
+    ready = {name: np.ascontiguousarray(rows, dtype=np.float32) for name, rows in flat.items()}
+    return replace(content, parts=ready, image_shape=shape if len(shape) == 2 else None)
+
+
+def _check_array(array: np.ndarray, prefix: str) -> None:
+    if array.dtype.kind not in "biuf":
+        raise Refused(f"{prefix}values are of type {array.dtype}; they must be real numbers")
+    if array.ndim not in (2, 3):
+        raise Refused(
+            f"{prefix}shape is {array.shape}; it must be [rows, columns] or [rows, height, width]"
+        )
+    if array.size == 0:
+        raise Refused(f"{prefix}shape is {array.shape}: no values")
+
+
+def _check_values(rows: np.ndarray, prefix: str, scale: bool) -> None:
+    if not scale and rows.min() >= 0 and rows.max() <= 1:
+        return
+    finite = np.isfinite(rows)
+    valid = finite if scale or not finite.all() else (rows >= 0) & (rows <= 1)
+    if valid.all():
+        return
+    row, column = divmod(int(valid.argmin()), rows.shape[1])
+    rule = (
+        "values must be finite"
+        if valid is finite
+        else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum)"
+    )
+    raise Refused(f"{prefix}row {row} holds {rows[row, column]}; {rule}")
+
+
+def _scaled(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(x - minimum) / (maximum - minimum), over all splits together."""
+    low = min(float(rows.min()) for rows in parts.values())
+    span = max(float(rows.max()) for rows in parts.values()) - low
+    if span == 0 or not math.isfinite(span):
+        raise Refused(f"cannot be scaled: maximum - minimum is {span}")
+    return {name: (rows.astype(np.float64) - low) / span for name, rows in parts.items()}
+
+
+@lru_cache(maxsize=64)
+def _fixed_dimension(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -> int:
+    return next(iter(_content(dataset, scale).parts.values())).shape[1]
+
+
+@lru_cache(maxsize=4)
+def _fixed_dataset(
+    dataset: str, stamp: tuple[str, int, int] | None, scale: bool, seed: int
+) -> Dataset:
+    content = _content(dataset, scale)
+    random = stream(seed, 0, 0, 0, "split")
+    parts = content.parts
+    if len(parts) == 1:
+        parts = _split(next(iter(parts.values())), random)
+    held_out = None
+    if content.interactions:
+        held_out = {split: _hold_out(parts[split], random) for split in ("validation", "test")}
+    tensors = {split: torch.from_numpy(parts[split]) for split in SPLITS}
+    return Dataset(str(dataset), **tensors, image_shape=content.image_shape, held_out=held_out)
+
+
+def _split(rows: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """A random 15% each for validation and test, at least one row; the rest is train."""
+    order = random.permutation(len(rows))
+    share = max(1, len(rows) * 15 // 100)
+    validation, test, train = np.split(order, [share, 2 * share])
+    return {"train": rows[train], "validation": rows[validation], "test": rows[test]}
+
+
+def _hold_out(rows: np.ndarray, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each user a random 80% of the items, rounded down but at least one; and the rest."""
+    known = np.zeros_like(rows)
+    for user, row in enumerate(rows):
+        items = random.permutation(np.flatnonzero(row))
+        known[user, items[: max(1, len(items) * 8 // 10)]] = 1
+    return torch.from_numpy(known), torch.from_numpy(rows - known)

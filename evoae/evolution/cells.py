@@ -1,0 +1,214 @@
+"""The cells of a run: where they lie, what they draw, what they hold.
+
+A run's trials lie side by side in one population. `State` is what a run is after an epoch, `Places`
+names the cells that are visited together, and every draw comes from the stream of its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from evoae import topology
+from evoae.data import datasets
+from evoae.experiment import Experiment
+from evoae.networks import population, training
+from evoae.networks.population import Population
+from evoae.randomness import stream, streams
+
+# What the history says of every cell, in its order, and what stands there before it is known.
+RECORDS = {
+    **dict.fromkeys(("learning_rate", "selection_loss", "replacement_loss", "test_loss"), np.nan),
+    "pruned": False,
+    **dict.fromkeys(("encoder_zeros", "decoder_zeros"), 0),
+    **dict.fromkeys(("encoder_zeros_at_last_prune", "decoder_zeros_at_last_prune"), 0),
+    "train_l1": np.nan,
+}
+MAY_CHANGE = [
+    "operator",
+    "amount",
+    "threshold",
+    "conjunctive_examples",
+    "schedule",
+    "probability",
+    "pruning_clock",
+    "decrease",
+    "steepness",
+    "last_share",
+    "target_sparsity",
+    "learning_rate",
+    "rate_policy",
+    "rate_sigma",
+]
+
+
+@dataclass
+class State:
+    """A run after an epoch. Networks of trial s (by position) and cell c lie at s * cells + c.
+
+    `learning_rate` [trials, cells]; `records` holds a [trials * cells] array per history column;
+    `changes` lists settings replaced on the way as (epoch, name, old, new).
+    """
+
+    experiment: Experiment
+    seed: int
+    trials: list[int]
+    data: list[datasets.Dataset]
+    population: Population
+    learning_rate: np.ndarray
+    engine: str
+    epoch: int = -1
+    model_steps: int = 0
+    records: dict[str, np.ndarray] = field(default_factory=dict)
+    changes: list[tuple[int, str, Any, Any]] = field(default_factory=list)
+
+    def change(self, **settings: Any) -> None:
+        """Replace settings from the next epoch on. Raises ValueError if one cannot change."""
+        old, self.experiment = self.experiment, changed(self.experiment, **settings)
+        for name in MAY_CHANGE:
+            before, after = getattr(old, name), getattr(self.experiment, name)
+            if before != after:
+                self.changes.append((self.epoch + 1, name, before, after))
+        if old.learning_rate != self.experiment.learning_rate:
+            self.learning_rate[:] = self.experiment.learning_rate
+
+
+def changed(experiment: Experiment, **settings: Any) -> Experiment:
+    """An experiment as training may go on with it.
+
+    Raises ValueError if a setting that cannot change would, be it implied by another.
+    """
+    new = experiment.replace(**settings)
+    for name in (f.name for f in dataclasses.fields(new)):
+        before, after = getattr(experiment, name), getattr(new, name)
+        if before != after and name not in MAY_CHANGE:
+            raise ValueError(
+                f"{name} cannot change while training, from {before} to {after}; "
+                f"{', '.join(MAY_CHANGE)} can"
+            )
+    return new
+
+
+@dataclass(frozen=True)
+class Places:
+    """V cells visited together: positions of their trials, their cells, the cell number of their
+    streams, [V] each; flat indices of their centres [V] and sub-populations [V, n].
+    """
+
+    slot: np.ndarray
+    cell: np.ndarray
+    stream_cell: np.ndarray
+    centre: np.ndarray
+    subpopulation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def take(self, index: np.ndarray) -> Places:
+        return Places(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
+
+
+def places_at(
+    state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
+) -> Places:
+    e = state.experiment
+    neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
+    stream_cell = cell if stream_cell is None else stream_cell
+    first = slot * e.cells
+    return Places(slot, cell, stream_cell, first + cell, first[:, None] + neighbours[cell])
+
+
+def all_places(state: State) -> Places:
+    slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
+    return places_at(state, slot, cell)
+
+
+def visiting_order(state: State) -> Iterator[Places]:
+    """Waves of places. Epoch 0 visits cells in their order, later epochs in a shuffled one."""
+    e = state.experiment
+    orders = np.tile(np.arange(e.cells), (len(state.trials), 1))
+    if state.epoch > 0:
+        for order, trial in zip(orders, state.trials, strict=True):
+            stream(state.seed, trial, state.epoch, 0, "order").shuffle(order)
+    neighbours = None
+    if e.update_order == "asynchronous" and e.pairing != "all-pairs":
+        neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
+    for slot, cell in topology.waves(orders, neighbours):
+        yield places_at(state, slot, cell)
+
+
+def draw(state: State, places: Places, v: int, purpose: str) -> np.random.Generator:
+    """The stream of one place."""
+    trial, cell = state.trials[places.slot[v]], int(places.stream_cell[v])
+    return stream(state.seed, trial, state.epoch, cell, purpose)
+
+
+def draws(state: State, places: Places, purpose: str) -> Iterator[np.random.Generator]:
+    """The stream of each place in turn, good until the next one is asked for."""
+    trials = [state.trials[slot] for slot in places.slot]
+    at = zip(trials, places.stream_cell.tolist(), strict=True)
+    return streams(state.seed, at, state.epoch, purpose)
+
+
+def initial(
+    experiment: Experiment, trials: Sequence[int], seed: int, device: str, engine: str
+) -> State:
+    """The state before the first epoch: data, random or saved networks, learning rates."""
+    e = experiment
+    if not trials:
+        raise ValueError("trials: there are none to run")
+    e.check_files()
+    data = [datasets.load(e.dataset, seed=seed, trial=trial, **e.data_options) for trial in trials]
+    if device != "cpu":
+        moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
+        data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
+    if e.initial_weights:
+        saved = population.load(e.initial_weights, device)
+        # taken in turn by the trials' own numbers, whatever others run beside them
+        index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
+        networks = saved.take(index)
+    else:
+        generators = [
+            stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
+            for trial in trials
+            for cell in range(e.cells)
+        ]
+        networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
+    training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
+    chosen = training.choose_engine(engine, networks, e.batch_size)
+    rates = np.full((len(trials), e.cells), e.learning_rate)
+    return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def rows_of(state: State, slot: int, cell: int) -> np.ndarray:
+    """Rows of the training data that a cell sees: all, or a share drawn with replacement."""
+    e, rows = state.experiment, len(state.data[slot].train)
+    if e.data_share == 1:
+        return np.arange(rows)
+    generator = stream(state.seed, state.trials[slot], 0, cell, "subsample")
+    return generator.integers(0, rows, max(1, round(e.data_share * rows)))
+
+
+def empty_records(state: State) -> dict[str, np.ndarray]:
+    return {name: np.full(len(state.population), unknown) for name, unknown in RECORDS.items()}
+
+
+def batch_losses(
+    state: State, places: Places, networks: Population, pairs: np.ndarray, purpose: str
+) -> np.ndarray:
+    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its data."""
+    e, test = state.experiment, purpose == "test batch"
+    data = [state.data[slot].test if test else state.data[slot].train for slot in places.slot]
+    rows = []
+    for g, slot, cell in zip(draws(state, places, purpose), places.slot, places.cell, strict=True):
+        among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
+        size = min(e.batch_size, among if test else len(among))
+        rows.append(g.choice(among, size, replace=False))
+    rows = torch.from_numpy(np.array(rows))
+    pairs = torch.from_numpy(pairs)
+    return training.batch_losses(networks, pairs, data, rows, e.loss, state.engine).numpy()

@@ -1,0 +1,316 @@
+"""The loop of the paper: select, train, prune, replace.
+
+Canonical training is a population of one cell. `evolve` is a generator, one epoch a step; progress
+bars, checkpoints and widgets consume it, and none of them is inside it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from evoae.evolution.cells import (
+    Places,
+    State,
+    all_places,
+    batch_losses,
+    draw,
+    draws,
+    empty_records,
+    initial,
+    places_at,
+    rows_of,
+    visiting_order,
+)
+from evoae.experiment import RATE_BOUNDS, Experiment
+from evoae.networks import activations, training
+from evoae.networks.population import Population
+from evoae.pruning import masks, operators
+
+CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
+EXAMPLES = 100  # drawn by the conjunctive operator
+
+
+def evolve(
+    experiment: Experiment,
+    trials: int | Sequence[int] = 1,
+    seed: int = 1,
+    *,
+    device: str = "cpu",
+    engine: str = "auto",
+    state: State | None = None,
+    abandon: Callable[[], bool] = lambda: False,
+) -> Iterator[State]:
+    """Yield the state after each epoch; it is updated in place. `state` continues a run.
+
+    `abandon` is asked between visits: if it says yes, the epoch under way is left unfinished, its
+    state is of no further use, and nothing more is yielded. Raises ValueError for wrong settings.
+    """
+    if state is None:
+        trials = list(range(trials)) if isinstance(trials, int) else list(trials)
+        state = initial(experiment, trials, seed, device, engine)
+    while state.epoch + 1 < state.experiment.epochs:
+        with training.one_thread():
+            for _ in run_epoch(state):
+                if abandon():
+                    return
+        yield state
+
+
+def run_epoch(state: State) -> Iterator[None]:
+    """Every cell of every trial makes one pass over its training data. Pauses between visits."""
+    e = state.experiment
+    state.epoch += 1
+    state.records = empty_records(state)
+    state.records["pruned"][:] = to_be_pruned(state)
+    if e.pairing == "all-pairs":
+        yield from train_all_pairs(state)
+    for places in visiting_order(state):
+        visit(state, places)
+        yield
+    record_centres(state)
+    next_rates(state)
+
+
+def visit(state: State, places: Places) -> None:
+    """Visit cells that do not depend on each other: select, train, prune, replace."""
+    e = state.experiment
+    if e.pairing == "all-pairs":
+        pair = state.population.take(places.centre)
+    else:
+        pair = TRAIN[e.pairing](state, places, *select(state, places))
+    if e.prune_then_evaluate:
+        prune(state, places, pair)
+    loss = own_losses(state, places, pair, np.arange(len(places)), "replacement batch")
+    if not e.prune_then_evaluate:
+        prune(state, places, pair)
+    replace(state, places, pair, loss)
+
+
+# -- select --------------------------------------------------------------------------------------
+
+
+def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
+    """Tournament in each sub-population; the winning encoders and decoders as indices [V]."""
+    e, subpopulation = state.experiment, places.subpopulation
+    visits, n = subpopulation.shape
+    pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
+    loss = batch_losses(state, places, state.population, pairs, "selection batch")
+    loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
+    loss = loss.reshape(visits, n, n)  # encoder i with decoder j
+    concept = CONCEPTS[e.solution_concept]
+    fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
+    tournaments = draws(state, places, "tournament")
+    entrants = np.stack([g.integers(0, n, (2, e.tournament_size)) for g in tournaments], axis=1)
+    first = np.take_along_axis(fitness, entrants, axis=2).argmin(2)
+    winners = np.take_along_axis(entrants, first[..., None], axis=2)  # [2, V, 1]
+    if e.selection == "joint":
+        winners[1] = winners[0]
+    best = np.take_along_axis(fitness[0], winners[0], axis=1)
+    state.records["selection_loss"][places.centre] = best[:, 0]
+    encoders, decoders = np.take_along_axis(subpopulation[None], winners, axis=2)[..., 0]
+    return encoders, decoders
+
+
+# -- train ---------------------------------------------------------------------------------------
+
+
+def train_selected(
+    state: State, places: Places, encoders: np.ndarray, decoders: np.ndarray
+) -> Population:
+    """Train copies of the selected pairs together (canonical, Lipi-AE-S)."""
+    pair = copies(state, encoders, decoders)
+    own = np.arange(len(places))[:, None, None, None]
+    learn(state, places, pair, np.broadcast_to(own, (len(places), batches(state), 1, 2)))
+    return pair
+
+
+def train_with_random_partners(
+    state: State, places: Places, encoders: np.ndarray, decoders: np.ndarray
+) -> Population:
+    """Lipi-AE (2024): per batch, the encoder with a random decoder of the sub-population, then the
+    decoder with a random encoder. Partners move too, and are dropped after the visit.
+    """
+    visits, n = places.subpopulation.shape
+    working = copies(
+        state,
+        np.column_stack([encoders, places.subpopulation]).ravel(),
+        np.column_stack([decoders, places.subpopulation]).ravel(),
+    )
+    own = np.arange(visits) * (n + 1)
+    partners = np.stack(
+        [g.integers(1, n + 1, (batches(state), 2)) for g in draws(state, places, "partners")]
+    )
+    pairs = np.broadcast_to(own[:, None, None, None], (visits, batches(state), 2, 2)).copy()
+    pairs[:, :, 0, 1] += partners[..., 0]
+    pairs[:, :, 1, 0] += partners[..., 1]
+    learn(state, places, working, pairs)
+    return working.take(own)
+
+
+TRAIN = {"selected": train_selected, "random-partner": train_with_random_partners}
+
+
+def train_all_pairs(state: State) -> Iterator[None]:
+    """All versus all (2024): every encoder i and decoder j make a pass over the data, pair after
+    pair. Per batch, decoder j learns with a copy of encoder i, then encoder i with a copy of
+    decoder j; the copies are dropped after the pass. Passes that share no network run together.
+    """
+    e = state.experiment
+    if e.statistics_window == "visit":
+        for side in state.population.sides:
+            activations.reset(side)
+    for diagonal in range(2 * e.cells - 1):
+        i = np.arange(max(0, diagonal - e.cells + 1), min(diagonal, e.cells - 1) + 1)
+        slots = np.repeat(np.arange(len(state.trials)), len(i))
+        i = np.tile(i, len(state.trials))
+        j = diagonal - i
+        # a pass draws from the stream of "cell" i * cells + j
+        passes = places_at(state, slots, i, stream_cell=i * e.cells + j)
+        encoders, decoders = passes.centre, slots * e.cells + j
+        working = state.population.take(np.repeat(encoders, 2), np.repeat(decoders, 2))
+        real, copy = 2 * np.arange(len(passes)), 2 * np.arange(len(passes)) + 1
+        steps = np.stack([np.stack([copy, real], -1), np.stack([real, copy], -1)], axis=1)
+        learn(state, passes, working, np.repeat(steps[:, None], batches(state), axis=1))
+        state.population.encoder.put(encoders, working.encoder.take(real))
+        state.population.decoder.put(decoders, working.decoder.take(real))
+        yield
+
+
+def copies(state: State, encoders: np.ndarray, decoders: np.ndarray) -> Population:
+    """Copies to be trained; statistics of a visit start anew."""
+    taken = state.population.take(encoders, decoders)
+    if state.experiment.statistics_window == "visit":
+        for side in taken.sides:
+            activations.reset(side)
+    return taken
+
+
+def batches(state: State) -> int:
+    return -(-len(rows_of(state, 0, 0)) // state.experiment.batch_size)
+
+
+def learn(state: State, places: Places, working: Population, pairs: np.ndarray) -> None:
+    """One pass over each place's training data, in an order of its own."""
+    e, data = state.experiment, [state.data[slot].train for slot in places.slot]
+    at = zip(draws(state, places, "training batches"), places.slot, places.cell, strict=True)
+    orders = [g.permutation(rows_of(state, slot, cell)) for g, slot, cell in at]
+    order = torch.from_numpy(np.stack(orders))
+    inputs, latent = data, None
+    if e.kind == "denoising":
+        noises = draws(state, places, "input noise")
+        inputs = [
+            x + e.input_noise * torch.from_numpy(g.standard_normal(x.shape, np.float32)).to(x)
+            for x, g in zip(data, noises, strict=True)
+        ]
+    if e.kind == "variational":
+        shape = (order.shape[1], working.decoder.widths[0])
+        noises = draws(state, places, "latent noise")
+        latent = torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in noises]))
+    rates = torch.from_numpy(state.learning_rate[places.slot, places.cell])
+    lesson = training.Lesson(
+        torch.tensor(pairs), inputs, data, order, rates, e.batch_size, e.loss, e.optimiser, latent
+    )
+    training.train(working, lesson, state.engine)
+    state.model_steps += lesson.model_steps
+
+
+# -- prune ---------------------------------------------------------------------------------------
+
+
+def to_be_pruned(state: State) -> np.ndarray:
+    """Whose autoencoder will be pruned in this epoch, [trials * cells]: the schedule's draw."""
+    e, everyone = state.experiment, all_places(state)
+    value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
+    if value == 0 or e.has_target:  # a target is aimed at in every epoch
+        return np.full(len(everyone), value != 0)
+    return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
+
+
+def prune(state: State, places: Places, pair: Population) -> None:
+    """Prune the trained pairs of those whose turn it is."""
+    e, index = state.experiment, np.flatnonzero(state.records["pruned"][places.centre])
+    if not len(index):
+        return
+    amount = e.pruning_at(state.epoch) if e.has_target else e.amount
+    settings = operators.OperatorSettings(amount, e.threshold, e.has_target)
+    masks.prune(
+        pair,
+        index,
+        operators.find(e.operator),
+        draws(state, places.take(index), "operator"),
+        settings,
+        functools.partial(examples_of, state, places),
+    )
+    if e.statistics_window == "since-prune":
+        for side in pair.sides:
+            activations.reset(side, torch.from_numpy(index))
+
+
+def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
+    """The examples that an operator may recall at one place, [100, D], drawn with replacement.
+
+    From the training data, but for the operator that reads the test data as released.
+    """
+    e, data = state.experiment, state.data[places.slot[v]]
+    conjunctive = operators.find(e.operator) is operators.conjunctive
+    source = data.test if conjunctive and e.conjunctive_examples == "test" else data.train
+    rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
+    return source[torch.from_numpy(rows).to(source.device)]
+
+
+# -- replace, record -----------------------------------------------------------------------------
+
+
+def own_losses(
+    state: State, places: Places, networks: Population, index: np.ndarray, purpose: str
+) -> np.ndarray:
+    """Loss of each place's autoencoder, at `index` [V] of the networks, on one random batch."""
+    pairs = np.tile(index[:, None, None], (1, 1, 2))
+    return batch_losses(state, places, networks, pairs, purpose)[:, 0]
+
+
+def replace(state: State, places: Places, pair: Population, loss: np.ndarray) -> None:
+    """The trained pair becomes the centre: always, or if not worse than the old centre."""
+    centre = places.centre
+    if state.experiment.replacement == "better":
+        old = own_losses(state, places, state.population, centre, "replacement batch")
+        kept = (loss <= old) | np.isnan(old)
+        loss = np.fmin(loss, old)
+        pair, centre = pair.take(kept), centre[kept]
+        state.records["pruned"][places.centre[~kept]] = False
+    state.records["replacement_loss"][places.centre] = loss
+    state.population.put(centre, pair)
+
+
+def record_centres(state: State) -> None:
+    """What the history says of every centre after an epoch."""
+    e, everyone = state.experiment, all_places(state)
+    records = state.records
+    records["learning_rate"][:] = state.learning_rate.ravel()
+    loss = own_losses(state, everyone, state.population, everyone.centre, "test batch")
+    records["test_loss"][:] = loss
+    for name, side in zip(("encoder", "decoder"), state.population.sides, strict=True):
+        records[f"{name}_zeros"][:] = side.zeros()
+        last = side.tensors["zeros_at_last_prune"].cpu().numpy()
+        records[f"{name}_zeros_at_last_prune"][:] = last
+    if state.epoch in e.quality_epochs:
+        data = [state.data[slot].train for slot in everyone.slot]
+        records["train_l1"][:] = training.data_losses(state.population, data, state.engine)
+
+
+def next_rates(state: State) -> None:
+    """The learning rates of the next epoch: they belong to cells and are never copied."""
+    e = state.experiment
+    if e.rate_policy == "step-decay" and (state.epoch + 1) % max(1, e.epochs // 4) == 0:
+        state.learning_rate *= 0.1
+    if e.rate_policy == "mutated":
+        everyone = all_places(state)
+        moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
+        moves = np.reshape(moves, state.learning_rate.shape)
+        if e.pairing == "all-pairs":  # no space: one rate for all
+            moves = moves[:, :1]
+        state.learning_rate = (state.learning_rate + moves).clip(*RATE_BOUNDS)

@@ -1,0 +1,1 @@
+"""Stacked weights of many networks, their activations, gradient steps, and the kernel."""

@@ -1,0 +1,261 @@
+"""Gradient steps on a whole population, and its losses.
+
+Two engines compute the same thing up to rounding. `fused` is a small compiled kernel that trains
+one autoencoder at a time while its weights stay in cache (CPU; plain and denoising). `batched` is
+plain PyTorch over a chunk of autoencoders and always works: any device, any kind.
+
+Batched products give other last bits for other batch sizes and thread counts. Chunks are therefore
+padded to a fixed size and run on one thread, so a model's numbers do not depend on its companions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evoae.networks import activations, kernel
+from evoae.networks.population import Networks, Population
+
+LOSSES, OPTIMISERS = kernel.LOSSES, kernel.OPTIMISERS
+ENGINES = ("auto", "fused", "batched")
+BETAS, EPSILON = (0.5, 0.999), 1e-8
+CHUNK_BYTES = 2 << 20  # weights of a chunk: they should stay in the second-level cache
+
+
+def choose_engine(engine: str, population: Population, batch_size: int) -> str:
+    """ "fused" or "batched". `auto` takes the kernel where it can run.
+
+    Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    if engine == "batched":
+        return engine
+    reason = why_not_fused(population, batch_size)
+    if reason and engine == "fused":
+        raise ValueError(f"engine 'fused' cannot run here: {reason}")
+    return "batched" if reason else "fused"
+
+
+def why_not_fused(population: Population, batch_size: int) -> str | None:
+    """None where the kernel can train a population; else why not, in words."""
+    if population.encoder.weights.device.type != "cpu":
+        return "it runs on the CPU only"
+    if population.variational:
+        return "it does not train variational autoencoders"
+    if not kernel.supports(population.encoder.widths, population.decoder.widths, batch_size):
+        return f"it is not made for so many layers or batch_size={batch_size}"
+    return kernel.reason_unavailable(batch_size)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, PyTorch uses one thread: more would change the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def prepare(population: Population, optimiser: str, masked: bool) -> None:
+    """Add what training keeps beside the weights: statistics, moments and masks."""
+    for side in population.sides:
+        activations.reset(side)
+        # saved networks may come pruned
+        zeros = torch.from_numpy(side.zeros()).to(side.weights.device)
+        side.tensors["zeros_at_last_prune"] = zeros
+        if optimiser == "adam":
+            side.tensors["first_moment"] = torch.zeros_like(side.weights)
+            side.tensors["second_moment"] = torch.zeros_like(side.weights)
+            side.tensors["steps"] = torch.zeros_like(zeros)
+        if masked:
+            side.tensors["keep"] = side.weights != 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What V visits train on, one pass over their data.
+
+    `pairs` int64 [V, batches, k, 2]: the k (encoder, decoder) pairs that take a step on each batch,
+    one after the other, as indices into the population; no two visits share a network.
+    `inputs` and `targets`: V tensors [rows, D]; `order` int64 [V, n]: rows in training order;
+    `rates` float64 [V]; `latent`: noise [V, n, code] of variational autoencoders.
+    """
+
+    pairs: Tensor
+    inputs: Sequence[Tensor]
+    targets: Sequence[Tensor]
+    order: Tensor
+    rates: Tensor
+    batch_size: int
+    loss: str
+    optimiser: str
+    latent: Tensor | None = None
+
+    @property
+    def model_steps(self) -> int:
+        return self.pairs.shape[0] * self.pairs.shape[1] * self.pairs.shape[2]
+
+
+def train(population: Population, lesson: Lesson, engine: str) -> None:
+    """Train the population in place by one pass of every visit, and observe its activations."""
+    if engine == "fused":
+        arguments = {name: value for name, value in vars(lesson).items() if name != "latent"}
+        kernel.train(encoder=population.encoder, decoder=population.decoder, **arguments)
+        return
+    size = chunk_size(population)
+    visits = torch.arange(len(lesson.pairs))
+    for chunk in visits.split(size):
+        train_chunk(population, lesson, chunk, padding=size - len(chunk))
+
+
+def chunk_size(population: Population) -> int:
+    """Autoencoders in a chunk: fixed by their size alone, never by how many there are.
+
+    On the CPU one: there the last bits of a batched product depend on the alignment of each of its
+    matrices, so on an autoencoder's position in the chunk.
+    """
+    if population.encoder.weights.device.type == "cpu":
+        return 1
+    return max(1, min(16, CHUNK_BYTES // (4 * population.parameters)))
+
+
+def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding: int) -> None:
+    device, real = population.encoder.weights.device, len(visits)
+    visits = torch.cat([visits, visits[:1].expand(padding)])
+    pairs = lesson.pairs[visits].to(device)
+    rates = lesson.rates[visits].float().to(device)
+    constant = bool((pairs == pairs[:, :1, :1]).all())
+    moving = population.take(*pairs[:, 0, 0].unbind(1)) if constant else None
+    for number in range(pairs.shape[1]):
+        batch = slice(number * lesson.batch_size, (number + 1) * lesson.batch_size)
+        rows = [lesson.order[v, batch].to(device) for v in visits]
+        x = torch.stack([lesson.inputs[v][r] for v, r in zip(visits, rows, strict=True)])
+        y = torch.stack([lesson.targets[v][r] for v, r in zip(visits, rows, strict=True)])
+        noise = None if lesson.latent is None else lesson.latent[visits, batch].to(device)
+        for pair in pairs[:, number].unbind(1):
+            encoders, decoders = pair.unbind(1)
+            stepping = moving or population.take(encoders, decoders)
+            step(stepping, x, y, noise, rates, lesson.loss, lesson.optimiser)
+            if not constant:
+                put_first(population, encoders, decoders, stepping, real)
+    if moving:
+        put_first(population, *pairs[:, 0, 0].unbind(1), moving, real)
+
+
+def put_first(
+    population: Population, encoders: Tensor, decoders: Tensor, other: Population, real: int
+) -> None:
+    """Write back the first `real` autoencoders of a padded chunk."""
+    for networks, index, theirs in zip(
+        population.sides, (encoders, decoders), other.sides, strict=True
+    ):
+        networks.put(index[:real], theirs.take(torch.arange(real)))
+
+
+def step(
+    population: Population,
+    x: Tensor,
+    y: Tensor,
+    noise: Tensor | None,
+    rates: Tensor,
+    loss: str,
+    optimiser: str,
+) -> None:
+    """One gradient step of each of P autoencoders on its own batch [P, batch, D]."""
+    layers = [
+        [tuple(view.detach().requires_grad_() for view in layer) for layer in side.layers()]
+        for side in population.sides
+    ]
+    encoded = population.encoder.activations(x, layers[0])
+    code = encoded[-1]
+    if noise is not None:
+        mean, log_variance = code.chunk(2, dim=-1)
+        code = mean + noise * (0.5 * log_variance).exp()
+    decoded = population.decoder.activations(code, layers[1])
+    total = loss_of(decoded[-1], y, loss).sum()
+    if noise is not None:
+        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+        total = total * y[0].numel() + divergence  # BCE summed, not averaged, beside the divergence
+    leaves = [[view for layer in side for view in layer] for side in layers]
+    gradients = torch.autograd.grad(total, leaves[0] + leaves[1])
+    cut = len(leaves[0])
+    with torch.no_grad():
+        for networks, seen, found in zip(
+            population.sides, (encoded, decoded), (gradients[:cut], gradients[cut:]), strict=True
+        ):
+            activations.observe(networks, seen)
+            update(networks, torch.cat([g.flatten(1) for g in found], 1), rates, optimiser)
+
+
+def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
+    """Mean loss over batch and bits, [P], of outputs before the sigmoid [P, batch, D]."""
+    if loss == "l1":
+        return (logits.sigmoid() - y).abs().mean((1, 2))
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean((1, 2))
+
+
+def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) -> None:
+    """Move the weights by Adam: kept, or new for every batch.
+
+    A new Adam's first step has moments g and g^2 after bias correction: the weight moves by
+    rate * g / (|g| + 1e-8). A masked weight gets no gradient, so its moments stay zero too.
+    """
+    tensors, rates = networks.tensors, rates[:, None]
+    if "keep" in tensors:
+        gradient = gradient * tensors["keep"]
+    if optimiser == "adam-per-batch":
+        networks.weights.sub_(rates * gradient / (gradient.abs() + EPSILON))
+        return
+    tensors["steps"] += 1
+    steps, (beta1, beta2) = tensors["steps"][:, None], BETAS
+    first = tensors["first_moment"].mul_(beta1).add_(gradient, alpha=1 - beta1)
+    second = tensors["second_moment"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    deviation = (second / (1 - beta2**steps)).sqrt() + EPSILON
+    networks.weights.sub_(rates / (1 - beta1**steps) * first / deviation)
+
+
+def batch_losses(
+    population: Population,
+    pairs: Tensor,
+    data: Sequence[Tensor],
+    rows: Tensor,
+    loss: str,
+    engine: str,
+) -> Tensor:
+    """Losses of several pairs of each of M items on a batch of its own, float64 [M, k].
+
+    `pairs` int64 [M, k, 2] (encoder, decoder), `data` M tensors [rows, D], `rows` int64 [M, batch].
+    """
+    if engine == "fused":
+        encoder, decoder = population.sides
+        return kernel.losses(
+            encoder=encoder, decoder=decoder, pairs=pairs, inputs=data, rows=rows, loss=loss
+        )
+    found = []
+    for item, batch, values in zip(pairs, rows, data, strict=True):
+        x = values[batch.to(values.device)]
+        member = population.take(item[:, 0], item[:, 1])
+        inputs = x.expand(len(item), *x.shape)
+        with torch.no_grad():
+            logits = member.activations(inputs)[1][-1]
+            found.append(loss_of(logits, inputs, loss).double().cpu())
+    return torch.stack(found)
+
+
+def data_losses(
+    population: Population, data: Sequence[Tensor], engine: str, loss: str = "l1"
+) -> Tensor:
+    """Loss of every autoencoder over a whole data set of its own, float64 [P]."""
+    found = []
+    for i, values in enumerate(data):
+        own, everything = torch.tensor([[[i, i]]]), torch.arange(len(values))[None]
+        found.append(batch_losses(population, own, [values], everything, loss, engine)[0, 0])
+    return torch.stack(found)

@@ -1,0 +1,1 @@
+"""Operators (what is pruned), schedules (when), and how masks are applied."""

@@ -1,0 +1,250 @@
+"""Many runs: grids of experiments, and where they are computed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import fields
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from evoae.pruning import operators
+from evoae.pruning import schedules
+from evoae.experiment import Experiment, describe_name
+from evoae.runs.study import Study
+from evoae.runs.run import Run, RunSpec, finish
+from evoae.runs.workers import placed
+
+class SweepError(RuntimeError):
+    """Some runs failed, the others are finished. `failures` maps labels to exceptions."""
+
+    def __init__(self, failures: Mapping[str, BaseException]) -> None:
+        self.failures = dict(failures)
+        lines = [f"  {label}: {error}" for label, error in self.failures.items()]
+        super().__init__("\n".join([f"{len(lines)} run(s) failed:", *lines]))
+
+
+def run(
+    experiment: Experiment,
+    trials: int | range = 1,
+    seed: int = 1,
+    *,
+    out: Path | str | None = None,
+    device: str = "cpu",
+    engine: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
+
+    `trials` is a number or a slice such as range(3, 6); `workers` processes share them (one per
+    core by default). Raises ValueError for wrong settings before any work is done. After a
+    KeyboardInterrupt the same call resumes the run.
+    """
+    options = {"out": out, "device": device, "engine": engine}
+    try:
+        study = sweep(
+            {"run": experiment}, trials, seed, **options, workers=workers, progress=progress
+        )
+    except SweepError as error:
+        raise error.failures["run"] from None
+    return study.runs["run"]
+
+
+def sweep(
+    experiments: Mapping[str, Experiment],
+    trials: int | range = 1,
+    seed: int = 1,
+    *,
+    out: Path | str | None = None,
+    device: str = "cpu",
+    engine: str = "auto",
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Study:
+    """Run every experiment that is not finished in `out` yet, side by side.
+
+    `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
+    is only the number of blocks that a run is cut into. One failing run does not stop the others:
+    SweepError names it at the end. Runs that another process is working on are waited for, so any
+    number of processes, on machines that share a file system, can work on one sweep.
+
+    Two environment variables, set by `evoae reproduce`, say where a notebook's sweeps run:
+    EVOAE_DASK, the address of a Dask scheduler, and EVOAE_SHARE, "I/N": begin with every N-th run
+    from the I-th on (job arrays).
+    """
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ValueError(f"workers={workers} must be a whole number of at least 1")
+    workers = workers or os.cpu_count() or 1
+    span = range(trials) if isinstance(trials, int) else trials
+    if not isinstance(span, range) or span.step != 1:
+        raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
+    temporary = None if out else tempfile.TemporaryDirectory(prefix="evoae-")
+    folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
+    if not experiments:
+        raise ValueError("no experiments to run")
+    for label, experiment in dict(experiments).items():
+        if not isinstance(experiment, Experiment):
+            raise ValueError(f"{label}: {experiment!r} must be an Experiment, such as a preset's")
+    specs = {
+        label: RunSpec(e, seed, span.start, span.stop, folder, device, engine)
+        for label, e in experiments.items()
+    }
+    failures: dict[Path, BaseException] = {}
+    index, of = job_share()
+    different = sorted({s.folder: s for s in specs.values()}.items())
+    mine_first = sorted(range(len(different)), key=lambda position: (position - index) % of)
+    waiting = [different[p][1] for p in mine_first if not finished(different[p][1])]
+    with cluster(executor) as executor:
+        while waiting:
+            with locked(waiting, len(waiting) if of == 1 else workers) as mine:
+                todo = [spec for spec in mine if not finished(spec)]
+                failures |= compute(todo, workers, executor, progress)
+            waiting = [spec for spec in waiting if spec not in mine]
+    if failures:
+        named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
+        raise SweepError(named)
+    for spec in specs.values():  # a process that was killed leaves locks of what it finished
+        spec.clear(locks=True)
+    runs = {label: Run(spec.folder) for label, spec in specs.items()}
+    for one in runs.values():
+        one.temporary = temporary  # removed when nothing refers to it any more
+    return Study(runs)
+
+
+def finished(spec: RunSpec) -> bool:
+    """Whether the run is complete. ValueError if its directory, or the engine, is another's."""
+    if not (spec.folder / "result.json").exists():
+        return False
+    spec.open()
+    engine = Run(spec.folder).result["engine"]
+    if spec.engine not in ("auto", engine):
+        raise ValueError(
+            f"{spec.folder}: finished by engine {engine}, not {spec.engine}; choose another folder"
+        )
+    return True
+
+
+def job_share() -> tuple[int, int]:
+    """Index and number of the jobs that share the sweeps, from EVOAE_SHARE; (0, 1) without."""
+    text = os.environ.get("EVOAE_SHARE", "0/1")
+    index, _, of = text.partition("/")
+    if not (index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+        raise ValueError(f"EVOAE_SHARE={text!r} must be I/N with 0 <= I < N")
+    return int(index), int(of)
+
+
+@contextmanager
+def cluster(executor: Executor | None) -> Iterator[Executor | None]:
+    """The executor that was given, or that of the Dask scheduler named by EVOAE_DASK, or none."""
+    address = os.environ.get("EVOAE_DASK")
+    if executor is not None or not address:
+        yield executor
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise ValueError("a Dask cluster needs the extra: pip install 'evoae[cluster]'") from None
+    with Client(address, timeout=30) as client:
+        # a block whose worker was lost is given to another, where it goes on from its checkpoint
+        yield client.get_executor(pure=False, retries=3)
+
+
+@contextmanager
+def locked(specs: list[RunSpec], most: int) -> Iterator[list[RunSpec]]:
+    """Hold up to `most` runs that are free; wait for the first if none is."""
+    held: list[tuple[RunSpec, FileLock]] = []
+    try:
+        for patience in (0, -1):
+            for spec in specs:
+                if len(held) == most or (patience and held):
+                    break
+                spec.open()
+                lock = FileLock(spec.folder / ".lock")
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=patience)
+                    held.append((spec, lock))
+        yield [spec for spec, _ in held]
+    finally:
+        for spec, lock in held:
+            if (spec.folder / "result.json").exists():
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+# -- computing -----------------------------------------------------------------------------------
+
+
+def compute(
+    specs: list[RunSpec], workers: int, executor: Executor | None, progress: bool
+) -> dict[Path, BaseException]:
+    """Train all blocks of the runs and write their files. Returns the failures by folder."""
+    if not specs:
+        return {}
+    blocks = {spec.folder: spec.blocks(workers) for spec in specs}
+    tasks = [(spec, block) for spec in specs for block in blocks[spec.folder]]
+    total = sum(spec.experiment.epochs * len(spec.trials) for spec in specs)
+    failures: dict[Path, BaseException] = {}
+    interrupted = False
+    times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
+    local = min(workers, len(tasks)) == 1 and executor is None
+    # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
+    look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
+    with (
+        tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
+        placed(local, workers, executor, Progress(bar)) as submit,
+    ):
+        submitted = ((submit(spec, block), spec) for spec, block in tasks)
+        if not local:  # here and now, a block is trained when its turn comes
+            futures = dict(submitted)
+            submitted = ((future, futures[future]) for future in as_completed(futures))
+        for future, spec in submitted:
+            error = future.exception()
+            if isinstance(error, KeyboardInterrupt):
+                interrupted = True
+                continue
+            if error is not None:
+                failures.setdefault(spec.folder, error)
+                continue
+            times[spec.folder].append(future.result())
+            if len(times[spec.folder]) == len(blocks[spec.folder]):
+                begun, ended, earlier = zip(*times[spec.folder], strict=True)
+                try:
+                    finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+                except (OSError, ValueError) as failure:
+                    failures[spec.folder] = failure
+    if interrupted:
+        raise KeyboardInterrupt
+    return failures
+
+
+class Progress:
+    """Epochs of all trials done, and model steps per second, on a progress bar."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar, self.steps = bar, 0
+
+    def __call__(self, epochs: int, steps: int) -> None:
+        self.steps += steps
+        elapsed = self.bar.format_dict["elapsed"]
+        if elapsed > 0:
+            self.bar.set_postfix_str(f"{self.steps / elapsed:,.0f} model steps/s", refresh=False)
+        self.bar.update(epochs)
+
+

@@ -1,0 +1,12 @@
+"""Three widgets for a notebook: explore schedules, watch a training, look into a network.
+
+Each shows the picture of a frozen state, drawn by a pure function (`views`). Training runs in a
+background thread (`trainer`), so a notebook stays usable.
+"""
+
+from evoae.widgets.controls import attended
+from evoae.widgets.explorer import ScheduleExplorer
+from evoae.widgets.inspector import ActivationInspector
+from evoae.widgets.live import LiveTraining
+
+__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended"]

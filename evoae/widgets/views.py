@@ -1,0 +1,356 @@
+"""What the widgets show: frozen states, and pure functions that draw them.
+
+`render(state) -> Figure`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from evoae.experiment import Experiment
+from evoae.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
+from evoae.figures.look import INK, OTHER_COLOURS, blank, notice, panel, reference_lines, title
+from evoae.pruning import schedules
+from evoae.widgets.trainer import Progress
+
+ACCENT = PRUNED["color"]
+NOT_ZERO, ZERO = "#0072B2", "#F0E6D8"
+DASHES = ("-", "--", "-.", ":")
+MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
+MAX_BITS = 120  # of rows that are no images
+
+
+# -- schedules -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Schedules side by side, of one experiment but for its `schedule`."""
+
+    experiment: Experiment
+    names: tuple[str, ...]
+
+    def values(self, name: str) -> np.ndarray:
+        """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
+        e = self.experiment.replace(schedule=name)
+        return np.array([e.pruning_at(t) for t in range(e.epochs)])
+
+
+def expected_prunes(values: np.ndarray, target: bool = False) -> float:
+    """The sum of the probabilities; under a target, the epochs with one above 0."""
+    return float((values > 0).sum() if target else values.sum())
+
+
+def expected_preserved(
+    values: np.ndarray, amount: float, *, regrowth: bool, target: bool = False
+) -> np.ndarray:
+    """Expected share of weights that are not zero after each epoch, [epochs].
+
+    For operators that remove a share a = `amount` of all weights, whatever their value (`random`).
+    Without regrowth prunes are independent and their losses multiply: the product over s <= t of
+    (1 - p_s a). With regrowth everything pruned earlier has grown back: 1 - p_t a. A target
+    sparsity q_t leaves 1 - q_t either way.
+    """
+    if target:
+        return 1 - values
+    return 1 - values * amount if regrowth else np.cumprod(1 - values * amount)
+
+
+def schedule_figure(state: Schedules) -> Figure:
+    """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
+    lines = len(state.names)
+    height = 4.0 + 0.22 * lines
+    figure = blank(height)
+    bottom, row = (0.95 + 0.22 * lines) / height, (0.2 + 0.22 * lines) / height
+    left = panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    right = panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
+    target = set(state.names) & set(schedules.TARGETS)
+    title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
+    title(right, "Expected preserved share (%)")
+    columns = (0.06, 0.26, 0.56, 0.76)
+    header = ("", "Expected prunes", "— with regrowth", "··· without")
+    for x, words in zip(columns, header, strict=True):
+        figure.text(x, row, words, fontsize=9.5, color=INK)
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    epochs = np.arange(state.experiment.epochs)
+    marker = "o" if len(epochs) < 2 else None
+    for number, name in enumerate(state.names):
+        colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
+        values, is_target = state.values(name), name in schedules.TARGETS
+        left.plot(epochs, values, color=colour, lw=2, marker=marker, ls=DASHES[number % 4])
+        texts = [name, f"{expected_prunes(values, is_target):,.1f}"]
+        for regrowth, dashes in ((True, "-"), (False, ":")):
+            share = 100 * expected_preserved(
+                values, state.experiment.amount, regrowth=regrowth, target=is_target
+            )
+            right.plot(epochs, share, color=colour, lw=1.8, marker=marker, ls=dashes)
+            texts.append(f"{share[-1]:.1f} %")
+        row -= 0.22 / height
+        figure.text(columns[0] + 0.045, row, texts.pop(0), fontsize=10, color=INK)
+        for x, words in zip(columns[1:], texts, strict=True):
+            figure.text(x, row, words, fontsize=10, color=INK)
+        sample = [columns[0], columns[0] + 0.037], [row + 0.05 / height] * 2
+        figure.add_artist(Line2D(*sample, color=colour, lw=2.5, ls=DASHES[number % 4]))
+    left.set(ylim=(-0.03, 1.03), yticks=(0, 0.25, 0.5, 0.75, 1))
+    right.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100))
+    return figure
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def training_figure(state: Progress | None) -> Figure:
+    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss."""
+    if state is None:
+        return notice("Nothing is trained yet: press Train.")
+    e, done = state.experiment, state.done
+    figure = blank(6.6)
+    grid = GridSpec(
+        2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
+    )
+    names = [x if isinstance(x, str) else x.__name__ for x in (e.operator, e.schedule)]
+    heading = f"{e.dataset}, {e.model}: {names[0]} under {names[1]}, {count(e.cells, 'cell')}"
+    figure.text(0.02, 0.965, heading, fontsize=11, weight="bold", color=INK)
+    figure.text(0.98, 0.965, describe(state), fontsize=10, color=INK, ha="right")
+    loss_panel = panel(figure, grid[0, 0], "After epoch", "")
+    title(loss_panel, "Validation loss (L1): mean and range of cells")
+    size_panel = panel(figure, grid[0, 1], "After epoch", "")
+    title(size_panel, "Preserved share (%): mean and range of cells")
+    trail_panel = panel(figure, grid[1, 0], "Sparsity (%)", "")
+    title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
+    epochs = np.arange(done)
+    for ax, values, colour in (
+        (loss_panel, state.loss, "#0072B2"),
+        (size_panel, 100 * state.preserved, "#009E73"),
+    ):
+        if done:
+            ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+            few = "o" if done < 3 else None
+            ax.plot(epochs, values.mean(1), color=colour, lw=1.8, marker=few, ms=4)
+        # the axis doubles until it holds all epochs, so that a curve is seen growing
+        ax.set_xlim(-0.5, max(min(e.epochs, max(10, 2 ** done.bit_length())) - 0.5, 0.5))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    reference_lines(loss_panel, state.constant, state.floor)
+    _mark_changes(loss_panel, size_panel, changes=state.changes)
+    if done:
+        _trail(trail_panel, 100 * (1 - state.preserved), state.loss)
+    _ring(figure, grid[1, 1], state)
+    return figure
+
+
+def describe(state: Progress) -> str:
+    """Status, epochs and time in words."""
+    where = f"{state.status}, epoch {state.done} of {state.experiment.epochs}"
+    if state.status == "training" and state.left is not None:
+        return f"{where}, about {duration(state.left)} left"
+    return f"{where}, {duration(state.seconds)}" if state.done else where
+
+
+def _mark_changes(*panels: Axes, changes: tuple[tuple[int, str], ...]) -> None:
+    for epoch in sorted({epoch for epoch, _ in changes}):
+        words = ", ".join(text for at, text in changes if at == epoch)
+        for ax in panels:
+            ax.axvline(epoch - 0.5, color="#882255", lw=1.2, ls="--")
+        early = epoch < 0.1 * panels[0].get_xlim()[1]  # no room left of the line
+        panels[0].annotate(
+            words, (epoch - 0.5, 0.97), xycoords=("data", "axes fraction"),
+            xytext=(3 if early else -3, 0), textcoords="offset points", rotation=90,
+            ha="left" if early else "right", va="top", fontsize=8.5, color="#882255",
+        )  # fmt: skip
+
+
+def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
+    x, y = sparsity.mean(1), loss.mean(1)
+    points = np.column_stack([x, y])
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    trail = LineCollection(list(segments), cmap="viridis_r", lw=1.2, alpha=0.7)
+    trail.set_array(np.arange(len(segments)))
+    ax.add_collection(trail)
+    ax.scatter(x, y, c=np.arange(len(x)), cmap="viridis_r", s=12, lw=0)
+    ax.scatter(sparsity[-1], loss[-1], s=14, facecolors="none", edgecolors="#888888", lw=0.8)
+    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label=f"mean after epoch {len(x) - 1}")
+    ax.plot([], [], "o", mfc="none", mec="#888888", ms=4, label="its cells")
+    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
+
+
+def _ring(figure: Figure, cell: object, state: Progress) -> None:
+    """Cells in a circle; as many of them and as large as fits."""
+    ax = figure.add_subplot(cell)
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    cells = state.experiment.cells
+    title(ax, "Cells by loss; ringed: just pruned" if cells > 1 else "The cell, by its loss")
+    angle = np.pi / 2 - 2 * np.pi * np.arange(cells) / cells
+    x, y = (np.cos(angle), np.sin(angle)) if cells > 1 else (np.zeros(1), np.zeros(1))
+    ax.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.3))
+    if state.experiment.topology == "ring" and cells > 2:
+        ax.plot([*x, x[0]], [*y, y[0]], color="#CCCCCC", lw=1.5, zorder=1)
+    loss = state.loss[-1] if state.done else np.full(cells, np.nan)
+    pruned = state.pruned[-1] if state.done else np.zeros(cells, dtype=bool)
+    norm = Normalize(loss.min(), loss.max()) if state.done else Normalize(0, 1)
+    if state.done and np.ptp(loss) == 0:
+        norm = Normalize(loss[0] - 0.01, loss[0] + 0.01)
+    colours = ScalarMappable(norm, "viridis_r")
+    faces = colours.to_rgba(loss) if state.done else "#EEEEEE"
+    edges = [ACCENT if p else "white" for p in pruned]
+    size = min(700, 6500 / max(cells, 4))
+    ax.scatter(x, y, s=size, c=faces, edgecolors=edges, linewidths=3, zorder=2)
+    for number in range(cells if cells <= 40 else 0):
+        dark = state.done and norm(loss[number]) > 0.45
+        ax.text(
+            x[number], y[number], str(number), ha="center", va="center", fontsize=9, zorder=3,
+            color="white" if dark else INK,
+        )  # fmt: skip
+    if state.done:
+        box = ax.get_position()
+        bar = figure.colorbar(
+            colours, cax=figure.add_axes((box.x1 - 0.035, box.y0 + 0.02, 0.014, box.height - 0.05))
+        )
+        bar.ax.tick_params(labelsize=8.5, colors=INK)
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+
+
+# -- activations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """One autoencoder, seen through one layer.
+
+    `activations` [n, units]; `weights` [out, in]; `removed` [out, in], weights that the last prune
+    took away, None if it is unknown; `gone` [units], units that have no incoming weight and no
+    bias; `inputs` and `reconstructions` [k, D]. `words` say what the last prune did.
+    """
+
+    heading: str
+    layer: str
+    activations: np.ndarray
+    weights: np.ndarray
+    removed: np.ndarray | None
+    gone: np.ndarray
+    inputs: np.ndarray
+    reconstructions: np.ndarray
+    image_shape: tuple[int, int] | None = None
+    words: str = ""
+    note: str = ""
+
+
+def inspection_figure(state: Inspection | None) -> Figure:
+    """Activations, the mask over the weights, input beside reconstruction, the last prune."""
+    if state is None:
+        return notice("Nothing to look into yet: train above, or name a folder that holds runs.")
+    figure = blank(6.9)
+    grid = GridSpec(
+        2, 2, figure, left=0.07, right=0.97, top=0.88, bottom=0.12, hspace=0.4, wspace=0.25
+    )
+    figure.text(0.02, 0.96, state.heading, fontsize=11, weight="bold", color=INK)
+    _activations(panel(figure, grid[0, 0], "", ""), state)
+    nonzero = state.weights != 0
+    mask = panel(figure, grid[0, 1], "", "")
+    title(mask, f"Weights (out × in), {100 * (1 - nonzero.mean()):.1f} % are zero")
+    _classes(mask, nonzero.astype(int), ["zero", "not zero"], [ZERO, NOT_ZERO])
+    _reconstructions(panel(figure, grid[1, 0], "", ""), state)
+    last = panel(figure, grid[1, 1], "", "")
+    if state.removed is None:
+        last.set_axis_off()
+        last.text(
+            0.5, 0.5, state.words, ha="center", va="center", fontsize=10, color=INK, wrap=True
+        )
+        title(last, "What the last prune removed")
+        return figure
+    title(last, f"The last prune removed {100 * state.removed.mean():.1f} % of these weights")
+    grown = state.removed & nonzero
+    _classes(
+        last,
+        np.where(grown, 2, state.removed.astype(int)),
+        ["left alone", "removed", "grown back"],
+        ["#DDE3E8", ACCENT, "#56B4E9"],
+    )
+    last.set_axis_off()  # it is that of the mask above
+    figure.text(0.98, 0.015, state.words, fontsize=9, color=INK, ha="right")
+    return figure
+
+
+def _activations(ax: Axes, state: Inspection) -> None:
+    units = state.activations.shape[1]
+    shown = np.linspace(0, units - 1, min(units, MAX_UNITS)).round().astype(int)
+    some = f"{len(shown)} of {units}" if len(shown) < units else count(units, "unit")
+    gone = np.flatnonzero(state.gone[shown])
+    without = f", {state.gone.sum()} dead ◂" if len(gone) else ""
+    title(ax, f"Activations (units × examples), {some}{without}")
+    image = ax.imshow(
+        state.activations[:, shown].T, aspect="auto", cmap=ACTIVATION_COLOURS, interpolation="none"
+    )
+    ticks = np.linspace(0, len(shown) - 1, min(len(shown), 4)).astype(int)
+    ax.set(xticks=np.linspace(0, len(state.activations) - 1, 3).round())
+    ax.set_yticks(ticks, [str(unit) for unit in shown[ticks]])
+    if len(gone):
+        ax.plot(np.full(len(gone), 1.015), gone, transform=ax.get_yaxis_transform(), **PRUNED)
+    box = ax.get_position()
+    bar = ax.figure.colorbar(
+        image, cax=ax.figure.add_axes((box.x1 + 0.012, box.y0, 0.01, box.height))
+    )
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(3))
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    ax.grid(False)
+
+
+def _classes(ax: Axes, codes: np.ndarray, names: list[str], colours: list[str]) -> None:
+    """Whole numbers as colours, and what they mean under the panel."""
+    ax.imshow(
+        codes, aspect="auto", cmap=ListedColormap(colours), vmin=0, vmax=len(names) - 1,
+        interpolation="none",
+    )  # fmt: skip
+    ax.grid(False)
+    for name, colour in zip(names, colours, strict=True):
+        ax.plot([], [], "s", color=colour, label=name, ms=7)
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(-0.02, -0.07), ncols=len(names), frameon=False,
+        fontsize=8.5, labelcolor=INK, handletextpad=0.2, columnspacing=1,
+    )  # fmt: skip
+
+
+def _reconstructions(ax: Axes, state: Inspection) -> None:
+    """Pairs of images, input above output; or rows of bits, all inputs above all outputs."""
+    error = np.abs(state.inputs - state.reconstructions).mean()
+    bits = state.inputs.shape[1]
+    some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
+    title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
+    halves = []
+    for values in (state.inputs, state.reconstructions):
+        if state.image_shape is None:
+            halves.append(values[:, :MAX_BITS])
+            continue
+        images = values.reshape(-1, *state.image_shape)
+        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        halves.append(np.concatenate(list(framed), axis=1))
+    gap = np.full((1, halves[0].shape[1]), np.nan)
+    ax.imshow(
+        np.concatenate([halves[0], gap, halves[1]]), cmap="gray", vmin=0, vmax=1,
+        aspect="equal" if state.image_shape else "auto", interpolation="none",
+    )  # fmt: skip
+    ax.set_axis_off()
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

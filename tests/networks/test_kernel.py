@@ -1,0 +1,459 @@
+"""The fused kernel against a plain loop in double precision, and against torch."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from evoae.networks import kernel
+from evoae.networks.population import Networks
+
+RATE = 1e-3
+EVERY_LOSS = {"l1": functional.l1_loss, "bce": functional.binary_cross_entropy}
+
+needs_kernel = pytest.mark.skipif(
+    kernel.reason_unavailable() is not None, reason=str(kernel.reason_unavailable())
+)
+
+
+def make_side(widths: Sequence[int], n: int, seed: int, *, kept: bool = False) -> Networks:
+    draw = torch.Generator().manual_seed(seed)
+    parts = []
+    for i, o in itertools.pairwise(widths):
+        bound = 1 / math.sqrt(i)
+        parts.append((torch.rand(n, o * (i + 1), generator=draw) * 2 - 1) * bound)
+    weights = torch.cat(parts, 1)
+    units = sum(widths[1:])
+    tensors = {"weights": weights, "count": torch.zeros(n, dtype=torch.float64)}
+    for name in ("total", "squares", "zeros"):
+        tensors[name] = torch.zeros(n, units, dtype=torch.float64)
+    if kept:
+        tensors["first_moment"] = torch.zeros_like(weights)
+        tensors["second_moment"] = torch.zeros_like(weights)
+        tensors["steps"] = torch.zeros(n, dtype=torch.int64)
+    return Networks(tuple(widths), True, tensors)
+
+
+def make_data(rows: int, width: int, seed: int) -> Tensor:
+    return torch.rand(rows, width, generator=torch.Generator().manual_seed(seed))
+
+
+def layers(row: Tensor, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    result, start = [], 0
+    for i, o in itertools.pairwise(widths):
+        weight = row[start : start + o * i].reshape(o, i)
+        result.append((weight, row[start + o * i : start + o * i + o]))
+        start += o * (i + 1)
+    return result
+
+
+def activations(row: Tensor, widths: Sequence[int], x: Tensor, *, decoder: bool) -> list[Tensor]:
+    result = []
+    network = layers(row, widths)
+    for number, (weight, bias) in enumerate(network):
+        x = functional.linear(x, weight, bias)
+        if not (decoder and number == len(network) - 1):
+            x = torch.relu(x)
+        result.append(x)
+    return result
+
+
+class Reference:
+    """The same training in float64, by autograd and torch.optim.Adam."""
+
+    def __init__(self, encoder: Networks, decoder: Networks) -> None:
+        self.sides = (encoder, decoder)
+        self.rows = [
+            [torch.nn.Parameter(row.double()) for row in side.weights.clone()]
+            for side in self.sides
+        ]
+        self.kept: dict[tuple[int, int], torch.optim.Adam] = {}
+        self.seen: dict[tuple[int, int], list[Tensor]] = {}
+        self.clear = [torch.ones(side.weights.shape, dtype=torch.bool) for side in self.sides]
+
+    def train(self, pairs, x, y, order, batch_size, rate, loss, optimiser) -> None:
+        for b, rows in enumerate(order.split(batch_size)):
+            for pair in pairs[b].tolist():
+                networks = [rows_[i] for rows_, i in zip(self.rows, pair, strict=True)]
+                code = activations(
+                    networks[0], self.sides[0].widths, x[rows].double(), decoder=False
+                )
+                out = activations(networks[1], self.sides[1].widths, code[-1], decoder=True)
+                for side, values in enumerate((code, out)):
+                    units = torch.cat(values, 1).detach()
+                    self.seen.setdefault((side, pair[side]), []).append(units)
+                gradients = torch.autograd.grad(
+                    EVERY_LOSS[loss](torch.sigmoid(out[-1]), y[rows].double()), networks
+                )
+                for side, (network, gradient) in enumerate(zip(networks, gradients, strict=True)):
+                    keep = self.sides[side].tensors.get("keep")
+                    network.grad = gradient if keep is None else gradient * keep[pair[side]]
+                    unclear = (network.grad != 0) & (network.grad.abs() < 1e-7)
+                    self.clear[side][pair[side]] &= ~unclear
+                    key = (side, pair[side])
+                    if optimiser == "adam-per-batch" or key not in self.kept:
+                        self.kept[key] = torch.optim.Adam([network], lr=rate, betas=(0.5, 0.999))
+                    self.kept[key].step()
+
+
+def one_visit(n: int, batch_size: int, pair: tuple[int, int] = (0, 0)) -> Tensor:
+    return torch.tensor(pair).repeat(1, -(-n // batch_size), 1, 1)
+
+
+def train(
+    encoder: Networks, decoder: Networks, x: Tensor, order: Tensor, pairs: Tensor, **options
+) -> None:
+    settings = {"batch_size": 5, "loss": "l1", "optimiser": "adam-per-batch"} | options
+    visits = len(order)
+    kernel.train(
+        encoder=encoder,
+        decoder=decoder,
+        pairs=pairs,
+        inputs=[x] * visits,
+        targets=settings.pop("targets", [x] * visits),
+        order=order,
+        rates=settings.pop("rates", torch.full((visits,), RATE, dtype=torch.float64)),
+        **settings,
+    )
+
+
+def assert_same_training(reference: Reference, rate: float = RATE) -> None:
+    # where positive and negative terms cancel to about Adam's 1e-8, their rounding decides the step
+    for number, (side, rows) in enumerate(zip(reference.sides, reference.rows, strict=True)):
+        for n, row in enumerate(rows):
+            off = (side.weights[n].double() - row.detach()).abs()
+            steps = len(reference.seen.get((number, n), []))
+            clear = reference.clear[number][n]
+            assert clear.double().mean() > 0.9
+            assert (off[clear] < 1e-6).double().mean() > 0.999
+            assert off.max() <= 2 * rate * steps + 1e-6
+
+
+WIDTHS = {
+    "standard": ((1000, 30, 10), (10, 30, 1000)),
+    "large": ((200, 60, 30, 10), (10, 30, 60, 200)),
+    "small": ((64, 30, 2), (2, 30, 64)),
+    "odd": ((7, 5, 3), (3, 4, 7)),
+    "flat": ((16, 16), (16, 16)),
+}
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+@pytest.mark.parametrize("loss", ["l1", "bce"])
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS.keys())
+def test_training_and_statistics_agree_with_autograd(widths, loss, optimiser):
+    kept = optimiser == "adam"
+    encoder, decoder = (make_side(w, 1, 3 + k, kept=kept) for k, w in enumerate(widths))
+    x, y = make_data(40, widths[0][0], 1), make_data(40, widths[0][0], 2)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(5))[:23]
+    pairs = one_visit(23, 5)
+    reference = Reference(encoder, decoder)
+    before = encoder.weights.clone()
+    train(encoder, decoder, x, order[None], pairs, targets=[y], loss=loss, optimiser=optimiser)
+    reference.train(pairs[0], x, y, order, 5, RATE, loss, optimiser)
+    assert (encoder.weights - before).abs().max() > RATE / 2
+    assert_same_training(reference)
+    for number, side in enumerate((encoder, decoder)):
+        seen = torch.cat(reference.seen[number, 0])
+        assert side.tensors["count"].tolist() == [23]
+        torch.testing.assert_close(side.tensors["total"][0], seen.sum(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            side.tensors["squares"][0], (seen**2).sum(0), rtol=1e-3, atol=1e-3
+        )
+        assert (side.tensors["zeros"][0] - (seen == 0).sum(0)).abs().max() <= 1
+        assert (seen == 0).sum() > 0 or number == 1
+        if kept:
+            assert side.tensors["steps"].tolist() == [5]
+
+
+@needs_kernel
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_every_batch_size_agrees_with_autograd(batch_size):
+    encoder, decoder = make_side((20, 9, 4), 1, 1), make_side((4, 9, 20), 1, 2)
+    x, n = make_data(80, 20, 1), 2 * batch_size + batch_size // 2
+    order = torch.arange(n)
+    reference = Reference(encoder, decoder)
+    pairs = one_visit(n, batch_size)
+    train(encoder, decoder, x, order[None], pairs, batch_size=batch_size)
+    reference.train(pairs[0], x, x, order, batch_size, RATE, "l1", "adam-per-batch")
+    assert_same_training(reference)
+    assert decoder.tensors["count"].item() == n
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+def test_switching_pairs_agree_with_autograd(optimiser):
+    kept = optimiser == "adam"
+    encoder, decoder = (
+        make_side((50, 20, 6), 4, 1, kept=kept),
+        make_side((6, 20, 50), 4, 2, kept=kept),
+    )
+    x, order = make_data(30, 50, 1), torch.arange(30)
+    pairs = torch.randint(0, 3, (1, 6, 2, 2), generator=torch.Generator().manual_seed(1))
+    reference, untouched = Reference(encoder, decoder), encoder.weights[3].clone()
+    train(encoder, decoder, x, order[None], pairs, optimiser=optimiser)
+    reference.train(pairs[0], x, x, order, 5, RATE, "l1", optimiser)
+    assert_same_training(reference)
+    assert torch.equal(encoder.weights[3], untouched)
+    for number, side in enumerate((encoder, decoder)):
+        uses = torch.bincount(pairs[..., number].flatten(), minlength=4)
+        assert torch.equal(side.tensors["count"], 5.0 * uses)
+        if kept:
+            assert torch.equal(side.tensors["steps"], uses)
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+def test_masked_weights_never_move_whatever_their_moments(optimiser):
+    kept = optimiser == "adam"
+    encoder, decoder = (
+        make_side((33, 9, 5), 1, 1, kept=kept),
+        make_side((5, 9, 33), 1, 2, kept=kept),
+    )
+    for side in (encoder, decoder):
+        side.tensors["keep"] = (
+            torch.rand(side.weights.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+        )
+        side.weights.mul_(side.tensors["keep"])
+    reference = Reference(encoder, decoder)
+    pairs, order, x = one_visit(20, 5), torch.arange(20), make_data(20, 33, 1)
+    train(encoder, decoder, x, order[None], pairs, optimiser=optimiser)
+    reference.train(pairs[0], x, x, order, 5, RATE, "l1", optimiser)
+    assert_same_training(reference)
+    if kept:
+        encoder.tensors["first_moment"] += 1.0
+        train(encoder, decoder, x, order[None], pairs, optimiser=optimiser)
+    for side in (encoder, decoder):
+        assert (side.weights[~side.tensors["keep"]] == 0).all()
+
+
+@needs_kernel
+def test_a_visit_has_the_same_bits_alone_and_among_others():
+    def fresh():
+        return make_side((37, 12, 5), 3, 1, kept=True), make_side((5, 12, 37), 3, 2, kept=True)
+
+    x = make_data(23, 37, 1)
+    order = torch.stack(
+        [torch.randperm(23, generator=torch.Generator().manual_seed(v)) for v in range(3)]
+    )
+    pairs = torch.arange(3)[:, None, None, None].expand(3, 5, 1, 2).contiguous()
+    rates = torch.tensor([1e-3, 1e-2, 1e-4], dtype=torch.float64)
+    together, apart = fresh(), fresh()
+    train(*together, x, order, pairs, rates=rates, optimiser="adam")
+    for v in (2, 0, 1):
+        one = slice(v, v + 1)
+        train(*apart, x, order[one], pairs[one], rates=rates[one], optimiser="adam")
+    for a, b in zip(together, apart, strict=True):
+        for name in (
+            "weights",
+            "first_moment",
+            "second_moment",
+            "steps",
+            "total",
+            "squares",
+            "zeros",
+        ):
+            assert torch.equal(a.tensors[name], b.tensors[name]), name
+
+
+@needs_kernel
+def test_statistics_are_added_to_and_may_be_absent():
+    once, twice, without = (
+        (make_side((20, 8, 3), 1, 1), make_side((3, 8, 20), 1, 2)) for _ in range(3)
+    )
+    order, pairs, x = torch.arange(10)[None], one_visit(10, 5), make_data(10, 20, 1)
+    for side in without:
+        for name in kernel.SUMS:
+            del side.tensors[name]
+    for side in twice:
+        side.tensors["total"] += 100.0
+    for sides in (once, twice, without):
+        train(*sides, x, order, pairs)
+    assert torch.allclose(twice[0].tensors["total"], once[0].tensors["total"] + 100.0, rtol=1e-12)
+    assert torch.equal(without[1].weights, once[1].weights)
+
+
+@needs_kernel
+def test_nan_is_not_hidden():
+    encoder, decoder = make_side((20, 8, 3), 1, 1), make_side((3, 8, 20), 1, 2)
+    x = make_data(10, 20, 1)
+    x[3, 4] = math.nan
+    train(encoder, decoder, x, torch.arange(10)[None], one_visit(10, 5))
+    assert encoder.weights.isnan().any()
+    assert decoder.weights.isnan().any()
+
+
+def torch_loss(
+    encoder: Networks, decoder: Networks, pair: Sequence[int], x: Tensor, loss: str
+) -> float:
+    code = activations(encoder.weights[pair[0]], encoder.widths, x, decoder=False)[-1]
+    z = activations(decoder.weights[pair[1]], decoder.widths, code, decoder=True)[-1].double()
+    if loss == "bce":
+        return functional.binary_cross_entropy_with_logits(z, x.double()).item()
+    return functional.l1_loss(torch.sigmoid(z), x.double()).item()
+
+
+@needs_kernel
+@pytest.mark.parametrize("loss", ["l1", "bce"])
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS.keys())
+def test_losses_agree_with_torch_and_do_not_depend_on_other_items(widths, loss):
+    encoder, decoder = make_side(widths[0], 3, 1), make_side(widths[1], 3, 2)
+    decoder.weights.mul_(5)  # into the sigmoid's tails
+    x = make_data(50, widths[0][0], 1)
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(4, 1, 1)
+    settings = {"encoder": encoder, "decoder": decoder, "loss": loss}
+    for n in (5, 1, 13, 50):
+        rows = torch.randint(0, 50, (4, n))
+        result = kernel.losses(pairs=pairs, inputs=[x] * 4, rows=rows, **settings)
+        expected = [
+            [torch_loss(encoder, decoder, pair, x[r], loss) for pair in item.tolist()]
+            for item, r in zip(pairs, rows, strict=True)
+        ]
+        torch.testing.assert_close(result, torch.tensor(expected).double(), rtol=2e-6, atol=1e-7)
+        for m in (3, 1):
+            one = slice(m, m + 1)
+            alone = kernel.losses(pairs=pairs[one], inputs=[x], rows=rows[one], **settings)
+            assert torch.equal(alone[0], result[m])
+
+
+@needs_kernel
+def test_sigmoid_is_accurate_and_saturates_as_float32_does():
+    z = torch.cat([torch.linspace(-86, 30, 200_001), torch.tensor([1e-30, -1e-30, 0.0])])
+    s = torch.empty_like(z)
+    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (z, s))
+    kernel._library(kernel.SCORING_BATCH).evoae_sigmoid(*pointers, z.numel())
+    exact = torch.sigmoid(z.double())
+    assert ((s.double() - exact).abs() / exact).max() < 3e-7
+    edge = torch.tensor([0.0, 17.5, 1e30, math.inf, -1e30, -math.inf, math.nan])
+    s = torch.empty_like(edge)
+    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (edge, s))
+    kernel._library(kernel.SCORING_BATCH).evoae_sigmoid(*pointers, edge.numel())
+    assert s[:4].tolist() == [0.5, 1.0, 1.0, 1.0]
+    assert 0 <= s[4] < 1e-37
+    assert 0 <= s[5] < 1e-37
+    assert s[6].isnan()
+
+
+def test_supports_says_where_its_limits_are():
+    assert kernel.supports((1000, 30, 10), (10, 30, 1000), 5)
+    assert kernel.supports((8, 8), (8, 8), kernel.MAX_BATCH)
+    assert not kernel.supports((8, 8), (8, 8), kernel.MAX_BATCH + 1)
+    assert not kernel.supports((8, 8), (8, 8), 0)
+    assert not kernel.supports((8,) * (kernel.MAX_LAYERS + 2), (8, 8), 5)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "l2"}, "loss='l2': must be one of l1, bce"),
+        ({"optimiser": "sgd"}, "optimiser='sgd'"),
+        ({"optimiser": "adam"}, "needs first_moment"),
+        ({"batch_size": 33}, "batch_size=33"),
+        ({"order": torch.tensor([[0, 99]])}, "rows hold 0 to 99: must be 0 to 9"),
+        ({"order": torch.tensor([[0.0, 1.0]])}, "order is torch.float32"),
+        ({"pairs": torch.tensor([[[[0, 1]]]])}, "decoders of pairs hold 1 to 1: must be 0 to 0"),
+        ({"pairs": torch.zeros(1, 2, 1, 2, dtype=torch.int64)}, r"pairs is .* must be"),
+        ({"inputs": [torch.rand(10, 9)]}, "inputs is"),
+        ({"inputs": [torch.rand(20, 10).T]}, "contiguous"),
+        ({"inputs": []}, "one per visit, 1"),
+        ({"rates": torch.tensor([1e-3])}, "rates is torch.float32"),
+        ({"decoder": make_side((4, 20), 1, 1)}, "the decoder must take the encoder's code"),
+    ],
+)
+def test_what_would_crash_is_refused(change, message):
+    x = make_data(10, 20, 1)
+    call = {
+        "encoder": make_side((20, 3), 1, 1),
+        "decoder": make_side((3, 20), 1, 2),
+        "pairs": one_visit(2, 5),
+        "inputs": [x],
+        "targets": [x],
+        "order": torch.tensor([[0, 1]]),
+        "batch_size": 5,
+        "rates": torch.tensor([1e-3], dtype=torch.float64),
+        "loss": "l1",
+        "optimiser": "adam-per-batch",
+    }
+    with pytest.raises(ValueError, match=message):
+        kernel.train(**(call | change))
+
+
+LATER = torch.tensor([[0, 9], [0, 1]])  # rows of a first visit to 10 examples, a second to 2
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": torch.tensor([[[[1, 0]]], [[[1, 1]]]])}, None),
+        ({"pairs": torch.tensor([[[[0, 0]]], [[[2, 1]]]])}, "encoders of pairs hold 0 to 2"),
+        ({"pairs": torch.tensor([[[[0, 0]]], [[[1, -1]]]])}, "decoders of pairs hold -1 to 0"),
+        ({"order": torch.tensor([[0, 9], [0, 2]])}, "rows hold 0 to 2: must be 0 to 1"),
+        ({"order": torch.tensor([[0, 9], [-1, 1]])}, "rows hold -1 to 1: must be 0 to 1"),
+    ],
+)
+def test_every_index_of_every_visit_is_checked_before_anything_moves(change, message):
+    data = [make_data(10, 20, 1), make_data(2, 20, 2)]
+    encoder, decoder = make_side((20, 3), 2, 1), make_side((3, 20), 2, 2)
+    sides, pairs = {"encoder": encoder, "decoder": decoder}, torch.tensor([[[[0, 0]]], [[[1, 1]]]])
+    call = {"pairs": pairs, "order": LATER, **change}
+    rates = torch.full((2,), 1e-3, dtype=torch.float64)
+    train = {"targets": data, "batch_size": 5, "rates": rates, "optimiser": "adam-per-batch"}
+    before = encoder.weights.clone()
+    score = {"pairs": call["pairs"][:, 0], "rows": call["order"]}
+    if message is None:
+        kernel.losses(**sides, **score, inputs=data, loss="l1")
+        kernel.train(**sides, **call, **train, inputs=data, loss="l1")
+        assert not torch.equal(encoder.weights, before)
+        return
+    with pytest.raises(ValueError, match=message):
+        kernel.train(**sides, **call, **train, inputs=data, loss="l1")
+    with pytest.raises(ValueError, match=message):
+        kernel.losses(**sides, **score, inputs=data, loss="l1")
+    assert torch.equal(encoder.weights, before)
+
+
+@pytest.fixture
+def _forgotten_library():
+    kernel._library.cache_clear()
+    kernel.reason_unavailable.cache_clear()
+    yield
+    kernel._library.cache_clear()
+    kernel.reason_unavailable.cache_clear()
+
+
+@pytest.mark.usefixtures("_forgotten_library")
+def test_a_missing_or_failing_compiler_is_a_reason(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no-such-compiler" in kernel.reason_unavailable()
+    kernel._library.cache_clear()
+    kernel.reason_unavailable.cache_clear()
+    failing = tmp_path / "cc"
+    failing.write_text("#!/bin/sh\necho 'fused.c:1: error: told to fail' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("CC", str(failing))
+    assert "told to fail" in kernel.reason_unavailable()
+
+
+@needs_kernel
+@pytest.mark.usefixtures("_forgotten_library")
+def test_compiled_once_into_the_cache_directory(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernel.reason_unavailable() is None
+    assert capfd.readouterr().err.count("compiling the training kernel") == 1
+    assert [path.suffix for path in Path(tmp_path, "evoae").iterdir()] == [".so"]
+    kernel._library.cache_clear()
+    kernel.reason_unavailable.cache_clear()
+    assert kernel.reason_unavailable() is None
+    assert capfd.readouterr().err == ""

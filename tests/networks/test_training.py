@@ -1,0 +1,436 @@
+"""Gradient steps against PyTorch's own Adam; masks, noise, engines; nobody's companions matter."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from helpers import ENGINES, evolved, tiny, weights_of
+from torch import Tensor
+from torch.nn import functional as F
+
+from evoae import evolve
+from evoae.evolution.cells import initial
+from evoae.networks import kernel, population, training
+from evoae.networks.population import Population
+
+ROWS, BITS, BATCH, RATE = 8, 12, 3, 0.01
+
+
+def drawn(count: int, optimiser: str, kind: str = "plain", masked: bool = False) -> Population:
+    generators = [np.random.default_rng(i) for i in range(count)]
+    found = population.initialise(BITS, "5-3", kind, generators, "cpu")
+    training.prepare(found, optimiser, masked)
+    return found
+
+
+def data(count: int) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return [(torch.rand(ROWS, BITS, generator=draw) < 0.7).float() for _ in range(count)]
+
+
+def lesson(inputs: list[Tensor], loss: str, optimiser: str, rate: float = RATE) -> training.Lesson:
+    """One pass; visit v trains autoencoder v; rows in an order of their own."""
+    visits = len(inputs)
+    pairs = torch.arange(visits)[:, None, None, None].repeat(1, -(-ROWS // BATCH), 1, 2)
+    order = torch.from_numpy(
+        np.stack([np.random.default_rng(v).permutation(ROWS) for v in range(visits)])
+    )
+    rates = torch.full((visits,), rate, dtype=torch.float64)
+    return training.Lesson(pairs, inputs, inputs, order, rates, BATCH, loss, optimiser)
+
+
+def torch_loss(output: Tensor, y: Tensor, loss: str) -> Tensor:
+    return F.l1_loss(output, y) if loss == "l1" else F.binary_cross_entropy(output, y)
+
+
+def flat(modules: tuple[torch.nn.Module, ...]) -> Tensor:
+    return torch.cat([p.detach().flatten() for m in modules for p in m.parameters()])
+
+
+def everything(found: Population) -> dict[str, Tensor]:
+    return {
+        f"{number} {name}": tensor.clone()
+        for number, side in enumerate(found.sides)
+        for name, tensor in side.tensors.items()
+    }
+
+
+# -- against PyTorch ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("loss", training.LOSSES)
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+def test_steps_equal_pytorchs_adam(optimiser: str, loss: str, engine: str) -> None:
+    """Three passes: Adam made anew for each batch, or kept for all."""
+    found, x = drawn(2, optimiser), data(2)
+    lessons = lesson(x, loss, optimiser)
+    modules = [found.member(i) for i in range(2)]
+    for _ in range(3):
+        training.train(found, lessons, engine)
+    for i, (encoder, decoder) in enumerate(modules):
+        start = flat((encoder, decoder)).clone()
+
+        def adam(encoder=encoder, decoder=decoder) -> torch.optim.Adam:
+            parameters = [*encoder.parameters(), *decoder.parameters()]
+            return torch.optim.Adam(parameters, lr=RATE, betas=(0.5, 0.999))
+
+        kept = adam()
+        for _ in range(3):
+            for rows in lessons.order[i].split(BATCH):
+                stepping = kept if optimiser == "adam" else adam()
+                stepping.zero_grad()
+                torch_loss(decoder(encoder(x[i][rows])), x[i][rows], loss).backward()
+                stepping.step()
+        expected = flat((encoder, decoder))
+        assert (expected - start).abs().max() > 5 * RATE  # there was something to get wrong
+        actual = torch.cat([side.weights[i] for side in found.sides])
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+def test_a_weight_without_gradient_does_not_move(optimiser: str, engine: str) -> None:
+    found, x = drawn(1, optimiser), data(1)
+    x[0][:, 4] = 0  # an input that is always 0
+    encoder_weight, encoder_bias = found.encoder.layers()[0]
+    encoder_bias[0, 2] = -100  # a dead unit
+    before = [[part.clone() for part in layer] for side in found.sides for layer in side.layers()]
+    training.train(found, lesson(x, "l1", optimiser), engine)
+    assert torch.equal(encoder_weight[0, 2], before[0][0][0, 2])  # into the dead unit
+    assert encoder_bias[0, 2] == -100
+    assert torch.equal(found.encoder.layers()[1][0][0, :, 2], before[1][0][0, :, 2])  # out of it
+    assert torch.equal(encoder_weight[0, :, 4], before[0][0][0, :, 4])
+    moved = encoder_weight[0] != before[0][0][0]
+    assert moved.any()
+    assert not moved[2].any()
+    assert not moved[:, 4].any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_new_adam_moves_every_weight_by_the_rate_or_not_at_all(engine: str) -> None:
+    """Sign descent, up to the 1e-8 in the denominator."""
+    found, x = drawn(1, "adam-per-batch"), data(1)
+    one = lesson(x, "bce", "adam-per-batch")
+    one = training.Lesson(
+        one.pairs[:, :1], x, x, one.order[:, :BATCH].contiguous(), one.rates, BATCH, "bce",
+        "adam-per-batch",
+    )  # fmt: skip
+    before = torch.cat([side.weights for side in found.sides], 1)
+    training.train(found, one, engine)
+    moved = (torch.cat([side.weights for side in found.sides], 1) - before).abs()
+    assert ((moved == 0) | ((moved - RATE).abs() < 1e-5)).all()
+    assert (moved > 0).any()
+
+
+# -- who trains with whom -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+def test_a_visit_does_not_depend_on_its_companions(optimiser: str, engine: str) -> None:
+    count = 19  # more than a chunk, and not a multiple of one
+    x = data(count)
+    lessons = lesson(x, "l1", optimiser)
+    together = drawn(count, optimiser)
+    training.train(together, lessons, engine)
+    for picked in ([0], [18], [7, 3], list(reversed(range(count)))):
+        apart = drawn(count, optimiser)
+        part = training.Lesson(
+            lessons.pairs[picked], [x[i] for i in picked], [x[i] for i in picked],
+            lessons.order[picked], lessons.rates[picked], BATCH, "l1", optimiser,
+        )  # fmt: skip
+        training.train(apart, part, engine)
+        for name, tensor in everything(apart).items():
+            assert torch.equal(tensor[picked], everything(together)[name][picked]), name
+    untouched = drawn(count, optimiser)
+    rest = [i for i in range(count) if i not in (7, 3)]
+    training.train(untouched, training.Lesson(
+        lessons.pairs[[7, 3]], [x[7], x[3]], [x[7], x[3]], lessons.order[[7, 3]],
+        lessons.rates[[7, 3]], BATCH, "l1", optimiser,
+    ), engine)  # fmt: skip
+    for name, tensor in everything(drawn(count, optimiser)).items():
+        assert torch.equal(tensor[rest], everything(untouched)[name][rest]), name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_companions_do_not_matter_at_the_papers_size(engine: str) -> None:
+    """Tiny products are computed one way, larger ones by libraries that look at alignment."""
+    count, draw = 9, torch.Generator().manual_seed(0)
+    x = [(torch.rand(20, 1000, generator=draw) < 0.7).float() for _ in range(count)]
+
+    def trained(picked: list[int]) -> Tensor:
+        generators = [np.random.default_rng(i) for i in picked]
+        found = population.initialise(1000, "standard", "plain", generators, "cpu")
+        training.prepare(found, "adam", masked=False)
+        pairs = torch.arange(len(picked))[:, None, None, None].repeat(1, 4, 1, 2)
+        rates = torch.full((len(picked),), RATE, dtype=torch.float64)
+        order = torch.stack([torch.arange(20)] * len(picked))
+        values = [x[i] for i in picked]
+        one = training.Lesson(pairs, values, values, order, rates, 5, "l1", "adam")
+        with training.one_thread():
+            training.train(found, one, engine)
+        return torch.cat([side.weights for side in found.sides], 1)
+
+    together = trained(list(range(count)))
+    for picked in ([0], [1], [7, 3], list(reversed(range(count)))):
+        assert torch.equal(trained(picked), together[picked])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pairs_take_their_steps_one_after_the_other(engine: str) -> None:
+    """Encoder 0 with decoder 1, then encoder 2 with decoder 0, on every batch."""
+    x, optimiser = data(1), "adam-per-batch"
+    one = lesson(x, "l1", optimiser)
+    pairs = torch.tensor([[0, 1], [2, 0]]).repeat(1, 3, 1, 1)
+    found = drawn(3, optimiser)
+    both = training.Lesson(pairs, x, x, one.order, one.rates, BATCH, "l1", optimiser)
+    assert both.model_steps == 6
+    training.train(found, both, engine)
+    by_hand = drawn(3, optimiser)
+    for rows, pair in itertools.product(one.order[0].split(BATCH), pairs[0, 0]):
+        step = training.Lesson(
+            pair[None, None, None].contiguous(), x, x, rows[None].contiguous(), one.rates, BATCH,
+            "l1", optimiser,
+        )  # fmt: skip
+        training.train(by_hand, step, engine)
+    for name, tensor in everything(found).items():
+        assert torch.equal(tensor, everything(by_hand)[name]), name
+    fresh = drawn(3, optimiser)
+    assert torch.equal(found.encoder.weights[1], fresh.encoder.weights[1])
+    assert torch.equal(found.decoder.weights[2], fresh.decoder.weights[2])
+    assert not torch.equal(found.decoder.weights[0], fresh.decoder.weights[0])
+
+
+@pytest.mark.skipif(len(ENGINES) < 2, reason="the kernel is not available")
+@pytest.mark.parametrize("loss", training.LOSSES)
+def test_engines_agree_up_to_rounding(loss: str) -> None:
+    found = {}
+    for engine in ENGINES:
+        found[engine] = drawn(2, "adam")
+        for _ in range(3):
+            training.train(found[engine], lesson(data(2), loss, "adam"), engine)
+    for name, tensor in everything(found["batched"]).items():
+        other = everything(found["fused"])[name]
+        torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+# -- regrowth and masks ---------------------------------------------------------------------------
+
+
+def once(t: int, final: int, s: object) -> float:
+    """Prune after epoch 1 only."""
+    return float(t == 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+@pytest.mark.parametrize("preset", ["canonical", "lipi-ae-s", "lipi-ae", "all-vs-all"])
+def test_masked_weights_stay_exactly_zero(preset: str, optimiser: str, engine: str) -> None:
+    e = tiny(
+        preset, operator="random", schedule="fixed", probability=0.7, amount=0.2, epochs=5,
+        optimiser=optimiser, pruned_weights="masked",
+    )  # fmt: skip
+    gone = 0
+    for state in evolve(e, 2, engine=engine):
+        for side in state.population.sides:
+            keep = side.tensors["keep"]
+            gone += int((~keep).sum())
+            assert (side.weights[~keep] == 0).all()
+            if optimiser == "adam":
+                assert (side.tensors["first_moment"][~keep] == 0).all()
+                assert (side.tensors["second_moment"][~keep] == 0).all()
+    assert gone > 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+def test_masked_zeros_remain_and_regrown_ones_move_again(optimiser: str, engine: str) -> None:
+    zeros = {}
+    for policy in ("masked", "regrow"):
+        e = tiny(
+            operator="random", schedule=once, amount=0.5, optimiser=optimiser,
+            pruned_weights=policy, epochs=5,
+        )  # fmt: skip
+        history, _ = evolved(e, engine=engine)
+        assert history.pruned.tolist() == [False, True, False, False, False]
+        zeros[policy] = (history.encoder_zeros + history.decoder_zeros).tolist()
+        last = history.encoder_zeros_at_last_prune + history.decoder_zeros_at_last_prune
+        assert last.tolist() == [0, *[zeros[policy][1]] * 4]
+    sizes = [12 * 5, 5, 5 * 3, 3, 3 * 5, 5, 5 * 12, 12]
+    exact = sum(round(0.5 * size) for size in sizes)
+    assert zeros["masked"] == [0, exact, exact, exact, exact]
+    assert zeros["regrow"][:2] == [0, exact]
+    assert zeros["regrow"][2] < exact
+
+
+# -- kinds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_denoising_adds_noise_while_training(engine: str) -> None:
+    _, plain = evolved(tiny(epochs=1), engine=engine)
+    _, noisy = evolved(tiny(epochs=1, kind="denoising"), engine=engine)
+    _, silent = evolved(tiny(epochs=1, kind="denoising", input_noise=0.0), engine=engine)
+    assert not torch.equal(weights_of(plain), weights_of(noisy))
+    assert torch.equal(weights_of(plain), weights_of(silent))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_denoising_adds_no_noise_while_evaluating(engine: str) -> None:
+    still = {"learning_rate": 0.0, "rate_policy": "constant", "epochs": 2}
+    plain, _ = evolved(tiny("lipi-ae-s", **still), engine=engine)
+    noisy, _ = evolved(tiny("lipi-ae-s", **still, kind="denoising"), engine=engine)
+    columns = ["selection_loss", "replacement_loss", "test_loss", "train_l1"]
+    assert plain[columns].notna().all().all()
+    assert plain[columns].equals(noisy[columns])
+
+
+def test_denoising_noise_has_its_deviation_and_targets_are_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    monkeypatch.setattr(training, "train", lambda found, lessons, engine: seen.append(lessons))
+    evolved(tiny(kind="denoising", input_noise=0.3, bits=200, examples=100, epochs=2))
+    noises = [(one.inputs[0] - one.targets[0]) for one in seen]
+    for one, noise in zip(seen, noises, strict=True):
+        assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+        assert noise.mean().item() == pytest.approx(0, abs=0.01)
+        assert set(one.targets[0].unique().tolist()) == {0, 1}
+    assert not torch.equal(*noises)  # drawn anew in every epoch
+
+
+def test_variational_autoencoders_learn() -> None:
+    e = tiny(kind="variational", epochs=30, learning_rate=0.02, rate_policy="constant", examples=10)
+    assert e.loss == "bce"
+    history, state = evolved(e, 2)
+    first, last = (history[history.epoch == t].train_l1 for t in (0, 29))
+    assert (last.to_numpy() < 0.8 * first.to_numpy()).all()
+    encoder, decoder = state.population.member(1)
+    x = state.data[1].train
+    assert encoder(x).shape == (20, 3)
+    assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(last.iloc[1], abs=1e-6)
+
+
+def test_the_variational_loss_is_summed_bce_plus_divergence() -> None:
+    """One step from the same weights against the formula written with PyTorch's own parts."""
+    found, x = drawn(1, "adam-per-batch", "variational"), data(1)
+    encoder, decoder = found.encoder.module(0), found.decoder.module(0)
+    noise = torch.randn(1, BATCH, 3, generator=torch.Generator().manual_seed(1))
+    pairs, order = torch.zeros(1, 1, 1, 2, dtype=torch.int64), torch.arange(BATCH)[None]
+    rates = torch.tensor([RATE], dtype=torch.float64)
+    training.train(
+        found,
+        training.Lesson(pairs, x, x, order, rates, BATCH, "bce", "adam-per-batch", noise),
+        "batched",
+    )
+    y = x[0][:BATCH]
+    mean, log_variance = encoder(y).chunk(2, dim=1)
+    logits = decoder(mean + noise[0] * torch.exp(log_variance / 2))
+    total = F.binary_cross_entropy_with_logits(logits, y, reduction="sum")
+    total = total - 0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    total.backward()
+    expected = flat((encoder, decoder)) - RATE * torch.cat(
+        [p.grad.flatten() / (p.grad.flatten().abs() + 1e-8) for p in parameters]
+    )
+    actual = torch.cat([side.weights[0] for side in found.sides])
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+# -- losses ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("loss", training.LOSSES)
+def test_losses_of_pairs_and_of_whole_data(loss: str, engine: str) -> None:
+    found, x = drawn(3, "adam"), data(2)
+    pairs = torch.tensor([[[0, 0], [0, 1], [2, 1]], [[1, 2], [1, 1], [0, 2]]])
+    rows = torch.tensor([[0, 3, 5], [7, 1, 2]])
+    losses = training.batch_losses(found, pairs, x, rows, loss, engine)
+    assert losses.shape == (2, 3)
+    assert losses.dtype == torch.float64
+    for item, k in itertools.product(range(2), range(3)):
+        encoder, decoder = pairs[item, k].tolist()
+        batch = x[item][rows[item]]
+        output = found.member(decoder)[1](found.member(encoder)[0](batch))
+        expected = torch_loss(output, batch, loss).item()
+        assert losses[item, k].item() == pytest.approx(expected, abs=1e-5)
+    whole = training.data_losses(found.take([0, 2], [0, 2]), x, engine, loss)
+    for value, i, batch in zip(whole.tolist(), (0, 2), x, strict=True):
+        encoder, decoder = found.member(i)
+        expected = torch_loss(decoder(encoder(batch)), batch, loss).item()
+        assert value == pytest.approx(expected, abs=1e-5)
+
+
+def test_losses_do_not_train() -> None:
+    for engine in ENGINES:
+        found = drawn(2, "adam")
+        before = everything(found)
+        pairs, rows = torch.tensor([[[0, 1]]]), torch.tensor([[0, 1]])
+        training.batch_losses(found, pairs, data(1), rows, "l1", engine)
+        training.data_losses(found, data(2), engine)
+        for name, tensor in everything(found).items():
+            assert torch.equal(tensor, before[name])
+
+
+# -- engines --------------------------------------------------------------------------------------
+
+
+def test_engines_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, variational = drawn(1, "adam"), drawn(1, "adam", "variational")
+    with pytest.raises(ValueError, match=r"'warp'.*auto, fused, batched"):
+        training.choose_engine("warp", plain, 5)
+    assert training.choose_engine("batched", plain, 5) == "batched"
+    assert training.choose_engine("auto", plain, 5) == ENGINES[-1]
+    assert training.choose_engine("auto", variational, 5) == "batched"
+    with pytest.raises(ValueError, match="variational"):
+        training.choose_engine("fused", variational, 5)
+    with pytest.raises(ValueError, match="batch_size=1000"):
+        training.choose_engine("fused", plain, 1000)
+    monkeypatch.setattr(
+        kernel, "reason_unavailable", lambda size: "no C compiler: 'cc' cannot be run"
+    )
+    assert training.choose_engine("auto", plain, 5) == "batched"
+    with pytest.raises(ValueError, match="no C compiler"):
+        training.choose_engine("fused", plain, 5)
+
+
+def test_the_number_of_threads_is_restored() -> None:
+    def fail_inside() -> None:
+        with training.one_thread():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError("inside")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="inside"):
+            fail_inside()
+        assert torch.get_num_threads() == 2
+        assert next(evolve(tiny(), engine="batched")).epoch == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_global_generators_are_not_read(engine: str) -> None:
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 (the global generator is what must not matter)
+        e = tiny("lipi-ae-s", operator="conjunctive", probability=1.0, kind="denoising")
+        found.append(weights_of(evolved(e, engine=engine)[1]))
+    assert torch.equal(*found)
+
+
+def test_prepared_tensors_follow_the_optimiser_and_the_policy() -> None:
+    for optimiser, masked in itertools.product(training.OPTIMISERS, (False, True)):
+        names = set(drawn(2, optimiser, masked=masked).encoder.tensors)
+        assert ("first_moment" in names) == (optimiser == "adam")
+        assert ("keep" in names) == masked
+    assert initial(tiny(), [0], 1, "cpu", "batched").population.encoder.tensors["steps"] == 0

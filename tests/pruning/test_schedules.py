@@ -1,0 +1,130 @@
+"""Schedules: hand-worked values in both readings, targets, and functions of the user."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from evoae.pruning import schedules
+from evoae.pruning.schedules import PROBABILITIES, TARGETS, ScheduleSettings
+
+SETTINGS = ScheduleSettings(probability=0.5, subpopulation=3)
+
+# name, t, value on a clock of 8 epochs with p = 0.5 and a sub-population of 3
+VALUES = [
+    ("fixed", 0, 0.5),
+    ("fixed", 8, 0.5),
+    ("increase", 0, 0.0),
+    ("increase", 2, 0.125),
+    ("increase", 8, 0.5),
+    ("decrease", 0, 1.0),
+    ("decrease", 2, 0.875),
+    ("decrease", 8, 0.5),
+    ("population", 0, 0.0),
+    ("population", 6, 0.125),
+    ("population", 8, 0.5 / 3),
+    ("exponential", 0, 0.0),
+    ("exponential", 4, 0.5 * (1 - math.exp(-1))),
+    ("exponential", 8, 0.5 * (1 - math.exp(-2))),
+    ("final-n", 0, 0.0),
+    ("final-n", 5, 0.0),
+    ("final-n", 6, 0.5),
+    ("final-n", 8, 0.5),
+    ("prune-after", 0, 0.0),
+    ("prune-after", 7, 0.0),
+    ("prune-after", 8, 0.5),
+]
+
+
+@pytest.mark.parametrize(("name", "t", "value"), VALUES)
+def test_hand_worked_values(name: str, t: int, value: float) -> None:
+    assert schedules.find(name)(t, 8, SETTINGS) == pytest.approx(value, abs=1e-12)
+
+
+def test_the_hand_worked_values_cover_the_papers_seven() -> None:
+    paper = {"fixed", "increase", "decrease", "population", "exponential", "final-n", "prune-after"}
+    assert {name for name, _, _ in VALUES} == paper == set(PROBABILITIES)
+
+
+def test_the_last_share_begins_when_it_says() -> None:
+    for share, first in ((0.7, 3), (0.1, 9), (0.3, 7), (1.0, 0)):
+        s = ScheduleSettings(probability=0.5, last_share=share)
+        assert next(t for t in range(11) if schedules.final_n(t, 10, s)) == first
+
+
+@pytest.mark.parametrize(("t", "value"), [(0, 0.5), (2, 0.375), (8, 0.0)])
+def test_decrease_as_intended_falls_to_nothing(t: int, value: float) -> None:
+    intended = ScheduleSettings(probability=0.5, decrease="intended")
+    assert schedules.decrease(t, 8, intended) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(PROBABILITIES.keys() - {"decrease"}))
+def test_only_decrease_has_two_readings(name: str) -> None:
+    intended = ScheduleSettings(probability=0.5, subpopulation=3, decrease="intended")
+    for t in range(9):
+        assert PROBABILITIES[name](t, 8, intended) == PROBABILITIES[name](t, 8, SETTINGS)
+
+
+@pytest.mark.parametrize("name", sorted(PROBABILITIES))
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_probabilities_stay_probabilities(name: str, p: float) -> None:
+    settings = ScheduleSettings(probability=p, subpopulation=3)
+    for final in (0, 1, 7):
+        for t in range(final + 1):
+            assert 0 <= PROBABILITIES[name](t, final, settings) <= 1
+
+
+def test_prune_after_fires_only_on_the_clock_of_the_last_epoch() -> None:
+    sure = ScheduleSettings(probability=1.0)
+    epochs = 6
+    as_released = [schedules.prune_after(t, epochs, sure) for t in range(epochs)]
+    as_intended = [schedules.prune_after(t, epochs - 1, sure) for t in range(epochs)]
+    assert as_released == [0, 0, 0, 0, 0, 0]
+    assert as_intended == [0, 0, 0, 0, 0, 1]
+
+
+def test_steepness_and_last_share_are_read() -> None:
+    steep = ScheduleSettings(probability=1.0, steepness=5.0, last_share=0.5)
+    assert schedules.exponential(4, 8, steep) == pytest.approx(1 - math.exp(-2.5))
+    assert [schedules.final_n(t, 8, steep) for t in (3, 4)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("t", "value"), [(0, 0.0), (4, 0.8 * 0.875), (6, 0.8 * (1 - 1 / 64)), (8, 0.8), (9, 0.8)]
+)
+def test_cubic_is_a_target_sparsity(t: int, value: float) -> None:
+    settings = ScheduleSettings(target_sparsity=0.8)
+    assert schedules.cubic(t, 8, settings) == pytest.approx(value, abs=1e-12)
+    assert "cubic" in TARGETS
+    assert "cubic" not in PROBABILITIES
+
+
+def test_a_users_function_is_its_own_schedule() -> None:
+    def every_third(t: int, final: int, s: ScheduleSettings) -> float:
+        return float(t % 3 == 0)
+
+    assert schedules.find(every_third) is every_third
+
+
+def test_a_registered_name_is_found_and_cannot_be_taken_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedules, "PROBABILITIES", dict(PROBABILITIES))
+    monkeypatch.setattr(schedules, "TARGETS", dict(TARGETS))
+    schedules.register("never", lambda t, final, s: 0.0)
+    schedules.register("half", lambda t, final, s: 0.5, target=True)
+    assert schedules.find("never")(3, 8, SETTINGS) == 0
+    assert "never" in schedules.PROBABILITIES
+    assert "half" in schedules.TARGETS
+    assert {"never", "half"} < set(schedules.names())
+    for taken in ("never", "half", "fixed", "cubic"):
+        with pytest.raises(ValueError, match=f"{taken}.*exists already"):
+            schedules.register(taken, lambda t, final, s: 0.0)
+
+
+def test_an_unknown_name_lists_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match="unknown schedule 'sometimes'") as caught:
+        schedules.find("sometimes")
+    for name in (*PROBABILITIES, *TARGETS):
+        assert name in str(caught.value)
