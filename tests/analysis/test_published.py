@@ -9,7 +9,7 @@ import pytest
 
 from evoae import Experiment, grid, sweep
 from evoae.analysis import claims
-from evoae.analysis.published import published
+from evoae.analysis.published import compare_with, find, published
 from evoae.runs.study import Study, collect
 
 TINY = {"clusters": 2, "bits": 16, "examples": 6, "epochs": 8}
@@ -42,20 +42,20 @@ def test_algorithms_are_told_apart(study):
 
 
 def test_find_takes_the_run_of_a_preset_and_the_best_measured(study, tmp_path):
-    assert study.find("canonical", operator="none") is study.runs["canonical none"]
+    assert find(study, "canonical", operator="none") is study.runs["canonical none"]
     assert (
-        study.find("canonical", operator="none", as_released=False) is study.runs["as meant none"]
+        find(study, "canonical", operator="none", as_released=False) is study.runs["as meant none"]
     )
-    assert study.find("one cell") is study.runs["one none"]
-    assert study.find("canonical", operator="random", schedule="fixed") is None
-    assert study.find("canonical", operator="random", pruned_weights="masked") is None
+    assert find(study, "one cell") is study.runs["one none"]
+    assert find(study, "canonical", operator="random", schedule="fixed") is None
+    assert find(study, "canonical", operator="random", pruned_weights="masked") is None
     more = sweep(grid("canonical", **TINY), 4, out=tmp_path, workers=1, progress=False)
     both = Study(study.runs | {"more": more.runs["canonical"]})
-    assert both.find("canonical", operator="none") is more.runs["canonical"]
+    assert find(both, "canonical", operator="none") is more.runs["canonical"]
 
 
 def test_published_rows_meet_their_runs(study):
-    table = study.compare_with(published())
+    table = compare_with(study, published())
     assert set(zip(table.algorithm, table.operator, strict=True)) == {
         ("canonical", "none"),
         ("canonical", "random"),
