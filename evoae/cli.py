@@ -1,21 +1,36 @@
-"""The command line: evoae list | run | reproduce | report."""
+"""The command line: evoae list | run | reproduce | report.
+
+What a command needs is imported when it runs: `--help` and `--version` answer at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from evoae import notebooks
-from evoae.data import datasets, files
-from evoae.experiment import CHOICES, PRESETS, Experiment, check_names
-from evoae.networks import population, training
-from evoae.pruning import operators, schedules
-from evoae.runs import sweeps
-from evoae.runs.study import collect
+import evoae
+
+SCALES = ("smoke", "quick", "paper")
+ENGINES = ("auto", "fused", "batched")
+EXAMPLES = {
+    "list": """examples:
+  evoae list                       every name and setting, with a sentence each
+  evoae list conjunctive           all about one of them
+  evoae list --json > names.json""",
+    "run": """examples:
+  evoae run canonical operator=conjunctive schedule=exponential --trials 5 --out runs
+  evoae run lipi-ae-s dataset=digits learning_rate=0.001 epochs=100 --trials 5:10 --out runs""",
+    "reproduce": """examples:
+  evoae reproduce --scale smoke --out out
+  evoae reproduce 01_canonical_pruning trials=10 --scale paper --out out""",
+    "report": """example:
+  evoae report out""",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"evoae: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `evoae list | head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, RuntimeError) as error:  # a sweep's failures, a full disk, a lost worker
         print(f"evoae: failed: {error}", file=sys.stderr)
         return 1
@@ -40,64 +58,175 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="evoae", description="Evolve and prune autoencoders.")
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="evoae",
+        description="Evolve and prune autoencoders while they train.",
+        epilog="evoae COMMAND --help tells more, with examples.",
+    )
+    top.add_argument("--version", action="version", version=f"evoae {evoae.__version__}")
     commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report")
 
-    listing = commands.add_parser("list", help="what can be named")
-    listing.set_defaults(command=list_names)
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        raw = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(
+            name, help=text, description=f"{text}.", epilog=EXAMPLES[name], formatter_class=raw
+        )
+        made.set_defaults(command=function)
+        return made
 
-    running = commands.add_parser("run", help="run one experiment, or resume it")
-    running.set_defaults(command=run)
-    running.add_argument("preset", metavar="PRESET", help=", ".join(PRESETS))
-    running.add_argument("words", nargs="*", metavar="key=value", help="any field of Experiment")
-    running.add_argument("--trials", default="1", metavar="N|A:B", help="how many, or a slice")
-    running.add_argument("--seed", type=int, default=1, metavar="S")
-    running.add_argument("--device", default="cpu", metavar="cpu|cuda")
-    running.add_argument("--engine", default="auto", choices=training.ENGINES)
+    listing = command("list", list_names, "what can be named: presets, settings, operators ...")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="tell all about one name")
+    listing.add_argument("--json", action="store_true", help="for programs: one JSON object")
 
-    doing = commands.add_parser("reproduce", help="execute notebooks by papermill")
-    doing.set_defaults(command=reproduce)
-    doing.add_argument(
-        "words", nargs="*", metavar="NOTEBOOK | key=value", help="all notebooks by default"
+    running = command("run", run, "run one experiment, or resume it")
+    running.add_argument("preset", metavar="PRESET", help="where the settings come from")
+    running.add_argument(
+        "words", nargs="*", metavar="key=value", help="settings that differ from the preset's"
     )
-    doing.add_argument("--scale", default="quick", metavar="|".join(notebooks.SCALES))
+    running.add_argument(
+        "--trials", default="1", metavar="N|A:B", help="how many, or a slice (default: 1)"
+    )
+    running.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="of every random draw (default: 1)"
+    )
+    running.add_argument(
+        "--device", default="cpu", metavar="cpu|cuda", help="where to train (default: cpu)"
+    )
+    running.add_argument(
+        "--engine", default="auto", choices=ENGINES, help="the kernel or PyTorch (default: auto)"
+    )
 
+    doing = command("reproduce", reproduce, "execute notebooks by papermill")
+    doing.add_argument(
+        "words",
+        nargs="*",
+        metavar="NOTEBOOK | key=value",
+        help="notebooks (all by default), and parameters for them",
+    )
+    doing.add_argument(
+        "--scale", default="quick", metavar="|".join(SCALES), help="how large (default: quick)"
+    )
     doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
-    doing.add_argument("--index", type=int, default=0, metavar="I", help="of a job array")
+    doing.add_argument(
+        "--index", type=int, default=0, metavar="I", help="which job of an array this is, from 0"
+    )
     doing.add_argument("--of", type=int, default=1, metavar="N", help="jobs in the array")
 
-    telling = commands.add_parser("report", help="compare a folder's runs with the paper")
-    telling.set_defaults(command=report)
-    telling.add_argument("out", type=Path, metavar="DIR")
+    telling = command("report", report, "compare a folder's runs with the paper")
+    telling.add_argument("out", type=Path, metavar="DIR", help="the folder given to --out before")
 
-    for command in (running, doing):
-        command.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
-        command.add_argument("--workers", type=int, metavar="N", help="processes; all cores")
+    for each in (running, doing):
+        each.add_argument(
+            "--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: out)"
+        )
+        each.add_argument(
+            "--workers", type=int, metavar="N", help="processes (default: one per core)"
+        )
+    try:
+        import shtab  # tab completion, where the extra is installed
+    except ImportError:
+        return top
+    shtab.add_argument_to(top, "--print-completion", help="print a shell's completion script")
     return top
 
 
-def list_names(options: argparse.Namespace) -> int:
-    """Print every name that a setting or an argument may take."""
-    kinds: dict[str, Any] = {
-        "presets": PRESETS,
-        "operators": [*operators.names(), "variance (high as released, low as intended)"],
-        "schedules": schedules.names(),
-        "datasets": [*datasets.BUILT_IN, *(f"FILE{suffix}" for suffix in files.SUFFIXES)],
-        "models": [*population.MODELS, "widths such as 50-20-5"],
-        "notebooks": notebooks.available(),
+# -- list ----------------------------------------------------------------------------------------
+
+
+def catalogue() -> dict[str, list[dict[str, Any]]]:
+    """Every name that a setting or an argument may take: name, description, and what else."""
+    from evoae import notebooks
+    from evoae.data import datasets, files
+    from evoae.experiment import BY_READING, PRESETS, SETTINGS
+    from evoae.networks import population
+    from evoae.pruning import operators, schedules
+    from evoae.pruning.registry import sentence
+
+    def entry(name: str, description: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "description": description, **more}
+
+    readings = [
+        entry(name, f"{released} as released, {intended} as the text means.")
+        for name, (released, intended) in BY_READING["operator"].items()
+    ]
+    return {
+        "presets": [entry(n, p.description, settings=p.settings) for n, p in PRESETS.items()],
+        "operators": [
+            *(entry(n, o.description) | o.abilities() for n, o in operators.OPERATORS.items()),
+            *readings,
+        ],
+        "schedules": [
+            entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()
+        ],
+        "datasets": [
+            *(entry(n, sentence(made)) for n, made in datasets.BUILT_IN.items()),
+            *(entry(f"FILE{s}", f"{sentence(r)}") for s, r in files.SUFFIXES.items()),
+        ],
+        "models": [
+            *(
+                entry(n, f"Widths from the input to the code: {'-'.join(map(str, widths))}.")
+                for n, widths in population.MODELS.items()
+            ),
+            entry("N-M-...", "Widths of your own from the input to the code, such as 50-20-5."),
+        ],
+        "notebooks": [entry(n, notebooks.question(n)) for n in notebooks.available()],
+        "settings": [
+            entry(
+                name,
+                s.says,
+                default=s.default,
+                rule=f"must {s.rule}",
+                type=s.kind.__name__,
+                source=s.source,
+                may_change=s.live,
+                readings=s.readings,
+            )
+            for name, s in SETTINGS.items()
+        ],
     }
-    for kind, names in (kinds | CHOICES).items():
-        print(f"{kind + ':':22}{', '.join(names)}")
-    defaults = Experiment()
-    print("settings (default of the canonical preset):")
-    for field in fields(Experiment):
-        print(f"  {field.name} = {getattr(defaults, field.name)}")
+
+
+def list_names(options: argparse.Namespace) -> int:
+    """Print every name with a sentence, or all about one, or everything as JSON."""
+    known = catalogue()
+    if options.name is not None:
+        found = {
+            kind: [each for each in entries if each["name"] == options.name]
+            for kind, entries in known.items()
+        }
+        known = {kind: entries for kind, entries in found.items() if entries}
+        if not known:
+            from evoae.rules import check_known
+
+            names = [each["name"] for entries in catalogue().values() for each in entries]
+            check_known(options.name, names, f"nothing is called {options.name!r}")
+    if options.json:
+        print(json.dumps(known, indent=1))
+        return 0
+    for kind, entries in known.items():
+        print(f"{kind} [default; as released | as intended]:" if kind == "settings" else f"{kind}:")
+        for each in entries:
+            default = ""
+            if kind == "settings":
+                values = each["readings"] or [each["default"]]
+                default = f" [{' | '.join('-' if v is None else str(v) for v in values)}]"
+            rule = f" ({each['rule']})" if kind == "settings" else ""
+            print(f"  {each['name'] + default:34} {each['description']}{rule}")
+            if options.name is not None:
+                for key in each.keys() - {"name", "description"}:
+                    print(f"    {key.replace('_', ' '):12} {each[key]}")
+    sys.stdout.flush()
     return 0
 
 
+# -- run -----------------------------------------------------------------------------------------
+
+
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words as settings of the fields' types. ValueError for what cannot be one."""
-    types = {field.name: str(field.type).split(" | ")[0] for field in fields(Experiment)}
+    """`key=value` words as settings in their types. ValueError for what cannot be one."""
+    from evoae.experiment import SETTINGS, check_names
+
     found: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -105,22 +234,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{word!r} is no setting; write key=value")
         if key in found:
             raise ValueError(f"setting {key!r} is given twice")
-        found[key] = parse_value(key, value, types.get(key, "str"))
+        check_names({key: value})
+        found[key] = SETTINGS[key].parse(value)
     return found
-
-
-def parse_value(key: str, text: str, kind: str) -> Any:
-    if kind == "bool":
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{key}={text!r} must be true or false")
-        return text.lower() == "true"
-    if kind in ("int", "float"):
-        try:
-            return int(text) if kind == "int" else float(text)
-        except ValueError:
-            rule = "a whole number" if kind == "int" else "a number"
-            raise ValueError(f"{key}={text!r} must be {rule}") from None
-    return text
 
 
 def parse_trials(text: str) -> range:
@@ -134,9 +250,11 @@ def parse_trials(text: str) -> range:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = parse_settings(options.words)
-    check_names(settings)
-    experiment = Experiment.preset(options.preset, **settings)
+    """Run one experiment, and print the means of what came out."""
+    from evoae.experiment import Experiment
+    from evoae.runs import sweeps
+
+    experiment = Experiment.preset(options.preset, **parse_settings(options.words))
     done = sweeps.run(
         experiment,
         parse_trials(options.trials),
@@ -157,7 +275,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+# -- notebooks -----------------------------------------------------------------------------------
+
+
 def reproduce(options: argparse.Namespace) -> int:
+    """Execute notebooks, and print the paths of what they wrote."""
+    from evoae import notebooks
+
     names = [word for word in options.words if "=" not in word]
     settings = [word for word in options.words if "=" in word]
     written, failures = notebooks.reproduce(
@@ -174,6 +298,10 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
+    """Execute the report over a folder of runs."""
+    from evoae import notebooks
+    from evoae.runs.study import collect
+
     if not options.out.is_dir():
         raise ValueError(f"{options.out} is no folder of runs")
     collect(options.out)
@@ -181,6 +309,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
+    """Print paths, and failures to stderr. Returns the exit code."""
     for path in written:
         print(path)
     for name, error in failures.items():

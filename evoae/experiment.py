@@ -1,50 +1,33 @@
-"""Every setting of an experiment in one validated dataclass; presets; the hash of the settings."""
+"""Every setting of an experiment, declared once: default, rule, sentence; presets; the hash."""
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import functools
 import hashlib
 import json
-import math
 import numbers
-from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from evoae import identity, topology
 from evoae.data import datasets
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
+from evoae.rules import (
+    FLAG,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Choice,
+    Named,
+    Range,
+    check_known,
+    setting,
+    settings_of,
+)
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "kind": population.KINDS,
-    "loss": training.LOSSES,
-    "topology": tuple(topology.TOPOLOGIES),
-    "update_order": ("asynchronous", "synchronous"),
-    "pairing": ("selected", "random-partner", "all-pairs"),
-    "solution_concept": ("best", "worst", "mean"),
-    "selection": ("joint", "separate"),
-    "replacement": ("always", "better"),
-    "optimiser": training.OPTIMISERS,
-    "rate_policy": ("step-decay", "mutated", "constant"),
-    "pruned_weights": ("regrow", "masked"),
-    "statistics_window": ("since-prune", "visit"),
-    "pruning_clock": ("epochs", "last-epoch"),
-    "decrease": ("released", "intended"),
-    "conjunctive_examples": ("test", "train"),
-    "best_cell": ("validation", "first"),
-}
-# The differences between the released code and the paper's text: released, intended.
-# A field left at None follows `as_released`.
-DIFFERENCES: dict[str, tuple[Any, Any]] = {
-    "centroid_density": (0.75, 0.5),
-    "shared_test_noise": (True, False),
-    "decrease": ("released", "intended"),
-    "conjunctive_examples": ("test", "train"),
-    "pruned_weights": ("regrow", "masked"),
-    "pruning_clock": ("epochs", "last-epoch"),
-}
 # Values that stand for one as released, and another as intended.
 BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
@@ -53,10 +36,6 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
 # Raised when the same settings come to give other numbers: no run of before counts as one of now.
 MEANING = 3
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
-DEFAULTS = {"optimiser": "adam", "best_cell": "validation"}
-POSITIVE = ("clusters", "bits", "examples", "cells", "tournament_size", "epochs", "batch_size")
-SHARES = ("noise", "amount", "threshold", "probability", "last_share", "target_sparsity")
-NOT_NEGATIVE = ("learning_rate", "rate_sigma", "input_noise", "steepness", "radius")
 
 
 @dataclass(frozen=True)
@@ -64,60 +43,261 @@ class Experiment:
     """Settings of the one loop; the defaults are the paper's canonical training.
 
     Raises ValueError for a wrong value, with the rule and the valid choices. `operator` and
-    `schedule` are names, registered names, or functions. None means: as `as_released` says.
+    `schedule` are names, registered names, or functions. A setting left at None follows from the
+    others: where text and released code differ, `as_released` decides.
     """
 
     # data
-    dataset: str = "binary-clusters"
-    clusters: int = 10
-    bits: int = 1000
-    examples: int = 100
-    noise: float = 0.05
-    centroid_density: float | None = None
-    shared_test_noise: bool | None = None
-    scale: bool = False
-    data_share: float = 1.0
+    dataset: str = setting(
+        "binary-clusters",
+        Named(lambda value: None, "a built-in name or the path of a file"),
+        "The data: a built-in name, or a file with rows of values in [0, 1].",
+        source="paper: binary clustering",
+    )
+    clusters: int = setting(
+        10, POSITIVE, "Number of clusters K of binary-clusters.", source="paper"
+    )
+    bits: int = setting(1000, POSITIVE, "Bits D of each row of binary-clusters.", source="paper")
+    examples: int = setting(
+        100, POSITIVE, "Examples E per cluster in each split; divisible by K.", source="paper"
+    )
+    noise: float = setting(
+        0.05, SHARE, "Probability q that a bit of an example is flipped.", source="paper"
+    )
+    centroid_density: float | None = setting(
+        None,
+        SHARE,
+        "Share of ones among the centroids' bits.",
+        source="released code: 0.75; text: 0.5",
+        readings=(0.75, 0.5),
+    )
+    shared_test_noise: bool | None = setting(
+        None,
+        FLAG,
+        "Whether test and validation repeat one group's noise for all clusters.",
+        source="released code: yes; text: no",
+        readings=(True, False),
+    )
+    scale: bool = setting(False, FLAG, "Scale a file's values to [0, 1].")
+    data_share: float = setting(
+        1.0,
+        Range(0, 1, above=True),
+        "Share of the training rows that each cell sees, drawn with replacement.",
+        source="prior work (2024)",
+    )
     # autoencoder
-    model: str = "standard"
-    kind: str = "plain"
-    loss: str | None = None
-    input_noise: float = 0.4
-    identical_start: bool = False
-    initial_weights: str | None = None
+    model: str = setting(
+        "standard",
+        Named(population.hidden_widths, "a named model, or widths such as 50-20-5"),
+        "Widths from the input to the code: a named model, or numbers such as 50-20-5.",
+        source="paper: autoencoders",
+    )
+    kind: str = setting(
+        "plain",
+        Choice(population.KINDS),
+        "A plain, a denoising or a variational autoencoder.",
+        source="prior work (2024)",
+    )
+    loss: str | None = setting(
+        None,
+        Choice(training.LOSSES),
+        "The loss that is trained on: mean absolute error or binary cross entropy.",
+        source="paper: l1; bce as second loss",
+    )
+    input_noise: float = setting(
+        0.4,
+        NOT_NEGATIVE,
+        "Standard deviation of the noise on a denoising autoencoder's inputs.",
+        source="prior work (2024)",
+    )
+    identical_start: bool = setting(
+        False, FLAG, "All cells of a trial begin with the same weights.", source="prior work (2024)"
+    )
+    initial_weights: str | None = setting(
+        None,
+        Named(lambda value: None, "the path of a weights.safetensors"),
+        "A run's weights.safetensors to begin from.",
+        source="prior work (2024)",
+    )
     # population
-    cells: int = 1
-    topology: str = "ring"
-    radius: int = 1
-    update_order: str = "asynchronous"
-    pairing: str = "selected"
-    solution_concept: str = "best"
-    tournament_size: int = 2
-    selection: str = "joint"
-    replacement: str = "always"
-    prune_then_evaluate: bool = False
-    best_cell: str | None = None
+    cells: int = setting(
+        1, POSITIVE, "Cells N of the population: 1 is canonical training.", source="paper: 10"
+    )
+    topology: str = setting(
+        "ring",
+        Choice(tuple(topology.TOPOLOGIES)),
+        "Where cells lie, and so who their neighbours are.",
+        source="paper: ring",
+    )
+    radius: int = setting(
+        1, NOT_NEGATIVE, "Neighbours on each side that a cell sees.", source="paper: 1"
+    )
+    update_order: str = setting(
+        "asynchronous",
+        Choice(("asynchronous", "synchronous")),
+        "Whether a cell sees neighbours that were already updated in this epoch.",
+        source="released code: asynchronous",
+    )
+    pairing: str = setting(
+        "selected",
+        Choice(("selected", "random-partner", "all-pairs")),
+        "Who trains together: the selected pair, random partners, or every encoder with every "
+        "decoder.",
+        source="paper: selected; prior work (2024): the others",
+    )
+    solution_concept: str = setting(
+        "best",
+        Choice(("best", "worst", "mean")),
+        "Which of its partners' losses is a network's fitness.",
+        source="paper: best case",
+    )
+    tournament_size: int = setting(
+        2,
+        POSITIVE,
+        "Entrants of a tournament, drawn with replacement; 1 removes selection.",
+        source="paper: 2",
+    )
+    selection: str = setting(
+        "joint",
+        Choice(("joint", "separate")),
+        "Whether encoder and decoder of the winning index are taken together.",
+        source="released code: joint",
+    )
+    replacement: str = setting(
+        "always",
+        Choice(("always", "better")),
+        "Whether the trained pair replaces the centre always, or if its loss is not worse.",
+        source="paper: always",
+    )
+    prune_then_evaluate: bool = setting(
+        False,
+        FLAG,
+        "Measure the replacement loss after the prune and not before.",
+        source="paper: variant of the algorithm",
+    )
+    best_cell: str | None = setting(
+        None,
+        Choice(("validation", "first")),
+        "How a trial's best cell is chosen: by validation loss, or always the first.",
+        source="released code: first",
+    )
     # training
-    epochs: int = 400
-    batch_size: int = 5
-    optimiser: str | None = None
-    learning_rate: float = 1e-5
-    rate_policy: str = "step-decay"
-    rate_sigma: float = 1e-5
+    epochs: int = setting(400, POSITIVE, "Epochs T: passes over the training data.", source="paper")
+    batch_size: int = setting(5, POSITIVE, "Rows of a batch.", source="paper: 5")
+    optimiser: str | None = setting(
+        None,
+        Choice(training.OPTIMISERS),
+        "Adam kept for the whole run, or a new one for every batch (in effect sign descent).",
+        source="released code: kept alone, new in coevolution",
+    )
+    learning_rate: float = setting(
+        1e-5, NOT_NEGATIVE, "Adam's learning rate at the start.", source="paper: 1e-5", live=True
+    )
+    rate_policy: str = setting(
+        "step-decay",
+        Choice(("step-decay", "mutated", "constant")),
+        "How the learning rate moves: times 0.1 at each quarter, a random walk, or not at all.",
+        source="released code: step-decay alone, mutated in coevolution",
+        live=True,
+    )
+    rate_sigma: float = setting(
+        1e-5,
+        NOT_NEGATIVE,
+        "Standard deviation of a mutation of a cell's learning rate.",
+        source="paper: 1e-5",
+        live=True,
+    )
     # pruning
-    operator: str | operators.Operator = "none"
-    amount: float = 0.1
-    threshold: float = 0.1
-    conjunctive_examples: str | None = None
-    statistics_window: str = "since-prune"
-    schedule: str | schedules.Schedule = "exponential"
-    probability: float | None = None
-    pruning_clock: str | None = None
-    decrease: str | None = None
-    steepness: float = 2.0
-    last_share: float = 0.25
-    target_sparsity: float = 0.5
-    pruned_weights: str | None = None
-    as_released: bool = True
+    operator: str | Callable[..., Any] = setting(
+        "none",
+        Named(operators.find, "an operator's name, or a function"),
+        "What a prune removes.",
+        source="paper: pruning operators",
+        live=True,
+    )
+    amount: float = setting(
+        0.1,
+        SHARE,
+        "Share that one prune removes: of all entries (random), of the active ones (magnitude, "
+        "wanda, set), of the active units (apoz).",
+        source="paper: 0.1",
+        live=True,
+    )
+    threshold: float = setting(
+        0.1,
+        SHARE,
+        "Scaled activation below which a unit is a candidate of the conjunctive operator.",
+        source="paper: 0.1",
+        live=True,
+    )
+    conjunctive_examples: str | None = setting(
+        None,
+        Choice(("test", "train")),
+        "Which data the conjunctive operator looks at.",
+        source="released code: test; clean: train",
+        live=True,
+        readings=("test", "train"),
+    )
+    statistics_window: str = setting(
+        "since-prune",
+        Choice(("since-prune", "visit")),
+        "Since when activations are gathered: the last prune, or this visit of the cell.",
+        source="released code: since-prune alone, visit in coevolution",
+    )
+    schedule: str | Callable[..., float] = setting(
+        "exponential",
+        Named(schedules.find, "a schedule's name, or a function"),
+        "When to prune: the probability of a prune by epoch, or a target sparsity by epoch.",
+        source="paper: schedules",
+        live=True,
+    )
+    probability: float | None = setting(
+        None,
+        SHARE,
+        "Base probability p of a prune; by default what the paper ran the operator with.",
+        source="paper: 0.5, variance 0.1, prune-after 1",
+        live=True,
+    )
+    pruning_clock: str | None = setting(
+        None,
+        Choice(("epochs", "last-epoch")),
+        "When a schedule's time is up: after the last epoch (prune-after never fires), or in it.",
+        source="released code: epochs alone, last-epoch in coevolution",
+        live=True,
+        readings=("epochs", "last-epoch"),
+    )
+    decrease: str | None = setting(
+        None,
+        Choice(("released", "intended")),
+        "Schedule decrease: from 1 to 1 - p as released, or from p to 0 as the text means.",
+        source="released code and text",
+        live=True,
+        readings=("released", "intended"),
+    )
+    steepness: float = setting(
+        2.0, NOT_NEGATIVE, "How fast schedule exponential rises.", source="paper: 2", live=True
+    )
+    last_share: float = setting(
+        0.25, SHARE, "The part of the run in which final-n prunes.", source="paper: 0.25", live=True
+    )
+    target_sparsity: float = setting(
+        0.5, SHARE, "Share of parameters pruned at the end of schedule cubic.", live=True
+    )
+    pruned_weights: str | None = setting(
+        None,
+        Choice(("regrow", "masked")),
+        "Whether training may move pruned weights again, or they stay zero.",
+        source="released code: regrow; text: masked",
+        readings=("regrow", "masked"),
+    )
+    as_released: bool = setting(
+        True,
+        FLAG,
+        "Where the released code and the paper's text differ: follow the code, or the text.",
+    )
+    # what the settings came from: no settings themselves
+    preset_name: str | None = field(default=None, compare=False, repr=False)
+    left_open: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
@@ -125,24 +305,23 @@ class Experiment:
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
         check_names(settings)
-        return cls(**(PRESETS[name] | {"as_released": as_released} | settings))
+        chosen = PRESETS[name].settings | {"as_released": as_released} | settings
+        return cls(**chosen, preset_name=name)
 
     def __post_init__(self) -> None:
-        check_types(self)
-        left_open = {f.name: None for f in fields(self) if getattr(self, f.name) is None}
-        for name, values in BY_READING.items():
-            if (value := getattr(self, name)) in tuple(values):
-                left_open[name] = value
-                object.__setattr__(self, name, values[value][0 if self.as_released else 1])
-        object.__setattr__(self, "left_open", left_open)
-        resolve(self)
-        check_values(self)
+        given = {name: getattr(self, name) for name in SETTINGS}
+        if isinstance(self.model, list | tuple):
+            given["model"] = "-".join(str(width) for width in self.model)
+        given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
+        values, left_open = resolved(given)
+        vars(self).update(values, left_open=left_open)  # the only place where they are set
+        check(self)
         check_schedule(self)
 
     def replace(self, **settings: Any) -> Experiment:
         """A copy with some settings replaced; what was left open is implied anew."""
         check_names(settings)
-        return replace(self, **(self.left_open | settings))
+        return dataclasses.replace(self, **(self.left_open | settings))
 
     @property
     def dimension(self) -> int:
@@ -151,7 +330,8 @@ class Experiment:
 
     @property
     def data_options(self) -> dict[str, Any]:
-        names = [f.name for f in fields(datasets.Clusters)]
+        """What `datasets.load` takes beside the name, the seed and the trial."""
+        names = [f.name for f in dataclasses.fields(datasets.Clusters)]
         return {name: getattr(self, name) for name in (*names, "scale")}
 
     @functools.cached_property
@@ -178,18 +358,18 @@ class Experiment:
 
     def pruning_at(self, t: int) -> float:
         """What the schedule says after epoch t: a probability, or a target sparsity."""
-        names = [f.name for f in fields(schedules.ScheduleSettings)]
+        names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
         value = schedules.find(self.schedule)(t, self.final, settings)
         if not isinstance(value, numbers.Real):
-            name = describe_name(self.schedule)
+            name = identity.name_of(self.schedule)
             raise ValueError(f"schedule={name} gives {value!r} at epoch {t}; it must be a number")
         return float(value)
 
     @property
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
-        return isinstance(self.schedule, str) and self.schedule in schedules.TARGETS
+        return schedules.find(self.schedule).target
 
     @property
     def quality_epochs(self) -> tuple[int, ...]:
@@ -198,22 +378,34 @@ class Experiment:
 
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values; functions by their name and a digest of their source."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: identity.describe(v) if callable(v) else v for k, v in values.items()}
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return {k: described(v) if callable(v) else v for k, v in values.items()}
 
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name."""
         files = {self.dataset: datasets.fingerprint(self.dataset)}
         if self.initial_weights:
             files[self.initial_weights] = population.fingerprint(self.initial_weights)
-        for kind, registry in (("operator", operators), ("schedule", schedules)):
-            value = getattr(self, kind)
-            if isinstance(value, str):
-                function = registry.find(value)
-                if not function.__module__.startswith("evoae."):
-                    files[value] = identity.describe(function)
+        for registry in (operators.OPERATORS, schedules.SCHEDULES):
+            named = registry.of_user([self.operator, self.schedule])
+            files |= {name: described(entry) for name, entry in named.items()}
         text = json.dumps([MEANING, self.settings(), more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+SETTINGS = settings_of(Experiment)
+# The differences between the released code and the paper's text: released, intended.
+DIFFERENCES = {name: s.readings for name, s in SETTINGS.items() if s.readings}
+MAY_CHANGE = [name for name, s in SETTINGS.items() if s.live]
+
+
+def described(function: Any) -> str:
+    """An operator or schedule of a user: the name of its function, and a hash of all it is."""
+    if isinstance(function, operators.Operator | schedules.Schedule):
+        plain = type(function)(function.function)
+        extra = [] if function == plain else [repr(dataclasses.replace(function, function=None))]
+        return identity.describe(function.function, *extra)
+    return identity.describe(function)
 
 
 # What has no meaning where every encoder meets every decoder.
@@ -226,96 +418,75 @@ ALL_PAIRS = {
     "replacement": "always",
 }
 COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_clock": "last-epoch"}
-PRESETS: dict[str, dict[str, Any]] = {
-    "canonical": {},
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named row of settings: those that differ from the defaults, and a sentence."""
+
+    description: str
+    settings: dict[str, Any]
+
+
+PRESETS: dict[str, Preset] = {
+    "canonical": Preset("The paper's training of one autoencoder.", {}),
     # the released code makes a new Adam for every batch; of the prior work that is the algorithm
-    "lipi-ae-s": {"cells": 10, "optimiser": "by-reading", **COEVOLVED},
-    "lipi-ae": {
-        "cells": 5,
-        "pairing": "random-partner",
-        "optimiser": "adam-per-batch",
-        **COEVOLVED,
-    },
-    "all-vs-all": {
-        "cells": 5,
-        "topology": "complete",
-        "pairing": "all-pairs",
-        "update_order": "synchronous",
-        "optimiser": "adam-per-batch",
-        **COEVOLVED,
-    },
+    "lipi-ae-s": Preset(
+        "The paper's ring of ten encoders that coevolves with a ring of ten decoders.",
+        {"cells": 10, "optimiser": "by-reading", **COEVOLVED},
+    ),
+    "lipi-ae": Preset(
+        "The prior work's ring, where the selected train with random partners.",
+        {
+            "cells": 5,
+            "pairing": "random-partner",
+            "optimiser": "adam-per-batch",
+            **COEVOLVED,
+        },
+    ),
+    "all-vs-all": Preset(
+        "The prior work's population without space: every encoder trains with every decoder.",
+        {
+            "cells": 5,
+            "topology": "complete",
+            "pairing": "all-pairs",
+            "update_order": "synchronous",
+            "optimiser": "adam-per-batch",
+            **COEVOLVED,
+        },
+    ),
 }
 
 
 def check_names(settings: dict[str, Any]) -> None:
+    """Raise ValueError for a name that is no setting."""
     for name in settings:
-        check_known(name, [f.name for f in fields(Experiment)], f"unknown setting {name!r}")
+        check_known(name, list(SETTINGS), f"unknown setting {name!r}")
 
 
-def check_known(name: str, known: Collection[str], problem: str) -> None:
-    """Raise ValueError, with the nearest of the known names, if this is none of them."""
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{problem}{hint}; valid are {', '.join(known)}")
-
-
-def check_types(e: Experiment) -> None:
-    """Every value is of its field's type; whole numbers are accepted for floats."""
-    for field in fields(e):
-        value, wanted = getattr(e, field.name), str(field.type)
-        if value is None and "None" in wanted:
-            continue
-        if callable(value) and field.name in ("operator", "schedule"):
-            continue
-        kind = wanted.split(" | ")[0]
-        if field.name == "model" and isinstance(value, list | tuple):
-            object.__setattr__(e, "model", "-".join(str(width) for width in value))
-            continue
-        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            try:
-                value = float(value)
-            except OverflowError:
-                raise ValueError(f"{field.name} is too large to be a float") from None
-            object.__setattr__(e, field.name, value)
-        if type(value).__name__ != kind:
-            raise ValueError(
-                f"{field.name}={value!r} is a {type(value).__name__}; it must be {kind}"
-            )
-        if kind == "float" and not math.isfinite(value):
-            raise ValueError(f"{field.name}={value!r} must be a finite number")
-
-
-def resolve(e: Experiment) -> None:
-    """Settings left open get the value that the others imply."""
-    implied = {name: pair[0 if e.as_released else 1] for name, pair in DIFFERENCES.items()}
-    implied |= DEFAULTS
-    implied["loss"] = "bce" if e.kind == "variational" else "l1"
-    implied["probability"] = 1.0 if e.schedule == "prune-after" else 0.5
-    if str(e.operator).startswith("variance-") and e.schedule != "prune-after":
-        implied["probability"] = 0.1
-    if operators.regrows(e.operator):
+def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All settings, with what was left open replaced by what the others imply; and what was."""
+    values, reading = dict(given), 0 if given["as_released"] else 1
+    left_open = {name: None for name, value in given.items() if value is None}
+    for name, named in BY_READING.items():
+        if isinstance(given[name], str) and given[name] in named:
+            left_open[name], values[name] = given[name], named[given[name]][reading]
+    operator = operators.find(values["operator"])
+    implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
+    implied |= {"optimiser": "adam", "best_cell": "validation"}
+    implied["loss"] = "bce" if given["kind"] == "variational" else "l1"
+    once = given["schedule"] == "prune-after"
+    implied["probability"] = 1.0 if once else operator.probability
+    if operator.regrows:
         implied["pruned_weights"] = "masked"
-    for name, value in implied.items():
-        if getattr(e, name) is None:
-            object.__setattr__(e, name, value)
+    return values | {k: v for k, v in implied.items() if values[k] is None}, left_open
 
 
-def check_values(e: Experiment) -> None:
-    for name, choices in CHOICES.items():
-        if getattr(e, name) not in choices:
-            raise ValueError(
-                f"unknown {name} {getattr(e, name)!r}; choose one of {', '.join(choices)}"
-            )
-    for name in POSITIVE:
-        if getattr(e, name) < 1:
-            raise ValueError(f"{name}={getattr(e, name)} must be at least 1")
-    for name in SHARES:
-        if not 0 <= getattr(e, name) <= 1:
-            raise ValueError(f"{name}={getattr(e, name)} must lie in [0, 1]")
-    for name in NOT_NEGATIVE:
-        if getattr(e, name) < 0:
-            raise ValueError(f"{name}={getattr(e, name)} must not be negative")
+def check(e: Experiment) -> None:
+    """Raise ValueError for a setting outside its rule, or one that does not go with another."""
+    for name, declared in SETTINGS.items():
+        if getattr(e, name) is not None:
+            declared.rule.check(name, getattr(e, name))
     low, high = RATE_BOUNDS
     if e.rate_policy == "mutated" and not low <= e.learning_rate <= high:
         raise ValueError(
@@ -323,18 +494,14 @@ def check_values(e: Experiment) -> None:
         )
     if e.initial_weights and e.identical_start:
         raise ValueError("identical_start=True is of random networks; initial_weights names others")
-    if not 0 < e.data_share <= 1:
-        raise ValueError(f"data_share={e.data_share} must lie in (0, 1]")
     if e.kind == "variational" and e.loss != "bce":
         raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
-    population.hidden_widths(e.model)
     topology.neighbourhood(e.topology, e.cells, e.radius)
-    operators.find(e.operator)
-    if operators.regrows(e.operator) and e.pruned_weights != "masked":
+    if operators.find(e.operator).regrows and e.pruned_weights != "masked":
         raise ValueError(
-            f"operator={describe_name(e.operator)} decides which pruned weights regrow, so "
+            f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
             f"pruned_weights={e.pruned_weights} must be masked"
         )
     for name, value in ALL_PAIRS.items() if e.pairing == "all-pairs" else ():
@@ -346,25 +513,17 @@ def check_values(e: Experiment) -> None:
 
 
 def check_schedule(e: Experiment) -> None:
-    schedules.find(e.schedule)
-    operator = operators.find(e.operator)
-    able = [operators.find(name) for name in ("none", *operators.REACH_A_TARGET)]
-    of_a_user = operator.__module__ != operators.__name__  # who may heed `settings.to_target`
-    if e.has_target and operator not in able and not of_a_user:
+    """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
+    if e.has_target and not operators.find(e.operator).reaches_target:
+        able = [name for name, known in operators.OPERATORS.items() if known.reaches_target]
         raise ValueError(
-            f"schedule={e.schedule} sets a target sparsity, which operator="
-            f"{describe_name(e.operator)} cannot prune to; "
-            f"choose one of {', '.join(operators.REACH_A_TARGET)}"
+            f"schedule={identity.name_of(e.schedule)} sets a target sparsity, which operator="
+            f"{identity.name_of(e.operator)} cannot prune to; choose one of {', '.join(able)}"
         )
     for t in range(e.epochs):
         value = e.pruning_at(t)
         if not 0 <= value <= 1:
             raise ValueError(
-                f"schedule={describe_name(e.schedule)} gives {value} at epoch {t}; "
+                f"schedule={identity.name_of(e.schedule)} gives {value} at epoch {t}; "
                 "it must lie in [0, 1]"
             )
-
-
-def describe_name(value: Any) -> str:
-    """A setting's value for people: a function by its name."""
-    return getattr(value, "__name__", type(value).__name__) if callable(value) else str(value)

@@ -15,10 +15,11 @@ import torch
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, type(None))
 
 
-def describe(function: Any, seen: tuple[Any, ...] = ()) -> str:
+def describe(function: Any, *more: str, seen: tuple[Any, ...] = ()) -> str:
     """A name for a function that changes when its code, or a value it holds or reads, does.
 
-    Of the globals that it reads, constants and functions of its own module are looked into.
+    Of the globals that it reads, constants and functions of its own module are looked into. `more`
+    is hashed beside them.
     """
     named, held = function, []
     if isinstance(function, functools.partial):
@@ -36,7 +37,7 @@ def describe(function: Any, seen: tuple[Any, ...] = ()) -> str:
     except (OSError, TypeError):
         source = repr(named)
     code = told(getattr(named, "__code__", None))
-    texts = [source, code, *(told(value, (*seen, function)) for value in held)]
+    texts = [source, code, *(told(value, (*seen, function)) for value in held), *more]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
     return f"{named.__module__}.{getattr(named, '__qualname__', named)}:{digest}"
 
@@ -60,7 +61,7 @@ def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
     if isinstance(value, types.CodeType):  # a line of source may hold two functions
         return told((value.co_code, value.co_names, value.co_consts))
     if callable(value):
-        return describe(value, seen)
+        return describe(value, seen=seen)
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype != object:
@@ -70,3 +71,13 @@ def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(told(each, seen) for each in value)})"
     return repr(value)
+
+
+def name_of(value: Any) -> str:
+    """A setting's value for people: a function by its name, also where it was described."""
+    if callable(value):
+        value = getattr(value, "function", value)
+        return getattr(value, "__name__", type(value).__name__)
+    name, colon, digest = str(value).rpartition(":")
+    described = colon and len(digest) == 12 and "." in name
+    return name.rpartition(".")[2] if described else str(value)

@@ -24,8 +24,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from evoae.experiment import check_known
 from evoae.figures import look
+from evoae.rules import check_known
 
 REPORT = "report"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -80,6 +80,13 @@ def available() -> list[str]:
 def read(name: str) -> NotebookNode:
     """The notebook as it lies in the package."""
     return nbformat.read(folder() / f"{name}.ipynb", 4)
+
+
+def question(name: str) -> str:
+    """What a notebook asks: the first sentence below its title."""
+    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    paragraphs = [part for part in text.split("\n\n") if not part.startswith("#")]
+    return paragraphs[0].replace("\n", " ").split(". ")[0].rstrip(".") + "."
 
 
 def defaults(notebook: NotebookNode) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import torch
 from helpers import TINY, evolved, tiny
 
 from evoae import Experiment, run
-from evoae.experiment import CHOICES, DIFFERENCES, PRESETS
+from evoae.experiment import DIFFERENCES, PRESETS, SETTINGS
 from evoae.networks import population
 from evoae.pruning import operators, schedules
+from evoae.rules import Choice
 
 # -- presets --------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def test_presets_take_settings() -> None:
 def test_as_released_false_turns_every_difference() -> None:
     for name, row in PRESETS.items():
         released, intended = (Experiment.preset(name, as_released=r) for r in (True, False))
-        for field in DIFFERENCES.keys() - row.keys():
+        for field in DIFFERENCES.keys() - row.settings.keys():
             assert (getattr(released, field), getattr(intended, field)) == DIFFERENCES[field]
         assert released.optimiser == ("adam" if name == "canonical" else "adam-per-batch")
         kept = {"canonical", "lipi-ae-s"}  # the text in question is of 2025
@@ -139,13 +139,17 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "schedule")),
     ({"nonsense": 1}, ("'nonsense'", "operator", "epochs")),
     ({"operator": "axe"}, ("'axe'", *operators.OPERATORS)),
-    ({"schedule": "now"}, ("'now'", *schedules.PROBABILITIES, *schedules.TARGETS)),
+    ({"schedule": "now"}, ("'now'", *schedules.SCHEDULES)),
     ({"model": "huge"}, ("'huge'", *population.MODELS)),
     ({"model": (30, 0)}, ("'30-0'", "positive")),
     ({"model": [5.5]}, ("'5.5'", "positive")),
     ({"topology": "star"}, ("'star'", "ring", "torus", "complete")),
     ({"solution_concept": "median"}, ("'median'", "best", "worst", "mean")),
-    *(({name: "other"}, (name, "'other'", *choices)) for name, choices in CHOICES.items()),
+    *(
+        ({name: "other"}, (name, "'other'", *s.rule.names))
+        for name, s in SETTINGS.items()
+        if isinstance(s.rule, Choice)
+    ),
     *(
         ({name: value}, (f"{name}={value}", "at least 1"))
         for name in ("epochs", "batch_size", "cells", "tournament_size", "clusters", "bits")
@@ -196,7 +200,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"rate_policy": "mutated", "learning_rate": 0.0}, ("learning_rate=0.0", "[1e-09, 10]")),
     ({"initial_weights": "w.safetensors", "identical_start": True}, ("identical_start=True",)),
     ({"cells": 2, "radius": 2}, ("radius=2", "cells=2", "at most 1")),
-    ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", *operators.REACH_A_TARGET)),
+    ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", "random", "magnitude", "wanda")),
     ({"operator": "set", "pruned_weights": "regrow"}, ("operator=set", "must be masked")),
     ({"schedule": lambda t, final, s: 2.0}, ("2.0", "epoch 0", "[0, 1]")),
     ({"schedule": lambda t, final, s: -0.5 * (t == 3)}, ("-0.5", "epoch 3", "[0, 1]")),
@@ -319,7 +323,7 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Experiment)])
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
     base = tiny(cells=9)
     if name == "initial_weights":
@@ -415,7 +419,7 @@ def test_a_users_operator_may_prune_to_a_target(monkeypatch: pytest.MonkeyPatch)
     def mine(layer: Any, rng: Any, s: Any) -> Any:
         return operators.magnitude(layer, rng, s)
 
-    monkeypatch.setitem(operators.OPERATORS, "mine", mine)
+    operators.register("mine", mine)
     for operator in (mine, "mine"):
         assert Experiment(operator=operator, schedule="cubic").has_target
     with pytest.raises(ValueError, match="operator=apoz cannot"):
@@ -472,10 +476,10 @@ def test_functions_that_hold_values_are_told_apart_by_them(make: Callable) -> No
     assert tiny(operator=make(0.1)).hash() != tiny(operator=make(0.5)).hash()
 
 
-def test_registered_functions_count_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registered_functions_count_by_what_they_do() -> None:
     found = []
     for function in (prune_nothing, amount_of(0.5)):
-        monkeypatch.setitem(operators.OPERATORS, "mine", function)
+        operators.OPERATORS["mine"] = operators.find(function)
         found.append(tiny(operator="mine").hash())
     assert found[0] != found[1]
 

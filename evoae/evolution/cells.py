@@ -16,7 +16,7 @@ import torch
 
 from evoae import topology
 from evoae.data import datasets
-from evoae.experiment import Experiment
+from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
 from evoae.networks import population, training
 from evoae.networks.population import Population
 from evoae.randomness import stream, streams
@@ -29,22 +29,6 @@ RECORDS = {
     **dict.fromkeys(("encoder_zeros_at_last_prune", "decoder_zeros_at_last_prune"), 0),
     "train_l1": np.nan,
 }
-MAY_CHANGE = [
-    "operator",
-    "amount",
-    "threshold",
-    "conjunctive_examples",
-    "schedule",
-    "probability",
-    "pruning_clock",
-    "decrease",
-    "steepness",
-    "last_share",
-    "target_sparsity",
-    "learning_rate",
-    "rate_policy",
-    "rate_sigma",
-]
 
 
 @dataclass
@@ -84,7 +68,7 @@ def changed(experiment: Experiment, **settings: Any) -> Experiment:
     Raises ValueError if a setting that cannot change would, be it implied by another.
     """
     new = experiment.replace(**settings)
-    for name in (f.name for f in dataclasses.fields(new)):
+    for name in SETTINGS:
         before, after = getattr(experiment, name), getattr(new, name)
         if before != after and name not in MAY_CHANGE:
             raise ValueError(

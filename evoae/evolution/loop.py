@@ -256,8 +256,8 @@ def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
     From the training data, but for the operator that reads the test data as released.
     """
     e, data = state.experiment, state.data[places.slot[v]]
-    conjunctive = operators.find(e.operator) is operators.conjunctive
-    source = data.test if conjunctive and e.conjunctive_examples == "test" else data.train
+    reads_test = operators.find(e.operator).reads_test and e.conjunctive_examples == "test"
+    source = data.test if reads_test else data.train
     rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
     return source[torch.from_numpy(rows).to(source.device)]
 

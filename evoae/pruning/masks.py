@@ -12,7 +12,7 @@ from torch import Tensor
 from evoae.networks import activations
 from evoae.networks.activations import UnitStatistics
 from evoae.networks.population import Networks, Population
-from evoae.pruning.operators import Layer, Masks, Operator, OperatorSettings, regrows
+from evoae.pruning.operators import Layer, Masks, Operator, OperatorSettings
 
 
 class Examined:
@@ -81,8 +81,8 @@ def prune(
         for number, (own, before) in enumerate(zip(weights, kept, strict=True)):
             layer = looked_at.layer(number, *own, before)
             masks.append(checked(operator(layer, rng, settings), layer, operator))
-        apply(near.encoder, i, masks[:encoders], regrows(operator))
-        apply(near.decoder, i, masks[encoders:], regrows(operator))
+        apply(near.encoder, i, masks[:encoders], operator.regrows)
+        apply(near.decoder, i, masks[encoders:], operator.regrows)
         found.append(masks)
     for side, theirs in zip(population.sides, near.sides, strict=True):
         for key, tensor in side.tensors.items():
@@ -118,7 +118,7 @@ def apply(networks: Networks, i: int, masks: list[Masks], regrow: bool) -> None:
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
     """The two masks, if they fit the layer."""
-    name = getattr(operator, "__name__", operator)
+    name = getattr(operator.function, "__name__", operator.function)
     two = isinstance(masks, tuple | list) and len(masks) == 2
     if not two or not all(isinstance(mask, Tensor) for mask in masks):
         raise ValueError(f"operator {name} gave {masks!r}; it must give two masks (tensors)")

@@ -1,20 +1,24 @@
 """Pruning operators: mutations that set weights and biases to zero (paper, section on operators).
 
-An operator is a pure function `operator(layer, rng, settings) -> (keep weight, keep bias)`, two
-boolean tensors shaped like the layer's weight [out, in] and bias [out]. It looks at one layer of
-one network, changes nothing, and draws from the generator it is given.
+An operator is a pure function `(layer, rng, settings) -> (keep weight, keep bias)`, two boolean
+tensors shaped like the layer's weight [out, in] and bias [out]. It looks at one layer of one
+network, changes nothing, and draws from the generator it is given. What else is known of it stands
+beside it in an `Operator`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evoae.networks.activations import UnitStatistics
+from evoae.pruning.registry import Registry, sentence
 
 Masks = tuple[Tensor, Tensor]
 
@@ -75,16 +79,45 @@ class OperatorSettings:
     to_target: bool = False
 
 
-Operator = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
+Function = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator's function, and what it can do.
+
+    `reaches_target`: it heeds `settings.to_target`. `regrows`: its masks open pruned weights again,
+    so that its weights must be masked. `probability`: of the paper's base probability p.
+    `reads_test`: what it recalls is of the test data in the released code.
+    """
+
+    function: Function
+    reaches_target: bool = True
+    regrows: bool = False
+    probability: float = 0.5
+    reads_test: bool = False
+
+    def __call__(self, layer: Layer, rng: np.random.Generator, settings: OperatorSettings) -> Masks:
+        return self.function(layer, rng, settings)
+
+    @property
+    def description(self) -> str:
+        """One sentence."""
+        return sentence(self.function)
+
+    def abilities(self) -> dict[str, Any]:
+        """What it can do, by name."""
+        names = [f.name for f in dataclasses.fields(self) if f.name != "function"]
+        return {name: getattr(self, name) for name in names}
 
 
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Keep everything: the control."""
+    """Prune nothing: the control."""
     return without_units(layer, torch.zeros(len(layer.bias), dtype=torch.bool))
 
 
 def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """round(amount * size) entries of the weight and of the bias, uniformly from all entries."""
+    """Prune a share of each layer's weights and biases, drawn uniformly from all entries."""
 
     def draw(tensor: Tensor) -> Tensor:
         keep, count = np.ones(tensor.numel(), dtype=bool), round(s.amount * tensor.numel())
@@ -118,12 +151,12 @@ def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Ma
 
 
 def variance_high(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """As released: the higher a unit's deviation, the likelier its weights are pruned."""
+    """Prune units whose activation varies most, the more the likelier (as released)."""
     return keep_with(1 - layer.deviation, layer, rng)
 
 
 def variance_low(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """As the paper's text says: the lower a unit's deviation, the likelier."""
+    """Prune units whose activation varies least, the less the likelier (the paper's text)."""
     return keep_with(layer.deviation, layer, rng)
 
 
@@ -161,19 +194,19 @@ def without_lowest(scores: Tensor, active: Tensor, s: OperatorSettings) -> Tenso
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline: the smallest absolute weights, and biases, of the layer."""
+    """Baseline: prune the smallest absolute weights, and biases, of each layer."""
     bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
     return without_lowest(layer.weight.abs(), layer.active, s), bias
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (Sun et al. 2024): the smallest |weight| times norm of its input."""
+    """Baseline (Sun et al. 2024): prune the smallest |weight| times norm of its input."""
     bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
     return without_lowest(layer.weight.abs() * layer.input_norm, layer.active, s), bias
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (Hu et al. 2016): of the units not yet pruned, those most often zero.
+    """Baseline (Hu et al. 2016): prune those of the units left that are most often zero.
 
     A unit that was never zero is not pruned, so the output layer is left alone.
     """
@@ -184,7 +217,7 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
 
 
 def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (SET, Mocanu et al. 2018): sparse from the first prune on, in ever other places.
+    """Baseline (SET, Mocanu et al. 2018): prune the smallest, and regrow as many at random.
 
     The smallest of the active weights are pruned, a share `amount` of them, and as many that were
     not active, drawn at random, may be trained again. They begin at zero, and count as zeros until
@@ -199,46 +232,35 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     return keep, layer.active_bias
 
 
-prune_and_regrow.regrows = True  # its masks open weights again; a user's operator may say so, too
+OPERATORS: Registry[Operator] = Registry(
+    "operator",
+    {
+        "none": Operator(none),
+        "random": Operator(random),
+        "variance-high": Operator(variance_high, reaches_target=False, probability=0.1),
+        "variance-low": Operator(variance_low, reaches_target=False, probability=0.1),
+        "conjunctive": Operator(conjunctive, reaches_target=False, reads_test=True),
+        "magnitude": Operator(magnitude),
+        "wanda": Operator(wanda),
+        "apoz": Operator(apoz, reaches_target=False),
+        "set": Operator(prune_and_regrow, reaches_target=False, regrows=True),
+    },
+)
 
 
-OPERATORS: dict[str, Operator] = {
-    "none": none,
-    "random": random,
-    "variance-high": variance_high,
-    "variance-low": variance_low,
-    "conjunctive": conjunctive,
-    "magnitude": magnitude,
-    "wanda": wanda,
-    "apoz": apoz,
-    "set": prune_and_regrow,
-}
-REACH_A_TARGET = ("random", "magnitude", "wanda")
+def register(name: str, function: Function, **abilities: Any) -> None:
+    """Give a user's operator a name; `abilities` are the other fields of `Operator`.
+
+    Raises ValueError if it is no function, or the name is taken.
+    """
+    OPERATORS.add(name, Operator(function, **abilities))
 
 
-def regrows(operator: str | Operator) -> bool:
-    """Whether an operator's masks open pruned weights again; then its weights must be masked."""
-    function = OPERATORS.get(operator) if isinstance(operator, str) else operator
-    return getattr(function, "regrows", False)
-
-
-def names() -> list[str]:
-    return list(OPERATORS)
-
-
-def register(name: str, operator: Operator) -> None:
-    """Give a user's operator a name. Raises ValueError if it is none, or the name is taken."""
-    if not callable(operator) or not name:
-        raise ValueError(f"operator {name!r}: {operator!r} must be a function, and have a name")
-    if name in OPERATORS:
-        raise ValueError(f"operator {name!r} exists already; choose another than {list(OPERATORS)}")
-    OPERATORS[name] = operator
-
-
-def find(name: str | Operator) -> Operator:
-    """The function behind a name; a callable is its own. Raises ValueError with the names."""
-    if callable(name):
-        return name
-    if name not in OPERATORS:
-        raise ValueError(f"unknown operator {name!r}; choose one of {', '.join(OPERATORS)}")
-    return OPERATORS[name]
+def find(operator: str | Function) -> Operator:
+    """The operator behind a name, or of a function. Raises ValueError with the names."""
+    if isinstance(operator, Operator):
+        return operator
+    if not callable(operator):
+        return OPERATORS.named(operator)
+    own = [known for known in OPERATORS.values() if known.function is operator]
+    return own[0] if own else Operator(operator)

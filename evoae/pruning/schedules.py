@@ -1,9 +1,8 @@
 """When to prune: plain functions of the epoch (paper, section on pruning schedules).
 
-A schedule is `schedule(t, final, settings) -> float`. Those in `PROBABILITIES` return the
-probability of one prune after epoch t; those in `TARGETS` return the share of weights that shall be
-zero after epoch t, and the operator prunes up to it. A user's function gives a probability, or a
-target if it is registered as one.
+A schedule is a function `(t, final, settings) -> float`. It returns the probability of one prune
+after epoch t; or, if it is declared to set a target, the share of all parameters that shall be
+pruned after epoch t, and the operator prunes up to it.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from evoae.pruning.registry import Registry, sentence
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,20 @@ class ScheduleSettings:
     decrease: str = "released"
 
 
-Schedule = Callable[[int, int, ScheduleSettings], float]
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule's function, and whether what it gives is a target sparsity."""
+
+    function: Callable[[int, int, ScheduleSettings], float]
+    target: bool = False
+
+    def __call__(self, t: int, final: int, settings: ScheduleSettings) -> float:
+        return self.function(t, final, settings)
+
+    @property
+    def description(self) -> str:
+        """One sentence."""
+        return sentence(self.function)
 
 
 def elapsed(t: int, final: int) -> float:
@@ -40,71 +54,71 @@ def elapsed(t: int, final: int) -> float:
 
 
 def fixed(t: int, final: int, s: ScheduleSettings) -> float:
+    """Prune with probability p in every epoch."""
     return s.probability
 
 
 def increase(t: int, final: int, s: ScheduleSettings) -> float:
+    """Rise evenly from 0 to p."""
     return s.probability * elapsed(t, final)
 
 
 def decrease(t: int, final: int, s: ScheduleSettings) -> float:
-    """As released it starts at 1 and ends at 1 - p; the paper's text means p falling to 0."""
+    """Fall evenly: as released from 1 to 1 - p, as the text means from p to 0."""
     if s.decrease == "released":
         return 1 - s.probability * elapsed(t, final)
     return s.probability * (1 - elapsed(t, final))
 
 
 def population(t: int, final: int, s: ScheduleSettings) -> float:
+    """As `increase`, divided by the number of cells in a sub-population."""
     return s.probability * elapsed(t, final) / s.subpopulation
 
 
 def exponential(t: int, final: int, s: ScheduleSettings) -> float:
+    """Rise quickly, then level off: p (1 - exp(-steepness t / T))."""
     return s.probability * (1 - math.exp(-s.steepness * elapsed(t, final)))
 
 
 def final_n(t: int, final: int, s: ScheduleSettings) -> float:
+    """Prune with probability p in the last share of the run only."""
     return s.probability if final - t <= s.last_share * final else 0.0
 
 
 def prune_after(t: int, final: int, s: ScheduleSettings) -> float:
-    """p once the clock has run out. If `final` is the number of epochs, that is never."""
+    """Prune with probability p once the clock has run out (with `pruning_clock=epochs`: never)."""
     return s.probability if t >= final else 0.0
 
 
 def cubic(t: int, final: int, s: ScheduleSettings) -> float:
-    """Target sparsity of Zhu & Gupta (2017), from 0 to `target_sparsity`."""
+    """Rise to a target sparsity, fast first and slow at the end (Zhu & Gupta 2017)."""
     return s.target_sparsity * (1 - (1 - min(1.0, elapsed(t, final))) ** 3)
 
 
-PROBABILITIES: dict[str, Schedule] = {
-    "fixed": fixed,
-    "increase": increase,
-    "decrease": decrease,
-    "population": population,
-    "exponential": exponential,
-    "final-n": final_n,
-    "prune-after": prune_after,
-}
-TARGETS: dict[str, Schedule] = {"cubic": cubic}
+SCHEDULES: Registry[Schedule] = Registry(
+    "schedule",
+    {
+        "fixed": Schedule(fixed),
+        "increase": Schedule(increase),
+        "decrease": Schedule(decrease),
+        "population": Schedule(population),
+        "exponential": Schedule(exponential),
+        "final-n": Schedule(final_n),
+        "prune-after": Schedule(prune_after),
+        "cubic": Schedule(cubic, target=True),
+    },
+)
 
 
-def names() -> list[str]:
-    return [*PROBABILITIES, *TARGETS]
-
-
-def register(name: str, schedule: Schedule, *, target: bool = False) -> None:
+def register(
+    name: str, function: Callable[[int, int, ScheduleSettings], float], *, target: bool = False
+) -> None:
     """Give a user's schedule a name. Raises ValueError if it is none, or the name is taken."""
-    if not callable(schedule) or not name:
-        raise ValueError(f"schedule {name!r}: {schedule!r} must be a function, and have a name")
-    if name in names():
-        raise ValueError(f"schedule {name!r} exists already; choose a name other than {names()}")
-    (TARGETS if target else PROBABILITIES)[name] = schedule
+    SCHEDULES.add(name, Schedule(function, target))
 
 
-def find(name: str | Schedule) -> Schedule:
-    """The function behind a name; a callable is its own. Raises ValueError with the names."""
-    if callable(name):
-        return name
-    if name not in names():
-        raise ValueError(f"unknown schedule {name!r}; choose one of {', '.join(names())}")
-    return (PROBABILITIES | TARGETS)[name]
+def find(schedule: str | Callable[..., float]) -> Schedule:
+    """The schedule behind a name, or of a function. Raises ValueError with the names."""
+    if isinstance(schedule, Schedule):
+        return schedule
+    return Schedule(schedule) if callable(schedule) else SCHEDULES.named(schedule)

@@ -33,12 +33,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from evoae.data import datasets
-from evoae.networks import population
-from evoae.networks import training
 from evoae.evolution.cells import RECORDS, State, initial
 from evoae.evolution.evaluation import trial_results
 from evoae.evolution.loop import evolve
 from evoae.experiment import MEANING, Experiment
+from evoae.networks import population, training
 from evoae.networks.population import Population
 
 # Between checkpoints; the variable reaches worker processes, too.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evoae.experiment import MEANING, Experiment
+from evoae.experiment import MEANING
 from evoae.runs.run import Run
 
 
@@ -57,7 +57,7 @@ class Study:
             {
                 "run": label,
                 "algorithm": run.algorithm,
-                "trials": size(run)[1],
+                "trials": len(run.trials),
                 "model steps": run.result["model_steps"],
                 "steps per second": run.result["model_steps_per_second"],
                 "engine": run.result["engine"],

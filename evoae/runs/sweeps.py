@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import multiprocessing
 import os
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
-from dataclasses import fields
-from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
-import cloudpickle
-import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from evoae.pruning import operators
-from evoae.pruning import schedules
-from evoae.experiment import Experiment, describe_name
-from evoae.runs.study import Study
+from evoae.experiment import Experiment
 from evoae.runs.run import Run, RunSpec, finish
+from evoae.runs.study import Study
 from evoae.runs.workers import placed
+
 
 class SweepError(RuntimeError):
     """Some runs failed, the others are finished. `failures` maps labels to exceptions."""
@@ -246,5 +236,3 @@ class Progress:
         if elapsed > 0:
             self.bar.set_postfix_str(f"{self.steps / elapsed:,.0f} model steps/s", refresh=False)
         self.bar.update(epochs)
-
-

@@ -17,7 +17,7 @@ from ipywidgets import (
 )
 
 from evoae.experiment import Experiment
-from evoae.pruning.schedules import names as schedule_names
+from evoae.pruning.schedules import SCHEDULES
 from evoae.widgets import views
 from evoae.widgets.controls import READINGS, SLIDERS, View, control, row
 
@@ -52,7 +52,7 @@ class ScheduleExplorer(View):
             numbers = values | {"epochs": epochs}
             preset, settings = settings_of(name, reading, subpopulation, numbers)
             Experiment.preset(preset, **settings)
-        names = schedule_names()
+        names = list(SCHEDULES)
         self.schedules = control(
             SelectMultiple, "Schedules", options=names, value=schedules.split(), rows=len(names)
         )
@@ -120,7 +120,7 @@ def settings_of(
 ) -> tuple[str, dict[str, Any]]:
     """The preset and settings that the explorer's controls mean. Raises ValueError."""
     if not schedule:
-        raise ValueError(f"pick at least one schedule of {', '.join(schedule_names())}")
+        raise ValueError(f"pick at least one schedule of {', '.join(list(SCHEDULES))}")
     if reading not in READINGS:
         raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(READINGS)}")
     if subpopulation not in SUBPOPULATIONS:

@@ -20,7 +20,7 @@ from evoae.evolution.cells import MAY_CHANGE
 from evoae.experiment import PRESETS, Experiment
 from evoae.networks import population
 from evoae.pruning import operators
-from evoae.pruning.schedules import names as schedule_names
+from evoae.pruning.schedules import SCHEDULES
 from evoae.widgets import views
 from evoae.widgets.controls import View, button, control, row
 from evoae.widgets.explorer import ScheduleExplorer
@@ -57,8 +57,10 @@ class LiveTraining(View):
         self.model = control(Combobox, "Model", options=list(population.MODELS), value=model)
         self.preset = control(Dropdown, "Preset", options=list(PRESETS), value=preset)
         self.epochs = control(IntText, "Epochs", value=epochs)
-        self.operator = control(Dropdown, "Operator", options=operators.names(), value=operator)
-        self.schedule = control(Dropdown, "Schedule", options=schedule_names(), value=schedule)
+        self.operator = control(
+            Dropdown, "Operator", options=list(operators.OPERATORS), value=operator
+        )
+        self.schedule = control(Dropdown, "Schedule", options=list(SCHEDULES), value=schedule)
         self.learning_rate = control(FloatText, "Learning rate", value=learning_rate, step=1e-4)
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"

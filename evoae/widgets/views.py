@@ -74,7 +74,7 @@ def schedule_figure(state: Schedules) -> Figure:
     bottom, row = (0.95 + 0.22 * lines) / height, (0.2 + 0.22 * lines) / height
     left = panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
     right = panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
-    target = set(state.names) & set(schedules.TARGETS)
+    target = [name for name in state.names if schedules.find(name).target]
     title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
     title(right, "Expected preserved share (%)")
     columns = (0.06, 0.26, 0.56, 0.76)
@@ -87,7 +87,7 @@ def schedule_figure(state: Schedules) -> Figure:
     marker = "o" if len(epochs) < 2 else None
     for number, name in enumerate(state.names):
         colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
-        values, is_target = state.values(name), name in schedules.TARGETS
+        values, is_target = state.values(name), schedules.find(name).target
         left.plot(epochs, values, color=colour, lw=2, marker=marker, ls=DASHES[number % 4])
         texts = [name, f"{expected_prunes(values, is_target):,.1f}"]
         for regrowth, dashes in ((True, "-"), (False, ":")):

@@ -114,7 +114,7 @@ def test_operator_colours_can_be_told_apart(vision):
 
 
 def test_every_operator_of_the_study_has_its_own_colour():
-    assert list(OPERATOR_COLOURS) == operators.names()
+    assert list(OPERATOR_COLOURS) == list(operators.OPERATORS)
     assert len(set(OPERATOR_COLOURS.values())) == len(OPERATOR_COLOURS)
 
 

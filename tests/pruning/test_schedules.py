@@ -7,8 +7,9 @@ import math
 import pytest
 
 from evoae.pruning import schedules
-from evoae.pruning.schedules import PROBABILITIES, TARGETS, ScheduleSettings
+from evoae.pruning.schedules import ScheduleSettings
 
+PROBABILITIES = {name: s for name, s in schedules.SCHEDULES.items() if not s.target}
 SETTINGS = ScheduleSettings(probability=0.5, subpopulation=3)
 
 # name, t, value on a clock of 8 epochs with p = 0.5 and a sub-population of 3
@@ -96,28 +97,24 @@ def test_steepness_and_last_share_are_read() -> None:
 def test_cubic_is_a_target_sparsity(t: int, value: float) -> None:
     settings = ScheduleSettings(target_sparsity=0.8)
     assert schedules.cubic(t, 8, settings) == pytest.approx(value, abs=1e-12)
-    assert "cubic" in TARGETS
-    assert "cubic" not in PROBABILITIES
+    assert schedules.find("cubic").target
+    assert not schedules.find("fixed").target
 
 
 def test_a_users_function_is_its_own_schedule() -> None:
     def every_third(t: int, final: int, s: ScheduleSettings) -> float:
         return float(t % 3 == 0)
 
-    assert schedules.find(every_third) is every_third
+    assert schedules.find(every_third).function is every_third
 
 
-def test_a_registered_name_is_found_and_cannot_be_taken_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(schedules, "PROBABILITIES", dict(PROBABILITIES))
-    monkeypatch.setattr(schedules, "TARGETS", dict(TARGETS))
+def test_a_registered_name_is_found_and_cannot_be_taken_again() -> None:
     schedules.register("never", lambda t, final, s: 0.0)
     schedules.register("half", lambda t, final, s: 0.5, target=True)
     assert schedules.find("never")(3, 8, SETTINGS) == 0
-    assert "never" in schedules.PROBABILITIES
-    assert "half" in schedules.TARGETS
-    assert {"never", "half"} < set(schedules.names())
+    assert not schedules.find("never").target
+    assert schedules.find("half").target
+    assert set(schedules.SCHEDULES.of_user(["never", "half", "cubic"])) == {"never", "half"}
     for taken in ("never", "half", "fixed", "cubic"):
         with pytest.raises(ValueError, match=f"{taken}.*exists already"):
             schedules.register(taken, lambda t, final, s: 0.0)
@@ -126,5 +123,5 @@ def test_a_registered_name_is_found_and_cannot_be_taken_again(
 def test_an_unknown_name_lists_the_valid_ones() -> None:
     with pytest.raises(ValueError, match="unknown schedule 'sometimes'") as caught:
         schedules.find("sometimes")
-    for name in (*PROBABILITIES, *TARGETS):
+    for name in schedules.SCHEDULES:
         assert name in str(caught.value)

@@ -87,11 +87,11 @@ def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed(
 
 def test_jobs_of_an_array_share_the_runs(expected, tmp_path):
     code = (
-        "from tests.test_cluster import EXPERIMENTS\n"
+        "from test_cluster import EXPERIMENTS\n"
         "from evoae import sweep\n"
         f"sweep(EXPERIMENTS, 4, out={str(tmp_path)!r}, workers=1, progress=False)\n"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent
     jobs = [
         subprocess.Popen(
             [sys.executable, "-c", code], env=os.environ | {"EVOAE_SHARE": f"{i}/2"}, cwd=root

@@ -170,7 +170,7 @@ def test_runs_start_from_the_weights_of_other_runs(finished: Run, tmp_path: Path
 def test_a_finished_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(small(), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    monkeypatch.setattr(study, "train_block", None)  # calling it would raise
+    monkeypatch.setattr("evoae.runs.workers.train_block", None)  # calling it would raise
     again = run(small(), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in again.folder.iterdir()} == before
     assert_same_bits(first.history, again.history)

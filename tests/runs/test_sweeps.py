@@ -17,10 +17,10 @@ from helpers import ENGINES, assert_same_bits, evolved, tiny
 
 import evoae
 from evoae import Experiment, SweepError, grid, one_at_a_time, sweep
-from evoae.pruning import operators
-from evoae.pruning import schedules
+from evoae.pruning import operators, schedules
 from evoae.runs import sweeps as study
-from evoae.runs.run import RunSpec, load_checkpoint, train_block
+from evoae.runs import workers
+from evoae.runs.run import COLUMNS, RunSpec, load_checkpoint, train_block
 
 QUIET: dict[str, Any] = {"workers": 1, "engine": "batched", "progress": False}
 
@@ -176,14 +176,14 @@ def test_one_worker_finishes_a_run_before_it_begins_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = []
-    for name in ("train_block", "finish"):
-        original = getattr(study, name)
+    for module, name in ((workers, "train_block"), (study, "finish")):
+        original = getattr(module, name)
 
         def noted(*args: Any, name: str = name, original: Any = original) -> Any:
             order.append(name)
             return original(*args)
 
-        monkeypatch.setattr(study, name, noted)
+        monkeypatch.setattr(module, name, noted)
     sweep({"a": small(), "b": small(amount=0.2)}, 1, out=tmp_path, workers=1, progress=False)
     assert order == ["train_block", "finish"] * 2
 
@@ -219,7 +219,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, slow: float = 0.0) -> list[RunSpec]
         time.sleep(slow)
         return original(spec, *rest)
 
-    monkeypatch.setattr(study, "train_block", train)
+    monkeypatch.setattr(workers, "train_block", train)
     return calls
 
 
@@ -294,8 +294,6 @@ def test_functions_and_registered_names_reach_worker_processes(
     def late(t: int, final: int, s: Any) -> float:
         return float(t >= 2)
 
-    monkeypatch.setattr(operators, "OPERATORS", dict(operators.OPERATORS))
-    monkeypatch.setattr(schedules, "TARGETS", dict(schedules.TARGETS))
     operators.register("half", half)
     schedules.register("to a third", lambda t, final, s: t / final / 3, target=True)
     runs = {
@@ -310,8 +308,8 @@ def test_functions_and_registered_names_reach_worker_processes(
     assert_same_bits(spread.history, alone.history)
     history = spread.history
     assert_same_bits(
-        history[history.label == "function"][list(evoae.runs.COLUMNS)],
-        history[history.label == "name"][list(evoae.runs.COLUMNS)],
+        history[history.label == "function"][list(COLUMNS)],
+        history[history.label == "name"][list(COLUMNS)],
     )
     pruned = history[history.label == "function"].groupby("epoch").pruned.mean()
     assert pruned.tolist() == [0, 0, 1, 1]
@@ -326,15 +324,20 @@ def test_a_workers_registry_follows_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that lives on, as a cluster's do, must not keep an older function of the name."""
-    monkeypatch.setattr(operators, "OPERATORS", dict(operators.OPERATORS))
-    operators.OPERATORS["mine"] = lambda layer, rng, s: operators.none(layer, rng, s)
+    operators.OPERATORS["mine"] = operators.find(
+        lambda layer, rng, s: operators.none(layer, rng, s)
+    )
     e = small(operator="mine", schedule="fixed", probability=1.0)
-    operators.OPERATORS["mine"] = lambda layer, rng, s: operators.random(layer, rng, s)
+    operators.OPERATORS["mine"] = operators.find(
+        lambda layer, rng, s: operators.random(layer, rng, s)
+    )
     spec = RunSpec(e, 1, 0, 1, tmp_path, engine="batched")
     spec.open()
-    task = study.packed(spec, spec.trials)
-    operators.OPERATORS["mine"] = lambda layer, rng, s: operators.none(layer, rng, s)
-    study.work(task)
+    task = workers.packed(spec, spec.trials)
+    operators.OPERATORS["mine"] = operators.find(
+        lambda layer, rng, s: operators.none(layer, rng, s)
+    )
+    workers.work(task)
     state, *_ = load_checkpoint(spec.checkpoint(spec.trials), e, spec.trials, 1, "cpu")
     assert (state.population.encoder.zeros() > 0).all()
 

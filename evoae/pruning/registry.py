@@ -1,0 +1,44 @@
+"""Names of one kind, evoae's own and those that users add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class Registry(dict[str, Entry], Generic[Entry]):
+    """Entries (operators, or schedules) by name; `kind` is the word for one in messages.
+
+    What is added later than the first entries is a user's.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, Entry]) -> None:
+        super().__init__(entries)
+        self.kind, self.own = kind, frozenset(entries)
+
+    def named(self, name: str) -> Entry:
+        """The entry of that name. Raises ValueError, with the names, if there is none."""
+        if name not in self:
+            raise ValueError(f"unknown {self.kind} {name!r}; choose one of {', '.join(self)}")
+        return self[name]
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Name a user's entry. Raises ValueError if it is no function, or the name is taken."""
+        if not name or not callable(getattr(entry, "function", entry)):
+            raise ValueError(f"{self.kind} {name!r} must be a function, and have a name")
+        if name in self:
+            raise ValueError(
+                f"{self.kind} {name!r} exists already; choose a name other than {', '.join(self)}"
+            )
+        self[name] = entry
+
+    def of_user(self, names: list[Any]) -> dict[str, Entry]:
+        """Those of the names that a user has added, with their entries."""
+        return {n: self[n] for n in names if isinstance(n, str) and n in self and n not in self.own}
+
+
+def sentence(function: Callable[..., Any]) -> str:
+    """The first line of a function's docstring."""
+    return (function.__doc__ or "").strip().split("\n")[0]

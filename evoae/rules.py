@@ -1,0 +1,181 @@
+"""Settings declared once: a field's default, its rule, and a sentence that says what it does.
+
+A dataclass declares a setting with `setting(default, rule, says)`; `settings_of` reads the
+declarations back. Checks, listings, the command line and the widgets are read off them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included unless `above` leaves `low` out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+        if self.low == 0:
+            return "be above 0" if self.above else "not be negative"
+        return f"be at least {self.low:g}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError, with the rule, for a number outside."""
+        if not self.low <= value <= self.high or (self.above and value == self.low):
+            raise ValueError(f"{name}={value} must {self}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some names."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"be one of {', '.join(self.names)}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError, with the choices, for any other."""
+        if value not in self.names:
+            raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(self.names)}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """What `find` accepts: a name of a kind that users may add to; `words` say what that is."""
+
+    find: Callable[[Any], Any]
+    words: str
+
+    def __str__(self) -> str:
+        return f"be {self.words}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise the ValueError of `find`."""
+        self.find(value)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def __str__(self) -> str:
+        return "be true or false"
+
+    def check(self, name: str, value: Any) -> None:
+        """Its type says it all."""
+
+
+Rule = Range | Choice | Named | Flag
+POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
+
+
+def setting(
+    default: Any,
+    rule: Rule,
+    says: str,
+    *,
+    source: str = "",
+    live: bool = False,
+    readings: tuple[Any, Any] | None = None,
+) -> Any:
+    """A dataclass field that declares a setting.
+
+    Args:
+        says: one sentence for a user of the paper.
+        source: its place in the paper, the released code, or other work.
+        live: it may change while a training runs.
+        readings: its values as released and as intended, for a default of None.
+    """
+    metadata = {"rule": rule, "says": says, "source": source, "live": live, "readings": readings}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A declared setting: see `setting`. `kind` is its type; None is a value if `optional`."""
+
+    name: str
+    kind: type
+    optional: bool
+    takes_functions: bool
+    default: Any
+    rule: Rule
+    says: str
+    source: str
+    live: bool
+    readings: tuple[Any, Any] | None
+
+    def parse(self, text: str) -> Any:
+        """A value written on a command line. Raises ValueError for what cannot be one."""
+        rule = {bool: "true or false", int: "a whole number", float: "a number"}.get(self.kind)
+        if self.kind is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if self.kind in (int, float):
+            try:
+                return self.kind(text)
+            except ValueError:
+                pass
+        if rule is None:
+            return text
+        raise ValueError(f"{self.name}={text!r} must be {rule}")
+
+    def typed(self, value: Any) -> Any:
+        """The value in the setting's type: whole numbers are accepted for floats.
+
+        Raises ValueError for another type, or a number that is not finite.
+        """
+        if (value is None and self.optional) or (callable(value) and self.takes_functions):
+            return value
+        if self.kind is float and type(value) is int:
+            try:
+                value = float(value)
+            except OverflowError:
+                raise ValueError(f"{self.name} is too large to be a float") from None
+        if type(value) is not self.kind:
+            raise ValueError(
+                f"{self.name}={value!r} is a {type(value).__name__}; "
+                f"it must be {self.kind.__name__}"
+            )
+        if self.kind is float and not math.isfinite(value):
+            raise ValueError(f"{self.name}={value!r} must be a finite number")
+        return value
+
+
+def settings_of(declared: type) -> dict[str, Setting]:
+    """The settings that a dataclass declares, by name; their types are parsed here only."""
+    hints, found = get_type_hints(declared), {}
+    for field in dataclasses.fields(declared):
+        if "rule" not in field.metadata:
+            continue
+        hint = hints[field.name]
+        union = isinstance(hint, types.UnionType) or getattr(hint, "__origin__", None) is Union
+        parts = get_args(hint) if union else (hint,)
+        found[field.name] = Setting(
+            name=field.name,
+            kind=parts[0],
+            optional=type(None) in parts,
+            takes_functions=any(part is not type(None) for part in parts[1:]),
+            default=field.default,
+            **field.metadata,
+        )
+    return found
+
+
+def check_known(name: str, known: Collection[str], problem: str) -> None:
+    """Raise ValueError, with the nearest of the known names, if this is none of them."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"{problem}{hint}; valid are {', '.join(known)}")

@@ -1,0 +1,1 @@
+"""Runs on disk, grids of them, and the workers that compute them."""

@@ -1,0 +1,61 @@
+"""Experiments by label: combinations of settings, and differences taken one at a time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from evoae import identity
+from evoae.experiment import SETTINGS, Experiment
+from evoae.pruning import operators
+
+
+def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
+    """Every combination of presets and settings; a list is an axis. Label to Experiment.
+
+    grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. A
+    label joins the prefix, the preset if there are several, and the values of the axes.
+    """
+    axes = {k: v for k, v in settings.items() if isinstance(v, list)}
+    found = {}
+    for preset, *values in itertools.product(presets, *axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        words = [prefix] if prefix else []
+        words += [preset] if len(presets) > 1 or not (axes or prefix) else []
+        words += [
+            f"{k}={v}" if isinstance(v, bool) else identity.name_of(v) for k, v in chosen.items()
+        ]
+        label = " ".join(words)
+        if label in found:
+            raise ValueError(f"two experiments of the grid are called {label!r}; name them apart")
+        found[label] = Experiment.preset(preset, **(settings | chosen))
+    return found
+
+
+def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
+    """As released, as intended, and as released but for one difference, each in turn.
+
+    The differences are those between the paper's text and its released code; any that this
+    training would not feel is left out. A label is the prefix, if any, and "as released", "as
+    intended" or the name of the setting, with a colon between.
+    """
+    released = Experiment.preset(preset, as_released=True, **settings)
+    intended = Experiment.preset(preset, as_released=False, **settings)
+    clusters = released.dataset == "binary-clusters"
+    prunes = released.operator != "none"
+    recalls = operators.find(released.operator).reads_test
+    felt = {
+        "as_released": False,  # by itself it changes nothing
+        "centroid_density": clusters,
+        "shared_test_noise": clusters and recalls,
+        "conjunctive_examples": recalls,
+        "decrease": prunes and released.schedule == "decrease",
+        "pruned_weights": prunes,
+        "pruning_clock": prunes,
+    }
+    found = {"as released": released, "as intended": intended}
+    for name in SETTINGS:
+        value = getattr(intended, name)
+        if value != getattr(released, name) and felt.get(name, True):
+            found[name] = released.replace(**{name: value})
+    return {f"{prefix}: {name}" if prefix else name: e for name, e in found.items()}
