@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from evoae import identity, topology
 from evoae.data import datasets
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
+from evoae.pruning.allocation import ALLOCATIONS
+from evoae.pruning.layer import OperatorSettings
 from evoae.rules import (
     FLAG,
     NOT_NEGATIVE,
@@ -85,6 +88,12 @@ class Experiment:
         "Share of the training rows that each cell sees, drawn with replacement.",
         source="prior work (2024)",
     )
+    data_seed: int | None = setting(
+        None,
+        NOT_NEGATIVE,
+        "Seed of the data alone: trials then share the data, and the seed is of training.",
+        source="by default data follow seed and trial",
+    )
     # autoencoder
     model: str = setting(
         "standard",
@@ -100,9 +109,15 @@ class Experiment:
     )
     loss: str | None = setting(
         None,
-        Choice(training.LOSSES),
-        "The loss that is trained on: mean absolute error or binary cross entropy.",
+        Choice((*training.LOSSES, "bce-then-l1")),
+        "The loss that is trained on: mean absolute error, binary cross entropy, or the second and "
+        "then the first.",
         source="paper: l1; bce as second loss",
+    )
+    loss_switch: float = setting(
+        0.75,
+        Range(0, 1, above=True, below=True),
+        "Share of the run after which bce-then-l1 goes over to l1.",
     )
     input_noise: float = setting(
         0.4,
@@ -195,9 +210,16 @@ class Experiment:
     )
     rate_policy: str = setting(
         "step-decay",
-        Choice(("step-decay", "mutated", "constant")),
-        "How the learning rate moves: times 0.1 at each quarter, a random walk, or not at all.",
+        Choice(("step-decay", "mutated", "constant", "cosine")),
+        "How the learning rate moves: times 0.1 at each quarter, a random walk, not at all, or "
+        "down half a cosine to 0.",
         source="released code: step-decay alone, mutated in coevolution",
+        live=True,
+    )
+    rate_hold: float = setting(
+        0.0,
+        Range(0, 1, below=True),
+        "Share of the run for which rate policy cosine stays at the start.",
         live=True,
     )
     rate_sigma: float = setting(
@@ -283,6 +305,44 @@ class Experiment:
     target_sparsity: float = setting(
         0.5, SHARE, "Share of parameters pruned at the end of schedule cubic.", live=True
     )
+    prune_until: float = setting(
+        1.0,
+        Range(0, 1, above=True),
+        "Share of the run at which a target sparsity is reached; then it is left alone.",
+        live=True,
+    )
+    allocation: str = setting(
+        "layer",
+        Choice(ALLOCATIONS),
+        "How a target is spread: the same share in each layer, denser small layers (erk), or one "
+        "ranking over all.",
+        source="released code: layer",
+        live=True,
+    )
+    prune_biases: bool = setting(
+        True, FLAG, "Whether biases are pruned, too.", source="released code: yes", live=True
+    )
+    exchange: float = setting(
+        0.0,
+        SHARE,
+        "Share of the active weights that every epoch swaps for the masked ones with the largest "
+        "gradients, while a target is aimed at; it falls along half a cosine.",
+        source="as RigL (Evci et al. 2020)",
+        live=True,
+    )
+    exchange_until: float = setting(
+        0.7,
+        Range(0, 1, above=True),
+        "Share of the run at which the exchange, and the swaps of set and rigl, have fallen to 0.",
+        live=True,
+    )
+    shrinkage: float = setting(
+        0.0,
+        NOT_NEGATIVE,
+        "L1 regularisation until prune_until: every step moves weights towards zero by this times "
+        "the learning rate (applied once an epoch).",
+        live=True,
+    )
     pruned_weights: str | None = setting(
         None,
         Choice(("regrow", "masked")),
@@ -334,6 +394,12 @@ class Experiment:
         names = [f.name for f in dataclasses.fields(datasets.Clusters)]
         return {name: getattr(self, name) for name in (*names, "scale")}
 
+    def load_data(self, seed: int, trial: int) -> datasets.Dataset:
+        """The data of one trial; with a `data_seed` of its own, all trials have the same."""
+        if self.data_seed is not None:
+            seed, trial = self.data_seed, 0
+        return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
+
     @functools.cached_property
     def subpopulation(self) -> int:
         """Number of cells in a sub-population."""
@@ -360,7 +426,10 @@ class Experiment:
         """What the schedule says after epoch t: a probability, or a target sparsity."""
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        value = schedules.find(self.schedule)(t, self.final, settings)
+        schedule = schedules.find(self.schedule)
+        # a target is reached in the last epoch, whatever the clock of probabilities says
+        final = self.epochs - 1 if schedule.target else self.final
+        value = schedule(t, final, settings)
         if not isinstance(value, numbers.Real):
             name = identity.name_of(self.schedule)
             raise ValueError(f"schedule={name} gives {value!r} at epoch {t}; it must be a number")
@@ -370,6 +439,35 @@ class Experiment:
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
         return schedules.find(self.schedule).target
+
+    def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
+        """What the operator is told after epoch t; `target` replaces what the schedule says."""
+        operator, amount = operators.find(self.operator), self.amount
+        if target is not None:
+            amount = target
+        elif self.has_target and operator.regrows:
+            amount = self.amount * self.fading(t)
+        elif self.has_target:
+            amount = self.pruning_at(t)
+        return OperatorSettings(
+            amount,
+            self.threshold,
+            self.has_target,
+            self.allocation,
+            self.prune_biases,
+            self.exchange * self.fading(t),
+        )
+
+    def fading(self, t: int) -> float:
+        """Half a cosine from 1 at the start to 0 at `exchange_until`."""
+        share = schedules.elapsed(t, self.epochs - 1) / self.exchange_until
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+    def loss_at(self, t: int) -> str:
+        """The loss that epoch t trains on: "l1" or "bce"."""
+        if self.loss != "bce-then-l1":
+            return self.loss
+        return "bce" if t < self.loss_switch * self.epochs else "l1"
 
     @property
     def quality_epochs(self) -> tuple[int, ...]:
@@ -514,11 +612,22 @@ def check(e: Experiment) -> None:
 
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
-    if e.has_target and not operators.find(e.operator).reaches_target:
-        able = [name for name, known in operators.OPERATORS.items() if known.reaches_target]
+    operator, name = operators.find(e.operator), identity.name_of(e.operator)
+    if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
+        able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
-            f"schedule={identity.name_of(e.schedule)} sets a target sparsity, which operator="
-            f"{identity.name_of(e.operator)} cannot prune to; choose one of {', '.join(able)}"
+            f"allocation=global ranks all layers together, and scores of operator={name} do not "
+            f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
+        )
+    if e.exchange and not (e.has_target and operator.score and e.pruned_weights == "masked"):
+        raise ValueError(
+            f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
+            "schedule with a target (cubic), an operator with scores, and pruned_weights=masked"
+        )
+    if operator.renews and (e.has_target or e.pruned_weights == "masked"):
+        raise ValueError(
+            f"operator={name} prunes nothing: it needs pruned_weights=regrow and a schedule "
+            "without a target"
         )
     for t in range(e.epochs):
         value = e.pruning_at(t)

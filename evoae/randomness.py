@@ -31,6 +31,8 @@ PURPOSES = (
     "subsample",
     "ensemble",
     "latent noise",
+    "gradient rows",
+    "first mask",
 )
 
 

@@ -17,22 +17,25 @@ from typing import Any, Union, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included unless `above` leaves `low` out."""
+    """A number from `low` to `high`; `above` leaves `low` out, `below` leaves `high` out."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
+    below: bool = False
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+            left, right = "(" if self.above else "[", ")" if self.below else "]"
+            return f"lie in {left}{self.low:g}, {self.high:g}{right}"
         if self.low == 0:
             return "be above 0" if self.above else "not be negative"
         return f"be at least {self.low:g}"
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the rule, for a number outside."""
-        if not self.low <= value <= self.high or (self.above and value == self.low):
+        left_out = (self.above and value == self.low) or (self.below and value == self.high)
+        if left_out or not self.low <= value <= self.high:
             raise ValueError(f"{name}={value} must {self}")
 
 

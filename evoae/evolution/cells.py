@@ -7,6 +7,7 @@ names the cells that are visited together, and every draw comes from the stream 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,12 @@ import torch
 from evoae import topology
 from evoae.data import datasets
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
-from evoae.networks import population, training
+from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
+from evoae.pruning import masks, operators
 from evoae.randomness import stream, streams
 
+GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
 # What the history says of every cell, in its order, and what stands there before it is known.
 RECORDS = {
     **dict.fromkeys(("learning_rate", "selection_loss", "replacement_loss", "test_loss"), np.nan),
@@ -147,7 +150,7 @@ def initial(
     if not trials:
         raise ValueError("trials: there are none to run")
     e.check_files()
-    data = [datasets.load(e.dataset, seed=seed, trial=trial, **e.data_options) for trial in trials]
+    data = [e.load_data(seed, trial) for trial in trials]
     if device != "cpu":
         moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
         data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
@@ -164,8 +167,16 @@ def initial(
         ]
         networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
+    operator = operators.find(e.operator)
     chosen = training.choose_engine(engine, networks, e.batch_size)
     rates = np.full((len(trials), e.cells), e.learning_rate)
+    for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
+        if operator.keeps:
+            rows = data[i // e.cells].train[:GRADIENT_ROWS]
+            gradients.keep(networks, i, operator.keeps, rows, e.loss_at(0))
+        if operator.regrows and e.has_target:
+            rng = stream(seed, trial, 0, cell, "first mask")
+            masks.begin_sparse(networks, i, rng, e.operator_settings(0, e.target_sparsity))
     return State(e, seed, list(trials), data, networks, rates, chosen)
 
 
@@ -195,4 +206,6 @@ def batch_losses(
         rows.append(g.choice(among, size, replace=False))
     rows = torch.from_numpy(np.array(rows))
     pairs = torch.from_numpy(pairs)
-    return training.batch_losses(networks, pairs, data, rows, e.loss, state.engine).numpy()
+    return training.batch_losses(
+        networks, pairs, data, rows, e.loss_at(max(0, state.epoch)), state.engine
+    ).numpy()

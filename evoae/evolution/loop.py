@@ -7,12 +7,14 @@ bars, checkpoints and widgets consume it, and none of them is inside it.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from evoae.evolution.cells import (
+    GRADIENT_ROWS,
     Places,
     State,
     all_places,
@@ -26,9 +28,9 @@ from evoae.evolution.cells import (
     visiting_order,
 )
 from evoae.experiment import RATE_BOUNDS, Experiment
-from evoae.networks import activations, training
+from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
-from evoae.pruning import masks, operators
+from evoae.pruning import masks, operators, schedules
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
 EXAMPLES = 100  # drawn by the conjunctive operator
@@ -82,6 +84,7 @@ def visit(state: State, places: Places) -> None:
         pair = state.population.take(places.centre)
     else:
         pair = TRAIN[e.pairing](state, places, *select(state, places))
+    after_training(state, places, pair)
     if e.prune_then_evaluate:
         prune(state, places, pair)
     loss = own_losses(state, places, pair, np.arange(len(places)), "replacement batch")
@@ -180,6 +183,18 @@ def train_all_pairs(state: State) -> Iterator[None]:
         yield
 
 
+def after_training(state: State, places: Places, pair: Population) -> None:
+    """What follows a visit's training pass beside the prune: L1 regularisation, kept sums."""
+    e = state.experiment
+    if e.shrinkage and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
+        rates = state.learning_rate[places.slot, places.cell]
+        pair.shrink(torch.from_numpy(e.shrinkage * rates * batches(state)))
+    if "movement" in operators.find(e.operator).keeps:
+        for v in range(len(places)):
+            rows = rows_of_gradients(state, places, v)
+            gradients.observe_movement(pair, v, rows, e.loss_at(state.epoch))
+
+
 def copies(state: State, encoders: np.ndarray, decoders: np.ndarray) -> Population:
     """Copies to be trained; statistics of a visit start anew."""
     taken = state.population.take(encoders, decoders)
@@ -212,7 +227,15 @@ def learn(state: State, places: Places, working: Population, pairs: np.ndarray) 
         latent = torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in noises]))
     rates = torch.from_numpy(state.learning_rate[places.slot, places.cell])
     lesson = training.Lesson(
-        torch.tensor(pairs), inputs, data, order, rates, e.batch_size, e.loss, e.optimiser, latent
+        torch.tensor(pairs),
+        inputs,
+        data,
+        order,
+        rates,
+        e.batch_size,
+        e.loss_at(state.epoch),
+        e.optimiser,
+        latent,
     )
     training.train(working, lesson, state.engine)
     state.model_steps += lesson.model_steps
@@ -233,17 +256,22 @@ def to_be_pruned(state: State) -> np.ndarray:
 def prune(state: State, places: Places, pair: Population) -> None:
     """Prune the trained pairs of those whose turn it is."""
     e, index = state.experiment, np.flatnonzero(state.records["pruned"][places.centre])
+    operator, settings = operators.find(e.operator), e.operator_settings(state.epoch)
+    if e.has_target and e.pruned_weights == "masked":
+        there = masks.at_target(pair, operator, settings)[index]  # is left alone
+        state.records["pruned"][places.centre[index[there]]] = False
+        index = index[~there]
     if not len(index):
         return
-    amount = e.pruning_at(state.epoch) if e.has_target else e.amount
-    settings = operators.OperatorSettings(amount, e.threshold, e.has_target)
     masks.prune(
         pair,
         index,
-        operators.find(e.operator),
+        operator,
         draws(state, places.take(index), "operator"),
         settings,
         functools.partial(examples_of, state, places),
+        functools.partial(rows_of_gradients, state, places),
+        e.loss_at(state.epoch),
     )
     if e.statistics_window == "since-prune":
         for side in pair.sides:
@@ -259,6 +287,15 @@ def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
     reads_test = operators.find(e.operator).reads_test and e.conjunctive_examples == "test"
     source = data.test if reads_test else data.train
     rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
+    return source[torch.from_numpy(rows).to(source.device)]
+
+
+def rows_of_gradients(state: State, places: Places, v: int) -> torch.Tensor:
+    """The training rows on which an operator sees gradients at one place, [at most 500, D]."""
+    source = state.data[places.slot[v]].train
+    if len(source) <= GRADIENT_ROWS:
+        return source
+    rows = draw(state, places, v, "gradient rows").choice(len(source), GRADIENT_ROWS, replace=False)
     return source[torch.from_numpy(rows).to(source.device)]
 
 
@@ -307,6 +344,10 @@ def next_rates(state: State) -> None:
     e = state.experiment
     if e.rate_policy == "step-decay" and (state.epoch + 1) % max(1, e.epochs // 4) == 0:
         state.learning_rate *= 0.1
+    if e.rate_policy == "cosine":
+        share = (state.epoch + 1) / e.epochs
+        falling = max(0.0, share - e.rate_hold) / (1 - e.rate_hold)
+        state.learning_rate[:] = e.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
     if e.rate_policy == "mutated":
         everyone = all_places(state)
         moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]

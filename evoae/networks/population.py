@@ -49,13 +49,31 @@ def parameter_count(widths: Sequence[int]) -> int:
     return sum((i + 1) * o for i, o in pairwise(widths))
 
 
+# What may belong to networks, and travels with them: type, shape after the axis P, and meaning.
+TENSORS: dict[str, tuple[torch.dtype, str, str]] = {
+    "weights": (torch.float32, "parameters", "weights and biases, layer after layer"),
+    "keep": (torch.bool, "parameters", "where pruned weights stay zero: which are not pruned"),
+    "first_moment": (torch.float32, "parameters", "of a kept Adam"),
+    "second_moment": (torch.float32, "parameters", "of a kept Adam"),
+    "steps": (torch.int64, "", "steps of a kept Adam"),
+    "count": (torch.float64, "", "rows on which units were observed"),
+    "total": (torch.float64, "units", "sum of a unit's activations over those rows"),
+    "squares": (torch.float64, "units", "sum of their squares"),
+    "zeros": (torch.float64, "units", "rows on which the unit was exactly zero"),
+    "zeros_at_last_prune": (torch.int64, "", "entries pruned, counted at the last prune"),
+    "movement": (torch.float32, "parameters", "sum over epochs of -w g, for an operator"),
+    "sensitivity": (torch.float32, "parameters", "|w g| before training, for an operator"),
+    "removed": (torch.float32, "parameters", "for widgets: the weights that the last prune took"),
+}
+
+
 @dataclass
 class Networks:
     """P networks of the same widths (input first).
 
-    `tensors["weights"]` is float32 [P, parameters]; every tensor's first axis is P. `last_relu`
-    says whether the last layer is followed by ReLU (encoders) or not (decoders, whose output is
-    before the sigmoid, and variational encoders).
+    `tensors` holds what `TENSORS` lists; `weights` is always there. `last_relu` says whether the
+    last layer is followed by ReLU (encoders) or not (decoders, whose output is before the sigmoid,
+    and variational encoders).
     """
 
     widths: tuple[int, ...]
@@ -113,8 +131,16 @@ class Networks:
         for key, tensor in self.tensors.items():
             tensor[index] = other.tensors[key]
 
+    def shrink(self, amount: Tensor) -> None:
+        """Move the weights of each network towards zero by amount [P], not beyond; biases stay."""
+        for i, by in enumerate(amount.tolist()):
+            for weight, _ in self.layers():
+                weight[i] = torch.nn.functional.softshrink(weight[i], by)
+
     def zeros(self) -> np.ndarray:
-        """Number of weights and biases that are zero, [P]."""
+        """Number of weights and biases that are zero, or masked where there are masks, [P]."""
+        if "keep" in self.tensors:  # an entry that regrew at zero is not pruned
+            return (~self.tensors["keep"]).sum(1).cpu().numpy()
         rows = self.weights.cpu().numpy()  # counted row by row: it stays in cache
         return np.array([np.count_nonzero(row == 0) for row in rows], dtype=int)
 
@@ -165,6 +191,11 @@ class Population:
         for mine, theirs in zip(self.sides, other.sides, strict=True):
             mine.put(index, theirs)
 
+    def shrink(self, amount: Tensor) -> None:
+        """Move all weights towards zero by amount [P] for each autoencoder; biases stay."""
+        for side in self.sides:
+            side.shrink(amount)
+
     def cpu(self) -> Population:
         """In the CPU's memory: itself if it lies there, else a copy."""
         sides = (
@@ -203,15 +234,20 @@ def widths_of(dimension: int, model: str, kind: str) -> tuple[tuple[int, ...], t
     return encoder, (*hidden[::-1], dimension)
 
 
+def initial_bounds(widths: Sequence[int]) -> np.ndarray:
+    """Initial values are uniform within these, [parameters]: 1 / sqrt(fan in), as in PyTorch."""
+    return np.concatenate(
+        [np.full((i + 1) * o, 1 / np.sqrt(i), dtype=np.float32) for i, o in pairwise(widths)]
+    )
+
+
 def initialise(
     dimension: int, model: str, kind: str, generators: Sequence[np.random.Generator], device: str
 ) -> Population:
     """One autoencoder per generator, with PyTorch's default: uniform within 1 / sqrt(fan in)."""
     sides = []
     for widths in widths_of(dimension, model, kind):
-        bounds = np.concatenate(
-            [np.full((i + 1) * o, 1 / np.sqrt(i), dtype=np.float32) for i, o in pairwise(widths)]
-        )
+        bounds = initial_bounds(widths)
         flat = np.stack([(2 * g.random(len(bounds), np.float32) - 1) * bounds for g in generators])
         sides.append(Networks(widths, False, {"weights": torch.from_numpy(flat).to(device)}))
     encoder, decoder = sides

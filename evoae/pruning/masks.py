@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,8 +12,12 @@ from torch import Tensor
 
 from evoae.networks import activations
 from evoae.networks.activations import UnitStatistics
-from evoae.networks.population import Networks, Population
-from evoae.pruning.operators import Layer, Masks, Operator, OperatorSettings
+from evoae.networks.gradients import Gradients, gradients
+from evoae.networks.population import Networks, Population, initial_bounds
+from evoae.pruning import allocation
+from evoae.pruning.layer import Layer, Masks, OperatorSettings
+from evoae.pruning.operators import Operator
+from evoae.pruning.scores import random as random_scores
 
 
 class Examined:
@@ -21,18 +26,51 @@ class Examined:
     Layers are counted through, from the encoder's first to the output.
     """
 
-    def __init__(self, population: Population, i: int, examples: Callable[[], Tensor]) -> None:
+    def __init__(
+        self,
+        population: Population,
+        i: int,
+        examples: Callable[[], Tensor],
+        rows: Callable[[], Tensor],
+        loss: str,
+    ) -> None:
         self.population, self.i, self.examples = population, i, examples
+        self.rows, self.loss = rows, loss
 
-    def layer(self, number: int, weight: Tensor, bias: Tensor, masks: Masks | None) -> Layer:
-        return Layer(
-            weight,
-            bias,
-            lambda: self.statistics[number],
-            lambda: self.input_norm(number),
-            lambda: self.recalled[number],
-            masks,
-        )
+    def layers(self) -> list[Layer]:
+        """Every layer of the autoencoder, from the encoder's first to the output."""
+        kept = {name: self.tensors(name) for name in ("weights", "keep", "movement", "sensitivity")}
+        return [
+            Layer(
+                weight,
+                bias,
+                lambda n=number: self.statistics[n],
+                lambda n=number: self.input_norm(n),
+                lambda n=number: self.recalled[n],
+                kept["keep"][number],
+                lambda n=number: self.gradients[n],
+                lambda n=number: self.curvature[n],
+                kept["movement"][number],
+                kept["sensitivity"][number],
+            )
+            for number, (weight, bias) in enumerate(kept["weights"])
+        ]
+
+    def tensors(self, name: str) -> list[Masks] | list[None]:
+        """What the autoencoder has by that name, by layer; None for each if it has nothing."""
+        if name in self.population.encoder.tensors:
+            return layers_of(self.population, name, self.i)
+        return [None] * sum(len(side.widths) - 1 for side in self.population.sides)
+
+    @functools.cached_property
+    def gradients(self) -> list[Gradients]:
+        return gradients(self.population, self.i, self.rows(), self.loss)
+
+    @functools.cached_property
+    def curvature(self) -> list[Masks]:
+        if "second_moment" in self.population.encoder.tensors:
+            return self.tensors("second_moment")
+        return [(found.weight_squares, found.bias_squares) for found in self.gradients]
 
     @functools.cached_property
     def drawn(self) -> Tensor:
@@ -55,39 +93,76 @@ class Examined:
         return self.population.code(norm) if number == first_of_decoder else norm
 
 
+def nothing_to_look_at(i: int) -> Tensor:
+    """Stands where no examples, or rows for gradients, were given."""
+    raise ValueError("the operator asks for examples or gradients, and none were given")
+
+
 def prune(
     population: Population,
     index: Sequence[int],
     operator: Operator,
     generators: Iterable[np.random.Generator],
     settings: OperatorSettings,
-    examples: Callable[[int], Tensor],
+    examples: Callable[[int], Tensor] = nothing_to_look_at,
+    rows: Callable[[int], Tensor] = nothing_to_look_at,
+    loss: str = "l1",
 ) -> list[list[Masks]]:
     """Apply an operator to all layers of the autoencoders at `index`, in place; count their zeros.
 
     Each draws from its generator; `examples(i)` gives the [n, D] that `Layer.recall` shows of
-    autoencoder i, if an operator asks. Where the population keeps masks, the pruned entries and
-    their optimiser moments stay zero from now on. Returns the masks of what was kept, per
-    autoencoder and layer. Raises ValueError if the operator's masks are not boolean tensors of the
-    layer's shapes.
+    autoencoder i, and `rows(i)` those for the gradients of `loss`, if an operator asks. Where the
+    population keeps masks, the pruned entries and their optimiser moments stay zero from now on.
+    Returns the masks of what was kept, per autoencoder and layer. Raises ValueError if the
+    operator's masks are not boolean tensors of the layer's shapes.
     """
     near, found = population.cpu(), []
-    masked = "keep" in near.encoder.tensors
     encoders = len(near.encoder.widths) - 1
+    opens = operator.regrows or settings.exchange > 0
     for i, rng in zip(index, generators, strict=True):
-        looked_at, masks = Examined(near, i, functools.partial(examples, i)), []
-        weights = layers_of(near, "weights", i)
-        kept = layers_of(near, "keep", i) if masked else [None] * len(weights)
-        for number, (own, before) in enumerate(zip(weights, kept, strict=True)):
-            layer = looked_at.layer(number, *own, before)
-            masks.append(checked(operator(layer, rng, settings), layer, operator))
-        apply(near.encoder, i, masks[:encoders], operator.regrows)
-        apply(near.decoder, i, masks[encoders:], operator.regrows)
+        given = functools.partial(examples, i), functools.partial(rows, i)
+        layers = Examined(near, i, *given, loss).layers()
+        masks = decide(operator, layers, rng, settings)
+        fresh = initial_values(near, rng) if operator.renews else [None, None]
+        apply(near.encoder, i, masks[:encoders], opens, fresh[0])
+        apply(near.decoder, i, masks[encoders:], opens, fresh[1])
         found.append(masks)
     for side, theirs in zip(population.sides, near.sides, strict=True):
         for key, tensor in side.tensors.items():
             tensor.copy_(theirs.tensors[key])  # on the CPU it is the same: nothing is done
     return found
+
+
+def decide(
+    operator: Operator, layers: list[Layer], rng: np.random.Generator, s: OperatorSettings
+) -> list[Masks]:
+    """The keep-masks of one autoencoder's layers: by scores if there is a target, else by layer."""
+    if s.to_target and operator.score is not None:
+        scores = [operator.score(layer, rng, s) for layer in layers]
+        masks = allocation.select(layers, scores, rng, s)
+        if s.exchange:
+            masks = allocation.exchange(layers, masks, scores, rng, s)
+        return masks
+    masks = [checked(operator(layer, rng, s), layer, operator) for layer in layers]
+    if s.prune_biases:
+        return masks
+    return [(mask, layer.active_bias) for (mask, _), layer in zip(masks, layers, strict=True)]
+
+
+def begin_sparse(
+    population: Population, i: int, rng: np.random.Generator, settings: OperatorSettings
+) -> None:
+    """Mask autoencoder i at random, up to the target: where `set` and `rigl` begin."""
+    random = Operator(nothing_to_look_at, random_scores)
+    prune(population, [i], random, [rng], dataclasses.replace(settings, exchange=0.0))
+
+
+def at_target(population: Population, operator: Operator, settings: OperatorSettings) -> np.ndarray:
+    """Of which autoencoders nothing is left to prune, or to swap, [P]."""
+    if operator.regrows or settings.exchange:
+        return np.full(len(population), operator.regrows and settings.amount == 0)
+    pruned = sum(side.zeros() for side in population.sides)
+    return pruned >= round(settings.amount * population.parameters)
 
 
 def layers_of(population: Population, name: str, i: int) -> list[tuple[Tensor, Tensor]]:
@@ -97,8 +172,20 @@ def layers_of(population: Population, name: str, i: int) -> list[tuple[Tensor, T
     return [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers]
 
 
-def apply(networks: Networks, i: int, masks: list[Masks], regrow: bool) -> None:
-    """Set to zero what the masks of network i, layer by layer, do not keep.
+def initial_values(population: Population, rng: np.random.Generator) -> list[np.ndarray]:
+    """Fresh weights of one autoencoder as they are before training: of encoder and decoder."""
+    bounds = (initial_bounds(side.widths) for side in population.sides)
+    return [(2 * rng.random(len(bound), np.float32) - 1) * bound for bound in bounds]
+
+
+def apply(
+    networks: Networks,
+    i: int,
+    masks: list[Masks],
+    regrow: bool,
+    fresh: np.ndarray | None = None,
+) -> None:
+    """Set to zero, or to `fresh` values, what the masks of network i do not keep.
 
     It works on arrays: a wave prunes few networks, and small steps of torch take longer.
     """
@@ -108,12 +195,15 @@ def apply(networks: Networks, i: int, masks: list[Masks], regrow: bool) -> None:
     if "removed" in tensors:  # added by whoever wants to see what the last prune took away
         tensors["removed"][i] = tensors["weights"][i] * ~keep
     tensors["weights"][i] *= factor
+    if fresh is not None:
+        tensors["weights"][i] += fresh * ~keep
     if "keep" in tensors:
         tensors["keep"][i] = keep if regrow else keep & tensors["keep"][i]
         for moment in {"first_moment", "second_moment"} & tensors.keys():
             tensors[moment][i] *= factor
     if "zeros_at_last_prune" in tensors:
-        tensors["zeros_at_last_prune"][i] = np.count_nonzero(tensors["weights"][i] == 0)
+        pruned = ~tensors["keep"][i] if "keep" in tensors else tensors["weights"][i] == 0
+        tensors["zeros_at_last_prune"][i] = np.count_nonzero(pruned)
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:

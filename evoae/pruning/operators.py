@@ -8,7 +8,6 @@ beside it in an `Operator`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,83 +16,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evoae.networks.activations import UnitStatistics
+from evoae.pruning import scores
+from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.registry import Registry, sentence
-
-Masks = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What an operator may look at, all of it in the CPU's memory.
-
-    `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
-    `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
-    `input_norm` [in], the root mean square of each input; `recall()`, the activations [100, out] of
-    drawn examples; and `active` [out, in] and `active_bias` [out], the entries that are not masked
-    (or not zero, where pruned ones regrow).
-    """
-
-    weight: Tensor
-    bias: Tensor
-    seen: Callable[[], UnitStatistics]
-    incoming: Callable[[], Tensor]
-    recall: Callable[[], Tensor]
-    masks: Masks | None = None
-
-    @property
-    def active(self) -> Tensor:
-        return self.weight != 0 if self.masks is None else self.masks[0]
-
-    @property
-    def active_bias(self) -> Tensor:
-        return self.bias != 0 if self.masks is None else self.masks[1]
-
-    @property
-    def mean(self) -> Tensor:
-        return self.seen().mean
-
-    @property
-    def deviation(self) -> Tensor:
-        return self.seen().deviation
-
-    @property
-    def zero_share(self) -> Tensor:
-        return self.seen().zero_share
-
-    @property
-    def input_norm(self) -> Tensor:
-        return self.incoming()
-
-
-@dataclass(frozen=True)
-class OperatorSettings:
-    """`amount`: a share of all entries (`random`), of the active ones (`magnitude`, `wanda`, `set`)
-    or of active units (`apoz`); `threshold`: of scaled activations, for `conjunctive`.
-
-    `to_target`: the amount is a share of zeros to reach, zeros already there included.
-    """
-
-    amount: float = 0.1
-    threshold: float = 0.1
-    to_target: bool = False
-
+from evoae.pruning.scores import Score, rescaled
 
 Function = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator's function, and what it can do.
+    """An operator's function, and what else it can do.
 
-    `reaches_target`: it heeds `settings.to_target`. `regrows`: its masks open pruned weights again,
-    so that its weights must be masked. `probability`: of the paper's base probability p.
-    `reads_test`: what it recalls is of the test data in the released code.
+    `score`: what to prune first where a target sparsity is aimed at; without one, the function is
+    called with `settings.to_target` and may heed it. `compares`: scores of different layers can be
+    ranked together (allocation "global"). `regrows`: its masks open pruned weights again, so that
+    they must be masked, and its mask begins at the target. `keeps`: sums that it asks training to
+    keep for it: "movement", of -w g over the epochs, or "sensitivity", |w g| before the first.
+    `renews`: what it takes away gets fresh initial values, and is not pruned.
+    `probability`: of the paper's base probability p. `reads_test`: what it recalls is of the test
+    data in the released code.
     """
 
     function: Function
-    reaches_target: bool = True
+    score: Score | None = None
+    compares: bool = False
     regrows: bool = False
+    keeps: tuple[str, ...] = ()
+    renews: bool = False
     probability: float = 0.5
     reads_test: bool = False
 
@@ -103,12 +53,32 @@ class Operator:
     @property
     def description(self) -> str:
         """One sentence."""
-        return sentence(self.function)
+        return sentence(getattr(self.function, "score", self.function))
 
     def abilities(self) -> dict[str, Any]:
         """What it can do, by name."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "function"]
-        return {name: getattr(self, name) for name in names}
+        return {
+            "reaches_target": self.score is not None or self.regrows,
+            "compares_layers": self.compares,
+            "regrows": self.regrows,
+            "keeps": list(self.keeps),
+            "renews": self.renews,
+            "reads_test_as_released": self.reads_test,
+        }
+
+
+@dataclass(frozen=True)
+class PruneLowest:
+    """The function of an operator that is known by its score: a share `amount` of the active."""
+
+    score: Score
+
+    def __call__(self, layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+        weight, bias = self.score(layer, rng, s)
+        return (
+            without_lowest(weight, layer.active, s),
+            without_lowest(bias, layer.active_bias, s),
+        )
 
 
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -121,21 +91,15 @@ def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
 
     def draw(tensor: Tensor) -> Tensor:
         keep, count = np.ones(tensor.numel(), dtype=bool), round(s.amount * tensor.numel())
-        if s.to_target:
-            zero = (tensor == 0).numpy().ravel()
-            candidates, count = np.flatnonzero(~zero), max(0, count - int(zero.sum()))
-        else:
-            candidates = tensor.numel()
-        keep[rng.choice(candidates, count, replace=False, shuffle=False)] = False
+        keep[rng.choice(tensor.numel(), count, replace=False, shuffle=False)] = False
         return torch.from_numpy(keep.reshape(tensor.shape))
 
     return draw(layer.weight), draw(layer.bias)
 
 
-def rescaled(values: Tensor) -> Tensor:
-    """Values [..., units] scaled over units to [0, 1] by minimum and maximum."""
-    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-    return (values - low) / (high - low)
+def noise(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Control: as many entries as `random` would prune get fresh initial values instead of zero."""
+    return random(layer, rng, s)
 
 
 def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
@@ -186,23 +150,21 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     return keep.view(scores.shape)
 
 
-def without_lowest(scores: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
-    """Keep-mask without the lowest scores (0 or more): a share of the active, or up to a target."""
-    if s.to_target:  # what is not active counts towards it
-        return lowest(scores.masked_fill(~active, -1.0), round(s.amount * scores.numel()))
-    return lowest(scores.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
+def without_lowest(worth: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
+    """Keep-mask without the lowest scores: a share `amount` of the active entries."""
+    return lowest(worth.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline: prune the smallest absolute weights, and biases, of each layer."""
-    bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
-    return without_lowest(layer.weight.abs(), layer.active, s), bias
+    return PruneLowest(scores.magnitude)(layer, rng, s)
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (Sun et al. 2024): prune the smallest |weight| times norm of its input."""
+    worth = layer.weight.abs() * layer.input_norm
     bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
-    return without_lowest(layer.weight.abs() * layer.input_norm, layer.active, s), bias
+    return without_lowest(worth, layer.active, s), bias
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -232,27 +194,56 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     return keep, layer.active_bias
 
 
+def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+    """Baseline (RigL, Evci et al. 2020): prune the smallest, regrow the largest gradients.
+
+    As `set`, but the weights that open are those of the largest absolute gradient.
+    """
+    active = layer.active
+    count = round(s.amount * int(active.sum()))
+    keep = active & lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
+    slope = layer.gradients().weight.abs().masked_fill(active, -1.0)
+    opened = slope.flatten().topk(min(count, int((~active).sum()))).indices
+    keep.view(-1)[opened] = True
+    return keep, layer.active_bias
+
+
+def scored(score: Score, **abilities: Any) -> Operator:
+    """An operator that is known by its score."""
+    return Operator(PruneLowest(score), score, **abilities)
+
+
 OPERATORS: Registry[Operator] = Registry(
     "operator",
     {
         "none": Operator(none),
-        "random": Operator(random),
-        "variance-high": Operator(variance_high, reaches_target=False, probability=0.1),
-        "variance-low": Operator(variance_low, reaches_target=False, probability=0.1),
-        "conjunctive": Operator(conjunctive, reaches_target=False, reads_test=True),
-        "magnitude": Operator(magnitude),
-        "wanda": Operator(wanda),
-        "apoz": Operator(apoz, reaches_target=False),
-        "set": Operator(prune_and_regrow, reaches_target=False, regrows=True),
+        "random": Operator(random, scores.random, compares=True),
+        "noise": Operator(noise, renews=True),
+        "variance-high": Operator(variance_high, scores.variance_high, probability=0.1),
+        "variance-low": Operator(variance_low, scores.variance_low, probability=0.1),
+        "conjunctive": Operator(conjunctive, scores.conjunctive, reads_test=True),
+        "magnitude": Operator(magnitude, scores.magnitude, compares=True),
+        "wanda": Operator(wanda, scores.wanda),
+        "apoz": Operator(apoz, scores.apoz),
+        "lamp": scored(scores.lamp, compares=True),
+        "taylor": scored(scores.taylor, compares=True),
+        "obd": scored(scores.obd, compares=True),
+        "movement": scored(scores.movement, compares=True, keeps=("movement",)),
+        "snip": scored(scores.snip, compares=True, keeps=("sensitivity",)),
+        "set": Operator(prune_and_regrow, regrows=True),
+        "rigl": Operator(prune_and_grow, regrows=True),
     },
 )
 
 
-def register(name: str, function: Function, **abilities: Any) -> None:
+def register(name: str, function: Function | None = None, **abilities: Any) -> None:
     """Give a user's operator a name; `abilities` are the other fields of `Operator`.
 
-    Raises ValueError if it is no function, or the name is taken.
+    Of an operator that is known by its `score`, the function may be left out. Raises ValueError if
+    it is no function, or the name is taken.
     """
+    if function is None and callable(abilities.get("score")):
+        function = PruneLowest(abilities["score"])
     OPERATORS.add(name, Operator(function, **abilities))
 
 

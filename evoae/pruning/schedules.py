@@ -20,8 +20,9 @@ class ScheduleSettings:
 
     `probability` is the base probability p, `subpopulation` the number of cells in a
     sub-population (1 when canonical), `steepness` bends `exponential`, `last_share` is the part of
-    the run in which `final-n` prunes, `target_sparsity` is where `cubic` ends, and `decrease` says
-    which reading of that schedule holds: "released" or "intended".
+    the run in which `final-n` prunes, `target_sparsity` is where `cubic` ends, `prune_until` the
+    share of the run at which it does, and `decrease` says which reading of that schedule holds:
+    "released" or "intended".
     """
 
     probability: float = 0.5
@@ -29,6 +30,7 @@ class ScheduleSettings:
     steepness: float = 2.0
     last_share: float = 0.25
     target_sparsity: float = 0.5
+    prune_until: float = 1.0
     decrease: str = "released"
 
 
@@ -92,7 +94,7 @@ def prune_after(t: int, final: int, s: ScheduleSettings) -> float:
 
 def cubic(t: int, final: int, s: ScheduleSettings) -> float:
     """Rise to a target sparsity, fast first and slow at the end (Zhu & Gupta 2017)."""
-    return s.target_sparsity * (1 - (1 - min(1.0, elapsed(t, final))) ** 3)
+    return s.target_sparsity * (1 - (1 - min(1.0, elapsed(t, final) / s.prune_until)) ** 3)
 
 
 SCHEDULES: Registry[Schedule] = Registry(

@@ -402,4 +402,4 @@ class Run:
         # neither matters to the data, and either may be a user's function
         known = self.config["experiment"] | {"operator": "none", "schedule": "fixed"}
         e = Experiment(**known)
-        return datasets.load(e.dataset, seed=self.config["seed"], trial=trial, **e.data_options)
+        return e.load_data(self.config["seed"], trial)
