@@ -52,10 +52,11 @@ def streams(
     """
     key, counter = _position(seed, 0, epoch, 0, purpose)
     bits = np.random.Philox(key=key, counter=counter)
-    start, generator = bits.state, np.random.Generator(bits)
-    start["state"] = {"key": key, "counter": counter}
-    for key[1], counter[2] in places:
-        bits.state = start
+    state, generator = bits.state, np.random.Generator(bits)
+    for trial, cell in places:
+        key[1], counter[2] = trial, cell
+        state["state"] = {"key": key, "counter": counter}
+        bits.state = state
         yield generator
 
 

@@ -97,12 +97,14 @@ class Places:
         return len(self.slot)
 
     def take(self, index: np.ndarray) -> Places:
+        """Those at `index`."""
         return Places(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
 
 
 def places_at(
     state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
 ) -> Places:
+    """Places by the positions of their trials, and their cells, [V] each."""
     e = state.experiment
     neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
     stream_cell = cell if stream_cell is None else stream_cell
@@ -111,6 +113,7 @@ def places_at(
 
 
 def all_places(state: State) -> Places:
+    """Every cell of every trial, in the order of the population."""
     slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
     return places_at(state, slot, cell)
 
@@ -190,6 +193,7 @@ def rows_of(state: State, slot: int, cell: int) -> np.ndarray:
 
 
 def empty_records(state: State) -> dict[str, np.ndarray]:
+    """The history's columns before an epoch, [trials * cells] each."""
     return {name: np.full(len(state.population), unknown) for name, unknown in RECORDS.items()}
 
 

@@ -205,6 +205,7 @@ def copies(state: State, encoders: np.ndarray, decoders: np.ndarray) -> Populati
 
 
 def batches(state: State) -> int:
+    """Batches in one pass over the training data of a cell."""
     return -(-len(rows_of(state, 0, 0)) // state.experiment.batch_size)
 
 

@@ -46,6 +46,7 @@ def hidden_widths(model: str) -> tuple[int, ...]:
 
 
 def parameter_count(widths: Sequence[int]) -> int:
+    """Weights and biases of a network of these widths, input first."""
     return sum((i + 1) * o for i, o in pairwise(widths))
 
 
@@ -85,10 +86,12 @@ class Networks:
 
     @property
     def weights(self) -> Tensor:
+        """All weights and biases, [P, parameters]."""
         return self.tensors["weights"]
 
     @property
     def parameters(self) -> int:
+        """Weights and biases of one network."""
         return self.weights.shape[1]
 
     def views(self, flat: Array) -> list[tuple[Array, Array]]:
@@ -102,6 +105,7 @@ class Networks:
         return found
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Views of weights [P, out, in] and biases [P, out], by layer."""
         return self.views(self.weights)
 
     def activations(
@@ -158,6 +162,7 @@ class MeanOfCode(nn.Module):
     """A variational encoder ends in means and log-variances; this keeps the means."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The means [..., code] of [..., 2 * code]."""
         return x.chunk(2, dim=-1)[0]
 
 
@@ -174,10 +179,12 @@ class Population:
 
     @property
     def sides(self) -> tuple[Networks, Networks]:
+        """Encoders and decoders."""
         return self.encoder, self.decoder
 
     @property
     def parameters(self) -> int:
+        """Weights and biases of one autoencoder."""
         return self.encoder.parameters + self.decoder.parameters
 
     def take(self, encoders: Index, decoders: Index | None = None) -> Population:
@@ -188,6 +195,7 @@ class Population:
         )
 
     def put(self, index: Index, other: Population) -> None:
+        """Overwrite the autoencoders at `index` [M] by the M of `other`."""
         for mine, theirs in zip(self.sides, other.sides, strict=True):
             mine.put(index, theirs)
 

@@ -64,28 +64,34 @@ class Examined:
 
     @functools.cached_property
     def gradients(self) -> list[Gradients]:
+        """Gradients of the training loss at the present weights, by layer."""
         return gradients(self.population, self.i, self.rows(), self.loss)
 
     @functools.cached_property
     def curvature(self) -> list[Masks]:
+        """Mean square gradients of weight and bias, by layer: Adam's if they are kept."""
         if "second_moment" in self.population.encoder.tensors:
             return self.tensors("second_moment")
         return [(found.weight_squares, found.bias_squares) for found in self.gradients]
 
     @functools.cached_property
     def drawn(self) -> Tensor:
+        """The examples that an operator recalls, [n, D]."""
         return self.examples().cpu()
 
     @functools.cached_property
     def recalled(self) -> list[Tensor]:
+        """Activations for those examples, by layer: [n, out] each."""
         return list(activations.record(self.population, self.i, self.drawn).values())
 
     @functools.cached_property
     def statistics(self) -> list[UnitStatistics]:
+        """What units did while training, by layer."""
         sides = (activations.statistics(side, self.i) for side in self.population.sides)
         return [layer for side in sides for layer in side]
 
     def input_norm(self, number: int) -> Tensor:
+        """Root mean square of each input of a layer, [in]: of the data, or of units before it."""
         if number == 0:
             return self.drawn.double().square().mean(0).sqrt()
         norm = self.statistics[number - 1].norm
@@ -207,15 +213,18 @@ def apply(
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
-    """The two masks, if they fit the layer."""
-    name = getattr(operator.function, "__name__", operator.function)
-    two = isinstance(masks, tuple | list) and len(masks) == 2
-    if not two or not all(isinstance(mask, Tensor) for mask in masks):
-        raise ValueError(f"operator {name} gave {masks!r}; it must give two masks (tensors)")
-    for mask, entries in zip(masks, (layer.weight, layer.bias), strict=True):
-        if mask.dtype != torch.bool or mask.shape != entries.shape:
-            raise ValueError(
-                f"operator {name} gave a mask of {mask.dtype} "
-                f"{tuple(mask.shape)}; it must be torch.bool {tuple(entries.shape)}"
-            )
+    """The two masks, if they fit the layer. Raises ValueError if they do not."""
+    shapes = [tuple(layer.weight.shape), tuple(layer.bias.shape)]
+    given = list(masks) if isinstance(masks, tuple | list) else [masks]
+    if [(getattr(m, "dtype", None), getattr(m, "shape", None)) for m in given] != [
+        (torch.bool, shape) for shape in shapes
+    ]:
+        name = getattr(operator.function, "__name__", operator.function)
+        came = [
+            f"{m.dtype} {tuple(m.shape)}" if isinstance(m, Tensor) else repr(m)[:60] for m in given
+        ]
+        raise ValueError(
+            f"operator {name} must give two masks of torch.bool, of the weights {shapes[0]} and the "
+            f"biases {shapes[1]} to keep; it gave {' and '.join(came)}"
+        )
     return masks

@@ -48,6 +48,7 @@ class Operator:
     reads_test: bool = False
 
     def __call__(self, layer: Layer, rng: np.random.Generator, settings: OperatorSettings) -> Masks:
+        """The masks of weights and biases to keep."""
         return self.function(layer, rng, settings)
 
     @property
@@ -74,6 +75,7 @@ class PruneLowest:
     score: Score
 
     def __call__(self, layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+        """The masks of weights and biases to keep."""
         weight, bias = self.score(layer, rng, s)
         return (
             without_lowest(weight, layer.active, s),
@@ -131,10 +133,9 @@ def conjunctive(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> 
     if all units are equal). Candidate sets are intersected until at most one unit is left.
     """
     candidates = (rescaled(layer.recall()) < s.threshold).numpy()  # equal units: NaN, so none
-    last = len(candidates) - 1
-    ruled_out = np.where(candidates.all(0), last + 1, candidates.argmin(0))  # by which example
-    one_left = np.sort(np.append(ruled_out, 0))[-2]  # after this example, at most
-    return without_units(layer, torch.from_numpy(ruled_out > min(one_left, last)))
+    left = np.logical_and.accumulate(candidates, axis=0)  # after each example, [examples, units]
+    few = np.flatnonzero(left.sum(1) <= 1)
+    return without_units(layer, torch.from_numpy(left[few[0] if len(few) else -1]))
 
 
 def without_units(layer: Layer, pruned: Tensor) -> Masks:

@@ -42,6 +42,7 @@ class Schedule:
     target: bool = False
 
     def __call__(self, t: int, final: int, settings: ScheduleSettings) -> float:
+        """What it gives after epoch t."""
         return self.function(t, final, settings)
 
     @property
