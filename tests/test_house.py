@@ -1,0 +1,129 @@
+"""The plan of the house: imports go down only, and the README's recipes for additions work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package and its plan, to be changed."""
+    shutil.copytree(
+        ROOT / "evoae", tmp_path / "evoae", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_imports_go_down_the_house_only() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "upward"),
+    [
+        ("networks/population.py", "from evoae.runs.run import Run"),
+        ("pruning/schedules.py", "from evoae import experiment"),
+        ("data/files.py", "from evoae.data import datasets"),  # inside a room, too
+    ],
+)
+def test_an_upward_import_is_found(copy: Path, module: str, upward: str) -> None:
+    path = copy / "evoae" / module
+    path.write_text(path.read_text() + f"\n\ndef late():\n    {upward}\n")
+    done = lint(copy)
+    assert done.returncode == 1
+    assert "BROKEN" in done.stdout
+
+
+def test_a_new_module_must_be_given_its_floor(copy: Path) -> None:
+    (copy / "evoae" / "attic.py").write_text('"""Nobody said where this belongs."""\n')
+    assert lint(copy).returncode == 1
+
+
+def recipe(title: str) -> str:
+    """The Python block below "add ..." in README's "How it is built"."""
+    section = README.split("## How it is built")[1].split("\n## ")[0]
+    after = section.split(title)[1]
+    return re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+
+
+def run(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_operator_is_added_as_readme_says(copy: Path) -> None:
+    path = copy / "evoae" / "pruning" / "operators.py"
+    function, entry = recipe("**Add an operator.**").split("# in OPERATORS:\n")
+    source = path.read_text()
+    source = source.replace("OPERATORS: Registry", f"{function}\n\nOPERATORS: Registry", 1)
+    path.write_text(
+        source.replace('        "none": ', f'        {entry.strip()}\n        "none": ', 1)
+    )
+    name = entry.split('"')[1]
+    code = (
+        "from evoae import Experiment, evolve\n"
+        f"e = Experiment.preset('canonical', operator={name!r}, schedule='fixed', probability=1.0,"
+        " amount=0.25, clusters=2, bits=20, examples=4, epochs=2)\n"
+        "for state in evolve(e): pass\n"
+        "print(int(state.population.encoder.zeros()[0]) > 0)\n"
+        f"from evoae import cli; cli.main(['list', {name!r}])\n"
+    )
+    printed = run(code, copy)
+    assert printed.startswith("True\n")
+    assert name in printed
+
+
+def test_a_schedule_is_added_as_readme_says(copy: Path) -> None:
+    path = copy / "evoae" / "pruning" / "schedules.py"
+    function, entry = recipe("**Add a schedule.**").split("# in SCHEDULES:\n")
+    source = path.read_text()
+    source = source.replace("SCHEDULES: Registry", f"{function}\n\nSCHEDULES: Registry", 1)
+    path.write_text(
+        source.replace('        "fixed": ', f'        {entry.strip()}\n        "fixed": ', 1)
+    )
+    name = entry.split('"')[1]
+    code = (
+        "from evoae import Experiment\n"
+        f"e = Experiment.preset('canonical', operator='random', schedule={name!r}, epochs=40)\n"
+        "print([t for t in range(40) if e.pruning_at(t)])\n"
+    )
+    assert run(code, copy).strip() not in ("[]", str(list(range(40))))
+
+
+def test_a_notebook_is_added_as_readme_says(copy: Path) -> None:
+    folder = copy / "notebooks"
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("out"))
+    exec(recipe("**Add a notebook.**"), {"folder": folder})
+    code = (
+        "import sys\nfrom evoae import cli\n"
+        "sys.exit(cli.main(['reproduce', '12_mine', '--scale', 'smoke', '--out', 'out']))"
+    )
+    assert "12_mine.html" in run(code, copy)
