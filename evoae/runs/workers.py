@@ -17,7 +17,7 @@ import cloudpickle
 import torch
 
 from evoae.pruning import operators, schedules
-from evoae.runs.run import RunSpec, train_block
+from evoae.runs.blocks import RunSpec, train_block
 
 Tell = Callable[[int, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
