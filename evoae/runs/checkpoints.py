@@ -86,9 +86,9 @@ def load(
     Raises ValueError if the file is damaged, or of another run, or was made by another engine.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file, path.open("rb") as content:
             known = json.loads(file.metadata()["state"])
-            check_seal(path, known.get(SEAL), CURE)
+            check_seal(path, content, known.get(SEAL), CURE)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (
         OSError,

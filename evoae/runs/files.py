@@ -7,6 +7,7 @@ zeros in that place; `seal` fills them in and `check_seal` compares, byte for by
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -69,13 +70,12 @@ def seal(path: Path) -> None:
         file.write(found.encode())
 
 
-def check_seal(path: Path, said: object, cure: str = CURE) -> None:
-    """Raise ValueError unless the file's digest is `said`, which was read in it."""
+def check_seal(path: Path, file: BinaryIO, said: object, cure: str = CURE) -> None:
+    """Raise ValueError unless the digest of an open file is `said`, which was read in it."""
     if not isinstance(said, str) or len(said) != len(UNSEALED):
         raise damaged(path, "it holds no digest", cure)
-    with path.open("rb") as file:
-        if digest_but_for(file, said.encode()) != said:
-            raise damaged(path, "it does not fit its digest", cure)
+    if digest_but_for(file, said.encode()) != said:
+        raise damaged(path, "it does not fit its digest", cure)
 
 
 def digest_but_for(file: BinaryIO, said: bytes) -> str:
@@ -92,7 +92,7 @@ def digest_but_for(file: BinaryIO, said: bytes) -> str:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write an object, sealed, with null for numbers that are not finite."""
     with whole(path) as part:
-        sealed = {SEAL: UNSEALED} | finite(value)
+        sealed = {SEAL: UNSEALED} | {k: v for k, v in finite(value).items() if k != SEAL}
         part.write_text(json.dumps(sealed, indent=1, allow_nan=False) + "\n")
         seal(part)
 
@@ -108,17 +108,23 @@ def finite(value: Any) -> Any:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object, sealed or not. Raises ValueError if it is none."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
-    if not isinstance(value, dict):
-        raise damaged(path, "it holds no JSON object")
-    return value
+    return parsed(path)[0]
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """Read an object that holds its own digest. Raises ValueError if that does not fit."""
-    value = read_json(path)
-    check_seal(path, value.get(SEAL))
+    value, content = parsed(path)
+    check_seal(path, io.BytesIO(content), value.get(SEAL))
     return value
+
+
+def parsed(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The object in a file, and the bytes that it was read from."""
+    try:
+        content = path.read_bytes()
+        value = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no JSON object")
+    return value, content

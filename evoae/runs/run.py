@@ -218,7 +218,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A run's `config.json`. Raises ValueError if it is damaged."""
     path = folder / CONFIG
     config = read_json(path)
-    if SEAL in config or "trials" not in config:
+    if SEAL in config or "trials" not in config:  # else it is one of before
         config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")

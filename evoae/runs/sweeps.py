@@ -6,7 +6,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    as_completed,
+)
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -174,7 +180,6 @@ def compute(
     tasks = [(spec, block) for spec, _ in claims for block in blocks[spec.folder]]
     total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    interrupted = False
     times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in blocks}
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
@@ -188,11 +193,7 @@ def compute(
             futures = dict(submitted)
             submitted = ((future, futures[future]) for future in as_completed(futures))
         for future, spec in submitted:
-            error = future.exception()
-            if isinstance(error, KeyboardInterrupt):
-                interrupted = True
-                continue
-            if error is not None:
+            if (error := error_of(future)) is not None:
                 failures.setdefault(spec.folder, error)
                 continue
             times[spec.folder].append(future.result())
@@ -202,9 +203,20 @@ def compute(
                     finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
-    if interrupted:
-        raise KeyboardInterrupt
     return failures
+
+
+def error_of(future: Future) -> BaseException | None:
+    """Why a block was not trained to its end, in words if where it was trained is gone."""
+    try:
+        error = future.exception()
+    except CancelledError:
+        return RuntimeError("the cluster was lost; the same command resumes")
+    if isinstance(error, BrokenExecutor):
+        return RuntimeError(
+            "a worker process was killed, for want of memory perhaps; the same command resumes"
+        )
+    return error
 
 
 class Progress:
