@@ -9,11 +9,13 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import evoae
+from evoae.runs.signals import Terminated, terminable
 
 SCALES = ("smoke", "quick", "paper")
 ENGINES = ("auto", "fused", "batched")
@@ -34,7 +36,10 @@ EXAMPLES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C)."""
+    """Run a command.
+
+    Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
+    """
     top = parser()
     options, rest = top.parse_known_args(arguments)
     words = getattr(options, "words", None)
@@ -42,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     options.words = [*(words or []), *rest]  # settings may stand after options, too
     try:
-        return options.command(options)
+        with terminable():
+            return options.command(options)
     except ValueError as error:
         print(f"evoae: error: {error}", file=sys.stderr)
         return 2
@@ -52,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:  # a sweep's failures, a full disk, a lost worker
         print(f"evoae: failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as ending:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+        return 143 if isinstance(ending, Terminated) else 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -304,7 +310,11 @@ def report(options: argparse.Namespace) -> int:
 
     if not options.out.is_dir():
         raise ValueError(f"{options.out} is no folder of runs")
-    collect(options.out)
+    with warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always")
+        collect(options.out)
+    for warning in left_out:
+        print(f"evoae: {warning.message}", file=sys.stderr)
     return tell(*notebooks.reproduce([notebooks.REPORT], "paper", options.out))
 
 

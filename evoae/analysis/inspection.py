@@ -116,7 +116,7 @@ def each_trial(
 ) -> Iterator[tuple[dict[str, Any], dict[str, Pruning]]]:
     """The prunings of every run and trial, with the columns that say whose they are."""
     for label, run in runs.items():
-        for trial in range(*run.config["trials"]):
+        for trial in run.numbers:
             yield {"label": label, "trial": trial}, prune_each(run, names, trial, seed=seed)
 
 

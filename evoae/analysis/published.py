@@ -31,9 +31,8 @@ def name_of(row: Any) -> dict[str, Any]:
 
 def size(run: Run) -> tuple[bool, int, int, int]:
     """Which of several runs is the best measured: the paper's data, trials, epochs, cells."""
-    start, stop = run.config["trials"]
     papers = run.setting("bits") == 1000 and run.setting("clusters") == 10
-    return papers, stop - start, run.setting("epochs"), run.setting("cells")
+    return papers, len(run.numbers), run.setting("epochs"), run.setting("cells")
 
 
 def dimensions(run: Run) -> str:
@@ -111,7 +110,7 @@ def matching(study: Study, algorithm: str, as_released: bool = True, **settings:
     """All runs of a preset with these settings, whatever their size.
 
     The schedule does not matter where nothing is pruned. "one cell" is one cell trained as
-    coevolution does.
+    coevolution does. A run whose settings were changed on the way is of none.
     """
     preset = "lipi-ae-s" if algorithm == "one cell" else algorithm
     wanted = Experiment.preset(preset, as_released=as_released, **settings).settings()
@@ -120,5 +119,6 @@ def matching(study: Study, algorithm: str, as_released: bool = True, **settings:
         run
         for run in study.runs.values()
         if run.algorithm == algorithm
+        and not run.changes
         and all(run.setting(k) == v for k, v in wanted.items() if k not in ignored)
     ]

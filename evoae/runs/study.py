@@ -44,10 +44,12 @@ class Study:
 
     @cached_property
     def history(self) -> pd.DataFrame:
+        """All history rows."""
         return self._table({label: r.history for label, r in self.runs.items()})
 
     @cached_property
     def results(self) -> pd.DataFrame:
+        """All trials."""
         return self._table({label: r.trials for label, r in self.runs.items()})
 
     @property
@@ -57,7 +59,7 @@ class Study:
             {
                 "run": label,
                 "algorithm": run.algorithm,
-                "trials": len(run.trials),
+                "trials": len(run.numbers),
                 "model steps": run.result["model_steps"],
                 "steps per second": run.result["model_steps_per_second"],
                 "engine": run.result["engine"],
@@ -104,6 +106,7 @@ def collect(folder: Path | str) -> Study:
     for path in sorted(Path(folder).rglob("result.json")):
         try:
             run = Run(path.parent)
+            run.check()
             if run.config.get("meaning") != MEANING:
                 raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
             runs[path.parent.name] = run

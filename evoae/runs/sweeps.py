@@ -1,21 +1,27 @@
-"""Many runs: grids of experiments, and where they are computed."""
+"""Many runs: computed where they are missing, side by side, by any number of processes."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    as_completed,
+)
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from evoae.experiment import Experiment
-from evoae.runs.run import Run, RunSpec, finish
+from evoae.runs.blocks import RunSpec, finish
+from evoae.runs.run import Run
+from evoae.runs.sharing import claimed, missing, tidy, wait_for_others
 from evoae.runs.study import Study
 from evoae.runs.workers import placed
 
@@ -68,11 +74,13 @@ def sweep(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> Study:
-    """Run every experiment that is not finished in `out` yet, side by side.
+    """Run the trials of every experiment that are not in `out` yet, side by side.
+
+    A folder may hold more trials; the study is of those asked for.
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
     is only the number of blocks that a run is cut into. One failing run does not stop the others:
-    SweepError names it at the end. Runs that another process is working on are waited for, so any
+    SweepError names it at the end. Trials that another process is working on are waited for, so any
     number of processes, on machines that share a file system, can work on one sweep.
 
     Two environment variables, set by `evoae reproduce`, say where a notebook's sweeps run:
@@ -100,35 +108,35 @@ def sweep(
     index, of = job_share()
     different = sorted({s.folder: s for s in specs.values()}.items())
     mine_first = sorted(range(len(different)), key=lambda position: (position - index) % of)
-    waiting = [different[p][1] for p in mine_first if not finished(different[p][1])]
+    waiting = unfinished([different[position][1] for position in mine_first], failures)
     with cluster(executor) as executor:
         while waiting:
-            with locked(waiting, len(waiting) if of == 1 else workers) as mine:
-                todo = [spec for spec in mine if not finished(spec)]
-                failures |= compute(todo, workers, executor, progress)
-            waiting = [spec for spec in waiting if spec not in mine]
+            with claimed(waiting, len(waiting) if of == 1 else workers, failures) as mine:
+                failures |= compute(mine, workers, executor, progress)
+            waiting = unfinished(waiting, failures)
+            if not mine:
+                wait_for_others(waiting)
     if failures:
         named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
         raise SweepError(named)
-    for spec in specs.values():  # a process that was killed leaves locks of what it finished
-        spec.clear(locks=True)
-    runs = {label: Run(spec.folder) for label, spec in specs.items()}
+    for spec in specs.values():
+        tidy(spec)
+    runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more
     return Study(runs)
 
 
-def finished(spec: RunSpec) -> bool:
-    """Whether the run is complete. ValueError if its directory, or the engine, is another's."""
-    if not (spec.folder / "result.json").exists():
-        return False
-    spec.open()
-    engine = Run(spec.folder).result["engine"]
-    if spec.engine not in ("auto", engine):
-        raise ValueError(
-            f"{spec.folder}: finished by engine {engine}, not {spec.engine}; choose another folder"
-        )
-    return True
+def unfinished(specs: list[RunSpec], failures: dict[Path, BaseException]) -> list[RunSpec]:
+    """Those that miss trials and have not failed; one that is damaged fails here."""
+    found = []
+    for spec in specs:
+        try:
+            if spec.folder not in failures and missing(spec):
+                found.append(spec)
+        except ValueError as error:
+            failures[spec.folder] = error
+    return found
 
 
 def job_share() -> tuple[int, int]:
@@ -156,43 +164,23 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
         yield client.get_executor(pure=False, retries=3)
 
 
-@contextmanager
-def locked(specs: list[RunSpec], most: int) -> Iterator[list[RunSpec]]:
-    """Hold up to `most` runs that are free; wait for the first if none is."""
-    held: list[tuple[RunSpec, FileLock]] = []
-    try:
-        for patience in (0, -1):
-            for spec in specs:
-                if len(held) == most or (patience and held):
-                    break
-                spec.open()
-                lock = FileLock(spec.folder / ".lock")
-                with contextlib.suppress(Timeout):
-                    lock.acquire(timeout=patience)
-                    held.append((spec, lock))
-        yield [spec for spec, _ in held]
-    finally:
-        for spec, lock in held:
-            if (spec.folder / "result.json").exists():
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-
-
 # -- computing -----------------------------------------------------------------------------------
 
 
 def compute(
-    specs: list[RunSpec], workers: int, executor: Executor | None, progress: bool
+    claims: list[tuple[RunSpec, list[int]]],
+    workers: int,
+    executor: Executor | None,
+    progress: bool,
 ) -> dict[Path, BaseException]:
-    """Train all blocks of the runs and write their files. Returns the failures by folder."""
-    if not specs:
+    """Train some trials of runs and add them to their files. Returns the failures by folder."""
+    if not claims:
         return {}
-    blocks = {spec.folder: spec.blocks(workers) for spec in specs}
-    tasks = [(spec, block) for spec in specs for block in blocks[spec.folder]]
-    total = sum(spec.experiment.epochs * len(spec.trials) for spec in specs)
+    blocks = {spec.folder: spec.blocks(trials, workers) for spec, trials in claims}
+    tasks = [(spec, block) for spec, _ in claims for block in blocks[spec.folder]]
+    total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    interrupted = False
-    times: dict[Path, list[tuple[float, float, float]]] = {spec.folder: [] for spec in specs}
+    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in blocks}
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
@@ -205,11 +193,7 @@ def compute(
             futures = dict(submitted)
             submitted = ((future, futures[future]) for future in as_completed(futures))
         for future, spec in submitted:
-            error = future.exception()
-            if isinstance(error, KeyboardInterrupt):
-                interrupted = True
-                continue
-            if error is not None:
+            if (error := error_of(future)) is not None:
                 failures.setdefault(spec.folder, error)
                 continue
             times[spec.folder].append(future.result())
@@ -219,9 +203,20 @@ def compute(
                     finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
-    if interrupted:
-        raise KeyboardInterrupt
     return failures
+
+
+def error_of(future: Future) -> BaseException | None:
+    """Why a block was not trained to its end, in words if where it was trained is gone."""
+    try:
+        error = future.exception()
+    except CancelledError:
+        return RuntimeError("the cluster was lost; the same command resumes")
+    if isinstance(error, BrokenExecutor):
+        return RuntimeError(
+            "a worker process was killed, for want of memory perhaps; the same command resumes"
+        )
+    return error
 
 
 class Progress:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from multiprocessing import connection
 from typing import Any
 
 import cloudpickle
 import torch
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
 
 from evoae.pruning import operators, schedules
-from evoae.runs.run import RunSpec, train_block
+from evoae.runs.blocks import RunSpec, train_block
+from evoae.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
 Tell = Callable[[int, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
@@ -37,36 +38,29 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
         with interrupts(stop):
             yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
         return
-    context = multiprocessing.get_context("spawn")
+    context = get_context("loky")  # new interpreters, which need not import the caller's script
     stop, queue = context.Event(), context.Queue()
     reader = threading.Thread(target=read_progress, args=(queue, tell), daemon=True)
     reader.start()
-    pool = ProcessPoolExecutor(workers, context, begin_worker, (queue, stop))
+    pool = ProcessPoolExecutor(
+        workers, context=context, initializer=begin_worker, initargs=(queue, stop, os.getpid())
+    )
+
+    def submit(spec: RunSpec, block: range) -> Future:
+        with handled(
+            signal.SIG_IGN, *ENDINGS
+        ):  # which new processes inherit: what comes meanwhile is ours to answer
+            return pool.submit(work, packed(spec, block))
+
+    finished = False
     try:
-        with interrupts(stop), pool:
-            yield lambda spec, block: submit_by_value(pool, packed(spec, block))
+        with interrupts(stop):
+            yield submit
+            finished = True
     finally:
+        pool.shutdown(wait=True, kill_workers=not finished)
         queue.put(None)
         reader.join()
-
-
-def submit_by_value(pool: ProcessPoolExecutor, task: bytes) -> Future:
-    """Submit a task whose functions travel as code: a new process need not import the caller's
-    script, which would otherwise have to guard its calls by `if __name__ == "__main__"`.
-    """
-    main = sys.modules["__main__"]
-    # a new process inherits this: Ctrl-C while it starts is its parent's to answer
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if on_main_thread else None
-    before = {name: vars(main).get(name) for name in ("__file__", "__spec__")}
-    vars(main).pop("__file__", None)
-    main.__spec__ = None
-    try:
-        return pool.submit(work, task)
-    finally:
-        vars(main).update({k: v for k, v in before.items() if v is not None or k == "__spec__"})
-        if on_main_thread:
-            signal.signal(signal.SIGINT, handler)
 
 
 def done(call: Callable[[], Any]) -> Future:
@@ -79,26 +73,8 @@ def done(call: Callable[[], Any]) -> Future:
     return future
 
 
-@contextmanager
-def interrupts(stop: Any) -> Iterator[None]:
-    """Ctrl-C sets `stop`; a second one interrupts at once. Only the main thread gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def read_progress(queue: Any, tell: Tell) -> None:
+    """Pass on what workers tell, until None comes."""
     while (told := queue.get()) is not None:
         tell(*told)
 
@@ -118,20 +94,20 @@ worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
 worker_stop: Any = None
 
 
-def begin_worker(queue: Any, stop: Any) -> None:
+def begin_worker(queue: Any, stop: Any, parent: int) -> None:
     """One thread per worker; progress and the wish to stop pass between it and its parent."""
     global worker_tell, worker_stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_all()
     torch.set_num_threads(1)
     worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
     worker_stop = stop
-    parent = multiprocessing.parent_process().sentinel
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
 
 def follow(parent: int) -> None:
     """End with the parent: a worker that waits for tasks would outlive one that was killed."""
-    connection.wait([parent])
+    while os.getppid() == parent:
+        time.sleep(0.5)
     os._exit(1)
 
 

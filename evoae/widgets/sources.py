@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from evoae.experiment import Experiment
 from evoae.networks import activations, training
 from evoae.networks.population import Population
 from evoae.pruning import masks
-from evoae.runs.run import Run, read_json
+from evoae.runs.files import read_json
+from evoae.runs.run import Run
 from evoae.widgets.trainer import Trainer
 from evoae.widgets.views import Inspection
 
@@ -32,7 +33,7 @@ class Source:
     """
 
     experiment: Experiment
-    trials: range
+    trials: Sequence[int]
     last: int
     stored: tuple[int, ...]
     population: Callable[[int], Population]
@@ -55,7 +56,7 @@ def of_run(folder: Path | str) -> Source:
 
     return Source(
         run.experiment,
-        range(*run.config["trials"]),
+        run.numbers,
         run.experiment.epochs - 1,
         (run.experiment.epochs - 1,),
         lambda epoch: run.population,

@@ -5,14 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from evoae import grid, sweep
+from evoae import SweepError, grid, sweep
 from evoae.runs import sweeps as study
 
-pytest.importorskip("dask.distributed", reason="needs the extra: pip install 'evoae[cluster]'")
+Client = pytest.importorskip(
+    "dask.distributed", reason="needs the extra: pip install 'evoae[cluster]'"
+).Client
 
 SETTINGS = {"clusters": 2, "bits": 300, "examples": 50, "cells": 4, "epochs": 40}
 EXPERIMENTS = grid("lipi-ae-s", operator=["none", "random"], **SETTINGS)
@@ -42,60 +46,101 @@ def free_port() -> int:
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and two workers as processes of their own; yields its address and the workers."""
+    """A scheduler and two workers as processes of their own: its address, it, and they."""
     address = f"tcp://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    quiet["env"] = os.environ | {"EVOAE_CHECKPOINT_SECONDS": "0.2"}
     place = ["--host", "127.0.0.1", "--no-dashboard"]
     port = address.rpartition(":")[2]
     processes = [subprocess.Popen([*command, "scheduler", *place, "--port", port], **quiet)]
     one = ["--nthreads", "1", "--no-nanny", "--host", "127.0.0.1", "--no-dashboard"]
     processes += [subprocess.Popen([*command, "worker", address, *one], **quiet) for _ in range(2)]
-    yield address, processes[1:]
+    yield address, processes[0], processes[1:]
     for process in reversed(processes):
         process.kill()
         process.wait()
 
 
-def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed(
+def sweep_in_the_background(out: Path) -> tuple[threading.Thread, list[BaseException | None]]:
+    """Begin the sweep; the list holds how it ended, once it has."""
+    ended: list[BaseException | None] = []
+
+    def work() -> None:
+        try:
+            sweep(EXPERIMENTS, 4, out=out, workers=4, progress=False)
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, ended
+
+
+def freeze_in_mid_task(client: Client, workers: list[subprocess.Popen]) -> subprocess.Popen:
+    """Stop a worker that is at a task: what the scheduler says of it then stays true."""
+    pids = {pid: address for address, pid in client.run(os.getpid).items()}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGSTOP)
+            time.sleep(0.1)  # for what it had said before to arrive
+            if client.processing()[pids[worker.pid]]:
+                return worker
+            os.kill(worker.pid, signal.SIGCONT)
+    raise TimeoutError("no worker was ever at a task")
+
+
+def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed_in_mid_task(
     cluster, expected, tmp_path, monkeypatch
 ):
-    from dask.distributed import Client
-
-    address, workers = cluster
-    with Client(address, timeout=60) as client:
-        client.wait_for_workers(2, timeout=60)
+    address, _, workers = cluster
     monkeypatch.setenv("EVOAE_DASK", address)
     out = tmp_path / "runs"
-    killer = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import os, pathlib, signal, sys, time\n"
-            "while not list(pathlib.Path(sys.argv[1]).glob('*/config.json')): time.sleep(0.02)\n"
-            "time.sleep(1.5)\n"
-            "os.kill(int(sys.argv[2]), signal.SIGKILL)\n",
-            str(out),
-            str(workers[0].pid),
-        ]
-    )
-    sweep(EXPERIMENTS, 4, out=out, workers=4, progress=False)
-    assert killer.wait(timeout=30) == 0
-    assert workers[0].wait(timeout=30) == -signal.SIGKILL
+    with Client(address, timeout=60) as client:
+        client.wait_for_workers(2, timeout=60)
+        thread, ended = sweep_in_the_background(out)
+        while not list(out.glob("*/checkpoint-*")):
+            time.sleep(0.02)
+        frozen = freeze_in_mid_task(client, workers)
+        unfinished = [path for path in out.iterdir() if not (path / "result.json").exists()]
+        assert unfinished
+        frozen.kill()
+        assert frozen.wait(timeout=30) == -signal.SIGKILL
+    thread.join(120)
+    assert ended == [None]
+    assert files(out) == expected
+
+
+def test_a_lost_scheduler_is_said_in_one_line_and_the_same_call_resumes(
+    cluster, expected, tmp_path, monkeypatch
+):
+    address, scheduler, _ = cluster
+    monkeypatch.setenv("EVOAE_DASK", address)
+    out = tmp_path / "runs"
+    thread, ended = sweep_in_the_background(out)
+    while not list(out.glob("*/checkpoint-*")):
+        time.sleep(0.02)
+    scheduler.kill()
+    thread.join(120)
+    (error,) = ended
+    assert isinstance(error, SweepError)
+    for failure in error.failures.values():
+        assert str(failure) == "the cluster was lost; the same command resumes"
+    monkeypatch.delenv("EVOAE_DASK")
+    sweep(EXPERIMENTS, 4, out=out, workers=1, progress=False)
     assert files(out) == expected
 
 
 def test_jobs_of_an_array_share_the_runs(expected, tmp_path):
     code = (
-        "from test_cluster import EXPERIMENTS\n"
-        "from evoae import sweep\n"
-        f"sweep(EXPERIMENTS, 4, out={str(tmp_path)!r}, workers=1, progress=False)\n"
+        "from evoae import grid, sweep\n"
+        f"experiments = grid('lipi-ae-s', operator=['none', 'random'], **{SETTINGS})\n"
+        f"sweep(experiments, 4, out={str(tmp_path)!r}, workers=1, progress=False)\n"
     )
-    root = Path(__file__).parent
     jobs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], env=os.environ | {"EVOAE_SHARE": f"{i}/2"}, cwd=root
-        )
+        subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"EVOAE_SHARE": f"{i}/2"})
         for i in range(2)
     ]
     assert [job.wait(timeout=120) for job in jobs] == [0, 0]
@@ -103,16 +148,21 @@ def test_jobs_of_an_array_share_the_runs(expected, tmp_path):
 
 
 def test_each_job_begins_with_its_own_share(tmp_path, monkeypatch):
-    begun = []
-    monkeypatch.setattr(study, "compute", lambda specs, *_: begun.extend(specs) or {})
     many = grid("canonical", operator=["none", "random", "magnitude", "wanda"], **SETTINGS)
+    begun: list[str] = []
+
+    def refuse(claims, *_):
+        begun.extend(spec.folder.name for spec, _ in claims)
+        return {spec.folder: RuntimeError("not now") for spec, _ in claims}
+
+    monkeypatch.setattr(study, "compute", refuse)
     orders = []
     for index in range(2):
         monkeypatch.setenv("EVOAE_SHARE", f"{index}/2")
         begun.clear()
-        with pytest.raises(ValueError, match="no finished run"):
+        with pytest.raises(SweepError):
             sweep(many, 1, out=tmp_path, workers=1, progress=False)
-        orders.append([spec.folder.name for spec in begun])
+        orders.append(list(begun))
     assert sorted(orders[0]) == sorted(orders[1])
     assert set(orders[0][:2]) == set(orders[1][2:])
 

@@ -1,0 +1,188 @@
+"""What is computed together: some trials of a run, from a checkpoint if there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evoae.evolution.loop import evolve
+from evoae.experiment import Experiment
+from evoae.networks import population, training
+from evoae.runs import checkpoints
+from evoae.runs.files import digest, read_sealed
+from evoae.runs.locks import locked
+from evoae.runs.run import (
+    CONFIG,
+    LOCK,
+    RESULT,
+    Run,
+    add,
+    history_of,
+    history_rows,
+    read_config,
+    slices_of,
+    write_config,
+)
+
+# Between checkpoints; the variable reaches worker processes, too.
+CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What is asked for: trials [start, stop) of a run, and where and how they are computed."""
+
+    experiment: Experiment
+    seed: int
+    start: int
+    stop: int
+    out: Path
+    device: str = "cpu"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(
+                f"trials {self.start}:{self.stop} are none; give a positive number, "
+                "or A:B with A < B"
+            )
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more, below 2**64")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"unknown device {self.device!r}; choose cpu, cuda or cuda:N")
+        if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
+        self.experiment.check_files()
+        e = self.experiment
+        tiny = population.initialise(
+            e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
+        )
+        if self.device == "cpu":
+            chosen = training.choose_engine(self.engine, tiny, e.batch_size)
+            if chosen != "fused" and self.engine == "auto":
+                say_once(
+                    "trained by PyTorch, which is slower than the kernel: "
+                    f"{training.why_not_fused(tiny, e.batch_size)}"
+                )
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's directory, whatever trials of it are asked for."""
+        return self.out / self.experiment.hash(seed=self.seed)
+
+    @property
+    def trials(self) -> range:
+        """The trials that are asked for."""
+        return range(self.start, self.stop)
+
+    @property
+    def lock(self) -> Path:
+        """What is locked while the run's files are changed."""
+        return self.folder / LOCK
+
+    def make_folder(self) -> None:
+        """Make the run's directory. Raises ValueError if it cannot be made."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{self.out}: cannot be written ({error.strerror})") from error
+
+    def open(self) -> None:
+        """Begin the directory, or see that it is this run's. Raises ValueError if it is not.
+
+        The caller holds the run's lock, unless nothing is to be written.
+        """
+        path = self.folder / CONFIG
+        if not path.exists():
+            self.make_folder()
+            write_config(self.folder, self.experiment, self.seed)
+            result = self.folder / RESULT
+            if result.exists() and read_sealed(result)["files"].get(CONFIG) != digest(path):
+                result.unlink()  # of a config.json that was taken away: to be computed again
+        found = read_config(self.folder)
+        wanted = {"experiment": self.experiment.settings(), "seed": self.seed}
+        for key, value in wanted.items():
+            if found[key] != json.loads(json.dumps(value)):
+                raise ValueError(f"{path}: holds another {key}; move the directory away")
+
+    def blocks(self, trials: Iterable[int], parts: int) -> list[range]:
+        """Slices of some trials to train side by side; those in a checkpoint stay together."""
+        cut, rest = [], sorted(trials)
+        for held in checkpoints.found_in(self.folder):
+            cut += slices_of(trial for trial in rest if trial in held)
+            rest = [trial for trial in rest if trial not in held]
+        for part in np.array_split(rest, min(parts, max(1, len(rest)))):
+            cut += slices_of(part.tolist())
+        return sorted(cut, key=lambda block: block.start)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Tell the user, once in a process."""
+    print(f"evoae: {text}", file=sys.stderr)
+
+
+def train_block(
+    spec: RunSpec,
+    trials: range,
+    tell: Callable[[int, int], None] = lambda epochs, steps: None,
+    stop: threading.Event | None = None,
+) -> tuple[float, float, float]:
+    """Train a block of a run to its end, from the checkpoint that holds it if there is one.
+
+    `tell(epochs, model steps)` is called with what was done since the last call. When `stop` is
+    set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
+    clock at start and end, and the seconds that earlier attempts took.
+    """
+    if stop is not None and stop.is_set():
+        raise KeyboardInterrupt
+    path, state, history, earlier = checkpoints.path_of(spec.folder, trials), None, [], 0.0
+    if source := checkpoints.source_of(spec.folder, trials):
+        state, history, earlier = checkpoints.load(
+            source, spec.experiment, trials, spec.seed, spec.device, spec.engine
+        )
+        tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
+        if source != path and state.epoch + 1 == spec.experiment.epochs:
+            checkpoints.save(path, state, history, earlier)
+    steps = state.model_steps if state else 0
+    begun = saved = time.time()
+    for state in evolve(  # noqa: B020  (a checkpoint's state is where it continues)
+        spec.experiment, trials, spec.seed, device=spec.device, engine=spec.engine, state=state
+    ):
+        history.append(history_rows(state))
+        tell(len(trials), state.model_steps - steps)
+        steps, now = state.model_steps, time.time()
+        stopping = stop is not None and stop.is_set()
+        last = state.epoch + 1 == spec.experiment.epochs
+        if stopping or last or now - saved > CHECKPOINT_SECONDS:
+            checkpoints.save(path, state, history, earlier + now - begun)
+            saved = now
+        if stopping and not last:
+            raise KeyboardInterrupt
+    return begun, time.time(), earlier
+
+
+def finish(spec: RunSpec, blocks: Iterable[range], seconds: float) -> None:
+    """Add the trials of blocks that were trained to their end to the run's files."""
+    with locked(spec.lock):
+        more = []
+        for block in blocks:
+            path = checkpoints.path_of(spec.folder, block)
+            state, history, _ = checkpoints.load(
+                path, spec.experiment, block, spec.seed, spec.device
+            )
+            more.append((state, history_of(history)))
+        add(spec.folder, more, seconds)
+        checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))
