@@ -10,7 +10,7 @@ import ast
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,6 @@ def reproduce(
     plans = plan(names, scale, out, workers, words)
     if not 0 <= index < of:
         raise ValueError(f"--index {index} --of {of}: the index must be from 0 to {of - 1}")
-    os.environ["EVOAE_SHARE"] = f"{index}/{of}"
-    os.environ["EVOAE_DASK"] = dask or ""
     target = out / f"job-{index}" if index else out
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -192,12 +190,29 @@ def reproduce(
         raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
     written: list[Path] = []
     failures: dict[str, Exception] = {}
-    for name, parameters in plans.items():
-        try:
-            written += execute(name, parameters, target)
-        except Exception as error:  # whatever a notebook raises is reported with its name
-            failures[name] = error
+    # the notebooks' processes inherit where their sweeps run
+    with environment(EVOAE_SHARE=f"{index}/{of}", EVOAE_DASK=dask or ""):
+        for name, parameters in plans.items():
+            try:
+                written += execute(name, parameters, target)
+            except Exception as error:  # whatever a notebook raises is reported with its name
+                failures[name] = error
     return written, failures
+
+
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Environment variables as they are to be in the context, and as they were after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:

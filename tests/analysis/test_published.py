@@ -10,6 +10,7 @@ import pytest
 from evoae import Experiment, grid, sweep
 from evoae.analysis import claims
 from evoae.analysis.published import compare_with, find, published
+from evoae.runs import files
 from evoae.runs.study import Study, collect
 
 TINY = {"clusters": 2, "bits": 16, "examples": 6, "epochs": 8}
@@ -94,8 +95,10 @@ def test_runs_of_another_meaning_are_left_out(study, tmp_path):
     run = next(iter(study.runs.values()))
     for name in ("now", "before"):
         shutil.copytree(run.folder, tmp_path / name)
-    path = tmp_path / "before" / "config.json"
-    path.write_text(json.dumps(run.config | {"meaning": 1}))
+    folder = tmp_path / "before"
+    files.write_json(folder / "config.json", run.config | {"meaning": 1})
+    digests = run.result["files"] | {"config.json": files.digest(folder / "config.json")}
+    files.write_json(folder / "result.json", run.result | {"files": digests})
     with pytest.warns(UserWarning, match=r"before: made by an evoae that computes other numbers"):
         assert list(collect(tmp_path).runs) == ["now"]
 

@@ -25,7 +25,7 @@ from torch import nn
 from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, population, training
-from evoae.runs import run as runs
+from evoae.runs import blocks as runs
 from evoae.runs import sweeps as study
 
 SECONDS = 1.5  # of measuring, for each entry
