@@ -25,7 +25,8 @@ from torch import nn
 from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, population, training
-from evoae.runs import blocks as runs
+from evoae.runs import blocks, checkpoints
+from evoae.runs import run as runs
 from evoae.runs import sweeps as study
 
 SECONDS = 1.5  # of measuring, for each entry
@@ -130,8 +131,8 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
         "training": [(training, "train")],
         "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
         "pruning": [(loop, "to_be_pruned"), (loop, "prune")],
-        "history": [(loop, "record_centres"), (runs, "history_rows"), (study, "finish")],
-        "checkpoints": [(runs, "save_checkpoint")],
+        "history": [(loop, "record_centres"), (blocks, "history_rows"), (study, "finish")],
+        "checkpoints": [(checkpoints, "save")],
         "copying pairs": [(loop, "copies"), (loop, "replace")],
     }
     spent, inner = dict.fromkeys(parts, 0.0), [0.0]
