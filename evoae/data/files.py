@@ -39,6 +39,7 @@ class Content:
 
 
 def _npy(handle: BinaryIO) -> Content:
+    """One array, as numpy.save writes it."""
     size = handle.seek(0, io.SEEK_END)
     require(size, "its values")
     handle.seek(0)
@@ -46,6 +47,7 @@ def _npy(handle: BinaryIO) -> Content:
 
 
 def _npz(handle: BinaryIO) -> Content:
+    """One array, or train, validation and test, as numpy.savez writes them."""
     if not zipfile.is_zipfile(handle):
         raise Refused("is truncated or not an .npz archive")
     with zipfile.ZipFile(handle) as archive:
@@ -88,6 +90,7 @@ def _array(handle: BinaryIO, size: int) -> np.ndarray:
 
 
 def _pt(handle: BinaryIO) -> Content:
+    """A tensor, or a dict of train, validation and test, as torch.save writes them."""
     rule = "save a tensor, or a dict of the tensors train, validation and test"
     if zipfile.is_zipfile(handle):
         with zipfile.ZipFile(handle) as archive:  # as all but old versions of torch write it
@@ -120,7 +123,10 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 
 def _idx(handle: BinaryIO) -> Content:
-    """Of a packed file no more is unpacked than its header announces, and one byte."""
+    """One array of numbers in the format of MNIST.
+
+    Of a packed file no more is unpacked than its header announces, and one byte.
+    """
     head = handle.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
         raise Refused("is not an IDX file: it must start with 0, 0, a type code and a rank")
@@ -140,14 +146,16 @@ def _idx(handle: BinaryIO) -> Content:
 
 
 def _idx_gz(handle: BinaryIO) -> Content:
+    """One array of numbers in the format of MNIST, packed by gzip."""
     with gzip.open(handle) as unpacked:
         return _idx(unpacked)
 
 
 def _parquet(handle: BinaryIO) -> Content:
-    """Columns are read if their types and number of rows say that they fit.
+    """A table of numbers, or of users and items.
 
-    A text that stands in many rows lies in the file once, and is read once.
+    Columns are read if their types and number of rows say that they fit. A text that stands in many
+    rows lies in the file once, and is read once.
     """
     metadata = parquet.read_metadata(handle)
     schema = metadata.schema.to_arrow_schema()
@@ -182,9 +190,9 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _csv(handle: BinaryIO) -> Content:
-    """Read twice: once to see that all rows are as wide as the first, then by pandas.
+    """A table of numbers, or of users and items, with a line of names or without.
 
-    Only a first line without a single number is a header: a first row with one bad cell must be
+    Read twice: once to see that all rows are as wide as the first, then by pandas. Only a first line without a single number is a header: a first row with one bad cell must be
     refused as data, not dropped.
     """
     lines = csv.reader(_lines(handle), skipinitialspace=True)

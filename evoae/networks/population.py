@@ -336,7 +336,9 @@ def _check_layers(
         if weight.dtype != torch.float32 or bias.dtype != torch.float32:
             raise Refused(f"{name} is of {weight.dtype} and {bias.dtype}; it must be torch.float32")
         if name == "decoder.0" and variational:  # means and log-variances are given, means taken
-            given = given if given[0] % 2 else torch.Size([given[0] // 2])
+            if given[0] % 2:
+                raise Refused(f"is variational; {given[0]} is not as many means as log-variances")
+            given = torch.Size([given[0] // 2])
         expected = (networks, *weight.shape[1:2], *given)
         if weight.ndim != 3 or weight.shape != expected or bias.shape != expected[:2]:
             raise Refused(
