@@ -582,9 +582,9 @@ def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """All settings, with what was left open replaced by what the others imply; and what was."""
     values, reading = dict(given), 0 if given["as_released"] else 1
     left_open = {name: None for name, value in given.items() if value is None}
-    for name, named in BY_READING.items():
-        if isinstance(given[name], str) and given[name] in named:
-            left_open[name], values[name] = given[name], named[given[name]][reading]
+    for name, pairs in BY_READING.items():
+        if isinstance(given[name], str) and given[name] in pairs:
+            left_open[name], values[name] = given[name], pairs[given[name]][reading]
     operator = operators.find(values["operator"])
     implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
     implied |= {"optimiser": "adam", "best_cell": "validation"}

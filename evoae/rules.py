@@ -53,7 +53,9 @@ class Choice:
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other."""
         if value not in self.names:
-            raise ValueError(f"unknown {name} {shown(value)}; choose one of {', '.join(self.names)}")
+            raise ValueError(
+                f"unknown {name} {shown(value)}; choose one of {', '.join(self.names)}"
+            )
 
 
 @dataclass(frozen=True)

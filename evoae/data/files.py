@@ -192,8 +192,9 @@ def _is_numeric(kind: pa.DataType) -> bool:
 def _csv(handle: BinaryIO) -> Content:
     """A table of numbers, or of users and items, with a line of names or without.
 
-    Read twice: once to see that all rows are as wide as the first, then by pandas. Only a first line without a single number is a header: a first row with one bad cell must be
-    refused as data, not dropped.
+    Read twice: once to see that all rows are as wide as the first, then by pandas. Only a first
+    line without a single number is a header: a first row with one bad cell must be refused as data,
+    not dropped.
     """
     lines = csv.reader(_lines(handle), skipinitialspace=True)
     rows = (row for row in lines if row not in ([], [""]))
