@@ -14,7 +14,7 @@ from evoae.networks import population
 from evoae.refusals import Refused
 from evoae.resources import available_memory, in_words
 
-HISTORY_ROW = 500  # bytes: a row's columns, joined, sorted and written
+HISTORY_ROW = 750  # bytes: a row's columns, joined, sorted and written
 
 # What each part is of, for whoever has to choose smaller values.
 SHAPED_BY = {
