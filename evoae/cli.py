@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import evoae
+from evoae.refusals import named, one_line, shortened, shown
 from evoae.runs.signals import Terminated, terminable
 
 SCALES = ("smoke", "quick", "paper")
@@ -44,28 +46,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = top.parse_known_args(arguments)
     words = getattr(options, "words", None)
     if rest and (words is None or any(word.startswith("-") for word in rest)):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+        top.error(f"unrecognized arguments: {shortened(' '.join(rest))}")
     options.words = [*(words or []), *rest]  # settings may stand after options, too
     try:
         with terminable():
             return options.command(options)
     except ValueError as error:
-        print(f"evoae: error: {error}", file=sys.stderr)
+        print(f"evoae: error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `evoae list | head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, RuntimeError) as error:  # a sweep's failures, a full disk, a lost worker
-        print(f"evoae: failed: {error}", file=sys.stderr)
+    # a sweep's failures, a full disk, a lost worker, memory that others took meanwhile
+    except (OSError, RuntimeError, MemoryError) as error:
+        print(f"evoae: failed: {error or type(error).__name__}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Terminated) as ending:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
         return 143 if isinstance(ending, Terminated) else 130
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end with exit code 2."""
+        self.exit(2, f"evoae: error: {one_line(message)} ({self.prog} --help tells more)\n")
+
+
+def whole(text: str) -> int:
+    """A whole number of an option."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,25}", text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} must be a whole number")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    """The name of a folder, which need not be there."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no name of a folder")
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="evoae",
         description="Evolve and prune autoencoders while they train.",
         epilog="evoae COMMAND --help tells more, with examples.",
@@ -94,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         "--trials", default="1", metavar="N|A:B", help="how many, or a slice (default: 1)"
     )
     running.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="of every random draw (default: 1)"
+        "--seed", type=whole, default=1, metavar="S", help="of every random draw (default: 1)"
     )
     running.add_argument(
         "--device", default="cpu", metavar="cpu|cuda", help="where to train (default: cpu)"
@@ -115,19 +140,19 @@ def parser() -> argparse.ArgumentParser:
     )
     doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
     doing.add_argument(
-        "--index", type=int, default=0, metavar="I", help="which job of an array this is, from 0"
+        "--index", type=whole, default=0, metavar="I", help="which job of an array this is, from 0"
     )
-    doing.add_argument("--of", type=int, default=1, metavar="N", help="jobs in the array")
+    doing.add_argument("--of", type=whole, default=1, metavar="N", help="jobs in the array")
 
     telling = command("report", report, "compare a folder's runs with the paper")
-    telling.add_argument("out", type=Path, metavar="DIR", help="the folder given to --out before")
+    telling.add_argument("out", type=folder, metavar="DIR", help="the folder given to --out before")
 
     for each in (running, doing):
         each.add_argument(
-            "--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: out)"
+            "--out", type=folder, default=Path("out"), metavar="DIR", help="folder (default: out)"
         )
         each.add_argument(
-            "--workers", type=int, metavar="N", help="processes (default: one per core)"
+            "--workers", type=whole, metavar="N", help="processes (default: one per core)"
         )
     try:
         import shtab  # tab completion, where the extra is installed
@@ -206,7 +231,7 @@ def list_names(options: argparse.Namespace) -> int:
             from evoae.rules import check_known
 
             names = [each["name"] for entries in catalogue().values() for each in entries]
-            check_known(options.name, names, f"nothing is called {options.name!r}")
+            check_known(options.name, names, f"nothing is called {shown(options.name)}")
     if options.json:
         print(json.dumps(known, indent=1))
         return 0
@@ -237,9 +262,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"{word!r} is no setting; write key=value")
+            raise ValueError(f"{shown(word)} is no setting; write key=value")
         if key in found:
-            raise ValueError(f"setting {key!r} is given twice")
+            raise ValueError(f"setting {shown(key)} is given twice")
         check_names({key: value})
         found[key] = SETTINGS[key].parse(value)
     return found
@@ -250,8 +275,9 @@ def parse_trials(text: str) -> range:
     start, colon, stop = text.partition(":")
     if not colon:
         start, stop = "0", text
-    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise ValueError(f"trials={text!r} must be a positive number N, or A:B with A < B")
+    numbers = re.fullmatch("[0-9]{1,12}", start) and re.fullmatch("[0-9]{1,12}", stop)
+    if not numbers or int(start) >= int(stop):
+        raise ValueError(f"trials={shown(text)} must be a positive number N, or A:B with A < B")
     return range(int(start), int(stop))
 
 
@@ -308,8 +334,8 @@ def report(options: argparse.Namespace) -> int:
     from evoae import notebooks
     from evoae.runs.study import collect
 
-    if not options.out.is_dir():
-        raise ValueError(f"{options.out} is no folder of runs")
+    if not os.path.isdir(options.out):
+        raise ValueError(f"{named(options.out)} is no folder of runs")
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
         collect(options.out)
@@ -323,7 +349,10 @@ def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
     for path in written:
         print(path)
     for name, error in failures.items():
-        print(f"evoae: {name} failed: {error}", file=sys.stderr)
+        # of an error within a notebook papermill tells its traceback, which stands in the notebook
+        kind, said = getattr(error, "ename", None), getattr(error, "evalue", error)
+        told = one_line(f"{kind}: {said}" if kind else str(said))
+        print(f"evoae: {name} failed: {told}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from evoae import identity, topology
 from evoae.data import datasets
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.layer import OperatorSettings
+from evoae.refusals import named, shown
 from evoae.rules import (
     FLAG,
     NOT_NEGATIVE,
@@ -38,6 +41,7 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
 }
 # Raised when the same settings come to give other numbers: no run of before counts as one of now.
 MEANING = 3
+SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 
 
@@ -363,7 +367,7 @@ class Experiment:
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {shown(name)}; choose one of {', '.join(PRESETS)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -403,7 +407,7 @@ class Experiment:
     @functools.cached_property
     def subpopulation(self) -> int:
         """Number of cells in a sub-population."""
-        return topology.neighbourhood(self.topology, self.cells, self.radius).shape[1]
+        return topology.subpopulation(self.topology, self.cells, self.radius)
 
     @property
     def final(self) -> int:
@@ -413,26 +417,38 @@ class Experiment:
     def check_files(self) -> None:
         """Read the files that the settings name. Raises ValueError if one cannot be used."""
         widths = population.widths_of(self.dimension, self.model, self.kind)
-        if self.initial_weights:
+        if self.initial_weights is not None:
             saved = population.load(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
             if found != widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(
-                    f"initial_weights={self.initial_weights} holds networks of widths {found}; "
-                    f"kind={self.kind} and model={self.model} on {self.dataset} need {widths}"
+                    f"initial_weights={named(self.initial_weights)} holds networks of widths "
+                    f"{found}; kind={self.kind} and model={self.model} on {named(self.dataset)} "
+                    f"need {widths}"
+                )
+            if not all(side.weights.isfinite().all() for side in saved.sides):
+                raise ValueError(
+                    f"initial_weights={named(self.initial_weights)} holds weights that are not "
+                    "finite: nothing can be learnt from them"
                 )
 
     def pruning_at(self, t: int) -> float:
-        """What the schedule says after epoch t: a probability, or a target sparsity."""
+        """What the schedule says after epoch t: a probability, or a target sparsity.
+
+        Raises ValueError for a user's schedule that gives neither.
+        """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
         schedule = schedules.find(self.schedule)
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
-        if not isinstance(value, numbers.Real):
-            name = identity.name_of(self.schedule)
-            raise ValueError(f"schedule={name} gives {value!r} at epoch {t}; it must be a number")
+        if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+            rule = "lie in [0, 1]" if isinstance(value, numbers.Real) else "be a number"
+            raise ValueError(
+                f"schedule={identity.name_of(self.schedule)} gives {shown(value)} at epoch {t}; "
+                f"it must {rule}"
+            )
         return float(value)
 
     @property
@@ -482,7 +498,7 @@ class Experiment:
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name."""
         files = {self.dataset: datasets.fingerprint(self.dataset)}
-        if self.initial_weights:
+        if self.initial_weights is not None:
             files[self.initial_weights] = population.fingerprint(self.initial_weights)
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
@@ -559,16 +575,16 @@ PRESETS: dict[str, Preset] = {
 def check_names(settings: dict[str, Any]) -> None:
     """Raise ValueError for a name that is no setting."""
     for name in settings:
-        check_known(name, list(SETTINGS), f"unknown setting {name!r}")
+        check_known(name, list(SETTINGS), f"unknown setting {shown(name)}")
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """All settings, with what was left open replaced by what the others imply; and what was."""
     values, reading = dict(given), 0 if given["as_released"] else 1
     left_open = {name: None for name, value in given.items() if value is None}
-    for name, named in BY_READING.items():
-        if isinstance(given[name], str) and given[name] in named:
-            left_open[name], values[name] = given[name], named[given[name]][reading]
+    for name, pairs in BY_READING.items():
+        if isinstance(given[name], str) and given[name] in pairs:
+            left_open[name], values[name] = given[name], pairs[given[name]][reading]
     operator = operators.find(values["operator"])
     implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
     implied |= {"optimiser": "adam", "best_cell": "validation"}
@@ -590,13 +606,13 @@ def check(e: Experiment) -> None:
         raise ValueError(
             f"learning_rate={e.learning_rate} must lie in [{low:g}, {high:g}] where it is mutated"
         )
-    if e.initial_weights and e.identical_start:
+    if e.initial_weights is not None and e.identical_start:
         raise ValueError("identical_start=True is of random networks; initial_weights names others")
     if e.kind == "variational" and e.loss != "bce":
         raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
-    topology.neighbourhood(e.topology, e.cells, e.radius)
+    topology.subpopulation(e.topology, e.cells, e.radius)
     if operators.find(e.operator).regrows and e.pruned_weights != "masked":
         raise ValueError(
             f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
@@ -629,10 +645,6 @@ def check_schedule(e: Experiment) -> None:
             f"operator={name} prunes nothing: it needs pruned_weights=regrow and a schedule "
             "without a target"
         )
-    for t in range(e.epochs):
-        value = e.pruning_at(t)
-        if not 0 <= value <= 1:
-            raise ValueError(
-                f"schedule={identity.name_of(e.schedule)} gives {value} at epoch {t}; "
-                "it must lie in [0, 1]"
-            )
+    # first, last, and some between; each of the others when its turn comes
+    for t in np.linspace(0, e.epochs - 1, min(e.epochs, SCHEDULE_CHECKS), dtype=np.int64):
+        e.pruning_at(int(t))

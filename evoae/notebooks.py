@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from evoae.figures import look
+from evoae.refusals import named, shown
 from evoae.rules import check_known
 
 REPORT = "report"
@@ -112,13 +113,13 @@ def check_injected(name: str) -> None:
 
 def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
     """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
-    check_known(key, known, f"{name} has no parameter {key!r}")
+    check_known(key, known, f"{name} has no parameter {shown(key)}")
     kind = type(known[key])
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{name}: {key}={value!r} must be of type {kind.__name__}")
+        raise ValueError(f"{name}: {key}={shown(value)} must be of type {kind.__name__}")
     least = 0 if key in MAY_BE_ZERO else 1
     if kind is int and value < least:
-        raise ValueError(f"{name}: {key}={value} must be at least {least}")
+        raise ValueError(f"{name}: {key}={shown(value)} must be at least {least}")
 
 
 def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> 
         kind = type(known.get(key))
         value: Any = text
         if kind is not str:
-            with contextlib.suppress(ValueError, SyntaxError):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 value = ast.literal_eval(text.capitalize() if kind is bool else text)
         check_parameter(name, known, key, value)
         found[key] = kind(value)
@@ -141,14 +142,16 @@ def plan(
 ) -> dict[str, dict[str, Any]]:
     """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
     if scale not in SCALES:
-        raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(SCALES)}")
+        raise ValueError(f"unknown scale {shown(scale)}; choose one of {', '.join(SCALES)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     plans = {}
     for name in names:
         name = Path(name).stem
         if name not in available():
-            raise ValueError(f"unknown notebook {name!r}; choose one of {', '.join(available())}")
+            raise ValueError(
+                f"unknown notebook {shown(name)}; choose one of {', '.join(available())}"
+            )
         notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook.metadata.evoae.scales[scale]}
@@ -187,7 +190,7 @@ def reproduce(
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ValueError(f"{out}: cannot be written ({error.strerror})") from error
+        raise ValueError(f"{named(out)}: cannot be written ({error.strerror})") from error
     written: list[Path] = []
     failures: dict[str, Exception] = {}
     # the notebooks' processes inherit where their sweeps run

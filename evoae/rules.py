@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_type_hints
 
+from evoae.refusals import shown
+
 
 @dataclass(frozen=True)
 class Range:
@@ -36,7 +38,7 @@ class Range:
         """Raise ValueError, with the rule, for a number outside."""
         left_out = (self.above and value == self.low) or (self.below and value == self.high)
         if left_out or not self.low <= value <= self.high:
-            raise ValueError(f"{name}={value} must {self}")
+            raise ValueError(f"{name}={shown(value)} must {self}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Choice:
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other."""
         if value not in self.names:
-            raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(self.names)}")
+            raise ValueError(
+                f"unknown {name} {shown(value)}; choose one of {', '.join(self.names)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Flag:
         """Its type says it all."""
 
 
+MOST = 10**12  # of whole numbers: of nothing more fits into memory
 Rule = Range | Choice | Named | Flag
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
 
@@ -132,7 +137,7 @@ class Setting:
                 pass
         if rule is None:
             return text
-        raise ValueError(f"{self.name}={text!r} must be {rule}")
+        raise ValueError(f"{self.name}={shown(text)} must be {rule}")
 
     def typed(self, value: Any) -> Any:
         """The value in the setting's type: whole numbers are accepted for floats.
@@ -148,11 +153,13 @@ class Setting:
                 raise ValueError(f"{self.name} is too large to be a float") from None
         if type(value) is not self.kind:
             raise ValueError(
-                f"{self.name}={value!r} is a {type(value).__name__}; "
+                f"{self.name}={shown(value)} is a {type(value).__name__}; "
                 f"it must be {self.kind.__name__}"
             )
+        if self.kind is int and abs(value) > MOST:
+            raise ValueError(f"{self.name}={shown(value)} must not be more than {MOST}")
         if self.kind is float and not math.isfinite(value):
-            raise ValueError(f"{self.name}={value!r} must be a finite number")
+            raise ValueError(f"{self.name}={shown(value)} must be a finite number")
         return value
 
 

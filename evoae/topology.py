@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,36 +13,52 @@ def ring(cells: int, radius: int) -> np.ndarray:
 
     One or two cells, the smallest populations of the prior work, hold each cell once.
     """
+    offsets = [0] + [side * step for step in range(1, radius + 1) for side in (-1, 1)]
+    offsets = offsets[: ring_size(cells, radius)]
+    return (np.arange(cells)[:, None] + np.array(offsets)[None]) % cells
+
+
+def ring_size(cells: int, radius: int) -> int:
+    """Cells in a sub-population of the ring. Raises ValueError if the ring does not hold them."""
     if 2 * radius + 1 > max(cells, 3):
         raise ValueError(
             f"radius={radius} gives {2 * radius} neighbours, more than a ring of cells={cells} "
             f"holds; the radius must be at most {max(1, (cells - 1) // 2)}"
         )
-    offsets = [0] + [side * step for step in range(1, radius + 1) for side in (-1, 1)]
-    offsets = offsets[: max(1, min(len(offsets), cells))]
-    return (np.arange(cells)[:, None] + np.array(offsets)[None]) % cells
+    return min(2 * radius + 1, cells)
 
 
 def torus(cells: int, radius: int) -> np.ndarray:
     """Cells on the squarest 2-D grid whose edges meet; neighbours within `radius` steps.
 
-    Radius 1 is the five-cell cross. Raises ValueError if a side is shorter than 2 * radius + 1,
-    where a cell would be its own neighbour twice.
+    Radius 1 is the five-cell cross.
     """
-    rows = max(side for side in range(1, int(cells**0.5) + 1) if cells % side == 0)
-    columns = cells // rows
-    if cells > 1 and min(rows, columns) < 2 * radius + 1:
-        raise ValueError(
-            f"a torus of cells={cells} has sides {rows} x {columns}, too short for "
-            f"radius={radius}; each side must be at least {2 * radius + 1}"
-        )
-    if cells == 1:
-        return np.zeros((1, 1), dtype=np.int64)
+    if torus_size(cells, radius) == 1:
+        return np.arange(cells)[:, None]
+    rows, columns = sides(cells)
     reach = range(-radius, radius + 1)
     offsets = [(dy, dx) for dy in reach for dx in reach if abs(dy) + abs(dx) <= radius]
     offsets.sort(key=lambda o: (abs(o[0]) + abs(o[1]), o))
     y, x = np.divmod(np.arange(cells), columns)
     return np.stack([(y + dy) % rows * columns + (x + dx) % columns for dy, dx in offsets], axis=1)
+
+
+def torus_size(cells: int, radius: int) -> int:
+    """Cells in a sub-population of the torus. Raises ValueError if a side is shorter than
+    2 * radius + 1, where a cell would be its own neighbour twice."""
+    rows, columns = sides(cells)
+    if cells > 1 and rows < 2 * radius + 1:
+        raise ValueError(
+            f"a torus of cells={cells} has sides {rows} x {columns}, too short for "
+            f"radius={radius}; each side must be at least {2 * radius + 1}"
+        )
+    return 1 if cells == 1 else 2 * radius * (radius + 1) + 1
+
+
+def sides(cells: int) -> tuple[int, int]:
+    """Rows and columns of the squarest grid, the shorter side first."""
+    rows = max(side for side in range(1, math.isqrt(cells) + 1) if cells % side == 0)
+    return rows, cells // rows
 
 
 def complete(cells: int, radius: int) -> np.ndarray:
@@ -54,10 +71,16 @@ TOPOLOGIES: dict[str, Callable[[int, int], np.ndarray]] = {
     "torus": torus,
     "complete": complete,
 }
+# The size of their sub-populations, known without making them.
+SIZES: dict[str, Callable[[int, int], int]] = {
+    "ring": ring_size,
+    "torus": torus_size,
+    "complete": lambda cells, radius: cells,
+}
 
 
-def neighbourhood(topology: str, cells: int, radius: int) -> np.ndarray:
-    """The sub-population of every cell as indices, [cells, n], the cell itself first.
+def subpopulation(topology: str, cells: int, radius: int) -> int:
+    """Number of cells in a sub-population.
 
     Raises ValueError for an unknown topology or a radius that the cells cannot hold.
     """
@@ -68,6 +91,15 @@ def neighbourhood(topology: str, cells: int, radius: int) -> np.ndarray:
             f"radius={radius} with cells={cells}: without neighbours nothing coevolves; "
             "the radius must be at least 1"
         )
+    return SIZES[topology](cells, radius)
+
+
+def neighbourhood(topology: str, cells: int, radius: int) -> np.ndarray:
+    """The sub-population of every cell as indices, [cells, n], the cell itself first.
+
+    Raises ValueError as `subpopulation`.
+    """
+    subpopulation(topology, cells, radius)
     return TOPOLOGIES[topology](cells, radius)
 
 

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from evoae.data.files import SUFFIXES, Content, Refused
+from evoae.data.files import SUFFIXES, Content
 from evoae.randomness import stream
+from evoae.refusals import Refused, named, reading, shown
+from evoae.resources import require
 
 SPLITS = ("train", "validation", "test")
 
@@ -84,22 +86,42 @@ def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters
     return _fixed_dataset(dataset, _stamp(dataset), scale, int(seed))
 
 
-def check(dataset: str, *, scale: bool = False, **clusters: Any) -> int:
-    """D, the dimension, after checking all that `load` would: a file is read to its last value.
+class Size(NamedTuple):
+    """Rows of train and of all splits, and D, the columns; whether each trial has data of its own.
 
-    ValueError as in `load`.
+    `held_out`: whether rows of validation and test are kept a second time, cut in two.
+    """
+
+    train: int
+    rows: int
+    dimension: int
+    drawn: bool = False
+    held_out: bool = False
+
+
+def measure(dataset: str, *, scale: bool = False, **clusters: Any) -> Size:
+    """The size of a dataset after checking all that `load` would: a file is read to its last value.
+
+    Nothing is drawn. ValueError as in `load`.
     """
     _flag("scale", scale)
     if dataset == "binary-clusters":
-        return int(Clusters(**clusters).bits)
-    return _fixed_dimension(dataset, _stamp(dataset), scale)
+        return Clusters(**clusters).size
+    return _fixed_size(dataset, _stamp(dataset), scale)
+
+
+def check(dataset: str, *, scale: bool = False, **clusters: Any) -> int:
+    """D, the dimension, after checking all that `load` would. ValueError as in `load`."""
+    return measure(dataset, scale=scale, **clusters).dimension
 
 
 def fingerprint(dataset: str) -> str | None:
     """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`."""
     if _is_built_in(dataset):
         return None
-    return _read(dataset, lambda handle: hashlib.file_digest(handle, "sha256").hexdigest())
+    path, _ = _path_and_suffix(dataset)
+    with reading(dataset), path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 # Built-in data
@@ -127,14 +149,24 @@ class Clusters:
             share = getattr(self, name)
             number = isinstance(share, numbers.Real) and not isinstance(share, bool)
             if not number or not 0 <= share <= 1:
-                raise ValueError(f"{name} must be a number in [0, 1], not {share!r}")
+                raise ValueError(f"{name} must be a number in [0, 1], not {shown(share)}")
         _flag("shared_test_noise", self.shared_test_noise)
         if self.examples % self.clusters:
             raise ValueError(
                 f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
             )
 
+    @property
+    def size(self) -> Size:
+        """Without drawing them."""
+        train = int(self.clusters * self.examples)
+        return Size(train, 3 * train, int(self.bits), drawn=True)
+
     def draw(self, seed: int, trial: int) -> Dataset:
+        """The three splits of one trial. ValueError if they do not fit into memory."""
+        # while the last split is drawn, its random numbers and two of its masks lie beside it
+        size = self.size
+        require(4 * (size.rows + 2 * size.train) * size.dimension, "the data of a trial")
         random = stream(seed, trial, 0, 0, "data")
         shape = (self.clusters, self.bits)
         centroids = random.random(shape, dtype=np.float32) < self.centroid_density
@@ -180,12 +212,12 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
 
 def _whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
 
 
 def _flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")
 
 
 # From a name to validated rows
@@ -202,18 +234,18 @@ def _path_and_suffix(dataset: str) -> tuple[Path, str]:
         path = Path(dataset)
         size = path.stat().st_size
     except PermissionError as error:
-        raise ValueError(f"{dataset}: {error.strerror}") from error
+        raise Refused(f"{named(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
-        raise ValueError(
-            f"dataset {dataset!r} is neither a built-in name nor an existing file ({choices})"
+        raise Refused(
+            f"dataset {shown(dataset)} is neither a built-in name nor an existing file ({choices})"
         ) from None
     if not path.is_file():
-        raise ValueError(f"{str(dataset)!r} is a directory or a device, not a file ({choices})")
+        raise Refused(f"{shown(dataset)} is a directory or a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
-        raise ValueError(f"{dataset}: the file's name ends in no known suffix ({choices})")
+        raise Refused(f"{named(dataset)}: the file's name ends in no known suffix ({choices})")
     if size == 0:
-        raise ValueError(f"{dataset}: is empty")
+        raise Refused(f"{named(dataset)}: is empty")
     return path, suffix
 
 
@@ -226,36 +258,22 @@ def _stamp(dataset: str) -> tuple[str, int, int] | None:
     return str(path.resolve()), state.st_mtime_ns, state.st_size
 
 
-def _read(dataset: str, reader: Callable[[BinaryIO], Any] | None = None) -> Any:
-    """What `reader`, or the one of the suffix, makes of the file; every failure is one line."""
-    path, suffix = _path_and_suffix(dataset)
-    try:
-        with path.open("rb") as handle:
-            return (reader or SUFFIXES[suffix])(handle)
-    except Refused as error:
-        raise ValueError(f"{dataset}: {error}") from error
-    except Exception as error:  # half a dozen libraries, each with exceptions of its own
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        line = " ".join(reason.splitlines()[:1])
-        raise ValueError(f"{dataset}: cannot be read as {suffix}: {line}") from error
-
-
 def _content(dataset: str, scale: bool) -> Content:
     """A fixed dataset's rows: float32 [rows, D], contiguous, values in [0, 1]."""
-    built_in = _is_built_in(dataset)
-    content = Content({"data": BUILT_IN[dataset]()}) if built_in else _read(dataset)
-    try:
-        return _validated(content, scale)
-    except Refused as error:
-        raise ValueError(f"{dataset}: {error}") from error
+    if _is_built_in(dataset):
+        with reading(dataset):
+            return _validated(Content({"data": BUILT_IN[dataset]()}), scale)
+    path, suffix = _path_and_suffix(dataset)
+    with reading(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
+        return _validated(SUFFIXES[suffix](handle), scale)
 
 
 def _validated(content: Content, scale: bool) -> Content:
     parts = content.parts
     if set(parts) != set(SPLITS) and len(parts) != 1:
+        found = named(", ".join(sorted(parts)) or "nothing")
         raise Refused(
-            f"holds {', '.join(sorted(parts)) or 'nothing'}; it must hold one array, or exactly "
-            f"the three {', '.join(SPLITS)}"
+            f"holds {found}; it must hold one array, or exactly the three {', '.join(SPLITS)}"
         )
     prefixes = {name: f"{name} " if len(parts) > 1 else "" for name in parts}
     for name, array in parts.items():
@@ -266,6 +284,8 @@ def _validated(content: Content, scale: bool) -> Content:
     if len(parts) == 1 and len(next(iter(parts.values()))) < 3:
         raise Refused("has fewer than 3 rows, and train, validation and test need one each")
     shape = next(iter(shapes.values()))
+    # beside what was read: the rows ready, split, and what checking and scaling need on the way
+    require(sum(array.size for array in parts.values()) * (25 if scale else 9), "its values")
     flat = {name: array.reshape(len(array), -1) for name, array in parts.items()}
     for name, rows in flat.items():
         _check_values(rows, prefixes[name], scale)
@@ -312,8 +332,13 @@ def _scaled(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=64)
-def _fixed_dimension(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -> int:
-    return next(iter(_content(dataset, scale).parts.values())).shape[1]
+def _fixed_size(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -> Size:
+    content = _content(dataset, scale)
+    sizes = {name: len(rows) for name, rows in content.parts.items()}
+    rows = sum(sizes.values())
+    dimension = next(iter(content.parts.values())).shape[1]
+    train = sizes["train"] if len(sizes) > 1 else rows - 2 * _share(rows)
+    return Size(train, rows, dimension, held_out=content.interactions)
 
 
 @lru_cache(maxsize=4)
@@ -335,9 +360,14 @@ def _fixed_dataset(
 def _split(rows: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
     """A random 15% each for validation and test, at least one row; the rest is train."""
     order = random.permutation(len(rows))
-    share = max(1, len(rows) * 15 // 100)
+    share = _share(len(rows))
     validation, test, train = np.split(order, [share, 2 * share])
     return {"train": rows[train], "validation": rows[validation], "test": rows[test]}
+
+
+def _share(rows: int) -> int:
+    """How many of the rows are for validation, and as many for test."""
+    return max(1, rows * 15 // 100)
 
 
 def _hold_out(rows: np.ndarray, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,7 @@ import torch
 
 from evoae import topology
 from evoae.data import datasets
+from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
@@ -153,11 +154,12 @@ def initial(
     if not trials:
         raise ValueError("trials: there are none to run")
     e.check_files()
+    footprint.check(e, len(trials))
     data = [e.load_data(seed, trial) for trial in trials]
     if device != "cpu":
         moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
         data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
-    if e.initial_weights:
+    if e.initial_weights is not None:
         saved = population.load(e.initial_weights, device)
         # taken in turn by the trials' own numbers, whatever others run beside them
         index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)

@@ -10,6 +10,7 @@ first axis and travels with it.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +19,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from evoae.refusals import Refused, reading, shown
+from evoae.resources import require
 
 MODELS: dict[str, tuple[int, ...]] = {
     "standard": (30, 10),
@@ -37,9 +41,10 @@ def hidden_widths(model: str) -> tuple[int, ...]:
     if model in MODELS:
         return MODELS[model]
     parts = model.split("-")
-    if not all(p.isdecimal() and int(p) > 0 for p in parts):
+    # more digits than Python reads, or memory holds, are no width either
+    if not all(p.isdecimal() and len(p) < 19 and int(p) > 0 for p in parts):
         raise ValueError(
-            f"unknown model {model!r}; choose one of {', '.join(MODELS)} or positive widths "
+            f"unknown model {shown(model)}; choose one of {', '.join(MODELS)} or positive widths "
             "from the input to the code, such as 50-20-5"
         )
     return tuple(int(p) for p in parts)
@@ -277,27 +282,70 @@ def save(population: Population, path: Path) -> None:
 
 def fingerprint(path: Path | str) -> str:
     """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    with reading(path), open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def load(path: Path | str, device: str = "cpu") -> Population:
-    """Read a population back. Raises ValueError if the file is missing or damaged."""
-    try:
+    """Read a population back: whatever `save` writes, also weights that are not finite.
+
+    Raises ValueError, one line with the file's name, if it is missing, damaged, or holds no
+    population: as many encoders as decoders, one at least, of float32 layers that chain.
+    """
+    with reading(path, "no readable weights of a population"):
+        require(2 * os.path.getsize(path), "its weights")
         with safe_open(path, "pt", device=device) as file:
             variational = (file.metadata() or {}).get("variational") == "True"
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        encoder, decoder = (_layers_of(tensors, side) for side in ("encoder", "decoder"))
+        if tensors:
+            raise Refused(f"holds {shown(next(iter(tensors)))}, which is of no layer")
+        _check_layers(encoder, decoder, variational)
         sides = []
-        for side in ("encoder", "decoder"):
-            count = sum(key.startswith(f"{side}.") for key in tensors) // 2
-            layers = [
-                (tensors[f"{side}.{n}.weight"], tensors[f"{side}.{n}.bias"]) for n in range(count)
-            ]
+        for layers, last_relu in ((encoder, not variational), (decoder, False)):
             widths = (layers[0][0].shape[2], *(weight.shape[1] for weight, _ in layers))
             flat = torch.cat([part.flatten(1) for layer in layers for part in layer], dim=1)
-            sides.append(Networks(widths, side == "encoder" and not variational, {"weights": flat}))
-    except (OSError, SafetensorError, KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{path}: no readable weights of a population ({error})") from error
+            sides.append(Networks(widths, last_relu, {"weights": flat}))
     return Population(*sides, variational=variational)
+
+
+def _layers_of(tensors: dict[str, Tensor], side: str) -> list[tuple[Tensor, Tensor]]:
+    """Take the layers of a side, weight and bias, out of a file's tensors."""
+    layers = []
+    while (prefix := f"{side}.{len(layers)}") + ".weight" in tensors:
+        if f"{prefix}.bias" not in tensors:
+            raise Refused(f"lacks {prefix}.bias")
+        layers.append((tensors.pop(f"{prefix}.weight"), tensors.pop(f"{prefix}.bias")))
+    if not layers:
+        raise Refused(f"lacks {side}.0.weight")
+    return layers
+
+
+def _check_layers(
+    encoder: list[tuple[Tensor, Tensor]], decoder: list[tuple[Tensor, Tensor]], variational: bool
+) -> None:
+    """Refuse layers that are no autoencoders: each takes what the one before gives."""
+    named = {
+        f"{side}.{number}": layer
+        for side, layers in (("encoder", encoder), ("decoder", decoder))
+        for number, layer in enumerate(layers)
+    }
+    networks = len(encoder[0][0])
+    given = decoder[-1][0].shape[1:2]  # what goes into the encoder comes out of the decoder
+    for name, (weight, bias) in named.items():
+        if weight.dtype != torch.float32 or bias.dtype != torch.float32:
+            raise Refused(f"{name} is of {weight.dtype} and {bias.dtype}; it must be torch.float32")
+        if name == "decoder.0" and variational:  # means and log-variances are given, means taken
+            if given[0] % 2:
+                raise Refused(f"is variational; {given[0]} is not as many means as log-variances")
+            given = torch.Size([given[0] // 2])
+        expected = (networks, *weight.shape[1:2], *given)
+        if weight.ndim != 3 or weight.shape != expected or bias.shape != expected[:2]:
+            raise Refused(
+                f"{name} has weights {list(weight.shape)} and biases {list(bias.shape)}; they must "
+                f"be [networks, out, in] and [networks, out], here with {networks} networks and "
+                f"{given[0] if given else 'no'} inputs"
+            )
+        if not weight.numel():
+            raise Refused(f"{name} has weights {list(weight.shape)}: none at all")
+        given = weight.shape[1:2]

@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evoae.evolution import footprint
 from evoae.evolution.loop import evolve
 from evoae.experiment import Experiment
 from evoae.networks import population, training
+from evoae.refusals import named, shown
+from evoae.rules import MOST
 from evoae.runs import checkpoints
 from evoae.runs.files import digest, read_sealed
 from evoae.runs.locks import locked
@@ -52,19 +55,22 @@ class RunSpec:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop:
+        if not 0 <= self.start < self.stop <= MOST:
             raise ValueError(
-                f"trials {self.start}:{self.stop} are none; give a positive number, "
-                "or A:B with A < B"
+                f"trials {shown(self.start)}:{shown(self.stop)} are none, or too many; give a "
+                "positive number, or A:B with A < B"
             )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed={self.seed!r} must be a whole number, 0 or more, below 2**64")
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"unknown device {self.device!r}; choose cpu, cuda or cuda:N")
+            raise ValueError(
+                f"seed={shown(self.seed)} must be a whole number, 0 or more, below 2**64"
+            )
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise ValueError(f"unknown device {shown(self.device)}; choose cpu, cuda or cuda:N")
         if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
         self.experiment.check_files()
+        footprint.check(self.experiment, len(self.trials))
         e = self.experiment
         tiny = population.initialise(
             e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
@@ -97,7 +103,7 @@ class RunSpec:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{self.out}: cannot be written ({error.strerror})") from error
+            raise ValueError(f"{named(self.out)}: cannot be written ({error.strerror})") from error
 
     def open(self) -> None:
         """Begin the directory, or see that it is this run's. Raises ValueError if it is not.
@@ -167,7 +173,7 @@ def train_block(
         stopping = stop is not None and stop.is_set()
         last = state.epoch + 1 == spec.experiment.epochs
         if stopping or last or now - saved > CHECKPOINT_SECONDS:
-            checkpoints.save(path, state, history, earlier + now - begun)
+            history = [checkpoints.save(path, state, history, earlier + now - begun)]
             saved = now
         if stopping and not last:
             raise KeyboardInterrupt

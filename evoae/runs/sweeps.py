@@ -19,11 +19,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from evoae.experiment import Experiment
+from evoae.refusals import shown
+from evoae.resources import require
 from evoae.runs.blocks import RunSpec, finish
 from evoae.runs.run import Run
 from evoae.runs.sharing import claimed, missing, tidy, wait_for_others
 from evoae.runs.study import Study
 from evoae.runs.workers import placed
+
+WORKER = 150 << 20  # bytes that a process takes, beside its share of the run
 
 
 class SweepError(RuntimeError):
@@ -88,12 +92,14 @@ def sweep(
     from the I-th on (job arrays).
     """
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers={workers} must be a whole number of at least 1")
+        raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
     workers = workers or os.cpu_count() or 1
+    if out is not None and (not str(out) or "\0" in str(out)):
+        raise ValueError(f"out={shown(out)} is no name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
-    temporary = None if out else tempfile.TemporaryDirectory(prefix="evoae-")
+    temporary = None if out is not None else tempfile.TemporaryDirectory(prefix="evoae-")
     folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
     if not experiments:
         raise ValueError("no experiments to run")
@@ -104,6 +110,9 @@ def sweep(
         label: RunSpec(e, seed, span.start, span.stop, folder, device, engine)
         for label, e in experiments.items()
     }
+    if executor is None and not os.environ.get("EVOAE_DASK"):
+        processes = min(workers, len(specs) * len(span))
+        require(WORKER * (processes - 1), f"workers={processes}, each a process,")
     failures: dict[Path, BaseException] = {}
     index, of = job_share()
     different = sorted({s.folder: s for s in specs.values()}.items())
@@ -186,7 +195,7 @@ def compute(
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
     with (
         tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
-        placed(local, workers, executor, Progress(bar)) as submit,
+        placed(local, min(workers, len(tasks)), executor, Progress(bar)) as submit,
     ):
         submitted = ((submit(spec, block), spec) for spec, block in tasks)
         if not local:  # here and now, a block is trained when its turn comes

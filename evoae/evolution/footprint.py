@@ -1,0 +1,106 @@
+"""What a run takes of memory, estimated from its settings before anything is made.
+
+An estimate follows the arrays that the loop and the files of a run hold at the same time. It is
+meant to be right within a factor of two: it keeps an experiment that cannot be computed from
+filling the machine, and lets through what fits.
+"""
+
+from __future__ import annotations
+
+from evoae.data import datasets
+from evoae.data.datasets import Size
+from evoae.experiment import Experiment
+from evoae.networks import population
+from evoae.refusals import Refused
+from evoae.resources import available_memory, in_words
+
+HISTORY_ROW = 750  # bytes: a row's columns, joined, sorted and written
+
+# What each part is of, for whoever has to choose smaller values.
+SHAPED_BY = {
+    "data": ("dataset", "clusters", "examples", "bits"),
+    "networks": ("cells", "model", "bits", "topology", "pairing"),
+    "selection": ("cells", "topology", "radius", "tournament_size"),
+    "lessons": ("cells", "dataset", "clusters", "examples", "batch_size", "kind"),
+    "history": ("epochs", "cells"),
+}
+
+
+def check(experiment: Experiment, trials: int) -> None:
+    """Refuse an experiment whose trials, side by side, take more memory than is available.
+
+    Raises ValueError, one line with both numbers and the settings that shape the largest part.
+    Reads the file if the data set is one.
+    """
+    needed, available = estimate(experiment, trials), available_memory()
+    if sum(needed.values()) > available:
+        largest = max(needed, key=lambda part: needed[part])
+        settings = ", ".join(f"{name}={getattr(experiment, name)}" for name in SHAPED_BY[largest])
+        raise Refused(
+            f"trials={trials} of this experiment take about {in_words(sum(needed.values()))} of "
+            f"memory, and {in_words(available)} are available; most are for its {largest}: "
+            f"{settings}"
+        )
+
+
+def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
+    """Bytes that a run takes at its peak, by what they are for."""
+    e = experiment
+    size = datasets.measure(e.dataset, **e.data_options)
+    places, n = trials * e.cells, e.subpopulation
+    together = visited_together(e, trials)
+    return {
+        "data": bytes_of_data(size, trials, n if e.cells > 1 else 0),
+        "networks": bytes_of_networks(e, size.dimension, places, together),
+        "selection": bytes_of_selection(e, places, together, n),
+        "lessons": together * bytes_of_lesson(e, size),
+        "history": e.epochs * places * HISTORY_ROW,
+    }
+
+
+def visited_together(e: Experiment, trials: int) -> int:
+    """The most places of one wave: neighbours are never in the same one."""
+    if e.update_order == "synchronous" or e.pairing == "all-pairs" or e.cells == 1:
+        return trials * e.cells
+    return trials * (1 if e.subpopulation == e.cells else e.cells // 2)
+
+
+def bytes_of_networks(e: Experiment, dimension: int, places: int, together: int) -> int:
+    """All centres with what belongs to them; beside them whatever takes most: the copies that
+    learn, a checkpoint that is read or written, or the weights on their way into a file. And one
+    autoencoder on which an operator works, in double precision."""
+    widths = population.widths_of(dimension, e.model, e.kind)
+    parameters = sum(population.parameter_count(side) for side in widths)
+    units = sum(sum(side[1:]) for side in widths)
+    moments = 8 if e.optimiser == "adam" else 0
+    masks = 2 if e.pruned_weights == "masked" else 1  # kept ones, and those of the last prune
+    network = (4 + moments + masks) * parameters + 24 * units
+    learning = {"selected": 1, "random-partner": e.subpopulation + 2, "all-pairs": 3}[e.pairing]
+    beside = max(learning * together * network, places * network, 3 * places * 4 * parameters)
+    return places * network + beside + 32 * parameters
+
+
+def bytes_of_data(size: Size, trials: int, ensemble: int) -> int:
+    """Rows of all trials, what is drawn or read on the way, and a mixture's reconstructions."""
+    table = 4 * size.rows * size.dimension
+    held_out = table if size.held_out else 0
+    on_the_way = 12 * size.train * size.dimension if size.drawn else table
+    half = (size.rows - size.train) // 2
+    mixture = 4 * (ensemble + 4) * half * size.dimension
+    return (trials if size.drawn else 1) * table + held_out + max(on_the_way, mixture)
+
+
+def bytes_of_selection(e: Experiment, places: int, together: int, n: int) -> int:
+    """Neighbours of every place; all pairs of the sub-populations, their losses, tournaments."""
+    if e.pairing == "all-pairs":
+        return 0
+    return 24 * places * n + together * (72 * n * n + 48 * e.tournament_size)
+
+
+def bytes_of_lesson(e: Experiment, size: Size) -> int:
+    """The order of the rows, the pairs that take a step on each batch, and noise, of a visit."""
+    rows = max(1, round(e.data_share * size.train))
+    batches = -(-rows // e.batch_size)
+    steps = 1 if e.pairing == "selected" else 4
+    noise = {"denoising": 4 * size.train * size.dimension, "variational": 8 * rows * 100}
+    return 16 * rows + 16 * batches * steps + noise.get(e.kind, 0)

@@ -1,0 +1,58 @@
+"""What is refused is told in one line: values as messages show them, and files that are unfit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LONGEST = 160  # characters of a value or a name in a message
+
+
+class Refused(ValueError):
+    """What is wrong with something of the user's, in one line."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: as Python writes it, on one line, cut if it is long."""
+    try:
+        text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    except ValueError:  # Python does not write whole numbers of more than some thousand digits
+        text = f"a {type(value).__name__} of too many digits"
+    return shortened(one_line(text))
+
+
+def named(path: object) -> str:
+    """A file's name as it stands; in quotes if it is empty, or cannot be printed on one line."""
+    text = str(path)
+    return shortened(text) if text.isprintable() and text else shown(text)
+
+
+def one_line(text: str) -> str:
+    """The same words on one line."""
+    return " ".join(text.split())
+
+
+def shortened(text: str) -> str:
+    """Begin and end of a text that is too long for a message."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+@contextmanager
+def reading(path: object, problem: str = "cannot be read") -> Iterator[None]:
+    """Within, whatever goes wrong is the file's fault: `Refused`, one line with its name.
+
+    Libraries that read have exceptions of their own, and some warn before they raise.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Refused as error:
+        raise Refused(f"{named(path)}: {error}") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        line = shortened(" ".join(reason.splitlines()[:1]))
+        raise Refused(f"{named(path)}: {problem}: {line}") from error
