@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 ENTRY = "evoae"  # of the metadata
 OPSET, IR_VERSION = 13, 8  # of 2021: readers that are not the newest know them, too
-ABSENT = "{} needs the package {}; pip install 'evoae[export]'"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     nothing left behind, if what was written does not give the original's outputs.
     """
     path = Path(path)
-    writer = FORMATS[check_target(path)]
+    check_target(path)
+    writer = FORMATS[path.suffix]
     place = run.place(trial, cell)
     cell = place % run.setting("cells")
     population = run.population
@@ -90,20 +90,16 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     return Exported(path, cell, small, population.parameters, difference, reason)
 
 
-def check_target(path: Path) -> str:
-    """The suffix of a file that can be written: it is known, its package and its folder there.
-
-    Raises ValueError, in one line, for any other.
-    """
-    check_known(path.suffix, FORMATS, f"{path}: cannot export to {path.suffix or 'no suffix'!r}")
+def check_target(path: Path) -> None:
+    """Raise ValueError unless the suffix is known, and its package and the file's folder there."""
+    check_known(path.suffix, FORMATS, f"{path}: cannot export to the suffix {path.suffix!r}")
     if path.suffix == ".onnx":
         try:
             import onnx  # noqa: F401
         except ImportError:
-            raise ValueError(f"{path}: {ABSENT.format('a .onnx file', 'onnx')}") from None
+            raise ValueError(f"{path}: this needs onnx; pip install 'evoae[export]'") from None
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
-    return path.suffix
 
 
 # -- safetensors ---------------------------------------------------------------------------------
