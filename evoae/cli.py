@@ -1,4 +1,4 @@
-"""The command line: evoae list | run | reproduce | report.
+"""The command line: evoae list | run | reproduce | report | export.
 
 What a command needs is imported when it runs: `--help` and `--version` answer at once.
 """
@@ -34,6 +34,9 @@ EXAMPLES = {
   evoae reproduce 01_canonical_pruning trials=10 --scale paper --out out""",
     "report": """example:
   evoae report out""",
+    "export": """examples:
+  evoae export out/HASH --trial 0 small.onnx          the best cell of trial 0
+  evoae export out/HASH --trial 3 --cell 2 small.safetensors""",
 }
 
 
@@ -96,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="evoae COMMAND --help tells more, with examples.",
     )
     top.add_argument("--version", action="version", version=f"evoae {evoae.__version__}")
-    commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report")
+    commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report | export")
 
     def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         raw = argparse.RawDescriptionHelpFormatter
@@ -146,6 +149,18 @@ def parser() -> argparse.ArgumentParser:
 
     telling = command("report", report, "compare a folder's runs with the paper")
     telling.add_argument("out", type=folder, metavar="DIR", help="the folder given to --out before")
+
+    exporting = command(
+        "export", export, "write an autoencoder of a run, really smaller, to a file"
+    )
+    exporting.add_argument("run", type=Path, metavar="DIR/HASH", help="the folder of a run")
+    exporting.add_argument("file", type=Path, metavar="FILE.onnx|FILE.safetensors")
+    exporting.add_argument(
+        "--trial", type=int, default=0, metavar="T", help="of which trial (default: 0)"
+    )
+    exporting.add_argument(
+        "--cell", type=int, metavar="C", help="of which cell (default: its best)"
+    )
 
     for each in (running, doing):
         each.add_argument(
@@ -300,11 +315,16 @@ def run(options: argparse.Namespace) -> int:
     for name, value in done.result["mean"].items():
         if name == "best_cell":  # a mean of cells' numbers says nothing
             continue
-        print(f"{name:26}" + ("not finite" if value is None else f"{value:.4f}"))
+        print(f"{name:26}{'not finite' if value is None else number(value)}")
     speed = done.result["model_steps_per_second"]
     print(f"{'model steps per second':26}{speed:,.0f} ({done.result['engine']} engine)")
     print(done.folder)
     return 0
+
+
+def number(value: float) -> str:
+    """Losses and shares with four digits, counts with one."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 # -- notebooks -----------------------------------------------------------------------------------
@@ -342,6 +362,28 @@ def report(options: argparse.Namespace) -> int:
     for warning in left_out:
         print(f"evoae: {warning.message}", file=sys.stderr)
     return tell(*notebooks.reproduce([notebooks.REPORT], "paper", options.out))
+
+
+# -- export --------------------------------------------------------------------------------------
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write one autoencoder, compacted, and print its sizes and how far its outputs differ."""
+    from evoae.runs.exports import check_target, export
+    from evoae.runs.run import Run
+
+    check_target(options.file)
+    done = export(Run(options.run), options.file, options.trial, options.cell)
+    small = done.compacted
+    print(f"trial {options.trial}, cell {done.cell}")
+    print(f"{'parameters':26}{done.parameters:,}")
+    print(f"{'compact parameters':26}{small.sizes['compact_parameters']:,}")
+    print(f"{'multiply-accumulates':26}{small.sizes['macs']:,}")
+    print(f"{'inputs that are read':26}{len(small.inputs):,}")
+    told = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
+    print(f"{'largest difference, test':26}{told}")
+    print(done.path)
+    return 0
 
 
 def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:

@@ -1,4 +1,4 @@
-"""What a finished trial is worth: the losses of its cells, its best cell, retrieval, a mixture.
+"""What a finished trial is worth: losses of its cells; size of the best; retrieval, a mixture.
 
 Retrieval is the task of the prior work: which hidden items does an autoencoder rank first? A user's
 known items go in, the reconstruction scores all items, and the hidden ones should come before the
@@ -22,7 +22,7 @@ from torch import Tensor
 from evoae import topology
 from evoae.data.datasets import Dataset
 from evoae.evolution.cells import State
-from evoae.networks import training
+from evoae.networks import compaction, training
 from evoae.networks.population import Population
 from evoae.randomness import stream
 
@@ -66,6 +66,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
                 "constant_train_l1": data.constant_loss("l1", "train"),
                 "constant_test_l1": data.constant_loss("l1", "test"),
             }
+            | compaction.compact(compaction.chain(state.population, place)).sizes
             | retrieved(state.population, place, data)
         )
         if e.cells > 1:

@@ -30,7 +30,7 @@ from evoae.data import datasets
 from evoae.evolution.cells import RECORDS, State
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import MEANING, Experiment
-from evoae.networks import population, training
+from evoae.networks import compaction, population, training
 from evoae.networks.population import Population
 from evoae.runs.files import (
     SEAL,
@@ -202,9 +202,18 @@ class Run:
             raise ValueError(f"cell {cell} is not in this run; it holds 0 to {cells - 1}")
         return slot * cells + cell
 
-    def best(self, trial: int = 0) -> tuple[nn.Sequential, nn.Sequential]:
-        """Encoder and decoder of the trial's best cell, as plain modules."""
-        return self.population.member(self.place(trial))
+    def best(
+        self, trial: int = 0, cell: int | None = None, *, compact: bool = False
+    ) -> tuple[nn.Sequential, nn.Sequential]:
+        """Encoder and decoder of the trial's best cell, or of a given one, as plain modules.
+
+        `compact` leaves out the units and inputs that change nothing; the first part of the encoder
+        then picks the inputs that are read.
+        """
+        place = self.place(trial, cell)
+        if compact:
+            return compaction.compact_member(self.population, place)
+        return self.population.member(place)
 
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import tiny
 
 from evoae import Experiment, run
 from evoae.evolution.evaluation import evolve_mixture, mutated, ndcg, recall
@@ -57,6 +58,26 @@ def test_an_interactions_table_gives_retrieval_results(tmp_path):
         assert 0 <= trial[name] <= 1
         assert 0 <= trial[f"popularity_{name}"] <= 1
     assert trial["recall_100"] == 1  # twelve items: all are shown
+
+
+def test_a_trial_has_the_sizes_of_its_best_cell():
+    settings = {"operator": "magnitude", "schedule": "cubic", "target_sparsity": 0.5}
+    experiment = tiny("lipi-ae-s", cells=3, pruned_weights="masked", **settings)
+    done = run(experiment, 2, workers=1, progress=False)
+    for trial in (0, 1):
+        row = done.result["trials"][trial]
+        layers = [part for side in done.best(trial, compact=True) for part in side]
+        parameters = [p for part in layers for p in part.parameters()]
+        weights = [p for p in parameters if p.dim() == 2]
+        assert row["compact_parameters"] == sum(p.numel() for p in parameters)
+        assert row["macs"] == sum(int((p != 0).sum()) for p in weights)
+        assert row["effective_parameters"] == sum(int((p != 0).sum()) for p in parameters)
+        left = round(row["best_preserved"] * done.population.parameters)
+        assert 0 < row["macs"] < row["effective_parameters"]
+        assert row["macs"] < left
+    for name in ("effective_parameters", "macs", "compact_parameters"):
+        values = [row[name] for row in done.result["trials"]]
+        assert done.result["mean"][name] == pytest.approx(np.mean(values))
 
 
 def population(count: int = 3):
