@@ -226,7 +226,19 @@ def l1(member: Population, rows: Tensor) -> float:
         return float((member.reconstruct(rows[None]) - rows).abs().mean())
 
 
-def equal_dense(run: Run) -> str:
+def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
+    """For each run the same training of an unpruned model with as many parameters as it left.
+
+    Its label is the widths of that model and the run's label.
+    """
+    found = {}
+    for label, run in runs.items():
+        model = equal_widths(run)
+        found[f"dense {model}, {label}"] = run.experiment.replace(operator="none", model=model)
+    return found
+
+
+def equal_widths(run: Run) -> str:
     """Widths of a dense autoencoder with as many parameters as the run's prunes left it.
 
     The hidden layers of the run's model are narrowed by one factor, to the widths whose number of

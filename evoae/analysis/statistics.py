@@ -166,34 +166,49 @@ def compare(
     by: str,
     value: str,
     baseline: object = None,
+    within: str | None = None,
     paired_by: str = "trial",
 ) -> pd.DataFrame:
     """Paired comparisons of `value` between groups of `by`: all pairs, or each with `baseline`.
 
-    Trials that both groups have are paired by `paired_by`. The comparisons returned are the family
-    of Holm's adjustment, those without a p included. One row per pair, in the order of the table:
-    a, b, n, mean a, mean b, shift (a - b), low, high (95 % of the shift), a lower in (of n trials),
-    p, p_holm; with a baseline, b is the baseline. Raises ValueError for a column or a baseline that
-    is not there, and for a trial that a group has twice.
+    Trials that both groups have are paired by `paired_by`. `within` names a column of which each
+    value is compared by itself. The comparisons returned are the family of Holm's adjustment, those
+    without a p included. One row per pair, in the order of the table: a, b, n, mean a, mean b,
+    shift (a - b), low, high (95 % of the shift), a lower in (of n trials), p, p_holm; with a
+    baseline, b is the baseline. Raises ValueError for a column or a baseline that is not there, and
+    for a trial that a group has twice.
     """
-    require_columns(table, [by, value, paired_by])
+    require_columns(table, [by, value, paired_by, *([within] if within else [])])
+    parts = []
+    for place, rows in table.groupby(within, sort=False) if within else [("", table)]:
+        part = compare_groups(samples_of(rows, by, value, paired_by), by, baseline)
+        if within:
+            part.insert(0, within, place)
+        parts.append(part)
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(p_holm=holm(found["p"]))
+
+
+def samples_of(table: pd.DataFrame, by: str, value: str, key: str) -> dict[object, pd.Series]:
+    """The values of each group, by key. Raises ValueError for a key that a group has twice."""
     samples = {}
     for name, rows in table.groupby(by, sort=False, observed=True):
-        sample = rows.set_index(paired_by)[value].astype(float)
-        if sample.index.has_duplicates:
-            key = sample.index[sample.index.duplicated()][0]
-            raise ValueError(f"{by} {name} has {paired_by} {key} twice; pairs need it once")
-        samples[name] = sample
+        samples[name] = rows.set_index(key)[value].astype(float)
+        if samples[name].index.has_duplicates:
+            twice = samples[name].index[samples[name].index.duplicated()][0]
+            raise ValueError(f"{by} {name} has {key} {twice} twice; pairs need it once")
+    return samples
+
+
+def compare_groups(samples: dict[object, pd.Series], by: str, baseline: object) -> pd.DataFrame:
+    """A row for each pair of samples, or of each with the baseline: COLUMNS."""
     if baseline is not None and baseline not in samples:
         names = ", ".join(map(str, samples))
         raise ValueError(f"baseline {baseline!r} is not a group of {by}; the groups are: {names}")
     pairs = [(name, baseline) for name in samples if name != baseline]
-    rows = [
-        (a, b, *paired(samples[a], samples[b]).values())
-        for a, b in (combinations(samples, 2) if baseline is None else pairs)
-    ]
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    return found.assign(p_holm=holm(found["p"]))
+    pairs = list(combinations(samples, 2)) if baseline is None else pairs
+    rows = [(a, b, *paired(samples[a], samples[b]).values()) for a, b in pairs]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def paired(a: pd.Series, b: pd.Series) -> dict[str, float | int]:

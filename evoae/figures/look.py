@@ -114,17 +114,20 @@ def reference_lines(
     ax.autoscale_view(scalex=False)  # a line just inside the view would lie on the axis
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Write `folder`/`name`.png (150 dpi) and .svg, and return their paths.
+def save(
+    figure: Figure, folder: str | Path, name: str, title: str | None = None
+) -> tuple[Path, Path]:
+    """Write `folder`/`name`.png (150 dpi) and .svg with a title inside, and return their paths.
 
     The folder is made if need be. Equal figures give equal files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, dpi=150)
+    words = {"Title": title} if title else {}
+    figure.savefig(png, dpi=150, metadata=words)
     with mpl.rc_context({"svg.hashsalt": "evoae"}):
-        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(svg, metadata={"Date": None, **words})
     return png, svg
 
 

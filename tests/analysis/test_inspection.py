@@ -182,8 +182,12 @@ def test_a_dense_model_has_as_many_parameters_as_a_run_preserves(runs):
         setting, data, population = run.setting, run.data, run.population
         trials = pd.DataFrame(halves)
 
-    assert inspection.equal_dense(run) == "12-6"
-    widths = [int(width) for width in inspection.equal_dense(Halved).split("-")]
+    assert inspection.equal_widths(run) == "12-6"
+    ((label, experiment),) = inspection.dense({"x": run}).items()
+    assert label == "dense 12-6, x"
+    assert (experiment.model, experiment.operator) == ("12-6", "none")
+    assert experiment.replace(model="12-6").settings() == experiment.settings()
+    widths = [int(width) for width in inspection.equal_widths(Halved).split("-")]
     encoder = (40, *widths)
     parameters = parameter_count(encoder) + parameter_count(encoder[::-1])
     total = run.population.parameters
