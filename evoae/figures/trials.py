@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from evoae.analysis.statistics import front, require_columns, summary
+from evoae.analysis.statistics import LEAST, front, require_columns, summary
 from evoae.figures.look import (
     LOOK,
     OPERATOR_COLOURS,
@@ -318,12 +318,14 @@ def against_cells(
 
 
 def draw_boxes(ax: Axes, table: pd.DataFrame, by: str, value: str, palette: Mapping) -> None:
-    """Median and quartiles of each group, at the places of the palette."""
+    """Median and quartiles of each group of LEAST trials or more, at the places of the palette."""
     for at, (name, colour) in enumerate(palette.items()):
+        values = table.loc[table[by] == name, value]
+        if len(values) < LEAST:
+            continue
         look = {"facecolor": to_rgba(colour, 0.3), "edgecolor": colour}
         line = {"color": colour, "linewidth": 1.5}
         ax.boxplot(
-            table.loc[table[by] == name, value], positions=[at], widths=0.5,
-            patch_artist=True, showfliers=False, manage_ticks=False, boxprops=look,
-            medianprops=line, whiskerprops=line, capprops=line,
+            values, positions=[at], widths=0.5, patch_artist=True, showfliers=False,
+            manage_ticks=False, boxprops=look, medianprops=line, whiskerprops=line, capprops=line,
         )  # fmt: skip
