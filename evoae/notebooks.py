@@ -64,11 +64,16 @@ class Gallery:
         return pages.figure_of(self.figures.index(name) + 1, name, title, png)
 
     def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
-        """Write a table as CSV; show it folded away, with consistent decimals."""
+        """Write a table as CSV; show it folded away, with consistent decimals.
+
+        Names of the notebook's figures in a column `figure` are shown as links.
+        """
         path = self.out / "tables" / f"{self.notebook}-{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
         number = self.tables.index(name) + 1
+        if "figure" in table and set(table["figure"]) <= set(self.figures):
+            table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
         return pages.table_of(number, path.stem, title, table, unfolded)
 
     def answer(self, text: str) -> Shown:

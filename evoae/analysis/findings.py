@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,10 @@ def reproduced(side_by_side: pd.DataFrame) -> Finding:
     papers = losses[sizes.astype(bool)] if len(losses) else losses
     if papers.empty:
         text = (
-            f"no run is of the paper's size with {LEAST} trials or more: nothing here is evidence "
+            f"No run is of the paper's size with {LEAST} trials or more: nothing is reproduced here "
             f"({len(losses)} published losses have a smaller run beside them)"
         )
-        return Finding("Reproduced: nothing", f"{text}.", "published-loss")
+        return Finding("No evidence", f"{text}.", "published-loss")
     met = (papers.low - READ <= papers.published) & (papers.published <= papers.high + READ)
     mean, (low, high) = papers.difference.mean(), statistics.mean_interval(papers.difference)
     text = (
@@ -144,12 +145,12 @@ def gap(study: Study) -> Finding:
     }
     found = {name: claims.measured(one, study, as_released=True) for name, one in rows.items()}
     if not all(found.values()):
-        text = "the runs alone, of one cell, and of the ring are not all here: not run."
+        text = "Not run: it needs training alone, one cell, and the ring."
         return Finding("The gap of claim 7", text, "claims")
-    whole, one, ring = (shifted(pd.Series(found[name])) for name in rows)
+    whole, one, ring = (shifted(SimpleNamespace(**found[name])) for name in rows)
     text = (
-        f"coevolved – alone is {whole}: one cell with the ring's optimiser and rates has {one} of "
-        f"it, its neighbours and selection add {ring}. Optimiser and rates apart: not run."
+        f"Coevolved – alone is {whole}: one cell with the ring's optimiser and rates has {one}; "
+        f"neighbours and selection add {ring}. Optimiser and rates apart: not run."
     )
     return Finding("The gap of claim 7", text, "claims")
 
@@ -158,20 +159,20 @@ def on_front(study: Study) -> Finding:
     """Where the front of means runs, chosen on validation and reported on test."""
     results = papers_data(study).results
     means = statistics.front(results, ["label", "operator"])
-    chosen = means[means.on_front].sort_values("sparsity")
+    chosen = means[means.on_front & (means.test_l1 < results.constant_test_l1.mean())]
     if chosen.empty:
-        return Finding("The front", "no run has a finite loss on validation.", "sparsity")
+        text = "No setting's mean is better than the constant predictor on test data."
+        return Finding("The front", text, "sparsity")
     ends = []
-    for row in (chosen.iloc[0], chosen.iloc[-1]):
-        losses = results[results.label == row.label].test_l1
-        low, high = statistics.mean_interval(losses)
+    for row in chosen.sort_values("sparsity").iloc[[0, -1]].itertuples():
+        low, high = statistics.mean_interval(results[results.label == row.label].test_l1)
         interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
         ends.append(f"{row.test_l1:.3f}{interval} at {row.sparsity:.1%} ({row.operator})")
-    names = chosen.operator.value_counts()
-    operators = ", ".join(f"{count} {name}" for name, count in names.items())
+    counts = chosen.operator.value_counts().items()
     text = (
-        f"of {len(means)} settings {len(chosen)} are on the front of means ({operators}); its test "
-        f"loss runs from {ends[0]} to {ends[1]} sparsity."
+        f"Of {len(means)} settings {len(chosen)} are on it and better than a constant "
+        f"({', '.join(f'{count} {name}' for name, count in counts)}); mean test loss from "
+        f"{ends[0]} to {ends[-1]} sparsity."
     )
     return Finding("The front", text, "sparsity")
 
@@ -190,7 +191,7 @@ def claims_map(compared: pd.DataFrame) -> pd.DataFrame:
         {
             "claim": f"{claim.number}. {claim.text}",
             **{reading: table[claim.number, reading] for reading in claims.READINGS},
-            "figure": '<a href="#figure-claims">claims</a>',
+            "figure": "claims",
             "command": f"evoae reproduce {' '.join(claim.made_by)} --scale paper",
         }
         for claim in claims.CLAIMS
