@@ -252,8 +252,10 @@ def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> lis
         except RuntimeError as error:
             if "Kernel died before replying" not in str(error) or attempt + 1 == KERNEL_STARTS:
                 raise
-    page = out / f"{name}.html"
-    page.write_text(pages.page_of(nbformat.read(executed, 4), name, scale))
+    notebook, page = nbformat.read(executed, 4), out / f"{name}.html"
+    notebook.metadata.evoae.scale = scale
+    nbformat.write(notebook, executed)
+    page.write_text(pages.page_of(notebook, name))
     figures = sorted((out / "figures").glob(f"{name}-*"))
     tables = sorted((out / "tables").glob(f"{name}-*"))
     return [executed, page, *figures, *tables]

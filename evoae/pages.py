@@ -45,12 +45,14 @@ th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #E5E5E5; 
 td.text, th.text { text-align: left; } summary { cursor: pointer; font-size: 14px; }
 details { margin: 8px 0; } pre { font-size: 12px; overflow-x: auto; background: #F6F6F6;
   padding: 8px; } footer { border-top: 1px solid #CCC; margin-top: 32px; font-size: 13px; }
-.cards { display: grid; grid-template-columns: repeat(3, 1fr); gap: 14px; }
-.card { border: 1px solid #DDD; padding: 10px; font-size: 12.5px; line-height: 1.35; }
-.card img { width: 100%; height: 112px; object-fit: contain; }
-.card h2 { font-size: 15px; margin: 4px 0; } .card p { margin: 4px 0; }
-body.index { max-width: 1060px; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; }
+.cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
+.card { border: 1px solid #DDD; padding: 6px 8px; font-size: 11px; line-height: 1.3; }
+.card img { width: 100%; height: 92px; object-fit: contain; }
+.card h2 { font-size: 13px; margin: 2px 0; } .card p { margin: 3px 0; }
+.card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 5;
+  overflow: hidden; } .card .warning { padding: 0 5px; border-width: 3px; }
+body.index { max-width: 1080px; padding: 4px 10px; }
+@media print { .card .said { display: block; } body { max-width: none; padding: 0; font-size: 11pt; }
   h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
   figure img { max-height: 21cm; } a { color: inherit; text-decoration: none; } }
 @page { size: A4; margin: 15mm; }
@@ -153,8 +155,12 @@ def answer_of(notebook: NotebookNode) -> str:
     return ""
 
 
-def page_of(notebook: NotebookNode, name: str, scale: str) -> str:
-    """The page of an executed notebook: its prose and what it shows, without code."""
+def page_of(notebook: NotebookNode, name: str) -> str:
+    """The page of an executed notebook: its prose and what it shows, without code.
+
+    Its metadata say, under `evoae.scale`, at which scale it was executed.
+    """
+    scale = notebook.metadata.evoae.scale
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
@@ -216,10 +222,13 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
         picture = f"figures/{name}-{pictures.get(name)}.png"
         there = (folder / picture).exists()
         image = f'<a href="{name}.html"><img alt="" src="{picture}"></a>' if there else ""
+        title, said = title_of(notebook).partition(":")[0], answer_of(notebook)
+        scale = notebook.metadata.get("evoae", {}).get("scale")
+        warning = f'<p class="warning">{scale}: no evidence</p>' if scale in WARNINGS else ""
         cards.append(
-            f'<div class="card">{image}<h2><a href="{name}.html">'
-            f"{html.escape(title_of(notebook))}</a></h2>"
-            f"<p><i>{html.escape(question_of(notebook))}</i></p><p>{answer_of(notebook)}</p></div>"
+            f'<div class="card">{image}<h2><a href="{name}.html">{html.escape(title)}</a></h2>'
+            f"<p><i>{html.escape(question_of(notebook))}</i></p>{warning}"
+            f'<p class="said" title="{said}">{said}</p></div>'
         )
     body = f'<h1>evoae: the study</h1>\n<div class="cards">{"".join(cards)}</div>'
     return whole("evoae: the study", body, "index")

@@ -100,7 +100,7 @@ def reproduced(side_by_side: pd.DataFrame) -> Finding:
     papers = losses[sizes.astype(bool)] if len(losses) else losses
     if papers.empty:
         text = (
-            f"No run is of the paper's size with {LEAST} trials or more: nothing is reproduced here "
+            f"No run is of the paper's size with {LEAST} trials or more: nothing is shown here "
             f"({len(losses)} published losses have a smaller run beside them)"
         )
         return Finding("No evidence", f"{text}.", "published-loss")
