@@ -589,7 +589,7 @@ def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
     implied |= {"optimiser": "adam", "best_cell": "validation"}
     implied["loss"] = "bce" if given["kind"] == "variational" else "l1"
-    once = given["schedule"] == "prune-after"
+    once = given["schedule"] in ("prune-after", "prune-once")
     implied["probability"] = 1.0 if once else operator.probability
     if operator.regrows:
         implied["pruned_weights"] = "masked"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import html
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,16 +22,17 @@ import papermill
 import zmq
 from IPython import get_ipython
 from matplotlib.figure import Figure
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from evoae import pages
+from evoae.analysis.findings import Finding
 from evoae.figures import look
+from evoae.pages import Shown
 from evoae.refusals import named, shown
 from evoae.rules import check_known
 
 REPORT = "report"
-WIDGET = "application/vnd.jupyter.widget-view+json"
 SCALES = ("smoke", "quick", "paper")
 MAY_BE_ZERO = ("seed", "workers")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
@@ -40,7 +43,7 @@ ENCRYPTED = Config(
 
 
 class Gallery:
-    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables.
+    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables; and numbers it.
 
     It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
     was given and the notebook does not have, or has of another type: papermill itself only warns.
@@ -51,18 +54,46 @@ class Gallery:
         index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
         # of a job array, only the first job writes where people look
         self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
+        source = "\n".join(cell.source for cell in read(notebook).cells)
+        self.figures, self.tables = (
+            re.findall(rf'gallery\.{kind}\(\s*"([^"]+)"', source) for kind in ("figure", "table")
+        )
 
-    def figure(self, name: str, figure: Figure) -> Figure:
-        """Write a figure as PNG and SVG, and return it to be shown."""
-        look.save(figure, self.out / "figures", f"{self.notebook}-{name}")
-        return figure
+    def figure(self, name: str, figure: Figure, title: str) -> Shown:
+        """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
+        png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
+        return pages.figure_of(self.figures.index(name) + 1, name, title, png)
 
-    def table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
-        """Write a table as CSV, and return it to be shown."""
+    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
+        """Write a table as CSV; show it folded away, with consistent decimals.
+
+        Names of the notebook's figures in a column `figure` are shown as links.
+        """
         path = self.out / "tables" / f"{self.notebook}-{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
-        return table
+        number = self.tables.index(name) + 1
+        if "figure" in table and set(table["figure"]) <= set(self.figures):
+            table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
+        return pages.table_of(number, path.stem, title, table, unfolded)
+
+    def answer(self, text: str) -> Shown:
+        """What the notebook found, in a sentence or two; the index shows it, too."""
+        return Shown(f'<p class="answer">{html.escape(text)}</p>', "answer", html.escape(text))
+
+    def findings(self, found: Sequence[Finding]) -> Shown:
+        """Sentences with links to their figures; the index shows the first."""
+        lines = [
+            f"<li><b>{html.escape(one.heading)}.</b> {html.escape(one.text)} "
+            f"{self.link(one.figure)}</li>"
+            for one in found
+        ]
+        text = html.escape(" ".join(f"{one.heading}. {one.text}" for one in found[:1]))
+        return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
+
+    def link(self, name: str) -> str:
+        """A link to one of the notebook's figures."""
+        return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
 
 
 def folder() -> Path:
@@ -85,9 +116,7 @@ def read(name: str) -> NotebookNode:
 
 def question(name: str) -> str:
     """What a notebook asks: the first sentence below its title."""
-    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
-    paragraphs = [part for part in text.split("\n\n") if not part.startswith("#")]
-    return paragraphs[0].replace("\n", " ").split(". ")[0].rstrip(".") + "."
+    return pages.question_of(read(name))
 
 
 def defaults(notebook: NotebookNode) -> dict[str, Any]:
@@ -197,10 +226,14 @@ def reproduce(
     with environment(EVOAE_SHARE=f"{index}/{of}", EVOAE_DASK=dask or ""):
         for name, parameters in plans.items():
             try:
-                written += execute(name, parameters, target)
+                written += execute(name, parameters, target, scale)
             except Exception as error:  # whatever a notebook raises is reported with its name
                 failures[name] = error
-    return written, failures
+    names = available()
+    pictures = {name: read(name).metadata.evoae.get("picture", "") for name in names}
+    page = target / "index.html"
+    page.write_text(pages.index_of(target, [REPORT, *(n for n in names if n != REPORT)], pictures))
+    return [*written, page], failures
 
 
 @contextlib.contextmanager
@@ -218,7 +251,7 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
+def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> list[Path]:
     """Execute one notebook; write it, its HTML, and list these and its figures and tables."""
     executed = out / f"{name}.ipynb"
     for attempt in range(KERNEL_STARTS):
@@ -237,23 +270,10 @@ def execute(name: str, parameters: dict[str, Any], out: Path) -> list[Path]:
         except RuntimeError as error:
             if "Kernel died before replying" not in str(error) or attempt + 1 == KERNEL_STARTS:
                 raise
-    html = out / f"{name}.html"
-    html.write_text(page_of(nbformat.read(executed, 4)))
+    notebook, page = nbformat.read(executed, 4), out / f"{name}.html"
+    notebook.metadata.evoae.scale = scale
+    nbformat.write(notebook, executed)
+    page.write_text(pages.page_of(notebook, name))
     figures = sorted((out / "figures").glob(f"{name}-*"))
     tables = sorted((out / "tables").glob(f"{name}-*"))
-    return [executed, html, *figures, *tables]
-
-
-def page_of(notebook: NotebookNode) -> str:
-    """A page of its own, that asks no other for anything; of the code it shows the parameters."""
-    notebook.metadata.pop("widgets", None)  # progress bars; without scripts they show nothing
-    for cell in (c for c in notebook.cells if c.cell_type == "code"):
-        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-        tags = cell.metadata.setdefault("tags", [])
-        if not {"parameters", "injected-parameters"} & set(tags):
-            tags.append("code")
-    urls = ("require_js_url", "mathjax_url", "mermaid_js_url", "jupyter_widgets_base_url")
-    look = {"embed_images": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-    config = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"code"}}})
-    exporter = HTMLExporter(template_name="lab", config=config, **look, **dict.fromkeys(urls, ""))
-    return exporter.from_notebook_node(notebook)[0]
+    return [executed, page, *figures, *tables]

@@ -1,8 +1,17 @@
-"""The paper's claims, each with the comparisons that would show it, and a verdict with its test."""
+"""The paper's claims, the contrasts that would show each, and a verdict that cannot mislead.
+
+The contrasts are declared here, before any run is looked at, and Holm's correction counts all of
+them, whatever lies in a folder. A verdict needs every contrast of its claim, six trials or more,
+and networks that learnt something: where the better side of a contrast is no better than the
+constant predictor, nothing is claimed. Runs that are not of the paper's size give a verdict in
+words of its own. A claim's controls say what else could explain it; they are tested with the rest
+and are not part of the verdict.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,21 +19,22 @@ import numpy as np
 import pandas as pd
 
 from evoae.analysis import statistics
-from evoae.analysis.published import dimensions, matching, size
+from evoae.analysis.published import PAPER, dimensions, matching, size
+from evoae.analysis.statistics import LEAST, LEVEL
 from evoae.runs.run import Run
 from evoae.runs.study import Study
 
 MARGIN = 0.01  # in L1: pruned is "as good as" unpruned within it, about 4 % of the paper's losses
-LEVEL = 0.05
-LEAST = 6  # trials: with fewer no signed-rank test can reach LEVEL, and an interval says little
-COLUMNS = ["claim", "reading", "a", "b", "size", "n", "mean a", "mean b", "difference"]
-COLUMNS += ["low", "high", "favours_a", "a12", "test", "p"]
+READINGS = {"as released": True, "as intended": False}
+COLUMNS = ["claim", "role", "reading", "a", "b", "size", "n", "mean a", "mean b", "steps a"]
+COLUMNS += ["steps b", "constant", "shift", "low", "high", "a lower in", "p"]
 LATE, EARLY = ("exponential", "increase", "final-n", "population"), ("fixed", "decrease")
+GUIDED = ("conjunctive", "variance")
 
 
 @dataclass(frozen=True)
 class Which:
-    """What one side of a comparison is about. Operator "variance" follows the reading."""
+    """Runs that one side of a contrast is about. Operator "variance" follows the reading."""
 
     algorithm: str
     operator: str = "none"
@@ -36,6 +46,7 @@ class Which:
         return " ".join(w for w in words if w and w != "standard")
 
     def matching(self, study: Study, as_released: bool) -> list[Run]:
+        """The study's runs that this is about, of whatever size."""
         schedule = {"schedule": self.schedule} if self.schedule else {}
         return matching(
             study, self.algorithm, as_released, operator=self.operator, model=self.model, **schedule
@@ -43,200 +54,268 @@ class Which:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper, and pairs of which it says the first has the lower loss.
+class Contrast:
+    """What is tested: that `a` has the lower loss, trial by trial, by more than -`margin`.
 
-    `equivalent`: it says instead that the first is as good as the second, within MARGIN.
+    A side of several runs is their mean in each trial. `best`: a must also have the lowest mean of
+    all. `control`: not part of the claim, but of what else could explain it. `name` stands for the
+    side `b` where it is of several runs, and says what a control is for.
+    """
+
+    a: tuple[Which, ...]
+    b: tuple[Which, ...]
+    name: str = ""
+    margin: float = 0.0
+    best: bool = False
+    control: bool = False
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The words for a and for b."""
+        if len(self.a) > 1:
+            first, _, second = self.name.partition(" – ")
+            return first, second
+        return str(self.a[0]), self.name if len(self.b) > 1 else str(self.b[0])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, and the contrasts that would show it.
+
+    `needs`: "all" of them, or "any" (where the paper says "one of these operators"). `made_by` are
+    the notebooks that run what is contrasted.
     """
 
     number: int
     text: str
-    pairs: tuple[tuple[Which, Which], ...]
-    equivalent: bool = False
+    contrasts: tuple[Contrast, ...]
+    made_by: tuple[str, ...]
+    needs: str = "all"
 
 
 def canonical(operator: str = "none", schedule: str = "exponential") -> Which:
+    """One autoencoder, trained as usual."""
     return Which("canonical", operator, None if operator == "none" else schedule)
 
 
 def coevolved(operator: str = "none", schedule: str | None = None) -> Which:
+    """The ring of Lipi-AE-S."""
     return Which("lipi-ae-s", operator, schedule)
+
+
+def contrast(a: Which, b: Which, **settings: Any) -> Contrast:
+    """A contrast of two settings."""
+    return Contrast((a,), (b,), **settings)
+
+
+def best_schedule(which: Which) -> Contrast:
+    """The schedule of `which` against the mean of the five others."""
+    others = [s for s in (*LATE, *EARLY) if s != which.schedule]
+    rivals = tuple(replace(which, schedule=schedule) for schedule in others)
+    return Contrast((which,), rivals, f"{which.operator}, the other schedules", best=True)
+
+
+def late_against_early(operator: str) -> Contrast:
+    """The mean of the late schedules against that of the early ones, in the ring."""
+    late, early = (tuple(coevolved(operator, s) for s in names) for names in (LATE, EARLY))
+    return Contrast(late, early, f"lipi-ae-s {operator}, late – early")
 
 
 RANDOM = coevolved("random", "exponential")
 BEST = (RANDOM, coevolved("conjunctive", "final-n"), coevolved("variance", "population"))
-OPERATORS = ("random", "conjunctive", "variance")
+SMALL_RANDOM, *SMALL_GUIDED = (replace(which, model="small") for which in BEST)
 
 CLAIMS = (
     Claim(
         1,
-        "In canonical training an activation-guided operator beats random pruning.",
-        tuple((canonical(guided), canonical("random")) for guided in OPERATORS[1:]),
+        "Alone, one of the guided operators beats random pruning.",
+        tuple(contrast(canonical(guided), canonical("random")) for guided in GUIDED),
+        ("01_canonical_pruning",),
+        needs="any",
     ),
     Claim(
         2,
-        "Canonically, the pruned autoencoder is as good as the unpruned one.",
-        ((canonical("conjunctive"), canonical()),),
-        equivalent=True,
+        "Alone, the autoencoder pruned by conjunctive is as good as the unpruned one.",
+        (contrast(canonical("conjunctive"), canonical(), margin=MARGIN),),
+        ("01_canonical_pruning",),
     ),
     Claim(
         3,
-        "In coevolution random pruning beats guided pruning.",
-        tuple((RANDOM, guided) for guided in BEST[1:]),
+        "In a population random pruning beats guided pruning.",
+        (
+            *(contrast(RANDOM, guided) for guided in BEST[1:]),
+            contrast(RANDOM, coevolved(), name="does pruning help at all?", control=True),
+        ),
+        ("02_coevolution_pruning",),
     ),
     Claim(
         4,
         "Guidance pays in low dimensions (here: the small model, coevolved).",
-        tuple(
-            (replace(guided, model="small"), replace(RANDOM, model="small")) for guided in BEST[1:]
-        ),
+        tuple(contrast(guided, SMALL_RANDOM) for guided in SMALL_GUIDED),
+        ("04_capacity",),
+        needs="any",
     ),
     Claim(
         5,
-        "The best pairs are conjunctive with exponential (canonical) and random with exponential "
-        "(coevolved), and late pruning beats early.",
+        "The schedule exponential is the best for conjunctive (alone) and for random (coevolved), "
+        "and late pruning beats early.",
         (
-            *((canonical("conjunctive"), canonical("conjunctive", s)) for s in (*LATE[1:], *EARLY)),
-            *((RANDOM, coevolved("random", s)) for s in (*LATE[1:], *EARLY)),
-            *((coevolved(o, "increase"), coevolved(o, "decrease")) for o in OPERATORS),
+            best_schedule(canonical("conjunctive")),
+            best_schedule(RANDOM),
+            *(late_against_early(operator) for operator in ("random", *GUIDED)),
         ),
+        ("01_canonical_pruning", "03_schedules"),
     ),
     Claim(
         6,
-        "Pruning while training beats pruning after.",
-        tuple((which, coevolved(which.operator, "prune-after")) for which in BEST),
+        "Pruning while training beats pruning after, without recovery and with it.",
+        tuple(
+            contrast(which, coevolved(which.operator, after))
+            for which in BEST
+            for after in ("prune-after", "prune-once")
+        ),
+        ("04_capacity",),
     ),
     Claim(
         7,
         "Coevolved training beats canonical training.",
         (
-            (coevolved(), canonical()),
+            contrast(coevolved(), canonical()),
             # the same optimiser and rates on both sides: what the population alone does
-            (coevolved(), Which("one cell")),
-            (RANDOM, Which("one cell", "random", "exponential")),
+            contrast(coevolved(), Which("one cell"), name="the population alone?", control=True),
+            contrast(
+                RANDOM,
+                Which("one cell", "random", "exponential"),
+                name="the population alone, pruned?",
+                control=True,
+            ),
         ),
+        ("02_coevolution_pruning", "07_readings"),
     ),
 )
+FAMILY = sum(len(claim.contrasts) for claim in CLAIMS)  # in each reading
 
 
-def comparable(first: Run, second: Run) -> bool:
-    """Whether two runs are of one size; one cell beside a ring is what claim 7 is about."""
+# -- contrasts -----------------------------------------------------------------------------------
+
+
+def comparable(runs: Iterable[Run]) -> bool:
+    """Whether runs are of one size and seed; one cell beside a ring is what claim 7 is about."""
     same = ["epochs", "clusters", "bits", "examples"]
-    if first.setting("cells") > 1 and second.setting("cells") > 1:
-        same.append("cells")
-    return all(first.setting(name) == second.setting(name) for name in same)
+    sizes = {(run.config["seed"], *(run.setting(name) for name in same)) for run in runs}
+    return len(sizes) == 1 and len({run.setting("cells") for run in runs} - {1}) < 2
 
 
-def final_losses(first: Run, second: Run) -> tuple[pd.Series, pd.Series, bool]:
-    """Final train L1 of two runs, and whether they are paired: of the same trials and seed."""
-    a, b = (run.trials.set_index("trial").train_l1 for run in (first, second))
-    shared = a.index.intersection(b.index)
-    if first.config["seed"] == second.config["seed"] and len(shared) == min(len(a), len(b)):
-        return a[shared], b[shared], True
-    return a, b, False
-
-
-def compared(claim: Claim, first: Which, second: Which, study: Study, as_released: bool) -> dict:
-    """One row: a claim's comparison, its effect and p; without numbers if a run is missing."""
-    row: dict[str, Any] = {
-        "claim": claim.number,
-        "reading": "as released" if as_released else "as intended",
-        "a": str(first),
-        "b": str(second),
-    }
-    candidates = [which.matching(study, as_released) for which in (first, second)]
-    pairs = [pair for pair in itertools.product(*candidates) if comparable(*pair)]
-    if not pairs:
-        return row
-    best = max(pairs, key=lambda pair: min(map(size, pair)))
-    a, b, paired = final_losses(*best)
-    table = pd.concat({"a": a, "b": b}, names=["group"]).rename("loss").reset_index()
-    paired_by = "trial" if paired else None
-    test = statistics.compare(table, by="group", value="loss", paired_by=paired_by).iloc[0]
-    low, high = statistics.bootstrap_interval(a - b) if paired else (np.nan, np.nan)
-    return row | {
-        "size": dimensions(min(best, key=size)),
-        "n": min(len(a), len(b)),
-        "mean a": test.mean_a,
-        "mean b": test.mean_b,
-        "difference": test.mean_a - test.mean_b,
-        "low": low,
-        "high": high,
-        "favours_a": np.median(a - b) < 0 if paired else test.a12 < 0.5,
-        "a12": test.a12,
-        "test": test.test,
-        "p": test.p,
+def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, Any]:
+    """Means, budgets, shift and p of a contrast; empty if one of its runs is missing."""
+    whiches = (*contrast.a, *contrast.b)
+    candidates = [which.matching(study, as_released) for which in whiches]
+    fitting = [runs for runs in itertools.product(*candidates) if comparable(runs)]
+    if not fitting:
+        return {}
+    runs = max(fitting, key=lambda runs: min(map(size, runs)))
+    trials = [run.trials.set_index("trial") for run in runs]
+    # of a trial that some of the runs lack there is no pair; a null is a trial that diverged
+    losses = pd.concat([table.train_l1.fillna(np.inf) for table in trials], axis=1, join="inner")
+    constant = trials[0].constant_train_l1.loc[losses.index]
+    steps = [run.result["model_steps"] / len(run.trials) for run in runs]
+    cut = len(contrast.a)
+    a, b = losses.iloc[:, :cut].mean(axis=1), losses.iloc[:, cut:].mean(axis=1)
+    found = statistics.paired(a, b)
+    if contrast.margin:  # the test is of a against b and the margin; the shift shown is a - b
+        found["p"] = statistics.shift(statistics.differences(a, b) - contrast.margin).p
+    winner = a if found["shift"] - contrast.margin < 0 else b
+    return found | {
+        "size": dimensions(max(runs, key=lambda run: run.setting("cells"))),
+        "steps a": float(np.mean(steps[:cut])),
+        "steps b": float(np.mean(steps[cut:])),
+        "constant": float(constant.mean()),
+        "learnt": statistics.beats(winner, constant),
+        "lowest": bool(losses.iloc[:, 0].mean() <= losses.mean().min()),
     }
 
 
 def comparisons(study: Study) -> pd.DataFrame:
-    """Every comparison of every claim, in both readings, corrected by Holm over each reading.
+    """Every declared contrast in both readings; `p_holm` is Holm's over FAMILY, in each reading.
 
-    `difference` is of mean final training L1, a - b; `low` and `high` its 95 % bootstrap interval
-    where trials are paired by seed.
+    `shift` is the centre of a - b over trials, in final training L1, `low` and `high` its 95 %
+    interval; `steps` are model steps of a trial. Null where a run is missing.
     """
     readings = []
-    for as_released in (True, False):
-        rows = [
-            compared(claim, a, b, study, as_released) for claim in CLAIMS for a, b in claim.pairs
-        ]
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        readings.append(table.assign(p_holm=statistics.holm(table.p.astype(float))))
-    table = pd.concat(readings, ignore_index=True)
-    equivalent = {claim.number for claim in CLAIMS if claim.equivalent}
-    table["says"] = [say(row, row.claim in equivalent) for row in table.itertuples()]
-    return table
+    for reading, as_released in READINGS.items():
+        rows = []
+        for claim in CLAIMS:
+            for one in claim.contrasts:
+                a, b = one.sides
+                role = f"control: {one.name}" if one.control else "claim"
+                named = {"claim": claim.number, "role": role, "reading": reading, "a": a, "b": b}
+                found = measured(one, study, as_released)
+                rows.append(named | found | {"contrast": one})
+        table = pd.DataFrame(rows, columns=[*COLUMNS, "contrast", "learnt", "lowest"])
+        table["p_holm"] = statistics.holm(table.p.astype(float), FAMILY)
+        table["says"] = [say(row) for row in table.itertuples()]
+        readings.append(table[[*COLUMNS, "p_holm", "says"]])
+    return pd.concat(readings, ignore_index=True)
 
 
-def say(row: Any, equivalent: bool) -> str:
-    """What one comparison says of its claim."""
-    if np.isnan(row.difference):
+def say(row: Any) -> str:
+    """What one contrast says of its claim."""
+    one = row.contrast
+    if np.isnan(row.shift):
         return "not run"
-    shown = row.p_holm < LEVEL
-    if equivalent:
-        if row.n >= LEAST and row.high < MARGIN:
-            return "yes"  # as good, or better
-        return "no" if row.n >= LEAST and shown and row.difference > MARGIN else "open"
-    # the direction of the rank test, which a few collapsed trials do not turn as they do a mean
-    if shown:
-        return "yes" if row.favours_a else "no"
-    return "tends to yes" if row.favours_a else "tends to no"
+    if row.n < LEAST:
+        return "too few trials"
+    if not row.learnt:
+        return "nothing learnt"
+    favours = row.shift < one.margin and (row.lowest or not one.best)
+    if row.p_holm < LEVEL:
+        return "yes" if favours else "no"
+    return "open"
+
+
+# -- verdicts ------------------------------------------------------------------------------------
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """A verdict on each claim in each reading, from `comparisons`, with the counts behind it.
+    """A verdict on each claim in each reading, from `comparisons`; controls are left out."""
+    rows = []
+    for claim in CLAIMS:
+        for reading in READINGS:
+            here = table[(table.claim == claim.number) & (table.reading == reading)]
+            here = here[here.role == "claim"]
+            said = here.says.value_counts(sort=False)
+            papers = set(here["size"].dropna()) <= set(PAPER)
+            rows.append(
+                {
+                    "claim": claim.number,
+                    "text": claim.text,
+                    "reading": reading,
+                    "verdict": verdict(list(here.says), claim.needs, papers),
+                    "contrasts": ", ".join(f"{n} {word}" for word, n in said.items()),
+                }
+            )
+    return pd.DataFrame(rows)
 
-    supported: every comparison says yes; contradicted: none does, and one says no; mixed: some say
-    yes and some no; open: too few trials to say. Comparisons that were not run do not count.
+
+def verdict(said: list[str], needs: str = "all", papers_size: bool = True) -> str:
+    """One word on a claim, from what its contrasts say.
+
+    supported: all (or any, where one suffices) say yes. contradicted: one says no and none yes
+    (where one suffices: all say no). mixed: some yes, some no. open: the trials do not say. No
+    verdict is given where a contrast was not run, has too few trials, or nothing was learnt.
     """
-    rows, texts = [], {claim.number: claim.text for claim in CLAIMS}
-    for (number, reading), group in table.groupby(["claim", "reading"], sort=False):
-        said = group.says[group.says != "not run"]
-        rows.append(
-            {
-                "claim": number,
-                "text": texts[number],
-                "reading": reading,
-                "verdict": verdict(list(said)),
-                "comparisons": f"{len(said)} of {len(group)}",
-                "says": ", ".join(f"{n} {word}" for word, n in said.value_counts().items()),
-                "largest p (Holm)": group.p_holm.max(),
-            }
-        )
-    return pd.DataFrame(rows).sort_values(
-        ["claim", "reading"], ascending=[True, False], ignore_index=True
-    )
-
-
-def verdict(said: list[str]) -> str:
-    if not said:
-        return "not run"
-    if all(word == "yes" for word in said):
-        return "supported"
-    if "no" in said and "yes" in said:
-        return "mixed"
-    if "no" in said:
-        return "contradicted"
-    if "yes" in said:
-        return "supported in part"
-    return f"open, {said[0]}" if len(set(said)) == 1 and said[0] != "open" else "open"
+    for reason in ("not run", "too few trials"):
+        if reason in said:
+            missing = said.count(reason)
+            some = f" ({missing} of {len(said)} contrasts)" if missing < len(said) else ""
+            return f"no verdict: {reason}{some}"
+    yes, no, empty = (said.count(word) for word in ("yes", "no", "nothing learnt"))
+    if needs == "any":
+        word = "supported" if yes else "contradicted" if no == len(said) else "open"
+        empty = empty and not yes
+    else:
+        word = "supported" if yes == len(said) else "mixed" if yes and no else "open"
+        word = "contradicted" if no and not yes else word
+    if empty:
+        return "no verdict: nothing learnt"
+    return word if papers_size else f"{word} at another size"

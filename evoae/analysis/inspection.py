@@ -14,7 +14,7 @@ from torch import Tensor
 from evoae.experiment import Experiment
 from evoae.networks import activations
 from evoae.networks.activations import layer_names, record
-from evoae.networks.population import Population
+from evoae.networks.population import Population, hidden_widths, parameter_count
 from evoae.pruning import masks, operators
 
 if TYPE_CHECKING:
@@ -184,9 +184,98 @@ def overlap(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1) -> pd.
     return pd.DataFrame(rows)
 
 
-def reconstructions(
-    runs: Mapping[str, Run], examples: Tensor, trial: int = 0
-) -> dict[str, np.ndarray]:
+def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1) -> pd.DataFrame:
+    """What one prune by each operator does to the test loss, at equal removal.
+
+    A row per run, trial and operator: `removed`, the share of all weights and biases that it sets
+    to zero; `change` of the test L1; `change_by_chance`, that of as many zeros in each weight
+    matrix and bias vector at random places: the same sizes, shuffled.
+    """
+    rows = []
+    for whose, prunings in each_trial(runs, names, seed):
+        run = runs[whose["label"]]
+        before = run.population.take([run.place(whose["trial"])])
+        test = run.data(whose["trial"]).test
+        for number, (name, pruning) in enumerate(prunings.items()):
+            rng = np.random.default_rng([seed, whose["trial"], number, 1])
+            shuffled, removed = before.take([0]), 0
+            sides = zip(before.sides, pruning.population.sides, shuffled.sides, strict=True)
+            for old, new, other in sides:
+                for layer in zip(old.layers(), new.layers(), other.layers(), strict=True):
+                    for was, now, target in zip(*layer, strict=True):
+                        alive = torch.nonzero(was.flatten())[:, 0].numpy()
+                        gone = int(((was != 0) & (now == 0)).sum())
+                        target.view(-1)[rng.choice(alive, gone, replace=False)] = 0
+                        removed += gone
+            losses = [l1(member, test) for member in (before, pruning.population, shuffled)]
+            rows.append(
+                whose
+                | {
+                    "operator": name,
+                    "removed": removed / before.parameters,
+                    "change": losses[1] - losses[0],
+                    "change_by_chance": losses[2] - losses[0],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def l1(member: Population, rows: Tensor) -> float:
+    """Mean absolute error of one autoencoder on rows [n, D]."""
+    with torch.no_grad():
+        return float((member.reconstruct(rows[None]) - rows).abs().mean())
+
+
+def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
+    """For each run the same training of an unpruned model with as many parameters as it left.
+
+    Its label is the widths of that model and the run's label.
+    """
+    found = {}
+    for label, run in runs.items():
+        model = equal_widths(run)
+        found[f"dense {model}, {label}"] = run.experiment.replace(operator="none", model=model)
+    return found
+
+
+def equal_widths(run: Run) -> str:
+    """Widths of a dense autoencoder with as many parameters as the run's prunes left it.
+
+    The hidden layers of the run's model are narrowed by one factor, to the widths whose number of
+    parameters is nearest: with wide data one unit more or less is a few per cent of them.
+    """
+    dimension = run.data().dimension
+    hidden = hidden_widths(run.setting("model"))
+    left = run.trials.preserved.mean() * run.population.parameters
+
+    def parameters(widths: tuple[int, ...]) -> int:
+        encoder = (dimension, *widths)
+        return parameter_count(encoder) + parameter_count(encoder[::-1])
+
+    narrower = {
+        tuple(max(1, round(width * share)) for width in hidden)
+        for share in np.linspace(0, 1, 10 * max(hidden) + 1)
+    }
+    nearest = min(sorted(narrower), key=lambda widths: abs(parameters(widths) - left))
+    return "-".join(map(str, nearest))
+
+
+def ending(run: Run) -> str | None:
+    """A word of warning when a run ends no better than the constant predictor, or None.
+
+    Of runs trained on L1: the best constant is of that loss.
+    """
+    means = run.trials[["train_l1", "constant_train_l1"]].mean(skipna=False)
+    if run.setting("loss") != "l1" or means.train_l1 < 0.99 * means.constant_train_l1:
+        return None
+    return (
+        f"nothing learnt: the training loss, {means.train_l1:.4f}, is no better than that of the "
+        f"best constant, {means.constant_train_l1:.4f}. Sparse data, such as ratings, learn under "
+        "loss=bce; else try more epochs or a larger learning_rate"
+    )
+
+
+def outputs(runs: Mapping[str, Run], examples: Tensor, trial: int = 0) -> dict[str, np.ndarray]:
     """What the best autoencoder of a trial makes of examples [n, D], by run: [n, D] each."""
     found = {}
     for label, run in runs.items():

@@ -49,19 +49,24 @@ def epoch_of(published_epoch: int, epochs: int) -> int:
 def measured(run: Run, row: Any) -> dict[str, Any]:
     """A published value, and that of the same metric in a run with its interval."""
     rows = run.history[run.history.epoch == epoch_of(row.epoch, run.setting("epochs"))]
-    middle = np.median if row.metric.endswith("_median") else np.mean
+    median = row.metric.endswith("_median")
     if row.metric == "preserved_at_last_prune_median":
         zeros = rows.encoder_zeros_at_last_prune + rows.decoder_zeros_at_last_prune
         values = 1 - zeros / run.population.parameters
     else:
         values = rows.train_l1
-    # trials are drawn again with all their cells, which are not independent of each other
-    by_trial = np.stack([group.to_numpy() for _, group in values.groupby(rows.trial)])
-    low, high = statistics.bootstrap_interval(by_trial, statistic=middle)
+    # one value a trial: cells of a trial are not independent of each other
+    cells = values.groupby(rows.trial)
+    if median:
+        here, centre = float(np.median(values)), statistics.shift(cells.median())
+        low, high = centre.low, centre.high
+    else:
+        here, (low, high) = float(np.mean(values)), statistics.mean_interval(cells.mean())
     sizes = {name: run.setting(name) for name in ("bits", "cells", "epochs")}
-    here = float(middle(values))
+    steps = run.result["model_steps"] / len(run.trials)
     found = {"published": row.value, "reproduced": here, "difference": here - row.value}
-    return found | {"low": low, "high": high, "trials": len(by_trial)} | sizes
+    beside = {"low": low, "high": high, "trials": len(cells), "model_steps": steps}
+    return found | beside | sizes
 
 
 def published(*, epochs: int = 400, **filters: Any) -> pd.DataFrame:
@@ -83,7 +88,8 @@ def compare_with(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 
     `table` has the columns of `published`. Epochs are matched by their share of the run.
     `reproduced` is the mean over trials (for medians the median over trials and cells), `low`
-    and `high` its 95 % bootstrap interval.
+    and `high` its 95 % interval (Student's; for medians that of the trials' centre), `model_steps`
+    the budget of a trial.
     """
     rows = []
     for row in table.drop_duplicates(NAMES[1:]).itertuples():  # some are in two figures
@@ -95,7 +101,7 @@ def compare_with(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             if dimensions(run) not in PAPER:
                 rows[-1]["label"] += f" ({dimensions(run)})"
     columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
-    return pd.DataFrame(rows, columns=[*columns, "bits", "cells", "epochs"])
+    return pd.DataFrame(rows, columns=[*columns, "model_steps", "bits", "cells", "epochs"])
 
 
 def find(study: Study, algorithm: str, *, as_released: bool = True, **settings: Any) -> Run | None:
@@ -113,12 +119,14 @@ def matching(study: Study, algorithm: str, as_released: bool = True, **settings:
     coevolution does. A run whose settings were changed on the way is of none.
     """
     preset = "lipi-ae-s" if algorithm == "one cell" else algorithm
-    wanted = Experiment.preset(preset, as_released=as_released, **settings).settings()
+    # a schedule is checked at every epoch, and the number of epochs does not matter here
+    wanted = Experiment.preset(preset, as_released=as_released, epochs=1, **settings).settings()
     ignored = SIZES | (WHEN if wanted["operator"] == "none" else set())
+    ring = preset == "lipi-ae-s" and algorithm != "one cell"
     return [
         run
         for run in study.runs.values()
-        if run.algorithm == algorithm
+        if (run.setting("cells") > 1) == ring
         and not run.changes
         and all(run.setting(k) == v for k, v in wanted.items() if k not in ignored)
     ]

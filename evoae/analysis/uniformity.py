@@ -21,15 +21,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from evoae.analysis.statistics import compare, holm, require_columns
+from evoae.analysis.statistics import LEVEL, holm, paired, require_columns
 from evoae.networks.activations import layer_names
 
 if TYPE_CHECKING:
-    from evoae.runs.sweeps import Study
+    from evoae.runs.study import Study
 
 AXES = {"unit": 1, "input": 2}  # of [networks, out, in]
 LEAST = 5  # positions expected per bin (or left), where the chi-square distribution is close enough
-ALPHA = 0.05
+CLOSER, FURTHER = "population closer to uniform", "population further from uniform"
 KEYS = ["label", "scope", "layer", "axis"]
 MEASURED = ["zeros", "distance", "expected", "ratio", "unevenness"]
 
@@ -149,53 +149,63 @@ def by_trial(table: pd.DataFrame) -> pd.DataFrame:
     """
     require_columns(table, [*KEYS, "trial", *MEASURED, "p"])
     settings = [c for c in table if c not in {*KEYS, "trial", "cell", *Departure.__annotations__}]
-    rejected = (table.p < ALPHA).where(table.p.notna()).astype(float)
+    rejected = (table.p < LEVEL).where(table.p.notna()).astype(float)
     grouped = table.assign(rejected=rejected).groupby(
         [*KEYS, *settings, "trial"], sort=False, as_index=False, dropna=False
     )
     return grouped[[*MEASURED, "rejected"]].mean()
 
 
-def verdicts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
+def contrasts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
     """Is a population closer to uniform than one network? A test per scope, layer and axis.
 
-    `trials` is a table of `by_trial` whose runs differ in `by` alone: its largest value (a) against
-    its smallest (b), by Mann-Whitney's U on `unevenness`, corrected by Holm over all rows returned.
-    `rejected` are the shares that are not uniform by their own test, and `finding` says in words
-    what the corrected p allows to say.
+    `trials` is a table of `by_trial` whose runs differ in `by` alone: its largest value (a) with
+    its smallest (b), trial by trial, by `unevenness`; Holm's family is all rows that such a table
+    declares (two scopes, two axes, each layer). `shift` is a - b with its 95 % interval, `rejected`
+    the shares that are not uniform by their own test, and `finding` says what p_holm allows to say.
     """
-    require_columns(trials, ["scope", "layer", "axis", by, "unevenness", "rejected"])
+    require_columns(trials, ["trial", "scope", "layer", "axis", by, "unevenness", "rejected"])
     small, large = trials[by].min(), trials[by].max()
     ends = trials[trials[by].isin([small, large]) & trials.axis.isin(list(AXES))]
     rows = []
     for names, group in ends.groupby(["scope", "layer", "axis"], sort=False):
         if group[by].nunique() == 2:
-            where = dict(zip(["scope", "layer", "axis"], names, strict=True))
-            row = compare(group, by=by, value="unevenness", baseline=small).assign(**where)
-            for size, rejected in group.groupby(by).rejected.mean().items():
-                row[f"rejected, {by} {size}"] = rejected
-            rows.append(row)
+            measured = group.dropna(subset=["unevenness"]).set_index("trial")
+            a, b = (measured[measured[by] == end].unevenness for end in (large, small))
+            found = paired(a, b)
+            row = dict(zip(["scope", "layer", "axis"], names, strict=True)) | {"n": found["n"]}
+            for end, mean in ((small, found["mean b"]), (large, found["mean a"])):
+                row[f"unevenness, {by} {end}"] = mean
+                row[f"rejected, {by} {end}"] = group[group[by] == end].rejected.mean()
+            rows.append(row | {name: found[name] for name in ("shift", "low", "high", "p")})
     if not rows:
         raise ValueError(f"no layer was measured both with {by} {small} and with {by} {large}")
-    found = pd.concat(rows, ignore_index=True)
-    found["p_holm"] = holm(found["p"])
-    found["finding"] = [finding(row) for row in found.itertuples()]
-    found[f"unevenness, {by} {small}"], found[f"unevenness, {by} {large}"] = (
-        found.mean_b,
-        found.mean_a,
-    )
-    sizes = [
-        f"{what}, {by} {size}" for what in ("unevenness", "rejected") for size in (small, large)
-    ]
-    columns = ["scope", "layer", "axis", *sizes, "a12", "n_b", "n_a", "p", "p_holm", "finding"]
-    return found[columns]
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    return table.assign(finding=[finding(row) for row in table.itertuples()])
 
 
 def finding(row: Any) -> str:
-    """What a comparison of a population (a) with one network (b) allows to say."""
-    smallest_p = 2 / math.comb(row.n_a + row.n_b, row.n_a)
-    if np.isnan(row.p) or smallest_p >= ALPHA:
-        return "too few trials to tell"
-    if row.p_holm >= ALPHA:
+    """What a contrast of a population (a) with one network (b) allows to say."""
+    if np.isnan(row.p):
+        return "too few trials"
+    if row.p_holm >= LEVEL:
         return "no difference shown"
-    return "population closer to uniform" if row.a12 < 0.5 else "population further from uniform"
+    return CLOSER if row.shift < 0 else FURTHER
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """One sentence on the paper's explanation, from a table of `contrasts`.
+
+    It is supported where some contrasts find a population closer to uniform and none further.
+    """
+    counts = table.finding.value_counts()
+    closer, further = counts.get(CLOSER, 0), counts.get(FURTHER, 0)
+    if (table.finding == "too few trials").all():
+        return f"no verdict: too few trials ({table.n.max()})"
+    word = "mixed" if closer and further else "supported" if closer else "contradicted"
+    word = word if closer or further else "open"
+    return (
+        f"{word}: of {len(table)} contrasts {closer} find the population closer to uniform, "
+        f"{further} further from it"
+    )

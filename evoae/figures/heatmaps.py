@@ -23,17 +23,15 @@ DEAD = {"marker": "v", "markersize": 5, "color": "#444444", "linestyle": "", "cl
 PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
 
 
-def reconstructions(
-    inputs: ArrayLike,
-    reconstructions_by_label: Mapping[str, ArrayLike],
-    image_shape: tuple[int, int],
+def images(
+    inputs: ArrayLike, outputs: Mapping[str, ArrayLike], image_shape: tuple[int, int]
 ) -> Figure:
-    """Rows of images, values in [0, 1]: the inputs [n, D] on top, then each label's [n, D].
+    """Rows of images, values in [0, 1]: the inputs [n, D] on top, then each label's outputs [n, D].
 
     Raises ValueError for an array of another shape, or if D is not height x width.
     """
     rows = {"input": np.asarray(inputs)} | {
-        label: np.asarray(images) for label, images in reconstructions_by_label.items()
+        label: np.asarray(images) for label, images in outputs.items()
     }
     n, pixels = rows["input"].shape
     for label, images in rows.items():
@@ -58,33 +56,53 @@ def reconstructions(
     return figure
 
 
-def activation_heatmap(
-    activations: Mapping[str, ArrayLike],
-    pruned: Mapping[str, ArrayLike] | None = None,
-    max_units: int = 60,
-) -> Figure:
-    """A panel per layer: units in rows, examples in columns; one colour map, a scale per layer.
-
-    `activations` maps a layer's name to [examples, units], `pruned` to a bool [units]. Of a wider
-    layer, `max_units` evenly spaced units are drawn. Raises ValueError if `pruned` names a layer
-    that is not there.
-    """
-    return _heatmaps({"": activations}, pruned, max_units)
-
-
 def before_after_heatmap(
     before: Mapping[str, ArrayLike],
     after: Mapping[str, ArrayLike],
-    pruned: Mapping[str, ArrayLike] | None = None,
+    pruned: Mapping[str, ArrayLike],
     max_units: int = 60,
 ) -> Figure:
-    """`activation_heatmap` before and after a prune, above each other, on the same scale.
+    """Activations before and after a prune: a column of panels per layer, after below before.
 
-    Raises ValueError if the layers differ.
+    `before` and `after` map a layer's name to [examples, units], `pruned` to a bool [units]. Units
+    are rows, examples columns; a layer has one scale. Of a wider layer, `max_units` evenly spaced
+    units are drawn. Raises ValueError if the layers differ.
     """
-    if list(before) != list(after):
-        raise ValueError(f"the layers after are {list(after)}; they must be {list(before)}")
-    return _heatmaps({"before": before, "after": after}, pruned, max_units)
+    layers, rows = list(before), {"before": before, "after": after}
+    for name, given in (("after", after), ("pruned", pruned)):
+        if unknown := [layer for layer in given if layer not in layers]:
+            raise ValueError(f"{name} has the layer {unknown[0]!r}; it must be one of {layers}")
+    with draw_panels(2, len(layers), height=3.6) as (figure, axes):
+        for column, name in zip(axes.T, layers, strict=True):
+            arrays = [np.asarray(row[name]) for row in rows.values()]
+            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+            units = arrays[0].shape[1]
+            shown = np.linspace(0, units - 1, min(units, max_units)).round().astype(int)
+            ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
+            size = f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"
+            gone = np.asarray(pruned.get(name, np.zeros(units)), dtype=bool)
+            at = np.flatnonzero(gone[shown]) + 0.5
+            for ax, title, array in zip(column, rows, arrays, strict=True):
+                sns.heatmap(
+                    array[:, shown].T, vmin=low, vmax=high, cmap=ACTIVATION_COLOURS, cbar=False,
+                    xticklabels=False, yticklabels=False, rasterized=True, ax=ax,
+                )  # fmt: skip
+                ax.set_yticks(ticks + 0.5, shown[ticks], rotation=0, fontsize=9)
+                if len(at):  # an empty line would upset the layout
+                    ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
+                heading = [f"{name}, {title}", size]
+                if name in pruned and title == "after":
+                    heading.append(f"{np.count_nonzero(gone)} pruned")
+                ax.set_title("\n".join(heading), fontsize=10)
+                ax.set_xlabel("Example")
+            figure.colorbar(
+                ax.collections[0], ax=column, label="activation", location="bottom", aspect=15
+            )
+        for ax in axes[:, 0]:
+            ax.set_ylabel("Unit")
+        key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
+        figure.legend(handles=[key], loc="outside lower right")
+    return figure
 
 
 def removed_by_unit(
@@ -147,48 +165,4 @@ def overlap_heatmap(table: pd.DataFrame) -> Figure:
         figure.colorbar(
             colours, ax=axes[0], label=label, aspect=15, pad=0.01, shrink=0.7, extend="max"
         )
-    return figure
-
-
-def _heatmaps(
-    rows: Mapping[str, Mapping[str, ArrayLike]],
-    pruned: Mapping[str, ArrayLike] | None,
-    max_units: int,
-) -> Figure:
-    """A column of panels per layer, one for each of `rows`, with a colour bar under it."""
-    layers = list(next(iter(rows.values())))
-    pruned = {} if pruned is None else pruned
-    if unknown := [name for name in pruned if name not in layers]:
-        raise ValueError(f"pruned names the layer {unknown[0]!r}; the layers are: {layers}")
-    with draw_panels(len(rows), max(1, len(layers)), height=3.6) as (figure, axes):
-        for column, name in zip(axes.T, layers, strict=False):
-            arrays = [np.asarray(row[name]) for row in rows.values()]
-            low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
-            units = arrays[0].shape[1]
-            shown = np.linspace(0, units - 1, min(units, max_units)).round().astype(int)
-            ticks = np.linspace(0, len(shown) - 1, min(len(shown), 6)).astype(int)
-            size = f"{len(shown)} of {units} units" if len(shown) < units else f"{units} units"
-            gone = np.asarray(pruned.get(name, np.zeros(units)), dtype=bool)
-            at = np.flatnonzero(gone[shown]) + 0.5
-            for ax, title, array in zip(column, rows, arrays, strict=True):
-                sns.heatmap(
-                    array[:, shown].T, vmin=low, vmax=high, cmap=ACTIVATION_COLOURS, cbar=False,
-                    xticklabels=False, yticklabels=False, rasterized=True, ax=ax,
-                )  # fmt: skip
-                ax.set_yticks(ticks + 0.5, shown[ticks], rotation=0, fontsize=9)
-                if len(at):  # an empty line would upset the layout
-                    ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
-                heading = [f"{name}, {title}" if title else name, size]
-                if name in pruned and array is arrays[-1]:  # not before the prune
-                    heading.append(f"{np.count_nonzero(gone)} pruned")
-                ax.set_title("\n".join(heading), fontsize=10)
-                ax.set_xlabel("Example")
-            figure.colorbar(
-                ax.collections[0], ax=column, label="activation", location="bottom", aspect=15
-            )
-        for ax in axes[:, 0]:
-            ax.set_ylabel("Unit")
-        if pruned:
-            key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
-            figure.legend(handles=[key], loc="outside lower right")
     return figure

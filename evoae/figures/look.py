@@ -29,6 +29,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from evoae.runs.study import Study
 
 # Told apart with normal vision and with each of the three kinds of colour blindness (tested).
 # Another operator gets one of USER_COLOURS; add it here to choose its colour.
@@ -51,6 +54,7 @@ OTHER_COLOURS = (
 LABELS = {
     "train_l1": "Training loss (L1, mean absolute error)",
     "relative": "Training loss / that of the constant predictor",
+    "score": "Score (0: the constant predictor, 1: the noise floor)",
     "validation_l1": "Validation loss (L1, mean absolute error)",
     "test_l1": "Test loss (L1, mean absolute error)",
     "selection_loss": "Selection loss of one random batch (as trained on)",
@@ -58,6 +62,7 @@ LABELS = {
     "test_loss": "Test loss of one random batch (as trained on)",
     "distance": "Distance to uniform (share of pruned positions to move)",
     "ratio": "Distance to uniform / that of uniform positions",
+    "change": "Change of test loss by one prune (L1)",
     "unevenness": "Unevenness beyond chance",
     "shared": "Positions shared by two networks / expected of independent ones",
     "preserved": "Preserved share (%)",
@@ -109,17 +114,20 @@ def reference_lines(
     ax.autoscale_view(scalex=False)  # a line just inside the view would lie on the axis
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Write `folder`/`name`.png (150 dpi) and .svg, and return their paths.
+def save(
+    figure: Figure, folder: str | Path, name: str, title: str | None = None
+) -> tuple[Path, Path]:
+    """Write `folder`/`name`.png (150 dpi) and .svg with a title inside, and return their paths.
 
     The folder is made if need be. Equal figures give equal files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, dpi=150)
+    words = {"Title": title} if title else {}
+    figure.savefig(png, dpi=150, metadata=words)
     with mpl.rc_context({"svg.hashsalt": "evoae"}):
-        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(svg, metadata={"Date": None, **words})
     return png, svg
 
 
@@ -151,7 +159,40 @@ def draw_panels(
         yield figure, axes
 
 
+@contextmanager
+def panel_per(
+    table: pd.DataFrame, col: str | None, **shared: bool
+) -> Iterator[tuple[Figure, np.ndarray, list[tuple[Axes, object, pd.DataFrame]]]]:
+    """`draw_panels`, one for each value of the column `col` (None: one), with it as their title.
+
+    Yields the figure, its axes, and (axes, value, rows) of each panel.
+    """
+    groups = [("", table)] if col is None else list(table.groupby(col, sort=False))
+    with draw_panels(count=len(groups), **shared) as (figure, axes):
+        panels = [(ax, *group) for ax, group in zip(axes.flat, groups, strict=False)]
+        for ax, name, _ in panels:
+            ax.set_title(name)
+        yield figure, axes, panels
+
+
+def intervals(
+    ax: Axes, at: ArrayLike, table: pd.DataFrame, colour: object, *, across: bool = False, **mark
+) -> None:
+    """Means of a table (mean, low, high) at places, each with its interval; `across`: lying down.
+
+    An interval that is null, as that of few trials, is not drawn.
+    """
+    (ax.hlines if across else ax.vlines)(at, table["low"], table["high"], color=colour, lw=1.8)
+    ax.plot(*((table["mean"], at) if across else (at, table["mean"])), color=colour, **mark)
+
+
+def table_of(source: pd.DataFrame | Study, name: str) -> pd.DataFrame:
+    """A table, or that table of a study: its "history" or "results"."""
+    return getattr(source, name) if isinstance(source, Study) else source
+
+
 def label_of(value: str) -> str:
+    """What an axis says of a column."""
     return LABELS.get(value, value.replace("_", " ").capitalize())
 
 
@@ -170,7 +211,8 @@ def palette_of(names: pd.Series, hue: str) -> dict[object, object]:
     return dict(zip(names, colours, strict=False))
 
 
-def keys_of(palette: Mapping[object, object], **look: str) -> list[Line2D]:
+def keys_of(palette: Mapping[object, object], **look: object) -> list[Line2D]:
+    """A legend's entry for each name of a palette."""
     return [Line2D([], [], color=colour, label=name, **look) for name, colour in palette.items()]
 
 
@@ -200,11 +242,13 @@ def name_ticks(ax: Axes, names: Sequence, panels: int = 1) -> None:
 
 
 def diamonds(ax: Axes, x: Iterable, y: Iterable, colours: Iterable) -> None:
+    """Published values: hollow diamonds."""
     edges = [to_rgba(colour) for colour in colours]
     ax.scatter(x, y, s=50, marker="D", facecolors="none", edgecolors=edges, lw=1.5, zorder=5)
 
 
 def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only."""
     axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
@@ -253,5 +297,6 @@ def panel(figure: Figure, place: object, x: str, y: str) -> Axes:
 
 
 def title(ax: Axes, text: str) -> None:
+    """A panel's title at a fixed place, left."""
     inches = ax.get_position().height * ax.figure.get_size_inches()[1]
     ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)

@@ -20,9 +20,9 @@ class ScheduleSettings:
 
     `probability` is the base probability p, `subpopulation` the number of cells in a
     sub-population (1 when canonical), `steepness` bends `exponential`, `last_share` is the part of
-    the run in which `final-n` prunes, `target_sparsity` is where `cubic` ends, `prune_until` the
-    share of the run at which it does, and `decrease` says which reading of that schedule holds:
-    "released" or "intended".
+    the run in which `final-n` prunes and that `prune-once` leaves, `target_sparsity` is where
+    `cubic` ends, `prune_until` the share of the run at which it does, and `decrease` says which
+    reading of that schedule holds: "released" or "intended".
     """
 
     probability: float = 0.5
@@ -93,6 +93,11 @@ def prune_after(t: int, final: int, s: ScheduleSettings) -> float:
     return s.probability if t >= final else 0.0
 
 
+def prune_once(t: int, final: int, s: ScheduleSettings) -> float:
+    """Prune with probability p at one epoch, and leave the last share of the run to recover."""
+    return s.probability if t == round((1 - s.last_share) * final) else 0.0
+
+
 def cubic(t: int, final: int, s: ScheduleSettings) -> float:
     """Rise to a target sparsity, fast first and slow at the end (Zhu & Gupta 2017)."""
     return s.target_sparsity * (1 - (1 - min(1.0, elapsed(t, final) / s.prune_until)) ** 3)
@@ -108,6 +113,7 @@ SCHEDULES: Registry[Schedule] = Registry(
         "exponential": Schedule(exponential),
         "final-n": Schedule(final_n),
         "prune-after": Schedule(prune_after),
+        "prune-once": Schedule(prune_once),
         "cubic": Schedule(cubic, target=True),
     },
 )

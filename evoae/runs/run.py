@@ -29,7 +29,7 @@ from evoae import identity
 from evoae.data import datasets
 from evoae.evolution.cells import RECORDS, State
 from evoae.evolution.evaluation import trial_results
-from evoae.experiment import MEANING, Experiment
+from evoae.experiment import MEANING, SETTINGS, Experiment
 from evoae.networks import compaction, population, training
 from evoae.networks.population import Population
 from evoae.runs.files import (
@@ -74,7 +74,10 @@ class Run:
             path = self.folder / name
             if not path.is_file() and not awaiting(path).is_file():
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
-        self.config = read_config(self.folder)
+        config = read_config(self.folder)
+        # a setting that is newer than the run has the default: what was done before there was it
+        newer = {k: s.default for k, s in SETTINGS.items() if k not in config["experiment"]}
+        self.config = config | {"experiment": config["experiment"] | newer}
         # runs of before held one slice of trials for ever, and no digests
         self.sealed = "trials" not in self.config
         self._stored = self._read_result()
@@ -149,11 +152,13 @@ class Run:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """`result.json`, with the rows and the means of these trials."""
+        """`result.json`, with the rows, the means and the model steps of these trials."""
         if numbers_in(self._stored) == self.numbers:
             return self._stored
         rows = [row for row in self._stored["trials"] if row["trial"] in self.numbers]
-        return self._stored | {"trials": rows, "mean": means(rows)}
+        # of one experiment every trial takes as many steps
+        steps = self._stored["model_steps"] * len(rows) // len(self._stored["trials"])
+        return self._stored | {"trials": rows, "mean": means(rows), "model_steps": steps}
 
     @property
     def trials(self) -> pd.DataFrame:

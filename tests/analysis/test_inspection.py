@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import TINY, tiny
@@ -10,6 +11,7 @@ from helpers import TINY, tiny
 from evoae import grid, sweep
 from evoae.analysis import inspection
 from evoae.analysis.inspection import HIDDEN, dead_coverage, overlap, prune_each, prune_once
+from evoae.networks.population import parameter_count
 
 LAYERS = ["encoder 1", "code", "decoder 1", "output"]
 HIDDEN_LAYERS = LAYERS[:3]
@@ -124,13 +126,13 @@ def test_overlap_of_an_operator_with_itself_and_of_random_ones(runs):
     assert pairs.jaccard["random", "random"] == pytest.approx(1 / 19, abs=0.04)
 
 
-def test_reconstructions_are_those_of_the_best_autoencoders(runs):
+def test_outputs_are_those_of_the_best_autoencoders(runs):
     run = runs["lipi-ae-s"]
     shown = run.data().test[:3]
     encoder, decoder = run.best(1)
     with torch.no_grad():
         expected = decoder(encoder(shown)).numpy()
-    found = inspection.reconstructions(runs, shown, trial=1)
+    found = inspection.outputs(runs, shown, trial=1)
     assert list(found) == ["canonical", "lipi-ae-s"]
     np.testing.assert_allclose(found["lipi-ae-s"], expected, atol=1e-6)
 
@@ -146,3 +148,61 @@ def test_probabilities_are_the_schedules():
     assert table.epoch.tolist() == [0, 1, 2, 0, 1]
     expected = [experiments["a"].pruning_at(t) for t in range(3)] + [0.1, 0.1]
     assert table.probability.tolist() == pytest.approx(expected)
+
+
+def test_the_change_of_loss_is_beside_that_of_as_many_weights_at_random(runs):
+    table = inspection.change_of_loss({"x": runs["canonical"]}, [*NAMES, "variance-high"])
+    assert len(table) == 2 * 5
+    none = table[table.operator == "none"]
+    assert none[["removed", "change", "change_by_chance"]].eq(0).all(axis=None)
+    random = table[table.operator == "random"]
+    assert random.removed.to_numpy() == pytest.approx([0.1] * 2, abs=0.01)
+    by = table.groupby("operator")[["change", "change_by_chance"]].mean()
+    # the smallest weights are missed less than as many at random
+    assert abs(by.change["magnitude"]) < abs(by.change_by_chance["magnitude"])
+
+
+def test_what_was_zero_before_is_not_removed_again_by_chance(runs, monkeypatch):
+    run = runs["canonical"]
+    index = torch.arange(len(run.population.encoder))
+    halved = run.population.take(index, index)
+    for side in halved.sides:
+        side.weights[:, ::2] = 0
+    monkeypatch.setattr(run, "population", halved)
+    table = inspection.change_of_loss({"x": run}, ["random"])
+    # of the half that is left, a tenth
+    assert table.removed.to_numpy() == pytest.approx([0.05] * 2, abs=0.02)
+
+
+def test_a_dense_model_has_as_many_parameters_as_a_run_preserves(runs):
+    run = runs["canonical"]  # 40-12-6-12-40
+    halves = {"preserved": [0.5, 0.5]}
+
+    class Halved:
+        setting, data, population = run.setting, run.data, run.population
+        trials = pd.DataFrame(halves)
+
+    assert inspection.equal_widths(run) == "12-6"
+    ((label, experiment),) = inspection.dense({"x": run}).items()
+    assert label == "dense 12-6, x"
+    assert (experiment.model, experiment.operator) == ("12-6", "none")
+    assert experiment.replace(model="12-6").settings() == experiment.settings()
+    widths = [int(width) for width in inspection.equal_widths(Halved).split("-")]
+    encoder = (40, *widths)
+    parameters = parameter_count(encoder) + parameter_count(encoder[::-1])
+    total = run.population.parameters
+    assert parameters == pytest.approx(total / 2, abs=81)  # one hidden unit is 81
+
+
+def test_a_run_that_ends_at_the_constant_says_so():
+    class Ended:
+        def __init__(self, loss, trained_on="l1"):
+            self.trials = pd.DataFrame({"train_l1": loss, "constant_train_l1": [0.03] * 2})
+            self.setting = {"loss": trained_on}.get
+
+    assert inspection.ending(Ended([0.02, 0.02])) is None
+    assert inspection.ending(Ended([0.04, 0.04], "bce")) is None  # the constant is not its own
+    for losses in ([0.03, 0.03], [0.5, 0.5], [0.01, np.nan]):
+        assert inspection.ending(Ended(losses)).startswith("nothing learnt: the training loss")
+    assert "0.0300" in inspection.ending(Ended([0.03, 0.03]))
+    assert "loss=bce" in inspection.ending(Ended([0.03, 0.03]))

@@ -1,15 +1,34 @@
-"""Effect sizes, intervals, tests and Holm's adjustment, against cases worked out by hand."""
+"""Scores, intervals and their coverage, paired tests, Holm's family, fronts: cases by hand."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import TINY
 from scipy import stats
 
-from evoae.analysis.statistics import a12, bootstrap_interval, compare, holm, summary
+from evoae import grid, sweep
+from evoae.analysis.statistics import (
+    LEAST,
+    beats,
+    compare,
+    differences,
+    front,
+    holm,
+    mean_interval,
+    pareto_front,
+    score,
+    scored,
+    shift,
+    signed_rank_null,
+    summary,
+)
+
+SIMULATED = 6000
 
 
 @pytest.fixture(autouse=True)
@@ -24,68 +43,133 @@ def trials(**groups) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["operator", "trial", "loss"])
 
 
-def test_interval_is_scipys_percentile_bootstrap():
-    values = np.random.default_rng(3).normal(size=12)
-    theirs = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=2000,
-        method="percentile",
-        random_state=np.random.default_rng(5),
-    ).confidence_interval
-    assert bootstrap_interval(values, seed=5) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+# -- scores --------------------------------------------------------------------------------------
 
 
-def test_interval_holds_the_mean_repeats_and_narrows_with_confidence():
-    values = np.random.default_rng(0).exponential(size=30)
-    low, high = bootstrap_interval(values)
-    assert min(values) < low < values.mean() < high < max(values)
-    assert (low, high) == bootstrap_interval(values)
-    narrow_low, narrow_high = bootstrap_interval(values, confidence=0.5)
-    assert low < narrow_low < narrow_high < high
+def test_a_score_is_the_share_that_was_learnt_or_a_multiple_of_the_constants_loss():
+    assert score([0.27, 0.05, 0.16, 0.38], 0.27, 0.05) == pytest.approx([0, 1, 0.5, -0.5])
+    assert score([0.27, 0.135], [0.27, 0.27]) == pytest.approx([1, 0.5])
 
 
-def test_interval_covers_the_true_mean_about_as_often_as_it_says():
-    random = np.random.default_rng(1)
-    covered = [
-        low < 0 < high
-        for low, high in (bootstrap_interval(random.normal(size=30)) for _ in range(300))
-    ]
-    assert 0.89 < np.mean(covered) < 0.99
+def test_results_are_scored_with_their_budget(tmp_path):
+    experiments = grid("canonical", **TINY) | grid("lipi-ae-s", **TINY | {"cells": 3})
+    study = sweep(experiments, 2, out=tmp_path, workers=1, progress=False)
+    table = scored(study)
+    pd.testing.assert_frame_equal(table[study.results.columns], study.results)
+    steps = table.groupby("label").model_steps.first()
+    assert steps["lipi-ae-s"] == 3 * steps["canonical"] == 3 * 4 * 3  # cells, epochs, batches
+    row = table.iloc[0]
+    assert row.score == pytest.approx(
+        (row.constant_train_l1 - row.train_l1) / (row.constant_train_l1 - 0.05)
+    )
 
 
-@pytest.mark.parametrize("values", [[], [0.3], [0.3, np.nan]])
-def test_interval_of_fewer_than_two_values_is_nan(values):
-    assert np.isnan(bootstrap_interval(values)).all()
+# -- intervals -----------------------------------------------------------------------------------
 
 
-def test_interval_of_equal_values_is_that_value_exactly():
-    assert bootstrap_interval([0.1] * 7) == (0.1, 0.1)
-
-
+@pytest.mark.parametrize("n", [6, 10, 30])
 @pytest.mark.parametrize(
-    ("x", "y", "expected"),
-    [
-        ([4, 5], [1, 2, 3], 1.0),
-        ([1, 2], [3], 0.0),
-        ([1, 2, 3], [1, 2, 3], 0.5),
-        ([2, 4], [1, 2], 0.875),  # 2>1, 2=2, 4>1, 4>2: 3.5 of 4
-        ([2, np.nan], [1], 1.0),
-    ],
+    "interval", [mean_interval, lambda values: (shift(values).low, shift(values).high)]
 )
-def test_a12_by_hand(x, y, expected):
-    assert a12(x, y) == expected
-    assert a12(y, x) == 1 - expected
+def test_intervals_cover_what_they_say_within_two_points(n, interval):
+    random = np.random.default_rng(n)
+    covered = [
+        low <= 0 <= high
+        for low, high in (interval(random.normal(size=n)) for _ in range(SIMULATED))
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
-def test_a12_of_an_empty_sample_is_nan():
-    assert np.isnan(a12([], [1]))
+@pytest.mark.parametrize("n", [6, 10])
+def test_the_interval_of_a_shift_covers_by_counting_all_signs(n):
+    """Exactly: of all signs of n differences about 0, those whose interval holds 0."""
+    sizes = np.arange(1, n + 1) + 0.1 * np.sqrt(np.arange(n))
+    found = [shift(sizes * signs) for signs in itertools.product((-1, 1), repeat=n)]
+    covered = np.mean([one.low <= 0 <= one.high for one in found])
+    assert 0.95 <= covered <= 0.97
+    # the interval and the test say the same
+    assert all((one.p < 0.05) == (not one.low <= 0 <= one.high) for one in found)
 
 
-def test_a12_is_mann_whitneys_u_as_a_share():
-    random = np.random.default_rng(2)
-    x, y = random.normal(size=9), random.normal(1, 1, size=7)
-    assert a12(x, y) == pytest.approx(stats.mannwhitneyu(x, y).statistic / (9 * 7))
+@pytest.mark.parametrize("values", [[], [0.3], [0.3] * (LEAST - 1), [0.1, np.inf] * 5])
+def test_few_or_infinite_values_have_no_interval_of_the_mean(values):
+    assert np.isnan(mean_interval(values)).all()
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).normal(size=12)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval()
+    assert mean_interval(values) == pytest.approx((theirs.low, theirs.high))
+    assert mean_interval([0.1] * 7) == pytest.approx((0.1, 0.1))
+
+
+def test_the_null_of_the_signed_rank_by_hand():
+    # of 8 signs of the ranks 1, 2, 3: sums 0, 1, 2, 3 (twice), 4, 5, 6
+    assert signed_rank_null(3) * 8 == pytest.approx([1, 1, 1, 2, 1, 1, 1])
+
+
+def test_a_shift_by_hand():
+    # six differences: the interval that covers 62 of 64 is that of all averages of pairs
+    found = shift([1, 2, 3, 4, 5, 9])
+    assert (found.low, found.high, found.n) == (1, 9, 6)
+    averages = sorted(
+        (a + b) / 2 for a, b in itertools.combinations_with_replacement([1, 2, 3, 4, 5, 9], 2)
+    )
+    assert found.estimate == np.median(averages)
+    assert found.p == pytest.approx(2 / 64)
+    few = shift([1, 2, 3])
+    assert few.estimate == 2
+    assert np.isnan([few.low, few.high, few.p]).all()
+    assert np.isnan(shift([]).estimate)
+
+
+@pytest.mark.parametrize("n", [6, 9, 25])
+def test_the_p_of_a_shift_is_wilcoxons_exact_one(n):
+    for seed in range(20):
+        values = np.random.default_rng(seed).normal(0.3, 1, n)
+        assert shift(values).p == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+    assert shift([0] * 3 + [1] * 6).p > shift([1] * 6).p  # zeros count against a difference
+
+
+def test_a_shift_moves_and_turns_with_the_differences():
+    values = np.random.default_rng(1).exponential(size=11)
+    one, moved, turned = shift(values), shift(values + 3), shift(-values)
+    assert moved.estimate == pytest.approx(one.estimate + 3)
+    assert (turned.low, turned.high) == pytest.approx((-one.high, -one.low))
+
+
+# -- trials that diverged ------------------------------------------------------------------------
+
+
+def test_a_trial_that_diverged_is_the_worst_and_stays():
+    a = pd.Series([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, np.nan])
+    b = pd.Series([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.2])
+    gaps = differences(a, b)
+    assert gaps.iloc[-1] == np.inf
+    without, found = shift(gaps[:-1]), shift(gaps)
+    assert found.n == 7
+    assert found.p > without.p
+    assert found.high == np.inf
+    assert np.isfinite(found.estimate)
+    assert differences(pd.Series([np.nan]), pd.Series([np.inf])).tolist() == [0.0]
+    table = compare(trials(x=a, y=b), by="operator", value="loss").iloc[0]
+    assert (table.n, table["mean a"], table["a lower in"]) == (7, np.inf, 6)
+    means = summary(trials(x=a, y=b), "operator", "loss").set_index("operator")
+    assert means.loc["x", "mean"] == np.inf
+    assert np.isnan(means.loc["x", "low"])
+    assert means.loc["x", "median"] == 0.1
+
+
+def test_losses_beat_the_constant_only_if_told_apart():
+    constant = pd.Series([0.27] * 8)
+    spread = pd.Series(np.linspace(-0.004, 0.004, 8))
+    assert beats(constant - 0.01 + spread, constant) is True
+    assert beats(constant - 0.001 + spread, constant) is False
+    assert beats(constant + 0.2, constant) is False
+    assert beats(constant[:5] - 0.1, constant[:5]) is None
+
+
+# -- comparing -----------------------------------------------------------------------------------
 
 
 def test_holm_by_hand():
@@ -94,8 +178,9 @@ def test_holm_by_hand():
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
 
 
-def test_holm_leaves_nan_out_of_the_family():
-    assert holm([np.nan, 0.02, 0.5]) == pytest.approx([np.nan, 0.04, 0.5], nan_ok=True)
+def test_the_family_is_what_was_declared_run_or_not():
+    assert holm([0.01, 0.02], family=10) == pytest.approx([0.1, 0.18])
+    assert holm([np.nan, 0.02, 0.5]) == pytest.approx([np.nan, 0.06, 1.0], nan_ok=True)
     assert holm([]).shape == (0,)
 
 
@@ -105,84 +190,41 @@ def test_holm_refuses_what_is_not_a_probability(wrong):
         holm([0.5, wrong])
 
 
-def test_compare_all_pairs_with_mann_whitney():
-    table = trials(none=[1, 2, 3, 4], random=[5, 6, 7, 8], wanda=[1.5, 2.5, 3.5, 4.5, 9])
+def test_compare_pairs_by_trial_and_not_by_place():
+    table = trials(none=[1, 2, 3, 4, 5, 6], random=[1.1, 2.2, 3.3, 4.4, 5.5, 6.6])
     before = table.copy()
-    found = compare(table, by="operator", value="loss")
+    for rows in (table, table.sample(frac=1, random_state=np.random.default_rng(0))):
+        found = compare(rows, by="operator", value="loss", baseline="none").iloc[0]
+        assert (found.a, found.b, found.n) == ("random", "none", 6)
+        assert found.p == pytest.approx(2 / 2**6)  # all six signs agree
+        assert found["shift"] == pytest.approx(0.35)
+        assert (found.low, found.high) == pytest.approx((0.1, 0.6))
+        assert found["a lower in"] == 0
     pd.testing.assert_frame_equal(table, before)
+
+
+def test_compare_all_pairs_is_a_family_of_its_own():
+    table = trials(none=range(8), random=np.arange(8) + 1.5, wanda=np.arange(8) * 1.01)
+    found = compare(table, by="operator", value="loss")
     pairs = [("none", "random"), ("none", "wanda"), ("random", "wanda")]
     assert list(zip(found["a"], found["b"], strict=True)) == pairs
-    first = found.iloc[0]
-    assert (first["n_a"], first["mean_a"], first["median_b"]) == (4, 2.5, 6.5)
-    assert (first["difference"], first["a12"], first["test"]) == (-4.0, 0.0, "mann-whitney")
-    assert first["p"] == pytest.approx(2 / 70)  # one of the C(8, 4) = 70 orders, two-sided
-    assert found["p_holm"].tolist() == pytest.approx(holm(found["p"]).tolist())
-    assert found.loc[1, "n_b"] == 5
+    assert found.p_holm.tolist() == pytest.approx(holm(found.p).tolist())
 
 
-def test_compare_with_a_baseline_makes_a_smaller_family():
-    table = trials(none=[1, 2, 3, 4], random=[5, 6, 7, 8], wanda=[9, 10, 11, 12])
-    found = compare(table, by="operator", value="loss", baseline="none")
-    assert list(found["a"]) == ["random", "wanda"]
-    assert set(found["b"]) == {"none"}
-    assert found["a12"].tolist() == [1.0, 1.0]
-    assert found["p_holm"].tolist() == pytest.approx([4 / 70, 4 / 70])
-
-
-def test_pairs_are_matched_by_key_and_not_by_place():
-    table = trials(none=[1, 2, 3, 4, 5, 6], random=[1.1, 2.2, 3.3, 4.4, 5.5, 6.6])
-    shuffled = table.sample(frac=1, random_state=np.random.default_rng(0))
-    for rows in (table, shuffled):
-        found = compare(rows, by="operator", value="loss", paired_by="trial").iloc[0]
-        assert found["test"] == "wilcoxon"
-        assert found["p"] == pytest.approx(2 / 2**6)  # all six signs agree
-    assert compare(table, by="operator", value="loss").loc[0, "p"] > 0.5
+def test_only_trials_of_both_are_compared_and_few_have_no_test():
+    table = trials(none=[1] * 8, random=[2] * 6, wanda=[0.5] * 3)
+    found = compare(table, by="operator", value="loss", baseline="none").set_index("a")
+    assert found.n.tolist() == [6, 3]
+    assert found["mean b"].tolist() == [1, 1]
+    assert found.loc["wanda", ["low", "high", "p", "p_holm"]].isna().all()
+    assert found.loc["wanda", "shift"] == -0.5
+    # the comparison without a test was declared, too
+    assert found.p_holm["random"] == pytest.approx(2 * found.p["random"])
 
 
 def test_pairs_without_any_difference_give_p_one():
-    table = trials(none=[1, 2, 3], random=[1, 2, 3])
-    found = compare(table, by="operator", value="loss", paired_by="trial").iloc[0]
-    assert (found["p"], found["test"]) == (1.0, "wilcoxon")
-    assert compare(trials(a=[1, 1], b=[1, 1]), by="operator", value="loss").loc[0, "p"] == 1.0
-
-
-def test_unequal_keys_fall_back_to_mann_whitney_and_say_so():
-    table = trials(none=[1, 2, 3], random=[1, 2, np.nan])
-    found = compare(table, by="operator", value="loss", paired_by="trial").iloc[0]
-    assert (found["test"], found["n_b"]) == ("mann-whitney", 2)
-
-
-def test_a_key_twice_is_refused():
-    table = pd.concat([trials(none=[1, 2], random=[3, 4])] * 2)
-    with pytest.raises(ValueError, match="operator none has trial 0 twice"):
-        compare(table, by="operator", value="loss", paired_by="trial")
-
-
-@pytest.mark.parametrize("paired_by", [None, "trial"])
-def test_one_trial_per_group_has_no_p(paired_by):
-    table = trials(none=[1.0], random=[2.0])
-    found = compare(table, by="operator", value="loss", paired_by=paired_by).iloc[0]
-    assert np.isnan(found["p"])
-    assert np.isnan(found["p_holm"])
-    assert found["difference"] == -1.0
-
-
-def test_a_small_group_does_not_enlarge_the_family():
-    table = trials(none=[1, 2, 3, 4], random=[5, 6, 7, 8], wanda=[9])
-    found = compare(table, by="operator", value="loss", baseline="none")
-    assert found["p_holm"].tolist() == pytest.approx([2 / 70, np.nan], nan_ok=True)
-
-
-def test_a_group_without_values_is_reported_empty():
-    found = compare(trials(none=[1, 2], random=[np.nan, np.nan]), by="operator", value="loss")
-    assert found.loc[0, "n_b"] == 0
-    assert found.loc[0, ["mean_b", "a12", "p"]].isna().all()
-
-
-def test_one_group_gives_no_rows_but_all_columns():
-    found = compare(trials(none=[1, 2]), by="operator", value="loss")
-    assert len(found) == 0
-    assert {"a", "b", "a12", "p", "p_holm"} <= set(found.columns)
+    table = trials(none=range(7), random=range(7))
+    assert compare(table, by="operator", value="loss").loc[0, ["shift", "p"]].tolist() == [0, 1]
 
 
 def test_errors_name_the_choices():
@@ -191,19 +233,63 @@ def test_errors_name_the_choices():
         compare(table, by="operator", value="lost")
     with pytest.raises(ValueError, match="the groups are: none, random"):
         compare(table, by="operator", value="loss", baseline="rnadom")
+    with pytest.raises(ValueError, match="operator none has trial 0 twice"):
+        compare(pd.concat([table] * 2), by="operator", value="loss")
     with pytest.raises(ValueError, match="lacks the column 'op'"):
         summary(table, "op", "loss")
 
 
-def test_summary_by_one_column_and_by_two():
-    table = trials(random=[1, 2, 6], none=[4, np.nan])
-    found = summary(table, "operator", "loss")
-    assert found["operator"].tolist() == ["random", "none"]
-    assert found["n"].tolist() == [3, 1]
-    assert found["mean"].tolist() == [3.0, 4.0]
-    assert found["median"].tolist() == [2.0, 4.0]
-    assert 1 <= found.loc[0, "low"] < 3 < found.loc[0, "high"] <= 6
+def test_summary_has_means_intervals_and_budgets():
+    table = trials(random=np.arange(7), none=[4, 5]).assign(model_steps=100.0, schedule="fixed")
+    found = summary(table, ["operator", "schedule"], "loss")
+    assert found.columns.tolist() == [
+        "operator", "schedule", "n", "mean", "low", "high", "median", "model_steps",
+    ]  # fmt: skip
+    assert found[["n", "mean", "median", "model_steps"]].to_numpy().tolist() == [
+        [7, 3, 3, 100],
+        [2, 4.5, 4.5, 100],
+    ]
+    assert found.low[0] < 3 < found.high[0]
     assert found.loc[1, ["low", "high"]].isna().all()
-    both = summary(table.assign(schedule="fixed"), ["operator", "schedule"], "loss")
-    assert both.columns[:3].tolist() == ["operator", "schedule", "n"]
-    assert both["mean"].tolist() == [3.0, 4.0]
+
+
+# -- fronts --------------------------------------------------------------------------------------
+
+
+def test_pareto_front_by_hand():
+    sparsity = [10, 20, 30, 30, 5, 40, np.nan, 50]
+    loss = [0.2, 0.1, 0.3, 0.2, 0.1, 0.4, 0.0, np.inf]
+    # (20, 0.1) beats (10, 0.2) and (5, 0.1); (30, 0.2) beats (30, 0.3).
+    assert pareto_front(sparsity, loss).tolist() == [1, 3, 5]
+
+
+def test_pareto_front_keeps_equal_points_and_may_be_empty():
+    assert pareto_front([1, 1, 0], [2, 2, 2]).tolist() == [0, 1]
+    assert pareto_front([], []).tolist() == []
+
+
+def test_no_point_is_better_than_the_front_and_each_other_point_is_worse():
+    x, y = np.random.default_rng(0).random((2, 60))
+    chosen = pareto_front(x, y)
+    assert np.all(np.diff(x[chosen]) > 0)
+    assert np.all(np.diff(y[chosen]) > 0)
+    for k in set(range(60)) - set(chosen.tolist()):
+        assert np.any((x[chosen] >= x[k]) & (y[chosen] <= y[k]))
+
+
+def test_a_front_is_of_means_and_chosen_on_validation():
+    table = pd.DataFrame(
+        {
+            "operator": ["none", "none", "random", "random", "wanda", "wanda", "nan", "nan"],
+            "best_preserved": [1, 1, 0.8, 0.6, 0.7, 0.7, 0.1, 0.1],
+            "validation_l1": [0.1, 0.1, 0.2, 0.2, 0.1, 0.2, 0.1, np.nan],
+            # one trial of random is the best of all on test, and by chance
+            "test_l1": [0.1, 0.1, 0.0, 0.3, 0.3, 0.3, 0.1, 0.1],
+        }
+    )
+    found = front(table, ["operator"]).set_index("operator")
+    assert found.sparsity.to_dict() == pytest.approx(
+        {"none": 0, "random": 0.3, "wanda": 0.3, "nan": 0.9}
+    )
+    assert found.on_front.to_dict() == {"none": True, "random": False, "wanda": True, "nan": False}
+    assert found.test_l1["wanda"] == pytest.approx(0.3)

@@ -11,7 +11,7 @@ from helpers import TINY
 
 from evoae import grid, sweep
 from evoae.analysis import uniformity
-from evoae.analysis.uniformity import by_trial, departure, measure, shared, verdicts
+from evoae.analysis.uniformity import by_trial, contrasts, departure, measure, shared
 
 
 def uniform_zeros(rng, networks=1, out=30, fan_in=40, share=0.1) -> np.ndarray:
@@ -186,52 +186,63 @@ def test_what_was_not_measured_stays_null_and_in_its_place(study):
     assert list(trials.layer.unique()) == ["encoder 1", "code", "decoder 1", "output"]
     unmeasured = trials[(trials.layer == "encoder 1") & (trials.cells == 1)]
     assert unmeasured[["ratio", "rejected"]].isna().all(axis=None)
-    found = verdicts(trials[trials.scope == "network"]).set_index(["layer", "axis"])
-    assert found.finding["encoder 1", "unit"] == "too few trials to tell"
+    found = contrasts(trials[trials.scope == "network"]).set_index(["layer", "axis"])
+    assert found.finding["encoder 1", "unit"] == "too few trials"
+    assert found.n["encoder 1", "unit"] == 0
 
 
 def a_trial_table(one: list[float], population: list[float]) -> pd.DataFrame:
-    ratios = [*one, *population]
-    cells = [1] * len(one) + [10] * len(population)
     where = {"label": "x", "scope": "network", "layer": "code", "axis": "unit"}
-    return pd.DataFrame(
-        {
-            "cells": cells,
-            "unevenness": ratios,
-            "rejected": [0.0] * len(one) + [0.5] * len(population),
-            **where,
-        }
-    )
+    parts = [
+        pd.DataFrame({"cells": cells, "trial": range(len(v)), "unevenness": v, "rejected": share})
+        for cells, v, share in ((1, one, 0.0), (10, population, 0.5))
+    ]
+    return pd.concat(parts, ignore_index=True).assign(**where)
 
 
-def test_verdicts_say_what_the_test_allows():
+def test_contrasts_say_what_the_test_allows():
     low, high = np.linspace(0.9, 1.1, 8), np.linspace(2, 3, 8)
     for one, population, expected in [
         (high, low, "population closer to uniform"),
         (low, high, "population further from uniform"),
-        (low, low + 1e-3, "no difference shown"),
-        (high[:3], low[:3], "too few trials to tell"),
-        (high[:1], low[:1], "too few trials to tell"),
+        (low, low[::-1], "no difference shown"),
+        (high[:5], low[:5], "too few trials"),
+        (high[:1], low[:1], "too few trials"),
     ]:
-        (row,) = verdicts(a_trial_table(one, population)).to_dict("records")
+        (row,) = contrasts(a_trial_table(one, population)).to_dict("records")
         assert row["finding"] == expected
         assert (row["rejected, cells 1"], row["rejected, cells 10"]) == (0, 0.5)
         assert row["unevenness, cells 1"] == pytest.approx(np.mean(one))
         assert row["unevenness, cells 10"] == pytest.approx(np.mean(population))
+        assert row["shift"] == pytest.approx(np.median(population - one), abs=0.1)
+        assert row["low"] <= row["shift"] <= row["high"] or len(one) < 6
 
 
 def test_the_family_of_holm_is_the_whole_table():
-    low, high = np.linspace(0.9, 1.1, 4), np.linspace(2, 3, 4)
+    low, high = np.linspace(0.9, 1.1, 6), np.linspace(2, 3, 6)
     table = a_trial_table(high, low)
     tables = [table.assign(layer=name) for name in ("encoder 1", "code", "output")]
-    assert verdicts(table).finding.tolist() == ["population closer to uniform"]
-    found = verdicts(pd.concat(tables))
+    assert contrasts(table).finding.tolist() == ["population closer to uniform"]
+    found = contrasts(pd.concat(tables))
     assert found.p_holm.tolist() == pytest.approx((3 * found.p).tolist())
     assert set(found.finding) == {"no difference shown"}
 
 
+def test_a_verdict_is_one_sentence():
+    closer, further, none = uniformity.CLOSER, uniformity.FURTHER, "no difference shown"
+    for findings, word in [
+        ([closer, none], "supported: of 2 contrasts 1 find"),
+        ([further, none], "contradicted: of 2 contrasts 0 find"),
+        ([closer, further], "mixed: "),
+        ([none, none], "open: "),
+        (["too few trials"] * 2, "no verdict: too few trials (3)"),
+    ]:
+        table = pd.DataFrame({"finding": findings, "n": 3})
+        assert uniformity.verdict(table).startswith(word)
+
+
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="both with cells 1 and with cells 1"):
-        verdicts(a_trial_table([1.0, 1.1], []))
+        contrasts(a_trial_table([1.0, 1.1], []))
     with pytest.raises(ValueError, match="lacks the column 'radius'"):
-        verdicts(a_trial_table([1.0], [1.0]), by="radius")
+        contrasts(a_trial_table([1.0], [1.0]), by="radius")

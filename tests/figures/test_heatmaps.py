@@ -29,7 +29,7 @@ def legend(figure) -> list[str]:
 
 def test_reconstructions_have_the_inputs_on_top():
     inputs = np.random.default_rng(0).random((3, 6))
-    figure = heatmaps.reconstructions(inputs, {"none": inputs / 2, "random": 1 - inputs}, (2, 3))
+    figure = heatmaps.images(inputs, {"none": inputs / 2, "random": 1 - inputs}, (2, 3))
     assert len(figure.axes) == 9
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["input", "none", "random"]
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), inputs[1].reshape(2, 3))
@@ -39,21 +39,22 @@ def test_reconstructions_have_the_inputs_on_top():
 
 def test_reconstructions_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"'none' has shape \(2, 6\); it must be \(3, 6\)"):
-        heatmaps.reconstructions(np.zeros((3, 6)), {"none": np.zeros((2, 6))}, (2, 3))
+        heatmaps.images(np.zeros((3, 6)), {"none": np.zeros((2, 6))}, (2, 3))
     with pytest.raises(ValueError, match=r"'input' has shape \(3, 6\); it must be \(3, 4\)"):
-        heatmaps.reconstructions(np.zeros((3, 6)), {}, (2, 2))
+        heatmaps.images(np.zeros((3, 6)), {}, (2, 2))
 
 
 def test_activations_have_units_in_rows_and_pruned_units_marked():
     activations = {"code": np.arange(8.0).reshape(4, 2), "output": np.ones((4, 1000))}
-    figure = heatmaps.activation_heatmap(activations, {"code": [False, True]}, max_units=5)
-    code, output = figure.axes[:2]
+    pruned = {"code": [False, True]}
+    figure = heatmaps.before_after_heatmap(activations, activations, pruned, max_units=5)
+    code, output = figure.axes[2:4]
     np.testing.assert_array_equal(code.collections[0].get_array(), activations["code"].T)
     assert output.collections[0].get_array().shape == (5, 4)
     shown = [tick.get_text() for tick in output.get_yticklabels()]
     assert shown == ["0", "250", "500", "749", "999"]
-    assert code.get_title() == "code\n2 units\n1 pruned"
-    assert output.get_title() == "output\n5 of 1000 units"
+    assert code.get_title() == "code, after\n2 units\n1 pruned"
+    assert output.get_title() == "output, after\n5 of 1000 units"
     assert code.lines[0].get_ydata().tolist() == [1.5]
     assert not output.lines
     assert {ax.get_xlabel() for ax in figure.axes} == {"Example", "activation"}
@@ -69,13 +70,16 @@ def test_before_and_after_share_the_scale_of_a_layer():
     assert figure.axes[2].get_title() == "code, after\n2 units"
     outputs = [figure.axes[n].get_title() for n in (1, 3)]
     assert outputs == ["output, before\n3 units", "output, after\n3 units\n1 pruned"]
-    with pytest.raises(ValueError, match="they must be"):
-        heatmaps.before_after_heatmap(before, {"code": after["code"]})
 
 
-def test_a_pruned_layer_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"the layer 'cod'; the layers are: \['code'\]"):
-        heatmaps.activation_heatmap({"code": np.zeros((2, 2))}, {"cod": [True, False]})
+def test_a_layer_that_is_not_there_is_refused():
+    layer = {"code": np.zeros((2, 2))}
+    with pytest.raises(
+        ValueError, match=r"pruned has the layer 'cod'; it must be one of \['code'\]"
+    ):
+        heatmaps.before_after_heatmap(layer, layer, {"cod": [True, False]})
+    with pytest.raises(ValueError, match=r"after has the layer 'x'"):
+        heatmaps.before_after_heatmap(layer, {"x": layer["code"]}, {})
 
 
 def test_strips_have_quiet_units_left_and_dead_ones_marked():

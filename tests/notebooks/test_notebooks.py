@@ -21,7 +21,7 @@ STUDIES = [
     for name in NAMES
     if "trials" in notebooks.defaults(nbformat.read(notebooks.folder() / f"{name}.ipynb", 4))
 ]
-MOST_CODE_CELLS = 15
+MOST_CODE_CELLS = 20
 # What a tiny test needs less of than the smoke scale; a notebook is given those that it has.
 LESS = {"epochs": 4, "canonical_epochs": 4, "cells": 3, "workers": 1}
 LOSSES = ["train_l1", "mean", "reproduced", "published", "mean_test_l1", "test_l1"]

@@ -35,6 +35,9 @@ VALUES = [
     ("prune-after", 0, 0.0),
     ("prune-after", 7, 0.0),
     ("prune-after", 8, 0.5),
+    ("prune-once", 5, 0.0),
+    ("prune-once", 6, 0.5),  # a quarter of the run is left
+    ("prune-once", 7, 0.0),
 ]
 
 
@@ -43,9 +46,9 @@ def test_hand_worked_values(name: str, t: int, value: float) -> None:
     assert schedules.find(name)(t, 8, SETTINGS) == pytest.approx(value, abs=1e-12)
 
 
-def test_the_hand_worked_values_cover_the_papers_seven() -> None:
+def test_the_hand_worked_values_cover_the_papers_seven_and_one() -> None:
     paper = {"fixed", "increase", "decrease", "population", "exponential", "final-n", "prune-after"}
-    assert {name for name, _, _ in VALUES} == paper == set(PROBABILITIES)
+    assert {name for name, _, _ in VALUES} == paper | {"prune-once"} == set(PROBABILITIES)
 
 
 def test_the_last_share_begins_when_it_says() -> None:

@@ -1,0 +1,234 @@
+"""Executed notebooks as pages of their own, and an index over them.
+
+A page asks no other for anything, prints well, and says what made it: the command, the parameters,
+the machine, the versions, the time. Figures are numbered, tables are folded away.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PACKAGES = ("evoae", "torch", "numpy", "scipy", "statsmodels", "pandas")
+WARNINGS = {
+    "smoke": "Smoke runs: they show that the software works. Nothing on this page is evidence.",
+    "quick": "Quick runs, smaller and fewer than the paper's: they show orderings and are no "
+    "evidence. Below six trials no interval is drawn and nothing is tested.",
+}
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 960px; margin: 0 auto;
+  padding: 12px 24px 40px; }
+h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 19px; margin: 28px 0 6px; }
+p { margin: 8px 0; } a { color: #0B5394; } a.anchor-link { display: none; }
+.warning { background: #FFF0E0; border-left: 5px solid #D55E00; padding: 8px 12px; }
+.answer { background: #EEF4FA; border-left: 5px solid #0072B2; padding: 8px 12px; }
+.findings { padding-left: 26px; margin: 6px 0; } .findings li { margin: 3px 0; font-size: 14px; }
+figure { margin: 14px 0; } figure img { max-width: 100%; } figcaption { font-size: 14px; }
+table { border-collapse: collapse; font-size: 12.5px; } .scroll { overflow-x: auto; }
+th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #E5E5E5; }
+td.text, th.text { text-align: left; } summary { cursor: pointer; font-size: 14px; }
+details { margin: 8px 0; } pre { font-size: 12px; overflow-x: auto; background: #F6F6F6;
+  padding: 8px; } footer { border-top: 1px solid #CCC; margin-top: 32px; font-size: 13px; }
+.cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
+.card { border: 1px solid #DDD; padding: 6px 8px; font-size: 11px; line-height: 1.3; }
+.card img { width: 100%; height: 92px; object-fit: contain; }
+.card h2 { font-size: 13px; margin: 2px 0; } .card p { margin: 3px 0; }
+.card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 5;
+  overflow: hidden; } .card .warning { padding: 0 5px; border-width: 3px; }
+body.index { max-width: 1080px; padding: 4px 10px; }
+@media print { .card .said { display: block; } body { max-width: none; padding: 0; font-size: 11pt; }
+  h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
+  figure img { max-height: 21cm; } a { color: inherit; text-decoration: none; } }
+@page { size: A4; margin: 15mm; }
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """HTML in a notebook and on its page, and what it is: kind, and text for the index."""
+
+    body: str
+    kind: str
+    text: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        said = {"kind": self.kind, "text": self.text}
+        return {"text/html": self.body, "text/plain": self.text, SHOWN: said}
+
+
+# -- parts of a page -----------------------------------------------------------------------------
+
+
+def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
+    """A numbered figure, with what is compared in its title."""
+    data = base64.b64encode(png.read_bytes()).decode()
+    words = html.escape(title)
+    body = (
+        f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
+        f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
+    )
+    return Shown(body, "figure", f"Figure {number}. {title}")
+
+
+def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
+    """A numbered table, folded away; links in its cells stay links."""
+    shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
+    texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
+    lines = ["".join(cell("th", name, text) for name, text in zip(shown, texts, strict=True))]
+    for row in shown.itertuples(index=False):
+        lines.append("".join(cell("td", v, text) for v, text in zip(row, texts, strict=True)))
+    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
+    body = (
+        f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
+        f'<div class="scroll"><table>{rows}</table></div></details>'
+    )
+    return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
+
+
+def cell(tag: str, value: str, text: bool) -> str:
+    """A cell of a table; only a link made here is not escaped."""
+    inner = value if value.startswith('<a href="#') else html.escape(value)
+    return f"<{tag}{' class=text' if text else ''}>{inner}</{tag}>"
+
+
+def decimals(column: pd.Series) -> list[str]:
+    """A column's values for people: whole numbers as such, three decimals for others."""
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        return ["–" if pd.isna(value) else str(value) for value in column]
+    known = column.dropna()
+    if str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
+        return ["–" if pd.isna(v) else "<0.001" if v < 0.001 else f"{v:.3f}" for v in column]
+    whole = (known % 1 == 0).all() and known.abs().max() > 1
+    whole |= pd.api.types.is_integer_dtype(column)
+    small = not whole and 0 < known.abs().max() < 0.01
+    form = "{:,.0f}" if whole else "{:.2g}" if small else "{:,.3f}"
+    return ["–" if pd.isna(value) else form.format(value) for value in column]
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+
+def whole(title: str, body: str, kind: str = "page") -> str:
+    """A complete page."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
+        f'<body class="{kind}">\n{body}\n</body></html>\n'
+    )
+
+
+def title_of(notebook: NotebookNode) -> str:
+    """The notebook's first heading."""
+    return notebook.cells[0].source.splitlines()[0].lstrip("# ").strip()
+
+
+def question_of(notebook: NotebookNode) -> str:
+    """What a notebook asks: the first sentence below its title."""
+    text = notebook.cells[0].source.partition("\n\n")[2].replace("\n", " ")
+    return re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0]
+
+
+def answer_of(notebook: NotebookNode) -> str:
+    """What an executed notebook answers, in HTML; empty if it does not say."""
+    for one in notebook.cells:
+        for output in one.get("outputs", []):
+            if output.get("data", {}).get(SHOWN, {}).get("kind") == "answer":
+                return output.data[SHOWN]["text"]
+    return ""
+
+
+def page_of(notebook: NotebookNode, name: str) -> str:
+    """The page of an executed notebook: its prose and what it shows, without code.
+
+    Its metadata say, under `evoae.scale`, at which scale it was executed.
+    """
+    scale = notebook.metadata.evoae.scale
+    ran = notebook.metadata.get("papermill", {})
+    notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
+    for one in (c for c in notebook.cells if c.cell_type == "code"):
+        kept = (o for o in one.outputs if WIDGET not in o.get("data", {}))
+        one.outputs = [output for output in kept if "tqdm" not in str(output.get("text", ""))]
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_output_prompt=True,
+        config=Config({"HTMLExporter": {"embed_images": True}}),
+    )
+    body = exporter.from_notebook_node(notebook)[0]
+    if scale in WARNINGS:
+        heading = re.search(r"</h1>", body)
+        at = heading.end() if heading else 0
+        body = f'{body[:at]}\n<p class="warning">{WARNINGS[scale]}</p>{body[at:]}'
+    return whole(title_of(notebook), body + made_by(name, scale, ran))
+
+
+def made_by(name: str, scale: str, ran: Mapping[str, Any]) -> str:
+    """The foot of a page: command, time, machine, versions, parameters."""
+    parameters = dict(ran.get("parameters", {}))
+    changed = " ".join(f"{k}={v}" for k, v in parameters.items() if k != "out")
+    command = "evoae report out" if name == "report" else f"evoae reproduce {name} --scale {scale}"
+    seconds = ran.get("duration")
+    took = f"{seconds:.0f} s of wall time (runs that were there already not counted)"
+    known = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
+    rows = [
+        f"Made by <code>{html.escape(command)}</code>" + (f", {took}" if seconds else ""),
+        f"On {html.escape(machine)}; Python {platform.python_version()}, {known}",
+        f"Parameters: <code>{html.escape(changed) or 'none'}</code>; the rest as in the notebook",
+        "Tables are folded: open them, or read their files in <code>tables/</code>",
+    ]
+    return "<footer>" + "".join(f"<p>{row}.</p>" for row in rows) + "</footer>"
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) -> str:
+    """The page over all pages in a folder: a picture, the question and the answer of each.
+
+    `order` are the notebooks that may be there, `pictures` the names of their figures to show.
+    """
+    cards = []
+    for name in order:
+        executed = folder / f"{name}.ipynb"
+        if not (executed.exists() and (folder / f"{name}.html").exists()):
+            continue
+        notebook = nbformat.read(executed, 4)
+        picture = f"figures/{name}-{pictures.get(name)}.png"
+        there = (folder / picture).exists()
+        image = f'<a href="{name}.html"><img alt="" src="{picture}"></a>' if there else ""
+        title, said = title_of(notebook).partition(":")[0], answer_of(notebook)
+        scale = notebook.metadata.get("evoae", {}).get("scale")
+        warning = f'<p class="warning">{scale}: no evidence</p>' if scale in WARNINGS else ""
+        cards.append(
+            f'<div class="card">{image}<h2><a href="{name}.html">{html.escape(title)}</a></h2>'
+            f"<p><i>{html.escape(question_of(notebook))}</i></p>{warning}"
+            f'<p class="said" title="{said}">{said}</p></div>'
+        )
+    body = f'<h1>evoae: the study</h1>\n<div class="cards">{"".join(cards)}</div>'
+    return whole("evoae: the study", body, "index")
