@@ -15,16 +15,19 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from evoae.experiment import Experiment
 from evoae.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
 from evoae.figures.look import INK, OTHER_COLOURS, blank, notice, panel, reference_lines, title
+from evoae.identity import name_of
 from evoae.pruning import schedules
-from evoae.widgets.trainer import Progress
+from evoae.widgets.trainer import Curves
 
 ACCENT = PRUNED["color"]
 NOT_ZERO, ZERO = "#0072B2", "#F0E6D8"
+PALE = 0.35  # of the curves that others are compared with
 DASHES = ("-", "--", "-.", ":")
 MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
 MAX_BITS = 120  # of rows that are no images
@@ -110,48 +113,68 @@ def schedule_figure(state: Schedules) -> Figure:
 # -- training ------------------------------------------------------------------------------------
 
 
-def training_figure(state: Progress | None) -> Figure:
-    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss."""
+def training_figure(state: Curves | None) -> Figure:
+    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss.
+
+    The curves of a training to compare are pale, and behind.
+    """
     if state is None:
         return notice("Nothing is trained yet: press Train.")
-    e, done = state.experiment, state.done
+    e, done, before = state.experiment, state.done, state.before
     figure = blank(6.6)
     grid = GridSpec(
         2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
     )
-    names = [x if isinstance(x, str) else x.__name__ for x in (e.operator, e.schedule)]
-    heading = f"{e.dataset}, {e.model}: {names[0]} under {names[1]}, {count(e.cells, 'cell')}"
-    figure.text(0.02, 0.965, heading, fontsize=11, weight="bold", color=INK)
-    figure.text(0.98, 0.965, describe(state), fontsize=10, color=INK, ha="right")
+    figure.text(0.02, 0.965, title_of(e), fontsize=11, weight="bold", color=INK)
+    figure.text(0.98, 0.965, standing(state), fontsize=10, color=INK, ha="right")
+    if before is not None:
+        words = f"pale: {title_of(before.experiment)}, {epochs_of(before)}"
+        figure.text(0.02, 0.932, words, fontsize=9.5, color="#777777")
     loss_panel = panel(figure, grid[0, 0], "After epoch", "")
     title(loss_panel, "Validation loss (L1): mean and range of cells")
     size_panel = panel(figure, grid[0, 1], "After epoch", "")
     title(size_panel, "Preserved share (%): mean and range of cells")
     trail_panel = panel(figure, grid[1, 0], "Sparsity (%)", "")
     title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
-    epochs = np.arange(done)
-    for ax, values, colour in (
-        (loss_panel, state.loss, "#0072B2"),
-        (size_panel, 100 * state.preserved, "#009E73"),
-    ):
-        if done:
-            ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
-            few = "o" if done < 3 else None
-            ax.plot(epochs, values.mean(1), color=colour, lw=1.8, marker=few, ms=4)
+    for ax, name, colour in ((loss_panel, "loss", "#0072B2"), (size_panel, "preserved", "#009E73")):
+        for curves, alpha in ((before, PALE), (state, 1.0)):
+            if curves is None or not curves.done:
+                continue
+            values = getattr(curves, name) * (100 if ax is size_panel else 1)
+            epochs, few = np.arange(curves.done), "o" if curves.done < 3 else None
+            if curves is state:
+                ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+            ax.plot(epochs, values.mean(1), color=colour, alpha=alpha, lw=1.8, marker=few, ms=4)
         # the axis doubles until it holds all epochs, so that a curve is seen growing
-        ax.set_xlim(-0.5, max(min(e.epochs, max(10, 2 ** done.bit_length())) - 0.5, 0.5))
+        grown = min(e.epochs, max(10, 2 ** done.bit_length()))
+        ax.set_xlim(-0.5, max(grown, before.done if before else 0, 1) - 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     reference_lines(loss_panel, state.constant, state.floor)
     _mark_changes(loss_panel, size_panel, changes=state.changes)
+    if before is not None and before.done:
+        x, y = 100 * (1 - before.preserved.mean(1)), before.loss.mean(1)
+        trail_panel.plot(x, y, color="#888888", alpha=PALE, lw=1.2, zorder=1)
+        trail_panel.plot(x[-1:], y[-1:], "o", color=ACCENT, alpha=PALE, ms=8, mew=0, zorder=1)
     if done:
         _trail(trail_panel, 100 * (1 - state.preserved), state.loss)
     _ring(figure, grid[1, 1], state)
     return figure
 
 
-def describe(state: Progress) -> str:
+def title_of(e: Experiment) -> str:
+    """What is trained, in a line."""
+    how = f"{name_of(e.operator)} under {name_of(e.schedule)}"
+    return f"{e.dataset}, {e.model}: {how}, {count(e.cells, 'cell')}"
+
+
+def epochs_of(state: Curves) -> str:
+    """How many epochs are done, in words."""
+    return f"{state.done} of {count(state.experiment.epochs, 'epoch')}"
+
+
+def standing(state: Curves) -> str:
     """Status, epochs and time in words."""
-    where = f"{state.status}, epoch {state.done} of {state.experiment.epochs}"
+    where = f"{state.status}, {epochs_of(state)}"
     if state.status == "training" and state.left is not None:
         return f"{where}, about {duration(state.left)} left"
     return f"{where}, {duration(state.seconds)}" if state.done else where
@@ -179,12 +202,12 @@ def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
     ax.add_collection(trail)
     ax.scatter(x, y, c=np.arange(len(x)), cmap="viridis_r", s=12, lw=0)
     ax.scatter(sparsity[-1], loss[-1], s=14, facecolors="none", edgecolors="#888888", lw=0.8)
-    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label=f"mean after epoch {len(x) - 1}")
+    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label="mean of cells, last epoch")
     ax.plot([], [], "o", mfc="none", mec="#888888", ms=4, label="its cells")
     ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
 
 
-def _ring(figure: Figure, cell: object, state: Progress) -> None:
+def _ring(figure: Figure, cell: object, state: Curves) -> None:
     """Cells in a circle; as many of them and as large as fits."""
     ax = figure.add_subplot(cell)
     ax.set_axis_off()
@@ -211,6 +234,7 @@ def _ring(figure: Figure, cell: object, state: Progress) -> None:
         ax.text(
             x[number], y[number], str(number), ha="center", va="center", fontsize=9, zorder=3,
             color="white" if dark else INK,
+            path_effects=[withStroke(linewidth=1.5, foreground=INK if dark else "white")],
         )  # fmt: skip
     if state.done:
         box = ax.get_position()
@@ -329,23 +353,25 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
     bits = state.inputs.shape[1]
     some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
     title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
-    halves = []
-    for values in (state.inputs, state.reconstructions):
+    for line, values in enumerate((state.inputs, state.reconstructions)):
         if state.image_shape is None:
-            halves.append(values[:, :MAX_BITS])
-            continue
-        images = values.reshape(-1, *state.image_shape)
-        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
-        halves.append(np.concatenate(list(framed), axis=1))
-    gap = np.full((1, halves[0].shape[1]), np.nan)
-    ax.imshow(
-        np.concatenate([halves[0], gap, halves[1]]), cmap="gray", vmin=0, vmax=1,
-        aspect="equal" if state.image_shape else "auto", interpolation="none",
-    )  # fmt: skip
+            images = [values[:, :MAX_BITS]]
+        else:
+            images = values.reshape(-1, *state.image_shape)
+        height, width = images[0].shape
+        for column, image in enumerate(images):
+            left, top = column * (width + 2), line * (height + 2)
+            ax.imshow(
+                image, cmap="gray", vmin=0, vmax=1, interpolation="none",
+                extent=(left, left + width, top + height, top),
+            )  # fmt: skip
+    ax.set(xlim=(0, left + width), ylim=(top + height, 0))
+    ax.set_aspect("equal" if state.image_shape else "auto")
     ax.set_axis_off()
 
 
 def duration(seconds: float) -> str:
+    """A time in the unit that people would choose."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -353,4 +379,5 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
+    """A number of things, in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
