@@ -42,9 +42,10 @@ MOST = 10.0  # of a slider whose setting has no upper bound
 NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
 DARK_PAGE = 17  # the grey of JupyterLab's dark page, of 255
 # Both pictures are there; which one is seen is for the page to say, which alone knows its theme.
-THEME = """<style>
+STYLE = """<style>
 .evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
 body[data-jp-theme-light="false"] .evoae-dark {display: block}
+.evoae-lines textarea {field-sizing: content}
 </style>"""
 
 
@@ -84,7 +85,7 @@ class View(VBox):
         self.image.add_class("evoae-light")
         self.dark.add_class("evoae-dark")
         self._drawing = threading.RLock()
-        super().__init__([HTML(THEME), *rows, self.message, self.image, self.dark])
+        super().__init__([HTML(STYLE), *rows, self.message, self.image, self.dark])
         self.redraw()
 
     def look(self) -> Any:
@@ -201,14 +202,16 @@ def button(description: str, icon: str, tooltip: str, action: Callable[[], None]
 
 
 def lines_to_copy(tooltip: str) -> Textarea:
-    """A field of command lines, as wide as the widget."""
-    return Textarea(
+    """A field of command lines, as wide as the widget and as high as they are."""
+    made = Textarea(
         description="Copy settings",
         tooltip=tooltip,
-        rows=9,
+        rows=9,  # where a browser cannot fit it to its text
         layout=Layout(width="98%"),
         style={"description_width": "105px"},
     )
+    made.add_class("evoae-lines")
+    return made
 
 
 def fit(slider: IntSlider, low: int, high: int) -> None:

@@ -20,9 +20,10 @@ from PIL import Image
 
 from evoae import Experiment, Run, cli, notebooks, run
 from evoae.analysis.published import find
-from evoae.experiment import PRESETS
+from evoae.experiment import PRESETS, SETTINGS
 from evoae.runs.study import collect
-from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer, parts, views
+from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer, live, parts, views
+from evoae.widgets.explorer import SLIDERS
 from evoae.widgets.trainer import Trainer
 
 SMALL = {"dataset": "digits", "model": "8-3"}
@@ -698,6 +699,21 @@ def test_every_knob_has_a_tooltip_and_sliders_wait_until_let_go(all_three):
         assert part.tooltip, part.description
         if "Slider" in type(part).__name__:
             assert part.continuous_update is False, part.description
+
+
+def test_knobs_of_settings_are_read_off_the_declarations(all_three):
+    explorer, training, _ = all_three
+    known = {name: getattr(training, name) for name in live.OWN}
+    known |= {name: getattr(explorer, name) for name in (*SLIDERS, "epochs")}
+    for name, knob in known.items():
+        assert knob.tooltip.startswith(SETTINGS[name].says)
+        assert ("from the next epoch" in knob.tooltip) == SETTINGS[name].live
+        if name in SLIDERS:
+            assert (knob.min, knob.max) == (
+                SETTINGS[name].rule.low,
+                min(SETTINGS[name].rule.high, 10),
+            )
+    assert ScheduleExplorer(steepness=30).steepness.max == 30
 
 
 @pytest.mark.parametrize(("theme", "page"), [("image", 255), ("dark", 17)])
