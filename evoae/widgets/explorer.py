@@ -48,7 +48,7 @@ class ScheduleExplorer(View):
         values = dict(zip(SLIDERS, shares, strict=True))
         for name in schedules.split() or [""]:
             numbers = values | {"epochs": epochs}
-            preset, settings = settings_of(name, reading, subpopulation, numbers)
+            preset, settings = settings_meant(name, reading, subpopulation, numbers)
             Experiment.preset(preset, **settings)
         self.schedules = knob(
             SelectMultiple,
@@ -93,7 +93,7 @@ class ScheduleExplorer(View):
         picked, reading, size = (
             numbers.pop(name) for name in ("schedules", "reading", "subpopulation")
         )
-        return settings_of(schedule or "".join(picked.split()[:1]), reading, size, numbers)
+        return settings_meant(schedule or "".join(picked.split()[:1]), reading, size, numbers)
 
     def look(self) -> views.Schedules:
         """The schedules that are picked."""
@@ -101,7 +101,7 @@ class ScheduleExplorer(View):
         return views.Schedules(Experiment.preset(preset, **settings), self.schedules.value)
 
 
-def settings_of(
+def settings_meant(
     schedule: str, reading: str, subpopulation: int, numbers: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """The preset and settings that the explorer's knobs mean. Raises ValueError."""

@@ -11,18 +11,18 @@ from ipywidgets import (
     Text,
 )
 
-from evoae.widgets import views
+from evoae.widgets import inside
+from evoae.widgets.inside import Inspection
 from evoae.widgets.live import LiveTraining
 from evoae.widgets.parts import View, button, fit, knob, row
 from evoae.widgets.sources import inspect, of_run, of_trainer, runs_in
 from evoae.widgets.trainer import Trainer
-from evoae.widgets.views import Inspection
 
 
 class ActivationInspector(View):
     """Look into one cell: of the training of `live`, or of a finished run in `folder`."""
 
-    render = staticmethod(views.inspection_figure)
+    render = staticmethod(inside.inspection_figure)
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self._source, self._filling = live, None, False

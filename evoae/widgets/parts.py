@@ -220,3 +220,8 @@ def fit(slider: IntSlider, low: int, high: int) -> None:
     slider.value = min(max(slider.value, low), high)
     slider.min, slider.max = low, high
     slider.disabled = low == high
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

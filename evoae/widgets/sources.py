@@ -18,8 +18,9 @@ from evoae.networks.population import Population
 from evoae.pruning import masks
 from evoae.runs.files import read_json
 from evoae.runs.run import Run
+from evoae.widgets.inside import Inspection
+from evoae.widgets.parts import count
 from evoae.widgets.trainer import Trainer
-from evoae.widgets.views import Inspection
 
 IMAGES, ROWS = 5, 16  # inputs beside their reconstructions
 
@@ -93,13 +94,14 @@ def runs_in(folder: Path | str) -> dict[str, Path]:
 def line_of(folder: Path) -> str:
     """What a run is, in a line."""
     try:
-        e = read_json(folder / "config.json")["experiment"]
-        words = f"{e['dataset']}, {e['operator']}, {e['schedule']}, {e['cells']} cells"
-        if read_json(folder / "result.json")["changes"]:
-            words += ", changed on the way"
+        config = read_json(folder / "config.json")
+        e = config["experiment"]
+        words = [e["dataset"], e["operator"], e["schedule"], count(e["cells"], "cell")]
+        if config.get("changes"):
+            words.append("changed on the way")
     except (ValueError, KeyError):
-        words = "damaged"
-    return f"{folder.name[:8]}: {words}"
+        words = ["damaged"]
+    return f"{folder.name[:8]}: {', '.join(words)}"
 
 
 def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> Inspection:
