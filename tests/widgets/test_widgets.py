@@ -281,7 +281,7 @@ def test_a_change_applies_from_the_next_epoch_and_is_marked(training):
 
 
 def test_an_impossible_change_is_explained_and_training_goes_on(training):
-    training.operator.value = "conjunctive"
+    training.operator.value = "set"
     long_and_started(training)
     training.schedule.value = "cubic"
     assert "cannot prune to" in training.message.value
@@ -372,7 +372,7 @@ def test_copied_lines_run_what_would_be_trained(preset, reading):
 
 
 def test_copied_lines_leave_out_what_cannot_be_run():
-    training = LiveTraining(ScheduleExplorer("fixed cubic"), operator="conjunctive")
+    training = LiveTraining(ScheduleExplorer("fixed cubic"), operator="set")
     experiments, _ = copied(training)
     assert [e.schedule for e in experiments] == ["fixed"]
     training.learning_rate.value = -1
