@@ -117,7 +117,7 @@ class LiveTraining(View):
         """`evoae run` for this training and for the other schedules on view, and the notebook."""
         lines = []
         for name in dict.fromkeys([self.schedule.value, *self.explorer.schedules.value]):
-            with contextlib.suppress(ValueError):  # an operator may not be able to follow all
+            with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
                 self.experiment(name)
                 words = [f"{key}={value}" for key, value in self.settings(name).items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
@@ -211,8 +211,11 @@ class LiveTraining(View):
             if self.trainer is None:
                 raise ValueError("nothing to save yet: press Train")
             run = self.trainer.save(self.folder)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             self.say(error)
+            return
+        except OSError as error:
+            self.say(f"{self.folder}: cannot be written ({error.strerror})")
             return
         self._note = f"Saved as {run.folder}"
         self.say(*self.words(self.state))

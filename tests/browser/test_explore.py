@@ -201,7 +201,7 @@ def test_explore(page, lab, tmp_path):
     saved = page.get_by_text("Saved as out/runs/")
     saved.wait_for()
     kept = Run(tmp_path / "root" / saved.text_content().removeprefix("Saved as "))
-    names = [name for _, name, _, _ in kept.result["changes"]]
+    names = [name for _, name, _, _ in kept.changes]
     assert {"schedule", "epochs"} <= set(names)
     page.locator("select", has=page.locator("option", has_text="wanda")).select_option("magnitude")
     epochs.fill("40")
