@@ -65,6 +65,7 @@ class Study:
                 "engine": run.result["engine"],
                 "train_l1": run.result["mean"]["train_l1"],
                 "test_l1": run.result["mean"]["test_l1"],
+                "changes": "; ".join(f"{n} {a} to {b} at epoch {t}" for t, n, a, b in run.changes),
             }
             for label, run in self.runs.items()
         ]

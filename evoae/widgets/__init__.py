@@ -4,9 +4,9 @@ Each shows the picture of a frozen state, drawn by a pure function (`views`). Tr
 background thread (`trainer`), so a notebook stays usable.
 """
 
-from evoae.widgets.controls import attended
 from evoae.widgets.explorer import ScheduleExplorer
 from evoae.widgets.inspector import ActivationInspector
 from evoae.widgets.live import LiveTraining
+from evoae.widgets.parts import attended, to_root
 
-__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended"]
+__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended", "to_root"]

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from ipywidgets import (
     Dropdown,
-    FloatSlider,
     IntText,
-    Layout,
     SelectionSlider,
     SelectMultiple,
-    Textarea,
     VBox,
 )
 
-from evoae.experiment import Experiment
+from evoae.experiment import SETTINGS, Experiment
 from evoae.pruning.schedules import SCHEDULES
 from evoae.widgets import views
-from evoae.widgets.controls import READINGS, SLIDERS, View, control, row
+from evoae.widgets.parts import View, knob, knob_of, row, slider_of
 
+SLIDERS = ("probability", "steepness", "last_share", "target_sparsity", "amount")
+READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
 
 
 class ScheduleExplorer(View):
     """What schedules mean, before anything is trained.
 
-    The arguments are the first values of the controls; `schedules` are names separated by spaces.
-    A `subpopulation` of 1 is canonical training, any other is `lipi-ae-s` on its ring of ten.
-    Raises ValueError for impossible arguments.
+    The arguments are the first values of the knobs; `schedules` are names separated by spaces. A
+    `subpopulation` of 1 is canonical training, any other is `lipi-ae-s` on its ring of ten. Raises
+    ValueError for impossible arguments.
     """
 
     render = staticmethod(views.schedule_figure)
@@ -50,36 +48,37 @@ class ScheduleExplorer(View):
         values = dict(zip(SLIDERS, shares, strict=True))
         for name in schedules.split() or [""]:
             numbers = values | {"epochs": epochs}
-            preset, settings = settings_of(name, reading, subpopulation, numbers)
+            preset, settings = settings_meant(name, reading, subpopulation, numbers)
             Experiment.preset(preset, **settings)
-        names = list(SCHEDULES)
-        self.schedules = control(
-            SelectMultiple, "Schedules", options=names, value=schedules.split(), rows=len(names)
+        self.schedules = knob(
+            SelectMultiple,
+            "Schedules",
+            f"{SETTINGS['schedule'].says} Hold Ctrl or Shift to pick several.",
+            options=list(SCHEDULES),
+            value=schedules.split(),
+            rows=len(SCHEDULES),
         )
-        for name, description in SLIDERS.items():
-            most, step = (max(10.0, steepness), 0.1) if name == "steepness" else (1.0, 0.01)
-            look = {"min": 0.0, "max": most, "step": step}
-            setattr(self, name, control(FloatSlider, description, value=values[name], **look))
-        self.reading = control(Dropdown, "Reading", options=list(READINGS), value=reading)
-        self.subpopulation = control(
-            SelectionSlider, "Sub-population", options=SUBPOPULATIONS, value=subpopulation
+        for name in SLIDERS:
+            setattr(self, name, slider_of(name, values[name]))
+        self.reading = knob(
+            Dropdown, "Reading", SETTINGS["as_released"].says, options=list(READINGS), value=reading
         )
-        self.epochs = control(IntText, "Epochs", value=epochs)
-        self.copy = Textarea(
-            description="Copy settings",
-            tooltip="The command lines for what is on view",
-            rows=6,
-            layout=Layout(width="850px"),
-            style={"description_width": "105px"},
+        self.subpopulation = knob(
+            SelectionSlider,
+            "Sub-population",
+            f"A cell and its neighbours; 1 is canonical training. {SETTINGS['radius'].says}",
+            options=SUBPOPULATIONS,
+            value=subpopulation,
         )
+        self.epochs = knob_of("epochs", IntText, value=epochs)
         sliders = [getattr(self, name) for name in SLIDERS]
         columns = [*sliders, self.reading, self.subpopulation, self.epochs]
-        super().__init__(row(self.schedules, VBox(columns[:4]), VBox(columns[4:])), row(self.copy))
+        super().__init__(row(self.schedules, VBox(columns[:4]), VBox(columns[4:])))
         for each in (self.schedules, *columns):
             each.observe(self.redraw, "value")
 
     def parameters(self) -> dict[str, Any]:
-        """The controls, by the names of the arguments."""
+        """The knobs, by the names of the arguments."""
         return {
             "schedules": " ".join(self.schedules.value),
             **{name: round(getattr(self, name).value, 6) for name in SLIDERS},
@@ -94,33 +93,20 @@ class ScheduleExplorer(View):
         picked, reading, size = (
             numbers.pop(name) for name in ("schedules", "reading", "subpopulation")
         )
-        return settings_of(schedule or "".join(picked.split()[:1]), reading, size, numbers)
+        return settings_meant(schedule or "".join(picked.split()[:1]), reading, size, numbers)
 
     def look(self) -> views.Schedules:
+        """The schedules that are picked."""
         preset, settings = self.settings()
-        state = views.Schedules(Experiment.preset(preset, **settings), self.schedules.value)
-        self.copy.value = self.command_lines()
-        return state
-
-    def command_lines(self) -> str:
-        """An `evoae run` line for every schedule on view, and the notebook with what is on view."""
-        lines = []
-        for name in self.schedules.value:
-            preset, settings = self.settings(name)
-            words = [f"{key}={value}" for key, value in settings.items()]
-            lines.append(["evoae", "run", preset, *words, "--trials", "1", "--seed", "1"])
-        lines.append(["papermill", "notebooks/explore.ipynb", "explored.ipynb"])
-        for name, value in self.parameters().items():
-            lines[-1] += ["-p", name, str(value)]
-        return "\n".join(map(shlex.join, lines))
+        return views.Schedules(Experiment.preset(preset, **settings), self.schedules.value)
 
 
-def settings_of(
+def settings_meant(
     schedule: str, reading: str, subpopulation: int, numbers: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The preset and settings that the explorer's controls mean. Raises ValueError."""
+    """The preset and settings that the explorer's knobs mean. Raises ValueError."""
     if not schedule:
-        raise ValueError(f"pick at least one schedule of {', '.join(list(SCHEDULES))}")
+        raise ValueError(f"pick at least one schedule of {', '.join(SCHEDULES)}")
     if reading not in READINGS:
         raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(READINGS)}")
     if subpopulation not in SUBPOPULATIONS:

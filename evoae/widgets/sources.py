@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evoae.analysis.inspection import EXAMPLES
 from evoae.data.datasets import Dataset
 from evoae.experiment import Experiment
 from evoae.networks import activations, training
@@ -17,10 +18,10 @@ from evoae.networks.population import Population
 from evoae.pruning import masks
 from evoae.runs.files import read_json
 from evoae.runs.run import Run
+from evoae.widgets.inside import Inspection
+from evoae.widgets.parts import count
 from evoae.widgets.trainer import Trainer
-from evoae.widgets.views import Inspection
 
-EXAMPLES = 60  # for which activations are shown
 IMAGES, ROWS = 5, 16  # inputs beside their reconstructions
 
 
@@ -43,6 +44,7 @@ class Source:
 
     @property
     def layers(self) -> list[str]:
+        """The names of the layers, input first."""
         return activations.layer_names(self.population(self.stored[-1]))
 
 
@@ -68,17 +70,17 @@ def of_run(folder: Path | str) -> Source:
 
 def of_trainer(trainer: Trainer) -> Source:
     """What a training has kept so far. Raises ValueError if that is nothing yet."""
-    snapshots, progress = trainer.snapshots, trainer.progress
+    snapshots, curves = trainer.snapshots, trainer.curves
     if not snapshots:
         raise ValueError("nothing was trained here yet: no epoch is done")
     return Source(
         trainer.experiment,
         range(1),
-        progress.done - 1,
+        curves.done - 1,
         tuple(sorted(snapshots)),
         snapshots.__getitem__,
         lambda trial: trainer.data,
-        lambda trial, cell: np.flatnonzero(progress.pruned[:, cell]),
+        lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
         f"a training keeps {len(snapshots)} epochs, evenly spread, and the last",
     )
 
@@ -86,16 +88,20 @@ def of_trainer(trainer: Trainer) -> Source:
 def runs_in(folder: Path | str) -> dict[str, Path]:
     """The finished runs in a folder, newest first, by a line that tells them apart."""
     folders = {path.parent: path.stat().st_mtime for path in Path(folder).glob("*/result.json")}
-    return {describe(path): path for path in sorted(folders, key=folders.get, reverse=True)}
+    return {line_of(path): path for path in sorted(folders, key=folders.get, reverse=True)}
 
 
-def describe(folder: Path) -> str:
+def line_of(folder: Path) -> str:
+    """What a run is, in a line."""
     try:
-        e = read_json(folder / "config.json")["experiment"]
-        words = f"{e['dataset']}, {e['operator']}, {e['schedule']}, {e['cells']} cells"
+        config = read_json(folder / "config.json")
+        e = config["experiment"]
+        words = [e["dataset"], e["operator"], e["schedule"], count(e["cells"], "cell")]
+        if config.get("changes"):
+            words.append("changed on the way")
     except (ValueError, KeyError):
-        words = "damaged"
-    return f"{folder.name[:8]}: {words}"
+        words = ["damaged"]
+    return f"{folder.name[:8]}: {', '.join(words)}"
 
 
 def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> Inspection:

@@ -1,7 +1,8 @@
 """One training in a background thread, to be watched, paused, changed and stopped.
 
-The thread prints nothing and draws nothing. What it has reached is asked for: `progress` is a
-frozen copy of all numbers so far, `snapshots` holds copies of the population at some epochs.
+The thread prints nothing and draws nothing. What it has reached is asked for: `curves` is a frozen
+copy of all numbers so far, `snapshots` holds copies of the population at some epochs, and `save`
+writes a run.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from evoae.data.datasets import Dataset
-from evoae.evolution.cells import changed
-from evoae.evolution.loop import State, evolve, initial
+from evoae.evolution.cells import State, changed, initial
+from evoae.evolution.loop import evolve
 from evoae.experiment import Experiment
+from evoae.identity import name_of
 from evoae.networks import training
 from evoae.networks.population import Population
+from evoae.runs.run import Run, history_rows, keep
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training
 SNAPSHOTS = 24  # at most as many epochs are kept ...
@@ -28,13 +32,13 @@ RECENT = 20  # epochs from which the time left is estimated
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
+class Curves:
     """What a training has reached: arrays over the n epochs done, and cells.
 
     `loss` [n, cells] is the L1 on validation rows, `preserved` [n, cells] a share; `pruned`
     [n, cells] says which centres were pruned after an epoch. `changes` are (epoch, words).
     `constant` and `floor` are the losses of the constant predictor on the same rows and of the
-    noise. `left`: seconds, None while unknown.
+    noise. `left`: seconds, None while unknown. `before`: those of an earlier training, to compare.
     """
 
     experiment: Experiment
@@ -48,9 +52,11 @@ class Progress:
     constant: float | None = None
     floor: float | None = None
     error: str = ""
+    before: Curves | None = None
 
     @property
     def done(self) -> int:
+        """How many epochs are done."""
         return len(self.loss)
 
 
@@ -67,6 +73,8 @@ class Trainer:
         self._snapshots: dict[int, Population] = {}
         self._wanted, self._pending = experiment, {}
         self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
+        self._history: list[dict[str, np.ndarray]] = []
+        self._reached: State | None = None  # after the last epoch that was recorded
         self._changes: list[tuple[int, str, Any, Any]] = []
         self._references: dict[str, float | None] = {}
         self._error, self._stride = "", 1
@@ -78,6 +86,7 @@ class Trainer:
     # -- from any thread -------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Begin, in a thread of its own."""
         self._thread.start()
 
     def pause(self) -> None:
@@ -85,9 +94,11 @@ class Trainer:
         self._go.clear()
 
     def resume(self) -> None:
+        """Go on after a pause."""
         self._go.set()
 
     def stop(self) -> None:
+        """End now; of the epoch that is running nothing is kept."""
         with self._lock:  # an epoch is recorded before this, or never
             self._stop.set()
         self._go.set()
@@ -122,18 +133,21 @@ class Trainer:
         return "finished" if len(self._rows) == self.experiment.epochs else "stopped"
 
     @property
-    def progress(self) -> Progress:
+    def curves(self) -> Curves:
+        """All numbers so far."""
         with self._lock:
             *rows, seconds = zip(*self._rows, strict=True) if self._rows else ((), (), (), ())
             arrays = [np.reshape(row, (len(seconds), self.experiment.cells)) for row in rows]
             recent, rest = seconds[-RECENT:], self.experiment.epochs - len(seconds)
-            return Progress(
+            return Curves(
                 self._wanted,
                 self.status,
                 *arrays,
                 seconds=sum(seconds),
                 left=float(np.mean(recent)) * rest if recent else None,
-                changes=tuple((epoch, f"{name}: {new}") for epoch, name, _, new in self._changes),
+                changes=tuple(
+                    (epoch, f"{name}: {name_of(new)}") for epoch, name, _, new in self._changes
+                ),
                 error=self._error,
                 **self._references,
             )
@@ -145,6 +159,21 @@ class Trainer:
         """
         with self._lock:
             return dict(self._snapshots)
+
+    def save(self, folder: Path | str) -> Run:
+        """Write what was trained so far into a folder of runs, as a run of trial 0.
+
+        Without a change on the way, to the end, it is the run that `evoae run` computes. Otherwise
+        it is one of its own, and `changes` in its result say how it came about; a training that is
+        not at its end is a run of the epochs that are done. Raises ValueError if none is done, or
+        the folder cannot be written.
+        """
+        with self._lock:
+            if self._reached is None:
+                raise ValueError("nothing to save yet: no epoch is done")
+            state, history = self._reached, list(self._history)
+            seconds = sum(row[-1] for row in self._rows)
+        return keep(folder, state, history, seconds)
 
     # -- in the thread ---------------------------------------------------------------------------
 
@@ -189,10 +218,17 @@ class Trainer:
                 return
             preserved = 1 - zeros / state.population.parameters
             self._rows.append((loss, preserved, state.records["pruned"].copy(), seconds))
+            self._history.append(history_rows(state))
             newest = max(self._snapshots, default=0)
             if newest % self._stride:  # it was kept as the last one only
                 del self._snapshots[newest]
-            self._snapshots[state.epoch] = copy_of(state.population)
+            self._snapshots[state.epoch] = kept = copy_of(state.population)
+            self._reached = replace(
+                state,
+                population=kept,
+                learning_rate=state.learning_rate.copy(),
+                changes=list(state.changes),
+            )
             self._thin()
 
     def _thin(self) -> None:

@@ -1,7 +1,4 @@
-"""What the widgets show: frozen states, and pure functions that draw them.
-
-`render(state) -> Figure`.
-"""
+"""What explorer and training show: frozen states, and pure functions that draw them."""
 
 from __future__ import annotations
 
@@ -11,23 +8,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from evoae.experiment import Experiment
-from evoae.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
+from evoae.figures.heatmaps import PRUNED
 from evoae.figures.look import INK, OTHER_COLOURS, blank, notice, panel, reference_lines, title
+from evoae.identity import name_of
 from evoae.pruning import schedules
-from evoae.widgets.trainer import Progress
+from evoae.widgets.parts import count
+from evoae.widgets.trainer import Curves
 
 ACCENT = PRUNED["color"]
-NOT_ZERO, ZERO = "#0072B2", "#F0E6D8"
+PALE = 0.35  # of the curves that others are compared with
 DASHES = ("-", "--", "-.", ":")
-MAX_UNITS = 60  # of a wider layer, evenly spaced units are drawn
-MAX_BITS = 120  # of rows that are no images
 
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -110,48 +108,68 @@ def schedule_figure(state: Schedules) -> Figure:
 # -- training ------------------------------------------------------------------------------------
 
 
-def training_figure(state: Progress | None) -> Figure:
-    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss."""
+def training_figure(state: Curves | None) -> Figure:
+    """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss.
+
+    The curves of a training to compare are pale, and behind.
+    """
     if state is None:
         return notice("Nothing is trained yet: press Train.")
-    e, done = state.experiment, state.done
+    e, done, before = state.experiment, state.done, state.before
     figure = blank(6.6)
     grid = GridSpec(
         2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
     )
-    names = [x if isinstance(x, str) else x.__name__ for x in (e.operator, e.schedule)]
-    heading = f"{e.dataset}, {e.model}: {names[0]} under {names[1]}, {count(e.cells, 'cell')}"
-    figure.text(0.02, 0.965, heading, fontsize=11, weight="bold", color=INK)
-    figure.text(0.98, 0.965, describe(state), fontsize=10, color=INK, ha="right")
+    figure.text(0.02, 0.965, title_of(e), fontsize=11, weight="bold", color=INK)
+    figure.text(0.98, 0.965, standing(state), fontsize=10, color=INK, ha="right")
+    if before is not None:
+        words = f"pale: {title_of(before.experiment)}, {epochs_of(before)}"
+        figure.text(0.02, 0.932, words, fontsize=9.5, color="#777777")
     loss_panel = panel(figure, grid[0, 0], "After epoch", "")
     title(loss_panel, "Validation loss (L1): mean and range of cells")
     size_panel = panel(figure, grid[0, 1], "After epoch", "")
     title(size_panel, "Preserved share (%): mean and range of cells")
     trail_panel = panel(figure, grid[1, 0], "Sparsity (%)", "")
     title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
-    epochs = np.arange(done)
-    for ax, values, colour in (
-        (loss_panel, state.loss, "#0072B2"),
-        (size_panel, 100 * state.preserved, "#009E73"),
-    ):
-        if done:
-            ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
-            few = "o" if done < 3 else None
-            ax.plot(epochs, values.mean(1), color=colour, lw=1.8, marker=few, ms=4)
+    for ax, name, colour in ((loss_panel, "loss", "#0072B2"), (size_panel, "preserved", "#009E73")):
+        for curves, alpha in ((before, PALE), (state, 1.0)):
+            if curves is None or not curves.done:
+                continue
+            values = getattr(curves, name) * (100 if ax is size_panel else 1)
+            epochs, few = np.arange(curves.done), "o" if curves.done < 3 else None
+            if curves is state:
+                ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+            ax.plot(epochs, values.mean(1), color=colour, alpha=alpha, lw=1.8, marker=few, ms=4)
         # the axis doubles until it holds all epochs, so that a curve is seen growing
-        ax.set_xlim(-0.5, max(min(e.epochs, max(10, 2 ** done.bit_length())) - 0.5, 0.5))
+        grown = min(e.epochs, max(10, 2 ** done.bit_length()))
+        ax.set_xlim(-0.5, max(grown, before.done if before else 0, 1) - 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     reference_lines(loss_panel, state.constant, state.floor)
     _mark_changes(loss_panel, size_panel, changes=state.changes)
+    if before is not None and before.done:
+        x, y = 100 * (1 - before.preserved.mean(1)), before.loss.mean(1)
+        trail_panel.plot(x, y, color="#888888", alpha=PALE, lw=1.2, zorder=1)
+        trail_panel.plot(x[-1:], y[-1:], "o", color=ACCENT, alpha=PALE, ms=8, mew=0, zorder=1)
     if done:
         _trail(trail_panel, 100 * (1 - state.preserved), state.loss)
     _ring(figure, grid[1, 1], state)
     return figure
 
 
-def describe(state: Progress) -> str:
+def title_of(e: Experiment) -> str:
+    """What is trained, in a line."""
+    how = f"{name_of(e.operator)} under {name_of(e.schedule)}"
+    return f"{e.dataset}, {e.model}: {how}, {count(e.cells, 'cell')}"
+
+
+def epochs_of(state: Curves) -> str:
+    """How many epochs are done, in words."""
+    return f"{state.done} of {count(state.experiment.epochs, 'epoch')}"
+
+
+def standing(state: Curves) -> str:
     """Status, epochs and time in words."""
-    where = f"{state.status}, epoch {state.done} of {state.experiment.epochs}"
+    where = f"{state.status}, {epochs_of(state)}"
     if state.status == "training" and state.left is not None:
         return f"{where}, about {duration(state.left)} left"
     return f"{where}, {duration(state.seconds)}" if state.done else where
@@ -179,12 +197,12 @@ def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
     ax.add_collection(trail)
     ax.scatter(x, y, c=np.arange(len(x)), cmap="viridis_r", s=12, lw=0)
     ax.scatter(sparsity[-1], loss[-1], s=14, facecolors="none", edgecolors="#888888", lw=0.8)
-    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label=f"mean after epoch {len(x) - 1}")
+    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label="mean of cells, last epoch")
     ax.plot([], [], "o", mfc="none", mec="#888888", ms=4, label="its cells")
     ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
 
 
-def _ring(figure: Figure, cell: object, state: Progress) -> None:
+def _ring(figure: Figure, cell: object, state: Curves) -> None:
     """Cells in a circle; as many of them and as large as fits."""
     ax = figure.add_subplot(cell)
     ax.set_axis_off()
@@ -211,6 +229,7 @@ def _ring(figure: Figure, cell: object, state: Progress) -> None:
         ax.text(
             x[number], y[number], str(number), ha="center", va="center", fontsize=9, zorder=3,
             color="white" if dark else INK,
+            path_effects=[withStroke(linewidth=1.5, foreground=INK if dark else "white")],
         )  # fmt: skip
     if state.done:
         box = ax.get_position()
@@ -222,135 +241,9 @@ def _ring(figure: Figure, cell: object, state: Progress) -> None:
         bar.ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
-# -- activations ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Inspection:
-    """One autoencoder, seen through one layer.
-
-    `activations` [n, units]; `weights` [out, in]; `removed` [out, in], weights that the last prune
-    took away, None if it is unknown; `gone` [units], units that have no incoming weight and no
-    bias; `inputs` and `reconstructions` [k, D]. `words` say what the last prune did.
-    """
-
-    heading: str
-    layer: str
-    activations: np.ndarray
-    weights: np.ndarray
-    removed: np.ndarray | None
-    gone: np.ndarray
-    inputs: np.ndarray
-    reconstructions: np.ndarray
-    image_shape: tuple[int, int] | None = None
-    words: str = ""
-    note: str = ""
-
-
-def inspection_figure(state: Inspection | None) -> Figure:
-    """Activations, the mask over the weights, input beside reconstruction, the last prune."""
-    if state is None:
-        return notice("Nothing to look into yet: train above, or name a folder that holds runs.")
-    figure = blank(6.9)
-    grid = GridSpec(
-        2, 2, figure, left=0.07, right=0.97, top=0.88, bottom=0.12, hspace=0.4, wspace=0.25
-    )
-    figure.text(0.02, 0.96, state.heading, fontsize=11, weight="bold", color=INK)
-    _activations(panel(figure, grid[0, 0], "", ""), state)
-    nonzero = state.weights != 0
-    mask = panel(figure, grid[0, 1], "", "")
-    title(mask, f"Weights (out × in), {100 * (1 - nonzero.mean()):.1f} % are zero")
-    _classes(mask, nonzero.astype(int), ["zero", "not zero"], [ZERO, NOT_ZERO])
-    _reconstructions(panel(figure, grid[1, 0], "", ""), state)
-    last = panel(figure, grid[1, 1], "", "")
-    if state.removed is None:
-        last.set_axis_off()
-        last.text(
-            0.5, 0.5, state.words, ha="center", va="center", fontsize=10, color=INK, wrap=True
-        )
-        title(last, "What the last prune removed")
-        return figure
-    title(last, f"The last prune removed {100 * state.removed.mean():.1f} % of these weights")
-    grown = state.removed & nonzero
-    _classes(
-        last,
-        np.where(grown, 2, state.removed.astype(int)),
-        ["left alone", "removed", "grown back"],
-        ["#DDE3E8", ACCENT, "#56B4E9"],
-    )
-    last.set_axis_off()  # it is that of the mask above
-    figure.text(0.98, 0.015, state.words, fontsize=9, color=INK, ha="right")
-    return figure
-
-
-def _activations(ax: Axes, state: Inspection) -> None:
-    units = state.activations.shape[1]
-    shown = np.linspace(0, units - 1, min(units, MAX_UNITS)).round().astype(int)
-    some = f"{len(shown)} of {units}" if len(shown) < units else count(units, "unit")
-    gone = np.flatnonzero(state.gone[shown])
-    without = f", {state.gone.sum()} dead ◂" if len(gone) else ""
-    title(ax, f"Activations (units × examples), {some}{without}")
-    image = ax.imshow(
-        state.activations[:, shown].T, aspect="auto", cmap=ACTIVATION_COLOURS, interpolation="none"
-    )
-    ticks = np.linspace(0, len(shown) - 1, min(len(shown), 4)).astype(int)
-    ax.set(xticks=np.linspace(0, len(state.activations) - 1, 3).round())
-    ax.set_yticks(ticks, [str(unit) for unit in shown[ticks]])
-    if len(gone):
-        ax.plot(np.full(len(gone), 1.015), gone, transform=ax.get_yaxis_transform(), **PRUNED)
-    box = ax.get_position()
-    bar = ax.figure.colorbar(
-        image, cax=ax.figure.add_axes((box.x1 + 0.012, box.y0, 0.01, box.height))
-    )
-    bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(3))
-    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-    ax.grid(False)
-
-
-def _classes(ax: Axes, codes: np.ndarray, names: list[str], colours: list[str]) -> None:
-    """Whole numbers as colours, and what they mean under the panel."""
-    ax.imshow(
-        codes, aspect="auto", cmap=ListedColormap(colours), vmin=0, vmax=len(names) - 1,
-        interpolation="none",
-    )  # fmt: skip
-    ax.grid(False)
-    for name, colour in zip(names, colours, strict=True):
-        ax.plot([], [], "s", color=colour, label=name, ms=7)
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(-0.02, -0.07), ncols=len(names), frameon=False,
-        fontsize=8.5, labelcolor=INK, handletextpad=0.2, columnspacing=1,
-    )  # fmt: skip
-
-
-def _reconstructions(ax: Axes, state: Inspection) -> None:
-    """Pairs of images, input above output; or rows of bits, all inputs above all outputs."""
-    error = np.abs(state.inputs - state.reconstructions).mean()
-    bits = state.inputs.shape[1]
-    some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
-    title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
-    halves = []
-    for values in (state.inputs, state.reconstructions):
-        if state.image_shape is None:
-            halves.append(values[:, :MAX_BITS])
-            continue
-        images = values.reshape(-1, *state.image_shape)
-        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
-        halves.append(np.concatenate(list(framed), axis=1))
-    gap = np.full((1, halves[0].shape[1]), np.nan)
-    ax.imshow(
-        np.concatenate([halves[0], gap, halves[1]]), cmap="gray", vmin=0, vmax=1,
-        aspect="equal" if state.image_shape else "auto", interpolation="none",
-    )  # fmt: skip
-    ax.set_axis_off()
-
-
 def duration(seconds: float) -> str:
+    """A time in the unit that people would choose."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import tiny
 
-from evoae import notebooks
+from evoae import Run, notebooks, run
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -40,10 +41,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium o
 
 @pytest.fixture
 def lab(tmp_path) -> Iterator[str]:
-    """The address of a JupyterLab of its own: own home, own settings, a copy of the notebook."""
+    """The address of a JupyterLab of its own: own home, own settings, a copy of the notebook.
+
+    The notebook lies in a folder `notebooks`, and at its root is what `evoae run` has written.
+    """
     home, root = tmp_path, tmp_path / "root"
-    root.mkdir()
-    shutil.copy(NOTEBOOK, root)
+    (root / "notebooks").mkdir(parents=True)
+    shutil.copy(NOTEBOOK, root / "notebooks")
+    run(tiny(), out=root / "out/runs", workers=1, progress=False)
     settings = home / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
@@ -91,12 +96,29 @@ def answer(address: str, server: subprocess.Popen, log: Path) -> str:
 def page(lab) -> Iterator:
     with playwright_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1300, "height": 1500})
+        opened = browser.new_page(viewport={"width": 1400, "height": 1500})
         opened.set_default_timeout(PATIENCE)
         accept = opened.locator(".jp-Dialog .jp-mod-accept")
         opened.add_locator_handler(accept, lambda: accept.click())  # which kernel? the default
         yield opened
         browser.close()
+
+
+def cut_off(page) -> list[str]:
+    """What of the widgets does not fit where it is: a text in its box, a box in the notebook."""
+    return page.evaluate(
+        """() => {
+            const edge = document.querySelector(".jp-WindowedPanel-outer, .jp-Notebook")
+                .getBoundingClientRect().right;
+            const shown = [...document.querySelectorAll(
+                ".jp-OutputArea-output :is(button, input, select, textarea, img, label)"
+            )].filter(each => each.offsetWidth > 0);
+            return shown.filter(each =>
+                each.getBoundingClientRect().right > edge
+                || each.matches("label, button") && each.scrollWidth > each.clientWidth + 1
+            ).map(each => `${each.tagName} ${each.textContent || each.value}`);
+        }"""
+    )
 
 
 def test_explore(page, lab, tmp_path):
@@ -106,15 +128,17 @@ def test_explore(page, lab, tmp_path):
     def shoot(name: str) -> None:
         page.screenshot(path=folder / f"explore-{name}.png")
 
+    def image(number: int, theme: str = "light"):
+        return page.locator(f"img.evoae-{theme}").nth(number)
+
     def picture(number: int) -> str:
         """What the image of a widget shows now."""
-        image = page.locator("img.widget-image").nth(number)
         script = """async image => {
             const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
             let text = ""; for (const byte of bytes) text += String.fromCharCode(byte);
             return btoa(text);
         }"""
-        return hashlib.sha256(image.evaluate(script).encode()).hexdigest()
+        return hashlib.sha256(image(number).evaluate(script).encode()).hexdigest()
 
     def changes(number: int, before: str) -> str:
         end = time.monotonic() + PATIENCE / 1000
@@ -124,7 +148,7 @@ def test_explore(page, lab, tmp_path):
         return now
 
     def click(name: str) -> None:
-        page.locator("button.widget-button", has_text=name).click()
+        page.locator(".jupyter-button", has_text=name).click()
 
     def disabled(name: str) -> None:
         page.wait_for_function(
@@ -133,13 +157,13 @@ def test_explore(page, lab, tmp_path):
             arg=name,
         )
 
-    page.goto(f"{lab}/lab/tree/explore.ipynb?reset")
+    page.goto(f"{lab}/lab/tree/notebooks/explore.ipynb?reset")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     page.locator(".jp-NotebookPanel-toolbar").hover()  # a dialog would be in the way: accept it
-    page.locator("img.widget-image").nth(2).wait_for()
+    image(2).wait_for()
     assert page.locator(".jp-OutputArea-output img:not(.widget-image)").count() == 0, "shown twice"
 
     schedules = picture(0)
@@ -151,6 +175,8 @@ def test_explore(page, lab, tmp_path):
     schedules = changes(0, schedules)
     shoot("schedules")
 
+    found = page.locator("select", has=page.locator("option", has_text="binary-clusters, none"))
+    assert found.count() == 1, "the run at the root is not found"
     epochs = page.locator(".widget-text", has_text="Epochs").nth(1).locator("input")
     epochs.fill("3000")
     epochs.press("Tab")
@@ -171,7 +197,22 @@ def test_explore(page, lab, tmp_path):
     assert picture(1) == training, "training went on after Stop"
     shoot("stopped")
 
-    page.locator("img.widget-image").nth(2).scroll_into_view_if_needed()
+    click("Save")
+    saved = page.get_by_text("Saved as out/runs/")
+    saved.wait_for()
+    kept = Run(tmp_path / "root" / saved.text_content().removeprefix("Saved as "))
+    names = [name for _, name, _, _ in kept.changes]
+    assert {"schedule", "epochs"} <= set(names)
+    page.locator("select", has=page.locator("option", has_text="wanda")).select_option("magnitude")
+    epochs.fill("40")
+    epochs.press("Tab")
+    click("Compare")
+    click("Train")
+    page.get_by_text("40 of 40 epochs").wait_for()
+    page.wait_for_timeout(1500)
+    shoot("compared")
+
+    image(2).scroll_into_view_if_needed()
     cell = page.locator(".widget-hslider", has_text="Cell").locator(".noUi-handle")
     inside = picture(2)
     cell.focus()
@@ -183,7 +224,23 @@ def test_explore(page, lab, tmp_path):
     page.locator(".lm-Menu-item", has_text="Theme").first.click()
     page.locator(".lm-Menu-item", has_text="JupyterLab Dark").first.click()
     page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
-    for number, name in enumerate(("schedules", "training", "inside")):
-        page.locator("img.widget-image").nth(number).scroll_into_view_if_needed()
-        shoot(f"{name}-dark")
+    for theme in ("dark", "light"):
+        if theme == "light":
+            page.get_by_role("menuitem", name="Settings", exact=True).click()
+            page.locator(".lm-Menu-item", has_text="Theme").first.click()
+            page.locator(".lm-Menu-item", has_text="JupyterLab Light").first.click()
+            page.locator("body[data-jp-theme-light='true']").wait_for(state="attached")
+        for width in (1400, 900):
+            page.set_viewport_size({"width": width, "height": 1100})
+            page.wait_for_timeout(500)
+            assert cut_off(page) == []
+            for number, name in enumerate(("schedules", "training", "inside")):
+                shown, hidden = (
+                    image(number, theme),
+                    image(number, "dark" if theme == "light" else "light"),
+                )
+                shown.scroll_into_view_if_needed()
+                assert shown.is_visible()
+                assert not hidden.is_visible()
+                shoot(f"{name}-{theme}-{width}")
     assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0

@@ -7,25 +7,32 @@ import io
 import shlex
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import evolved, tiny
+import torch
+from helpers import TINY, assert_same_bits, evolved, tiny
 from ipywidgets import Button, DOMWidget, Widget
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 
-from evoae import Experiment, cli, run
-from evoae.figures import look
-from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer, controls, views
+from evoae import Experiment, Run, cli, notebooks, run
+from evoae.analysis.published import find
+from evoae.experiment import PRESETS, SETTINGS
+from evoae.runs.study import collect
+from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer, live, parts, views
+from evoae.widgets.explorer import SLIDERS
 from evoae.widgets.trainer import Trainer
 
 SMALL = {"dataset": "digits", "model": "8-3"}
 PASSIVE = ("HTML", "IntProgress")  # show, and cannot be set
 
 
-def pixels(widget: controls.View) -> np.ndarray:
-    """The decoded picture, [height, width, 3]."""
-    return np.asarray(Image.open(io.BytesIO(widget.image.value)).convert("RGB"))
+def pixels(widget: parts.View, theme: str = "image") -> np.ndarray:
+    """The decoded picture, [height, width, 3]; `theme` may be "dark"."""
+    return np.asarray(Image.open(io.BytesIO(getattr(widget, theme).value)).convert("RGB"))
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> bool:
@@ -39,14 +46,15 @@ def until(condition, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def parts(widget: Widget) -> list[Widget]:
-    return [widget, *(part for child in getattr(widget, "children", ()) for part in parts(child))]
+def within(widget: Widget) -> list[Widget]:
+    return [widget, *(part for child in getattr(widget, "children", ()) for part in within(child))]
 
 
 @pytest.fixture
 def training():
     """A LiveTraining of a small network that would go on for long; stopped at the end."""
-    made = LiveTraining(ScheduleExplorer(epochs=2000), **SMALL, preset="canonical")
+    explorer = ScheduleExplorer(epochs=2000, subpopulation=1)
+    made = LiveTraining(explorer, **SMALL, preset="canonical")
     yield made
     made.end()
     if made.trainer is not None:
@@ -55,8 +63,8 @@ def training():
 
 def long_and_started(training: LiveTraining) -> None:
     training.start.click()
-    until(lambda: training.trainer.progress.done > 1 or training.trainer.progress.error)
-    assert not training.trainer.progress.error
+    until(lambda: training.trainer.curves.done > 1 or training.trainer.curves.error)
+    assert not training.trainer.curves.error
 
 
 # -- schedule explorer ---------------------------------------------------------------------------
@@ -94,7 +102,7 @@ def test_expected_share_is_the_mean_of_what_happens(regrowth):
 
 
 @pytest.mark.parametrize(
-    ("control", "value"),
+    ("knob", "value"),
     [
         ("schedules", ("increase", "cubic", "prune-after")),
         ("probability", 0.9),
@@ -107,30 +115,14 @@ def test_expected_share_is_the_mean_of_what_happens(regrowth):
         ("subpopulation", 7),
     ],
 )
-def test_every_control_of_the_explorer_changes_picture_and_lines(control, value):
+def test_every_knob_of_the_explorer_changes_picture_and_lines(knob, value):
     explorer = ScheduleExplorer("exponential final-n cubic decrease population", epochs=40)
-    before, lines = pixels(explorer), explorer.copy.value
-    getattr(explorer, control).value = value
+    training = LiveTraining(explorer, **SMALL)
+    before, lines = pixels(explorer), training.copy.value
+    getattr(explorer, knob).value = value
     assert changed(before, pixels(explorer))
-    assert explorer.copy.value != lines
+    assert training.copy.value != lines
     assert explorer.message.value == ""
-
-
-@pytest.mark.parametrize("reading", ["released", "intended"])
-@pytest.mark.parametrize("subpopulation", [1, 5])
-def test_copied_lines_run_what_is_on_view(reading, subpopulation):
-    explorer = ScheduleExplorer(
-        "decrease exponential", 0.3, 3.0, reading=reading, epochs=7, subpopulation=subpopulation
-    )
-    *runs, notebook = map(shlex.split, explorer.copy.value.splitlines())
-    assert len(runs) == 2
-    for words in runs:
-        options = cli.parser().parse_args(words[1:])
-        e = Experiment.preset(options.preset, **cli.parse_settings(options.words))
-        on_view = explorer.state.values(e.schedule)
-        np.testing.assert_array_equal(on_view, [e.pruning_at(t) for t in range(e.epochs)])
-    given = dict(zip(notebook[4::3], notebook[5::3], strict=True))
-    assert given == {name: str(value) for name, value in explorer.parameters().items()}
 
 
 def test_impossible_epochs_are_explained_and_break_nothing():
@@ -186,10 +178,10 @@ def test_training_draws_until_the_end():
     assert changed(before, pixels(training))
     assert not training.start.disabled
     assert training.stop.disabled
-    progress = training.state
-    assert progress.loss.shape == progress.preserved.shape == (5, 10)
-    assert 0 < progress.loss.min() <= progress.loss.max() < 1
-    assert progress.constant == pytest.approx(0.18, abs=0.03)
+    curves = training.state
+    assert curves.loss.shape == curves.preserved.shape == (5, 10)
+    assert 0 < curves.loss.min() <= curves.loss.max() < 1
+    assert curves.constant == pytest.approx(0.18, abs=0.03)
 
 
 def test_the_picture_grows_while_it_trains(training):
@@ -205,9 +197,9 @@ def test_stop_stops_within_a_second(training):
     training.stop.click()
     assert training.trainer.join(1)
     assert training.trainer.status == "stopped"
-    done = training.trainer.progress.done
+    done = training.trainer.curves.done
     time.sleep(0.1)
-    assert training.trainer.progress.done == done < 2000
+    assert training.trainer.curves.done == done < 2000
     assert not training.start.disabled
 
 
@@ -220,7 +212,7 @@ def test_stop_does_not_wait_for_a_long_epoch():
     assert trainer.wait(0)
     assert trainer.status == "stopped"
     assert trainer.join(1)
-    assert trainer.progress.done == 0
+    assert trainer.curves.done == 0
 
 
 def test_pause_rests_and_goes_on(training):
@@ -228,13 +220,13 @@ def test_pause_rests_and_goes_on(training):
     training.pause.click()
     assert training.pause.description == "Resume"
     time.sleep(0.3)
-    done = training.trainer.progress.done
+    done = training.trainer.curves.done
     time.sleep(0.3)
-    assert training.trainer.progress.done == done
+    assert training.trainer.curves.done == done
     assert training.trainer.status == "paused"
     training.pause.click()
     assert training.pause.description == "Pause"
-    until(lambda: training.trainer.progress.done > done)
+    until(lambda: training.trainer.curves.done > done)
 
 
 def test_stop_ends_a_pause(training):
@@ -251,7 +243,7 @@ def test_two_trainings_in_a_row():
     first, picture = training.trainer, pixels(training)
     training.train(wait=True)
     assert training.trainer is not first
-    np.testing.assert_array_equal(training.trainer.progress.loss, first.progress.loss)
+    np.testing.assert_array_equal(training.trainer.curves.loss, first.curves.loss)
     training.operator.value = "magnitude"
     training.train(wait=True)
     assert changed(picture, pixels(training))
@@ -274,35 +266,35 @@ def test_a_change_applies_from_the_next_epoch_and_is_marked(training):
     long_and_started(training)
     training.schedule.value = "fixed"
     training.explorer.probability.value = 1.0
-    until(lambda: training.trainer.progress.pruned[-3:].all() or training.trainer.progress.error)
-    progress = training.trainer.progress
+    until(lambda: training.trainer.curves.pruned[-3:].all() or training.trainer.curves.error)
+    curves = training.trainer.curves
     # pruning after implied the probability 1.0 already: it is a change only if an epoch lay between
-    assert progress.changes[0][1] == "schedule: fixed"
-    assert {text for _, text in progress.changes[1:]} <= {"probability: 0.5", "probability: 1.0"}
-    assert progress.experiment.probability == 1.0
-    first = progress.changes[0][0]
-    assert not progress.pruned[:first].any()
+    assert curves.changes[0][1] == "schedule: fixed"
+    assert {text for _, text in curves.changes[1:]} <= {"probability: 0.5", "probability: 1.0"}
+    assert curves.experiment.probability == 1.0
+    first = curves.changes[0][0]
+    assert not curves.pruned[:first].any()
     training.end()
-    before = look.png(views.training_figure(training.trainer.progress))
-    unmarked = dataclasses.replace(training.trainer.progress, changes=())
-    assert before != look.png(views.training_figure(unmarked))
+    before = parts.pictures(views.training_figure(training.trainer.curves))
+    unmarked = dataclasses.replace(training.trainer.curves, changes=())
+    assert before != parts.pictures(views.training_figure(unmarked))
 
 
 def test_an_impossible_change_is_explained_and_training_goes_on(training):
-    training.operator.value = "conjunctive"
-    long_and_started(training)
-    training.schedule.value = "cubic"
-    assert "cannot prune to" in training.message.value
-    done = training.trainer.progress.done
-    until(lambda: training.trainer.progress.done > done + 2)
-    assert training.trainer.status == "training"
-    assert training.trainer.progress.changes == ()
     training.schedule.value = "fixed"
+    long_and_started(training)
+    training.operator.value = "set"
+    assert "pruned_weights cannot change while training" in training.message.value
+    done = training.trainer.curves.done
+    until(lambda: training.trainer.curves.done > done + 2)
+    assert training.trainer.status == "training"
+    assert training.trainer.curves.changes == ()
+    training.operator.value = "random"
     assert training.message.value == ""
 
 
 @pytest.mark.parametrize(
-    ("control", "value", "words"),
+    ("knob", "value", "words"),
     [
         ("dataset", "no/such.npy", "no/such.npy"),
         ("model", "fifty", "unknown model"),
@@ -310,16 +302,16 @@ def test_an_impossible_change_is_explained_and_training_goes_on(training):
         ("learning_rate", -1.0, "learning_rate=-1.0 must not be negative"),
     ],
 )
-def test_an_impossible_setting_is_explained_and_breaks_nothing(control, value, words):
+def test_an_impossible_setting_is_explained_and_breaks_nothing(knob, value, words):
     training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
     before = pixels(training)
-    old = getattr(training, control).value
-    getattr(training, control).value = value
+    old = getattr(training, knob).value
+    getattr(training, knob).value = value
     training.start.click()
     assert words in training.message.value
     assert not training.running
     assert not changed(before, pixels(training))
-    getattr(training, control).value = old
+    getattr(training, knob).value = old
     training.train(wait=True)
     assert training.message.value == ""
     assert training.trainer.status == "finished"
@@ -348,6 +340,93 @@ def test_threads_print_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+COPIED = {
+    "dataset": "patches",
+    "model": "20-4",
+    "operator": "magnitude",
+    "learning_rate": 0.002,
+    "seed": 7,
+}
+
+
+def copied(training: LiveTraining) -> tuple[list[Experiment], dict[str, str]]:
+    """The experiments that the copied lines run, and the parameters that they give the notebook."""
+    *runs, notebook = map(shlex.split, training.copy.value.splitlines())
+    assert notebook[:3] == ["papermill", "notebooks/explore.ipynb", "explored.ipynb"]
+    options = [cli.parser().parse_args(words[1:]) for words in runs]
+    assert {(o.seed, o.trials, o.out) for o in options} == {(training.seed, "1", training.folder)}
+    experiments = [Experiment.preset(o.preset, **cli.parse_settings(o.words)) for o in options]
+    return experiments, dict(zip(notebook[4::3], notebook[5::3], strict=True))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("reading", ["released", "intended"])
+def test_copied_lines_run_what_would_be_trained(preset, reading):
+    explorer = ScheduleExplorer("decrease cubic", 0.3, 3.0, reading=reading, subpopulation=5)
+    training = LiveTraining(explorer, **COPIED, preset=preset)
+    explorer.epochs.value = 7
+    (first, second), _ = copied(training)
+    assert first == training.experiment()
+    assert second == training.experiment("cubic")
+    assert (first.dataset, first.learning_rate, first.model) == ("patches", 0.002, "20-4")
+
+
+def test_copied_lines_leave_out_what_cannot_be_run():
+    training = LiveTraining(ScheduleExplorer("fixed cubic"), operator="noise")
+    experiments, _ = copied(training)
+    assert [e.schedule for e in experiments] == ["fixed"]
+    training.learning_rate.value = -1
+    assert training.copy.value == ""
+
+
+def test_the_copied_notebook_is_given_what_is_on_view():
+    """All its parameters, but for where it writes and whether it trains; as it would show them."""
+    training = LiveTraining(ScheduleExplorer("decrease fixed", 0.3, epochs=7), **COPIED)
+    _, given = copied(training)
+    known = notebooks.defaults(notebooks.read("explore"))
+    assert set(given) == set(known) - {"train_now", "out"}
+    typed = notebooks.parse_parameters("explore", known, [f"{k}={v}" for k, v in given.items()])
+    again = ScheduleExplorer(**{name: typed.pop(name) for name in training.explorer.parameters()})
+    assert again.image.value == training.explorer.image.value
+    assert LiveTraining(again, **typed).experiment() == training.experiment()
+
+
+def test_the_schedule_that_is_trained_is_on_view():
+    training = LiveTraining(ScheduleExplorer("decrease fixed"), **SMALL)
+    training.schedule.value = "cubic"
+    assert training.explorer.schedules.value == ("decrease", "fixed", "cubic")
+    training.explorer.probability.value = 0.3
+    assert training.schedule.value == "cubic"
+    training.explorer.schedules.value = ("fixed", "increase")
+    assert training.schedule.value == "fixed"
+
+
+def test_both_widgets_have_the_same_epochs():
+    training = LiveTraining(ScheduleExplorer(epochs=9), **SMALL)
+    training.epochs.value = 4
+    training.explorer.probability.value = 0.3
+    assert training.explorer.epochs.value == training.experiment().epochs == 4
+    training.train(wait=True)
+    assert training.bar.description == views.epochs_of(training.state) == "4 of 4 epochs"
+    texts = [text.get_text() for text in training.figure().texts]
+    assert any("finished, 4 of 4 epochs" in text for text in texts)
+
+
+def test_what_cannot_change_rests_while_training(training):
+    long_and_started(training)
+    until(lambda: training.start.disabled)
+    assert all(each.disabled for each in training.fixed)
+    training.end()
+    assert not any(each.disabled for each in training.fixed)
+
+
+def test_another_subpopulation_than_the_one_on_view_is_said():
+    training = LiveTraining(ScheduleExplorer(subpopulation=3), **SMALL, preset="canonical")
+    assert "canonical trains in sub-populations of 1" in training.message.value
+    training.explorer.subpopulation.value = 1
+    assert training.message.value == ""
+
+
 def test_the_explorer_carries_over():
     explorer = ScheduleExplorer(epochs=9)
     training = LiveTraining(explorer, **SMALL)
@@ -374,15 +453,142 @@ def test_a_training_that_is_paused_holds_its_last_epoch(monkeypatch):
     monkeypatch.setattr("evoae.widgets.trainer.SNAPSHOTS", 4)
     trainer = Trainer(tiny(epochs=100_000))
     trainer.start()
-    until(lambda: trainer.progress.done > 20)
+    until(lambda: trainer.curves.done > 20)
     trainer.pause()
-    until(lambda: trainer.progress.done - 1 == max(trainer.snapshots))
+    until(lambda: trainer.curves.done - 1 == max(trainer.snapshots))
     for _ in range(3):
         trainer.resume()
         trainer.pause()
-        until(lambda: trainer.progress.done - 1 == max(trainer.snapshots))
+        until(lambda: trainer.curves.done - 1 == max(trainer.snapshots))
     assert len(trainer.snapshots) <= 4
     trainer.stop()
+
+
+# -- save, compare -------------------------------------------------------------------------------
+
+
+def went_on_changed(trainer: Trainer) -> bool:
+    """Whether an epoch is done since the first change."""
+    curves = trainer.curves
+    return bool(curves.changes) and curves.done > curves.changes[0][0]
+
+
+def test_a_saved_training_is_the_run_that_evoae_run_computes(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=6), **SMALL, seed=3, folder=tmp_path / "live")
+    training.train(wait=True)
+    training.keep.click()
+    saved = Run(training.saved)
+    computed = run(training.experiment(), seed=3, out=tmp_path / "run", workers=1)
+    assert saved.folder.name == computed.folder.name
+    assert saved.config == computed.config
+    assert saved.result["trials"] == computed.result["trials"]
+    assert saved.result["model_steps"] == computed.result["model_steps"]
+    assert saved.changes == []
+    assert_same_bits(saved.history, computed.history)
+    for one, other in zip(saved.population.sides, computed.population.sides, strict=True):
+        assert torch.equal(one.weights, other.weights)
+    written = (saved.folder / "result.json").stat().st_mtime_ns
+    run(training.experiment(), seed=3, out=tmp_path / "live", workers=1)  # it is there
+    training.keep.click()
+    assert (saved.folder / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, tmp_path):
+    training.folder = tmp_path
+    training.operator.value = "none"
+    long_and_started(training)
+    training.operator.value = "magnitude"
+    until(lambda: went_on_changed(training.trainer))
+    training.end()
+    assert training.trainer.join(10)
+    training.keep.click()
+    saved, curves = Run(training.saved), training.trainer.curves
+    (at, name, *values), cut = saved.changes
+    assert (name, *values) == ("operator", "none", "magnitude")
+    assert 0 < at < curves.done
+    assert cut == [curves.done, "epochs", 2000, curves.done]
+    assert (saved.setting("operator"), saved.setting("epochs")) == ("magnitude", curves.done)
+    assert saved.history.epoch.tolist() == list(range(curves.done))
+    np.testing.assert_array_equal(saved.history.pruned, curves.pruned[:, 0])
+    assert not saved.history.pruned[:at].any()
+    last = training.trainer.snapshots[curves.done - 1]
+    for one, other in zip(saved.population.sides, last.sides, strict=True):
+        assert torch.equal(one.weights, other.weights)
+    assert saved.result["mean"]["train_l1"] == pytest.approx(curves.loss[-1, 0], abs=0.02)
+    plain = run(saved.experiment, out=tmp_path, workers=1)  # the same settings all the way
+    assert plain.folder != saved.folder
+    assert plain.changes == []
+    told = collect(tmp_path).overview.set_index("run").changes
+    assert told[plain.folder.name] == ""
+    assert told[saved.folder.name].startswith(f"operator none to magnitude at epoch {at}; epochs")
+
+
+def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
+    """The report compares with the paper what had the same settings from beginning to end."""
+    trainer = Trainer(tiny(epochs=4000, operator="random"))
+    trainer.start()
+    until(lambda: trainer.curves.done > 2)
+    trainer.change(operator="none")
+    until(lambda: went_on_changed(trainer))
+    trainer.stop()
+    saved = trainer.save(tmp_path)
+    assert saved.setting("operator") == "none"
+    settings = {**TINY, "operator": "none"}
+    assert find(collect(tmp_path), "canonical", **settings) is None
+    plain = run(saved.experiment, out=tmp_path, workers=1)
+    assert find(collect(tmp_path), "canonical", **settings).folder == plain.folder
+
+
+def test_saving_needs_something_and_a_folder(training, tmp_path):
+    assert training.keep.disabled
+    training.save()
+    assert "nothing to save yet" in training.message.value
+    long_and_started(training)
+    training.pause.click()
+    until(lambda: not training.keep.disabled)  # what is reached at a pause can be kept, too
+    (tmp_path / "file").write_text("")
+    training.folder = tmp_path / "file"
+    training.keep.click()
+    assert "cannot be written" in training.message.value
+    assert training.saved == ""
+    training.folder = tmp_path
+    training.keep.click()
+    assert f"Saved as {training.saved}" in training.message.value
+
+
+def test_the_inspector_finds_what_was_saved(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL, folder=tmp_path)
+    inspector = ActivationInspector(training, tmp_path)
+    training.train(wait=True)
+    training.keep.click()
+    label = f"{Run(training.saved).folder.name[:8]}: digits, random, exponential, 10 cells"
+    assert [name for name, _ in inspector.run.options] == ["the training above", label]
+    live = inspector.state.weights
+    inspector.run.label = label
+    np.testing.assert_array_equal(inspector.state.weights, live)
+
+
+def test_compare_draws_the_training_before_behind_this_one():
+    training = LiveTraining(ScheduleExplorer(epochs=5), **SMALL)
+    training.train(wait=True)
+    first = training.trainer.curves
+    training.compare.value = True
+    assert training.state.before is None  # there is none before the first
+    training.operator.value, training.epochs.value = "magnitude", 3
+    training.train(wait=True)
+    np.testing.assert_array_equal(training.state.before.loss, first.loss)
+    loss, preserved = training.figure().axes[:2]
+    for ax, curves, scale in ((loss, "loss", 1), (preserved, "preserved", 100)):
+        behind, front = (line for line in ax.lines if len(line.get_xdata()) > 2)
+        np.testing.assert_allclose(behind.get_ydata(), scale * getattr(first, curves).mean(1))
+        assert len(front.get_ydata()) == 3
+        assert behind.get_alpha() < front.get_alpha() == 1
+        assert behind.zorder <= front.zorder
+        assert ax.get_xlim()[1] > 4  # all of it is seen
+    words = [text.get_text() for text in training.figure().texts]
+    assert any(t.startswith("pale: digits, 8-3: random") and "5 of 5 epochs" in t for t in words)
+    training.compare.value = False
+    assert training.state.before is None
 
 
 # -- activation inspector ------------------------------------------------------------------------
@@ -395,13 +601,13 @@ def trained() -> LiveTraining:
     return made
 
 
-@pytest.mark.parametrize(("control", "value"), [("layer", "output"), ("cell", 4), ("epoch", 0)])
-def test_every_control_of_the_inspector_changes_the_picture(trained, tmp_path, control, value):
+@pytest.mark.parametrize(("knob", "value"), [("layer", "output"), ("cell", 4), ("epoch", 0)])
+def test_every_knob_of_the_inspector_changes_the_picture(trained, tmp_path, knob, value):
     inspector = ActivationInspector(trained, tmp_path)
     before = pixels(inspector)
-    getattr(inspector, control).value = value
+    getattr(inspector, knob).value = value
     assert changed(before, pixels(inspector))
-    assert inspector.message.value == ""
+    assert "not stored" not in inspector.message.value
 
 
 def test_an_epoch_that_is_not_stored_is_said(trained, tmp_path):
@@ -423,7 +629,25 @@ def test_the_last_prune_is_exact(trained, tmp_path):
 def test_nothing_to_look_into_is_said_in_words(tmp_path):
     inspector = ActivationInspector(None, tmp_path)
     assert inspector.state is None
-    assert pixels(inspector).shape[1] == 900
+    assert f"{tmp_path} holds no finished run" in inspector.message.value
+    inspector.folder.value = str(tmp_path / "other")
+    assert f"There is no folder {tmp_path / 'other'}" in inspector.message.value
+    run(tiny(), out=tmp_path / "other", workers=1)
+    inspector.again.click()
+    assert inspector.message.value == ""
+    assert inspector.state.heading.startswith("binary-clusters")
+
+
+def test_a_training_is_opened_when_it_ends_unless_another_was_chosen(tmp_path):
+    run(tiny(), out=tmp_path, workers=1)
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
+    inspector = ActivationInspector(training, tmp_path)
+    assert inspector.state.heading.startswith("binary-clusters")
+    training.train(wait=True)
+    assert inspector.state.heading.startswith("digits")
+    inspector.run.label = inspector.run.options[1][0]
+    training.train(wait=True)
+    assert inspector.state.heading.startswith("binary-clusters")
 
 
 def test_a_run_on_disk(tmp_path):
@@ -464,12 +688,12 @@ def test_the_inspector_follows_the_training(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def all_three(trained) -> list[controls.View]:
+def all_three(trained) -> list[parts.View]:
     return [trained.explorer, trained, ActivationInspector(trained, "nowhere")]
 
 
-def test_every_control_has_a_tooltip_and_sliders_wait_until_let_go(all_three):
-    found = [part for view in all_three for part in parts(view)]
+def test_every_knob_has_a_tooltip_and_sliders_wait_until_let_go(all_three):
+    found = [part for view in all_three for part in within(view)]
     found = [part for part in found if isinstance(part, Button) or hasattr(part, "description")]
     found = [p for p in found if isinstance(p, DOMWidget) and type(p).__name__ not in PASSIVE]
     assert len(found) > 25
@@ -479,27 +703,78 @@ def test_every_control_has_a_tooltip_and_sliders_wait_until_let_go(all_three):
             assert part.continuous_update is False, part.description
 
 
-def test_pictures_are_900_pixels_wide_on_opaque_white(all_three):
+def test_knobs_of_settings_are_read_off_the_declarations(all_three):
+    explorer, training, _ = all_three
+    known = {name: getattr(training, name) for name in live.OWN}
+    known |= {name: getattr(explorer, name) for name in (*SLIDERS, "epochs")}
+    for name, knob in known.items():
+        assert knob.tooltip.startswith(SETTINGS[name].says)
+        assert ("from the next epoch" in knob.tooltip) == SETTINGS[name].live
+        if name in SLIDERS:
+            assert (knob.min, knob.max) == (
+                SETTINGS[name].rule.low,
+                min(SETTINGS[name].rule.high, 10),
+            )
+    assert ScheduleExplorer(steepness=30).steepness.max == 30
+
+
+@pytest.mark.parametrize(("theme", "page"), [("image", 255), ("dark", 17)])
+def test_pictures_are_900_pixels_wide_in_the_colour_of_the_page(all_three, theme, page):
     for view in all_three:
-        picture = pixels(view)
+        picture = pixels(view, theme)
         assert picture.shape[1] == 900
-        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == page).all()
+
+
+def test_darkened_by_hand():
+    """Light and dark change places, hues stay."""
+    names = ["white", "black", "#808080", "red", "#000080", "#80FFFF"]
+    pixels = np.array([[np.multiply(to_rgb(name), 255) for name in names]]).round().astype(np.uint8)
+    dark = (parts.darkened(pixels)[0].astype(float) - 17) / 238
+    expected = ["black", "white", "#7F7F7F", "red", "#7F7FFF", "#007F7F"]
+    np.testing.assert_allclose(dark, [to_rgb(name) for name in expected], atol=0.005)
+
+
+def test_photographs_are_no_negatives_on_a_dark_page(all_three):
+    inspector = all_three[2]
+    light, dark = pixels(inspector), pixels(inspector, "dark")
+    figure = inspector.figure()
+    FigureCanvasAgg(figure).draw()
+    shown = [i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"]
+    assert len(shown) == 10
+    for image in shown:
+        x, y = image.get_window_extent().get_points().mean(0).astype(int)
+        place = np.s_[len(light) - y - 10 : len(light) - y + 10, x - 10 : x + 10]
+        np.testing.assert_array_equal(light[place], dark[place])
+        assert np.ptp(light[place]) > 50
+
+
+def test_a_notebook_in_its_folder_works_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/explore.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    parts.to_root()
+    assert Path.cwd() == tmp_path / "notebooks"  # nobody is there: papermill was called here
+    monkeypatch.setattr(parts, "attended", lambda: True)
+    for _ in range(2):  # the cell may be run again
+        parts.to_root()
+        assert Path.cwd() == tmp_path
 
 
 def test_rendering_is_pure_and_works_in_any_thread(all_three):
     for view in all_three:
         found = []
         other = threading.Thread(
-            target=lambda view=view, f=found: f.append(look.png(view.figure()))
+            target=lambda view=view, f=found: f.extend(parts.pictures(view.figure()))
         )
         other.start()
         other.join()
-        assert found == [view.image.value]
+        assert found == [view.image.value, view.dark.value]
 
 
 @pytest.mark.parametrize("somebody", [True, False])
 def test_what_a_front_end_gets(all_three, monkeypatch, somebody):
-    monkeypatch.setattr(controls, "attended", lambda: somebody)
+    monkeypatch.setattr(parts, "attended", lambda: somebody)
     for view in all_three:
         bundle = view._repr_mimebundle_()
         assert bundle["image/png"]
@@ -507,4 +782,4 @@ def test_what_a_front_end_gets(all_three, monkeypatch, somebody):
 
 
 def test_without_a_kernel_nobody_is_there():
-    assert controls.attended() is False
+    assert parts.attended() is False

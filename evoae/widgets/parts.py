@@ -1,0 +1,227 @@
+"""What the widgets have in common: knobs, words, and a picture drawn from a state.
+
+The picture is replaced only when its pixels change. Whatever is wrong appears in the widget, in
+words; nothing is printed. Where nobody can answer (papermill, nbconvert) a widget shows itself as a
+PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import traitlets
+from IPython import get_ipython
+from ipywidgets import (
+    HTML,
+    Box,
+    Button,
+    FloatSlider,
+    Image,
+    IntSlider,
+    Layout,
+    SelectionSlider,
+    Textarea,
+    VBox,
+)
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image as Raster
+
+from evoae.experiment import SETTINGS
+
+MOST = 10.0  # of a slider whose setting has no upper bound
+NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
+DARK_PAGE = 17  # the grey of JupyterLab's dark page, of 255
+# Both pictures are there; which one is seen is for the page to say, which alone knows its theme.
+STYLE = """<style>
+.evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
+body[data-jp-theme-light="false"] .evoae-dark {display: block}
+.evoae-lines textarea {field-sizing: content}
+</style>"""
+
+
+def attended() -> bool:
+    """Whether somebody runs this cell: whoever executes in batch says that nobody can answer."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent() if kernel else {}
+    return bool(request.get("content", {}).get("allow_stdin"))
+
+
+def to_root() -> None:
+    """Go where commands are given, if somebody has opened a notebook of the folder `notebooks`.
+
+    JupyterLab starts a kernel beside its notebook, one folder below; from the root, a path means
+    the same here as in `evoae run` and `evoae reproduce`.
+    """
+    here = Path.cwd()
+    if attended() and here.name == "notebooks" and (here / "explore.ipynb").exists():
+        os.chdir(here.parent)
+
+
+class View(VBox):
+    """Knobs, a line of words, and a picture of the state that the knobs describe.
+
+    A subclass gives `look() -> state`, which raises ValueError for impossible knobs, and
+    `render`, a pure function of that state. `state` is what is on view.
+    """
+
+    state = traitlets.Any()
+    render: Callable[[Any], Figure]
+
+    def __init__(self, *rows: Any) -> None:
+        self.message = HTML()
+        self.image, self.dark = (
+            Image(format="png", layout=Layout(max_width="100%", width=WIDEST)) for _ in range(2)
+        )
+        self.image.add_class("evoae-light")
+        self.dark.add_class("evoae-dark")
+        self._drawing = threading.RLock()
+        super().__init__([HTML(STYLE), *rows, self.message, self.image, self.dark])
+        self.redraw()
+
+    def look(self) -> Any:
+        """The state that the knobs describe. Raises ValueError if they describe none."""
+        raise NotImplementedError
+
+    def words(self, state: Any) -> tuple[str, bool]:
+        """What to say about a state, and whether it is an error."""
+        return "", False
+
+    def redraw(self, *_: Any) -> None:
+        """Show the state of the knobs; if it is impossible, say why and keep the picture."""
+        with self._drawing:
+            try:
+                state = self.look()
+                light, dark = pictures(type(self).render(state))
+            except Exception as error:  # a traceback would end in a log that nobody reads
+                self.say(error)
+                return
+            if light != self.image.value:
+                self.image.value, self.dark.value = light, dark
+            self.say(*self.words(state))
+            self.state = state
+
+    def say(self, words: object, wrong: bool = True) -> None:
+        """Words between knobs and picture, in colours that both themes define."""
+        colour = "var(--jp-error-color1, #b71c1c)" if wrong else "var(--jp-ui-font-color1, #333)"
+        text = f'<span style="color: {colour}">{html.escape(str(words))}</span>' if words else ""
+        if text != self.message.value:
+            self.message.value = text
+
+    def figure(self) -> Figure:
+        """The picture on view, as a matplotlib figure."""
+        return type(self).render(self.state)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widget, and for front ends without widgets its picture; in batch only that."""
+        picture = base64.b64encode(self.image.value).decode()
+        bundle = {"text/plain": f"{type(self).__name__}()", "image/png": picture}
+        return super()._repr_mimebundle_(**kwargs) | bundle if attended() else bundle
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+
+def pictures(figure: Figure) -> tuple[bytes, bytes]:
+    """A figure as PNG, for a light page and for a dark one. Equal figures give equal bytes."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once: it takes longer than all the rest
+    light = np.asarray(canvas.buffer_rgba())[..., :3]
+    dark = darkened(light)
+    for photograph in (i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"):
+        left, low, right, high = np.rint(photograph.get_window_extent().extents).astype(int)
+        place = np.s_[len(light) - high : len(light) - low, left:right]
+        dark[place] = light[place]  # a negative of it would be another picture
+    return png(light), png(dark)
+
+
+def darkened(pixels: np.ndarray) -> np.ndarray:
+    """Pixels [height, width, 3] of 0 to 255 for a dark page: light and dark change places.
+
+    Hues stay, and what fades into the white of a light page fades into the dark one.
+    """
+    values = pixels.astype(np.int16)
+    values += 255 - values.max(2, keepdims=True) - values.min(2, keepdims=True)
+    return (DARK_PAGE + values.astype(np.uint16) * (255 - DARK_PAGE) // 255).astype(np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels [height, width, 3] as a file."""
+    buffer = io.BytesIO()
+    Raster.fromarray(pixels).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
+
+
+# -- knobs ---------------------------------------------------------------------------------------
+
+
+def row(*knobs: Any) -> Box:
+    """Knobs beside each other, in as many lines as the page's width asks for."""
+    return Box(knobs, layout=Layout(flex_flow="row wrap", width="100%", max_width=WIDEST))
+
+
+def knob(kind: type, label: str, tip: str, **more: Any) -> Any:
+    """A slider, a field or a list in the common look; a slider reports when it is let go."""
+    if issubclass(kind, FloatSlider | IntSlider | SelectionSlider):
+        more["continuous_update"] = False
+    layout, style = Layout(width="280px", min_width=NARROWEST), {"description_width": "105px"}
+    return kind(description=label, tooltip=tip, layout=layout, style=style, **more)
+
+
+def knob_of(name: str, kind: type, **more: Any) -> Any:
+    """A knob for a setting of an experiment, in the words of its declaration."""
+    declared = SETTINGS[name]
+    tip = declared.says + (" Applies from the next epoch." if declared.live else "")
+    return knob(kind, name.replace("_", " ").capitalize(), tip, **more)
+
+
+def slider_of(name: str, value: float) -> FloatSlider:
+    """A slider for a setting that is a number, over all that its rule allows, in hundredths.
+
+    Where the rule has no upper bound, it ends at MOST, or at the value if that is larger.
+    """
+    low, high = SETTINGS[name].rule.low, SETTINGS[name].rule.high
+    high = high if math.isfinite(high) else max(MOST, value)
+    return knob_of(name, FloatSlider, value=value, min=low, max=high, step=(high - low) / 100)
+
+
+def button(description: str, icon: str, tooltip: str, action: Callable[[], None]) -> Button:
+    """A button that calls `action` when it is clicked."""
+    made = Button(description=description, icon=icon, tooltip=tooltip)
+    made.on_click(lambda _: action())
+    return made
+
+
+def lines_to_copy(tooltip: str) -> Textarea:
+    """A field of command lines, as wide as the widget and as high as they are."""
+    made = Textarea(
+        description="Copy settings",
+        tooltip=tooltip,
+        rows=9,  # where a browser cannot fit it to its text
+        layout=Layout(width="98%"),
+        style={"description_width": "105px"},
+    )
+    made.add_class("evoae-lines")
+    return made
+
+
+def fit(slider: IntSlider, low: int, high: int) -> None:
+    """New bounds, whichever way they move; the value stays if it can."""
+    slider.min, slider.max = min(low, slider.min), max(high, slider.max)
+    slider.value = min(max(slider.value, low), high)
+    slider.min, slider.max = low, high
+    slider.disabled = low == high
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
