@@ -52,7 +52,8 @@ details { margin: 8px 0; } pre { font-size: 12px; overflow-x: auto; background: 
 .card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 5;
   overflow: hidden; } .card .warning { padding: 0 5px; border-width: 3px; }
 body.index { max-width: 1080px; padding: 4px 10px; }
-@media print { .card .said { display: block; } body { max-width: none; padding: 0; font-size: 11pt; }
+@media print { .card .said { display: block; }
+  body { max-width: none; padding: 0; font-size: 11pt; }
   h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
   figure img { max-height: 21cm; } a { color: inherit; text-decoration: none; } }
 @page { size: A4; margin: 15mm; }
