@@ -180,7 +180,7 @@ def initial(
         ]
         networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
-    chosen = training.choose_engine(engine, networks, e.batch_size)
+    chosen = training.choose_engine(engine, networks)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     return State(e, seed, list(trials), data, networks, rates, chosen)
 

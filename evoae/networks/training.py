@@ -1,8 +1,8 @@
 """Gradient steps on a whole population, and its losses.
 
 Two engines compute the same thing up to rounding. `fused` is a small compiled kernel that trains
-one autoencoder at a time while its weights stay in cache (CPU; plain and denoising). `batched` is
-plain PyTorch over a chunk of autoencoders and always works: any device, any kind.
+one autoencoder at a time while its weights stay in cache (CPU). `batched` is plain PyTorch over a
+chunk of autoencoders and always works: any device, no compiler.
 
 Batched products give other last bits for other batch sizes and thread counts. Chunks are therefore
 padded to a fixed size and run on one thread, so a model's numbers do not depend on its companions.
@@ -12,22 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from evoae.networks import activations, kernel
+from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
 from evoae.networks.population import Networks, Population
 
-LOSSES, OPTIMISERS = kernel.LOSSES, kernel.OPTIMISERS
+__all__ = ["LOSSES", "OPTIMISERS", "Lesson"]
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 CHUNK_BYTES = 2 << 20  # weights of a chunk: they should stay in the second-level cache
 
 
-def choose_engine(engine: str, population: Population, batch_size: int) -> str:
+def choose_engine(engine: str, population: Population) -> str:
     """ "fused" or "batched". `auto` takes the kernel where it can run.
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
@@ -36,21 +36,19 @@ def choose_engine(engine: str, population: Population, batch_size: int) -> str:
         raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "batched":
         return engine
-    reason = why_not_fused(population, batch_size)
+    reason = why_not_fused(population)
     if reason and engine == "fused":
         raise ValueError(f"engine 'fused' cannot run here: {reason}")
     return "batched" if reason else "fused"
 
 
-def why_not_fused(population: Population, batch_size: int) -> str | None:
+def why_not_fused(population: Population) -> str | None:
     """None where the kernel can train a population; else why not, in words."""
     if population.encoder.weights.device.type != "cpu":
         return "it runs on the CPU only"
-    if population.variational:
-        return "it does not train variational autoencoders"
-    if not kernel.supports(population.encoder.widths, population.decoder.widths, batch_size):
-        return f"it is not made for so many layers or batch_size={batch_size}"
-    return kernel.reason_unavailable(batch_size)
+    if max(len(side.widths) for side in population.sides) > kernel.MAX_LAYERS + 1:
+        return f"it is not made for more than {kernel.MAX_LAYERS} layers"
+    return kernel.reason_unavailable()
 
 
 @contextmanager
@@ -79,36 +77,10 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
             side.tensors["keep"] = side.weights != 0
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What V visits train on, one pass over their data.
-
-    `pairs` int64 [V, batches, k, 2]: the k (encoder, decoder) pairs that take a step on each batch,
-    one after the other, as indices into the population; no two visits share a network.
-    `inputs` and `targets`: V tensors [rows, D]; `order` int64 [V, n]: rows in training order;
-    `rates` float64 [V]; `latent`: noise [V, n, code] of variational autoencoders.
-    """
-
-    pairs: Tensor
-    inputs: Sequence[Tensor]
-    targets: Sequence[Tensor]
-    order: Tensor
-    rates: Tensor
-    batch_size: int
-    loss: str
-    optimiser: str
-    latent: Tensor | None = None
-
-    @property
-    def model_steps(self) -> int:
-        return self.pairs.shape[0] * self.pairs.shape[1] * self.pairs.shape[2]
-
-
 def train(population: Population, lesson: Lesson, engine: str) -> None:
     """Train the population in place by one pass of every visit, and observe its activations."""
     if engine == "fused":
-        arguments = {name: value for name, value in vars(lesson).items() if name != "latent"}
-        kernel.train(encoder=population.encoder, decoder=population.decoder, **arguments)
+        kernel.train(population, lesson)
         return
     size = chunk_size(population)
     visits = torch.arange(len(lesson.pairs))
@@ -235,10 +207,7 @@ def batch_losses(
     `pairs` int64 [M, k, 2] (encoder, decoder), `data` M tensors [rows, D], `rows` int64 [M, batch].
     """
     if engine == "fused":
-        encoder, decoder = population.sides
-        return kernel.losses(
-            encoder=encoder, decoder=decoder, pairs=pairs, inputs=data, rows=rows, loss=loss
-        )
+        return kernel.losses(population, pairs, data, rows, loss)
     found = []
     for item, batch, values in zip(pairs, rows, data, strict=True):
         x = values[batch.to(values.device)]

@@ -303,10 +303,11 @@ def test_denoising_noise_has_its_deviation_and_targets_are_clean(
     assert not torch.equal(*noises)  # drawn anew in every epoch
 
 
-def test_variational_autoencoders_learn() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_variational_autoencoders_learn(engine: str) -> None:
     e = tiny(kind="variational", epochs=30, learning_rate=0.02, rate_policy="constant", examples=10)
     assert e.loss == "bce"
-    history, state = evolved(e, 2)
+    history, state = evolved(e, 2, engine=engine)
     first, last = (history[history.epoch == t].train_l1 for t in (0, 29))
     assert (last.to_numpy() < 0.8 * first.to_numpy()).all()
     encoder, decoder = state.population.member(1)
@@ -315,7 +316,8 @@ def test_variational_autoencoders_learn() -> None:
     assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(last.iloc[1], abs=1e-6)
 
 
-def test_the_variational_loss_is_summed_bce_plus_divergence() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_variational_loss_is_summed_bce_plus_divergence(engine: str) -> None:
     """One step from the same weights against the formula written with PyTorch's own parts."""
     found, x = drawn(1, "adam-per-batch", "variational"), data(1)
     encoder, decoder = found.encoder.module(0), found.decoder.module(0)
@@ -325,7 +327,7 @@ def test_the_variational_loss_is_summed_bce_plus_divergence() -> None:
     training.train(
         found,
         training.Lesson(pairs, x, x, order, rates, BATCH, "bce", "adam-per-batch", noise),
-        "batched",
+        engine,
     )
     y = x[0][:BATCH]
     mean, log_variance = encoder(y).chunk(2, dim=1)
@@ -381,22 +383,21 @@ def test_losses_do_not_train() -> None:
 
 
 def test_engines_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, variational = drawn(1, "adam"), drawn(1, "adam", "variational")
+    found = [drawn(1, "adam"), drawn(1, "adam", "variational")]
     with pytest.raises(ValueError, match=r"'warp'.*auto, fused, batched"):
-        training.choose_engine("warp", plain, 5)
-    assert training.choose_engine("batched", plain, 5) == "batched"
-    assert training.choose_engine("auto", plain, 5) == ENGINES[-1]
-    assert training.choose_engine("auto", variational, 5) == "batched"
-    with pytest.raises(ValueError, match="variational"):
-        training.choose_engine("fused", variational, 5)
-    with pytest.raises(ValueError, match="batch_size=1000"):
-        training.choose_engine("fused", plain, 1000)
-    monkeypatch.setattr(
-        kernel, "reason_unavailable", lambda size: "no C compiler: 'cc' cannot be run"
-    )
-    assert training.choose_engine("auto", plain, 5) == "batched"
+        training.choose_engine("warp", found[0])
+    for each in found:
+        assert training.choose_engine("batched", each) == "batched"
+        assert training.choose_engine("auto", each) == ENGINES[-1]
+    generator = [np.random.default_rng(0)]
+    deep = population.initialise(BITS, "-".join(["3"] * 17), "plain", generator, "cpu")
+    assert training.choose_engine("auto", deep) == "batched"
+    with pytest.raises(ValueError, match="more than 16 layers"):
+        training.choose_engine("fused", deep)
+    monkeypatch.setattr(kernel, "reason_unavailable", lambda: "no C compiler: 'cc' cannot be run")
+    assert training.choose_engine("auto", found[0]) == "batched"
     with pytest.raises(ValueError, match="no C compiler"):
-        training.choose_engine("fused", plain, 5)
+        training.choose_engine("fused", found[0])
 
 
 def test_the_number_of_threads_is_restored() -> None:
