@@ -109,8 +109,9 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding:
     for number in range(pairs.shape[1]):
         batch = slice(number * lesson.batch_size, (number + 1) * lesson.batch_size)
         rows = [lesson.order[v, batch].to(device) for v in visits]
-        x = torch.stack([lesson.inputs[v][r] for v, r in zip(visits, rows, strict=True)])
-        y = torch.stack([lesson.targets[v][r] for v, r in zip(visits, rows, strict=True)])
+        x = y = rows_of(lesson.inputs, visits, rows)
+        if lesson.targets is not lesson.inputs:
+            y = rows_of(lesson.targets, visits, rows)
         noise = None if lesson.latent is None else lesson.latent[visits, batch].to(device)
         for pair in pairs[:, number].unbind(1):
             encoders, decoders = pair.unbind(1)
@@ -120,6 +121,12 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding:
                 put_first(population, encoders, decoders, stepping, real)
     if moving:
         put_first(population, *pairs[:, 0, 0].unbind(1), moving, real)
+
+
+def rows_of(data: Sequence[Tensor], visits: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """The rows of one batch of each visit, [V, batch, D]."""
+    found = [data[v].index_select(0, r) for v, r in zip(visits, rows, strict=True)]
+    return found[0][None] if len(found) == 1 else torch.stack(found)
 
 
 def put_first(
@@ -142,29 +149,57 @@ def step(
     optimiser: str,
 ) -> None:
     """One gradient step of each of P autoencoders on its own batch [P, batch, D]."""
-    layers = [
-        [tuple(view.detach().requires_grad_() for view in layer) for layer in side.layers()]
-        for side in population.sides
-    ]
-    encoded = population.encoder.activations(x, layers[0])
+    encoder, decoder = population.sides
+    encoded = encoder.activations(x)
     code = encoded[-1]
     if noise is not None:
         mean, log_variance = code.chunk(2, dim=-1)
-        code = mean + noise * (0.5 * log_variance).exp()
-    decoded = population.decoder.activations(code, layers[1])
-    total = loss_of(decoded[-1], y, loss).sum()
+        deviation = (0.5 * log_variance).exp()
+        code = mean + noise * deviation
+    decoded = decoder.activations(code)
+    # the loss is a mean over the batch; that of variational autoencoders is a sum
+    delta = loss_gradient(decoded[-1], y, loss, 1.0 if noise is not None else 1 / y[0].numel())
+    gradient, delta = gradients(decoder, code, decoded, delta)
     if noise is not None:
-        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
-        total = total * y[0].numel() + divergence  # BCE summed, not averaged, beside the divergence
-    leaves = [[view for layer in side for view in layer] for side in layers]
-    gradients = torch.autograd.grad(total, leaves[0] + leaves[1])
-    cut = len(leaves[0])
-    with torch.no_grad():
-        for networks, seen, found in zip(
-            population.sides, (encoded, decoded), (gradients[:cut], gradients[cut:]), strict=True
-        ):
-            activations.observe(networks, seen)
-            update(networks, torch.cat([g.flatten(1) for g in found], 1), rates, optimiser)
+        # divergence: -1/2 sum (1 + log variance - mean^2 - variance)
+        spread = (0.5 * log_variance.exp() - 0.5) + 0.5 * (delta * noise * deviation)
+        delta = torch.cat([delta + mean, spread], -1)
+    elif encoder.last_relu:
+        delta.masked_fill_(code <= 0, 0)
+    activations.observe(decoder, decoded)
+    update(decoder, gradient, rates, optimiser)
+    gradient, _ = gradients(encoder, x, encoded, delta, flows=False)
+    activations.observe(encoder, encoded)
+    update(encoder, gradient, rates, optimiser)
+
+
+def loss_gradient(logits: Tensor, y: Tensor, loss: str, scale: float) -> Tensor:
+    """Gradient of `scale` times the summed loss, by the outputs before the sigmoid."""
+    s = logits.sigmoid()
+    if loss == "bce":
+        return s.sub_(y).mul_(scale)
+    return (s - y).sign_().mul_(scale).mul_(1 - s).mul_(s)
+
+
+def gradients(
+    networks: Networks, x: Tensor, seen: list[Tensor], delta: Tensor, flows: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the weights [P, parameters], and of the inputs x [P, batch, in] if it `flows`.
+
+    `seen` are the activations of all layers, `delta` the gradient of the last before its ReLU.
+    """
+    found = torch.empty_like(networks.weights)
+    layers, places = networks.layers(), networks.views(found)
+    for number in reversed(range(len(layers))):
+        below = seen[number - 1] if number else x
+        weight, bias = places[number]
+        weight.copy_(torch.bmm(below.mT, delta).mT)
+        torch.sum(delta, 1, out=bias)
+        if number or flows:
+            delta = torch.bmm(delta, layers[number][0])
+        if number:
+            delta.masked_fill_(below <= 0, 0)
+    return found, delta
 
 
 def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:

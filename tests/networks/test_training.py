@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,77 @@ def test_companions_do_not_matter_at_the_papers_size(engine: str) -> None:
     together = trained(list(range(count)))
     for picked in ([0], [1], [7, 3], list(reversed(range(count)))):
         assert torch.equal(trained(picked), together[picked])
+
+
+def trained_apart_and_together(batch: int, kind: str, optimiser: str, engine: str) -> dict:
+    """Three visits of two batches and a part of a third: all at once, and number 1 alone."""
+    rows, loss = 2 * batch + batch // 2, "bce" if kind == "variational" else "l1"
+    draw = torch.Generator().manual_seed(0)
+    x = [(torch.rand(rows, 33, generator=draw) < 0.7).float() for _ in range(3)]
+    order = torch.stack([torch.randperm(rows, generator=draw) for _ in range(3)])
+    noise = torch.randn(3, rows, 5, generator=draw) if kind == "variational" else None
+    found = {}
+    for name, picked in {"together": [0, 1, 2], "apart": [1]}.items():
+        generators = [np.random.default_rng(i) for i in picked]
+        networks = population.initialise(33, "12-5", kind, generators, "cpu")
+        training.prepare(networks, optimiser, masked=False)
+        pairs = torch.arange(len(picked))[:, None, None, None].repeat(1, -(-rows // batch), 1, 2)
+        values = [x[i] for i in picked]
+        rates = torch.full((len(picked),), RATE, dtype=torch.float64)
+        training.train(
+            networks,
+            training.Lesson(
+                pairs, values, values, order[picked], rates, batch, loss, optimiser,
+                None if noise is None else noise[picked],
+            ),
+            engine,
+        )  # fmt: skip
+        found[name] = everything(networks)
+    return found
+
+
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+@pytest.mark.parametrize("kind", ["plain", "variational"])
+@pytest.mark.parametrize("batch", [1, 5, 7, 64, 100, 256])
+def test_every_batch_size_has_its_bits_and_engines_agree(
+    batch: int, kind: str, optimiser: str
+) -> None:
+    last = {}
+    for engine in ENGINES:
+        found = trained_apart_and_together(batch, kind, optimiser, engine)
+        for name, tensor in found["apart"].items():
+            assert torch.equal(tensor[0], found["together"][name][1]), name
+        last[engine] = found["together"]
+        assert last[engine]["0 count"].tolist() == [2 * batch + batch // 2] * 3
+    for name, tensor in last["batched"].items():
+        other = last[ENGINES[-1]][name].double()
+        # where a gradient is of the size of its rounding, a new Adam may go the other way
+        off = (tensor.double() - other).abs() > 1e-3 * (1 + other.abs())
+        assert off.double().mean() < 0.01, name
+
+
+@pytest.mark.parametrize("switching", [False, True])
+def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
+    switching: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are of one on the CPU; a GPU's are of several, the last filled up with copies."""
+    x = data(6)
+    one = lesson(x, "l1", "adam")
+    if switching:  # encoder v of the first batch trains with decoder v + 1 of a second pair
+        v, batches = torch.arange(6)[:, None, None], one.pairs.shape[1]
+        pairs = torch.stack([torch.cat([v, v + 6], 2), torch.cat([v + 6, v], 2)], 2)
+        one = replace(one, pairs=pairs.expand(6, batches, 2, 2).contiguous())
+    alone, chunked = drawn(13, "adam"), drawn(13, "adam")
+    training.train(alone, one, "batched")
+    monkeypatch.setattr(training, "chunk_size", lambda found: 4)
+    training.train(chunked, one, "batched")
+    for name, tensor in everything(chunked).items():
+        torch.testing.assert_close(tensor, everything(alone)[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(tensor[12], everything(drawn(13, "adam"))[name][12]), name
+    moved = chunked.encoder.weights != drawn(13, "adam").encoder.weights
+    assert moved.any(1).tolist() == [True] * (12 if switching else 6) + [False] * (
+        1 if switching else 7
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
