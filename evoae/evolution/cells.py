@@ -173,7 +173,7 @@ def initial(
         networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = operators.find(e.operator)
-    chosen = training.choose_engine(engine, networks, e.batch_size)
+    chosen = training.choose_engine(engine, networks)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
         if operator.keeps:

@@ -1,8 +1,8 @@
-"""Training one autoencoder at a time with its weights in cache: the CPU engine for small batches.
+"""Training one autoencoder at a time with its weights in cache: the engine of the CPU.
 
-The kernel is `kernel.c`, compiled once per machine and batch size with the user's C compiler and
-kept in the user's cache directory. It does what `training.py` does, in another order of summation,
-and uses one core; calls release the interpreter lock, so visits can be shared out over threads.
+The kernel is `kernel.c`, compiled once per machine with the user's C compiler and kept in the
+user's cache directory. It does what `training.py` does, in another order of summation, and uses one
+core; calls release the interpreter lock, so visits can be shared out over threads.
 """
 
 from __future__ import annotations
@@ -24,15 +24,11 @@ import torch
 from torch import Tensor
 
 from evoae.networks.activations import SUMS
-from evoae.networks.population import Networks, parameter_count
+from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
+from evoae.networks.population import Networks, Population, parameter_count
 
-LOSSES = ("l1", "bce")
-OPTIMISERS = ("adam-per-batch", "adam")
 MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
-MAX_BATCH = 32
 MAX_LAYERS = 16
-# Scoring takes any number of rows, in blocks of one size, so that its bits depend on no batch size.
-SCORING_BATCH = 5
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
 FLAGS = "-O3 -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math".split()
 FLAGS += "-fno-strict-aliasing -shared -fPIC".split()
@@ -50,98 +46,65 @@ class _Side(ctypes.Structure):
 
 
 @functools.cache
-def reason_unavailable(batch_size: int = SCORING_BATCH) -> str | None:
+def reason_unavailable() -> str | None:
     """None when the kernel can be used here, otherwise one sentence that says why not."""
     try:
-        for size in {batch_size, SCORING_BATCH}:
-            _library(size)
+        _library()
     except RuntimeError as error:
         return str(error)
     return None
 
 
-def supports(encoder_widths: Sequence[int], decoder_widths: Sequence[int], batch_size: int) -> bool:
-    """Whether `train` takes these networks and this batch size."""
-    layers = max(len(encoder_widths), len(decoder_widths)) - 1
-    return layers <= MAX_LAYERS and 1 <= batch_size <= MAX_BATCH
-
-
-def train(
-    *,
-    encoder: Networks,
-    decoder: Networks,
-    pairs: Tensor,
-    inputs: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    order: Tensor,
-    batch_size: int,
-    rates: Tensor,
-    loss: str,
-    optimiser: str,
-) -> None:
+def train(population: Population, lesson: Lesson) -> None:
     """Train V visits one after the other, in place: each a pass over the rows in `order`.
 
-    Step j of batch b of visit v trains encoder `pairs[v, b, j, 0]` with decoder
-    `pairs[v, b, j, 1]`.
-    Visits must not share a network; a visit's result is the same bits whatever others are in the
-    call. Moments are those of the kept Adam; `keep` holds for the whole update, so moments from
-    before a prune move nothing either. Statistics of units are added to, if there are any.
-
-    Args:
-        pairs: int64 [V, batches, k, 2]; batches = ceil(n / batch_size), the last may be partial.
-        inputs, targets: V float32 tensors [rows, D]; the same ones unless denoising.
-        order: int64 [V, n] row indices.
-        rates: float64 [V] learning rates.
-        loss: "l1" or "bce".
-        optimiser: "adam-per-batch", or "adam" with the moments and steps of both sides.
+    A visit's result is the same bits whatever others are in the call. Moments are those of the kept
+    Adam; `keep` holds for the whole update, so moments from before a prune move nothing either.
+    Statistics of units are added to, if there are any.
 
     Raises:
-        ValueError: a shape, type, index or name is not as above.
+        ValueError: a shape, type, index or name is not as `Lesson` says; or the optimiser is "adam"
+            and a side lacks moments or steps.
         RuntimeError: the kernel is unavailable here (see `reason_unavailable`).
     """
-    if not supports(encoder.widths, decoder.widths, batch_size):
-        raise ValueError(
-            f"batch_size={batch_size}: the kernel takes 1 to {MAX_BATCH} and {MAX_LAYERS} layers"
-        )
-    _named("loss", loss, LOSSES)
-    _named("optimiser", optimiser, OPTIMISERS)
-    visits, n = order.shape
-    batches = -(-n // batch_size)
+    _named("loss", lesson.loss, LOSSES)
+    _named("optimiser", lesson.optimiser, OPTIMISERS)
+    if lesson.batch_size < 1:
+        raise ValueError(f"batch_size={lesson.batch_size} must be at least 1")
+    visits, n = lesson.order.shape
+    inputs, targets, pairs = lesson.inputs, lesson.targets, lesson.pairs
     if len(inputs) != visits or len(targets) != visits:
         raise ValueError(
             f"{len(inputs)} inputs and {len(targets)} targets: must be one per visit, {visits}"
         )
-    _check_pairs(encoder, decoder, pairs, (visits, batches, pairs.shape[-2], 2))
-    _tensor("order", order, torch.int64, (visits, n))
-    _tensor("rates", rates, torch.float64, (visits,))
+    batches, k = -(-n // lesson.batch_size), pairs.shape[-2]
+    _check_pairs(population, pairs, (visits, batches, k, 2))
+    _tensor("order", lesson.order, torch.int64, (visits, n))
+    _tensor("rates", lesson.rates, torch.float64, (visits,))
     for x, y in zip(inputs, targets, strict=True):
-        _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
+        _tensor("inputs", x, torch.float32, (len(x), population.encoder.widths[0]))
         _tensor("targets", y, torch.float32, tuple(x.shape))
-    kept = optimiser == "adam"
-    encoders, decoders = _checked(encoder, True, kept), _checked(decoder, True, kept)
-    failed = _library(batch_size).evoae_train(
-        *(ctypes.byref(encoders), ctypes.byref(decoders)),
-        *(visits, batches, pairs.shape[-2], _pointer(pairs)),
-        *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(order), n),
-        *(_pointer(rates), loss == "bce", kept),
+    if population.variational:
+        _check_latent(lesson, (visits, n, population.decoder.widths[0]))
+    kept = lesson.optimiser == "adam"
+    encoders, decoders = (_checked(side, True, kept) for side in population.sides)
+    failed = _library().evoae_train(
+        *(ctypes.byref(encoders), ctypes.byref(decoders), visits, batches, k, _pointer(pairs)),
+        *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(lesson.order), n),
+        *(lesson.batch_size, _pointer(lesson.rates)),
+        *(_pointer(lesson.latent) if population.variational else None, lesson.loss == "bce", kept),
     )
     if failed:
-        raise _error(failed, encoder, decoder, pairs, inputs, order)
+        raise _error(failed, population, pairs, inputs, lesson.order)
 
 
 def losses(
-    *,
-    encoder: Networks,
-    decoder: Networks,
-    pairs: Tensor,
-    inputs: Sequence[Tensor],
-    rows: Tensor,
-    loss: str,
+    population: Population, pairs: Tensor, inputs: Sequence[Tensor], rows: Tensor, loss: str
 ) -> Tensor:
     """Mean loss of k encoder-decoder pairs for each of M items, on its own rows: float64 [M, k].
 
     Args:
-        pairs: int64 [M, k, 2].
+        pairs: int64 [M, k, 2] (encoder, decoder), indices into the population.
         inputs: M float32 tensors [rows, D], which are the targets too.
         rows: int64 [M, n] row indices, at least one.
         loss: "l1" or "bce".
@@ -151,18 +114,18 @@ def losses(
     """
     _named("loss", loss, LOSSES)
     items, n = len(inputs), rows.shape[-1]
-    _check_pairs(encoder, decoder, pairs, (items, pairs.shape[-2], 2))
+    _check_pairs(population, pairs, (items, pairs.shape[-2], 2))
     _tensor("rows", rows, torch.int64, (items, max(1, n)))
     for x in inputs:
-        _tensor("inputs", x, torch.float32, (len(x), encoder.widths[0]))
+        _tensor("inputs", x, torch.float32, (len(x), population.encoder.widths[0]))
     result = torch.zeros(pairs.shape[:-1], dtype=torch.float64)
-    encoders, decoders = _checked(encoder), _checked(decoder)
-    failed = _library(SCORING_BATCH).evoae_losses(
+    encoders, decoders = (_checked(side) for side in population.sides)
+    failed = _library().evoae_losses(
         *(ctypes.byref(encoders), ctypes.byref(decoders), items, pairs.shape[-2], _pointer(pairs)),
         *(_pointers(inputs), _sizes(inputs), _pointer(rows), n, loss == "bce", _pointer(result)),
     )
     if failed:
-        raise _error(failed, encoder, decoder, pairs, inputs, rows)
+        raise _error(failed, population, pairs, inputs, rows)
     return result
 
 
@@ -184,18 +147,13 @@ def _tensor(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
 
 
 def _error(
-    failed: int,
-    encoder: Networks,
-    decoder: Networks,
-    pairs: Tensor,
-    inputs: Sequence[Tensor],
-    rows: Tensor,
+    failed: int, population: Population, pairs: Tensor, inputs: Sequence[Tensor], rows: Tensor
 ) -> Exception:
     """Why C failed: no memory, or an index out of range."""
     if failed == OUT_OF_MEMORY:
         return MemoryError("the training kernel ran out of memory")
-    indices = [("encoders of pairs", pairs[..., 0], len(encoder.weights))]
-    indices += [("decoders of pairs", pairs[..., 1], len(decoder.weights))]
+    indices = [("encoders of pairs", pairs[..., 0], len(population.encoder))]
+    indices += [("decoders of pairs", pairs[..., 1], len(population.decoder))]
     indices += [("rows", r, len(x)) for r, x in zip(rows, inputs, strict=True)]
     wrong = [
         f"{name} hold {int(value.min())} to {int(value.max())}: must be 0 to {size - 1}"
@@ -205,15 +163,23 @@ def _error(
     return ValueError("; ".join(wrong))
 
 
-def _check_pairs(
-    encoder: Networks, decoder: Networks, pairs: Tensor, shape: tuple[int, ...]
-) -> None:
-    if encoder.widths[-1] != decoder.widths[0] or encoder.widths[0] != decoder.widths[-1]:
+def _check_pairs(population: Population, pairs: Tensor, shape: tuple[int, ...]) -> None:
+    encoder, decoder = (side.widths for side in population.sides)
+    said = 2 * decoder[0] if population.variational else decoder[0]
+    if encoder[-1] != said or encoder[0] != decoder[-1]:
         raise ValueError(
-            f"widths {encoder.widths} and {decoder.widths}: the decoder must take the encoder's"
-            " code and return its inputs"
+            f"widths {encoder} and {decoder}: the decoder must take the encoder's code and return "
+            "its inputs"
         )
+    if max(len(encoder), len(decoder)) > MAX_LAYERS + 1:
+        raise ValueError(f"widths {encoder} and {decoder}: the kernel takes {MAX_LAYERS} layers")
     _tensor("pairs", pairs, torch.int64, shape)
+
+
+def _check_latent(lesson: Lesson, shape: tuple[int, ...]) -> None:
+    if lesson.latent is None or lesson.loss != "bce":
+        raise ValueError("variational autoencoders train on latent noise and loss='bce'")
+    _tensor("latent", lesson.latent, torch.float32, shape)
 
 
 def _checked(side: Networks, training: bool = False, kept: bool = False) -> _Side:
@@ -260,8 +226,8 @@ def _sizes(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 
 @functools.cache
-def _library(batch_size: int) -> ctypes.CDLL:
-    """The kernel for one batch size, compiled unless a cached one matches this machine exactly."""
+def _library() -> ctypes.CDLL:
+    """The kernel, compiled unless a cached one matches this machine exactly."""
     source = importlib.resources.files("evoae.networks").joinpath("kernel.c").read_text()
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     try:
@@ -270,12 +236,12 @@ def _library(batch_size: int) -> ctypes.CDLL:
         raise RuntimeError(
             f"no C compiler: {compiler[0]!r} cannot be run ({error.strerror})"
         ) from None
-    machine = (source, FLAGS, compiler, version, platform.machine(), _processor(), batch_size)
-    name = f"fused-{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}.so"
+    machine = (source, FLAGS, compiler, version, platform.machine(), _processor())
+    name = f"kernel-{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}.so"
     directory = _cache_directory()
     path = directory / name
     if not path.exists():
-        _compile(compiler, source, batch_size, path)
+        _compile(compiler, source, path)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -283,26 +249,21 @@ def _library(batch_size: int) -> ctypes.CDLL:
     pointer, integer, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.evoae_train.argtypes = (
         *([pointer] * 2 + [integer] * 3 + [pointer] * 5),
-        *(integer, pointer, flag, flag),
+        *(integer, integer, pointer, pointer, flag, flag),
     )
     library.evoae_losses.argtypes = (
         *([pointer] * 2 + [integer] * 2 + [pointer] * 4),
         *(integer, flag, pointer),
     )
-    library.evoae_sigmoid.argtypes = (pointer, pointer, integer)
-    library.evoae_sigmoid.restype = None
     return library
 
 
-def _compile(compiler: list[str], source: str, batch_size: int, path: Path) -> None:
-    print(
-        f"evoae: compiling the training kernel for batch size {batch_size} (once per machine) ...",
-        file=sys.stderr,
-    )
+def _compile(compiler: list[str], source: str, path: Path) -> None:
+    print("evoae: compiling the training kernel (once per machine) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         built = Path(scratch) / "kernel.so"
         for tuning in (["-march=native"], ["-mcpu=native"], []):
-            command = [*compiler, *FLAGS, *tuning, f"-DB={batch_size}"]
+            command = [*compiler, *FLAGS, *tuning]
             done = subprocess.run(
                 [*command, "-x", "c", "-", "-o", str(built), "-lm"],
                 input=source,

@@ -1,8 +1,8 @@
 """Gradient steps on a whole population, and its losses.
 
 Two engines compute the same thing up to rounding. `fused` is a small compiled kernel that trains
-one autoencoder at a time while its weights stay in cache (CPU; plain and denoising). `batched` is
-plain PyTorch over a chunk of autoencoders and always works: any device, any kind.
+one autoencoder at a time while its weights stay in cache (CPU). `batched` is plain PyTorch over a
+chunk of autoencoders and always works: any device, no compiler.
 
 Batched products give other last bits for other batch sizes and thread counts. Chunks are therefore
 padded to a fixed size and run on one thread, so a model's numbers do not depend on its companions.
@@ -12,22 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from evoae.networks import activations, kernel
+from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
 from evoae.networks.population import Networks, Population
 
-LOSSES, OPTIMISERS = kernel.LOSSES, kernel.OPTIMISERS
+__all__ = ["LOSSES", "OPTIMISERS", "Lesson"]
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 CHUNK_BYTES = 2 << 20  # weights of a chunk: they should stay in the second-level cache
 
 
-def choose_engine(engine: str, population: Population, batch_size: int) -> str:
+def choose_engine(engine: str, population: Population) -> str:
     """ "fused" or "batched". `auto` takes the kernel where it can run.
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
@@ -36,21 +36,19 @@ def choose_engine(engine: str, population: Population, batch_size: int) -> str:
         raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "batched":
         return engine
-    reason = why_not_fused(population, batch_size)
+    reason = why_not_fused(population)
     if reason and engine == "fused":
         raise ValueError(f"engine 'fused' cannot run here: {reason}")
     return "batched" if reason else "fused"
 
 
-def why_not_fused(population: Population, batch_size: int) -> str | None:
+def why_not_fused(population: Population) -> str | None:
     """None where the kernel can train a population; else why not, in words."""
     if population.encoder.weights.device.type != "cpu":
         return "it runs on the CPU only"
-    if population.variational:
-        return "it does not train variational autoencoders"
-    if not kernel.supports(population.encoder.widths, population.decoder.widths, batch_size):
-        return f"it is not made for so many layers or batch_size={batch_size}"
-    return kernel.reason_unavailable(batch_size)
+    if max(len(side.widths) for side in population.sides) > kernel.MAX_LAYERS + 1:
+        return f"it is not made for more than {kernel.MAX_LAYERS} layers"
+    return kernel.reason_unavailable()
 
 
 @contextmanager
@@ -79,36 +77,10 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
             side.tensors["keep"] = side.weights != 0
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What V visits train on, one pass over their data.
-
-    `pairs` int64 [V, batches, k, 2]: the k (encoder, decoder) pairs that take a step on each batch,
-    one after the other, as indices into the population; no two visits share a network.
-    `inputs` and `targets`: V tensors [rows, D]; `order` int64 [V, n]: rows in training order;
-    `rates` float64 [V]; `latent`: noise [V, n, code] of variational autoencoders.
-    """
-
-    pairs: Tensor
-    inputs: Sequence[Tensor]
-    targets: Sequence[Tensor]
-    order: Tensor
-    rates: Tensor
-    batch_size: int
-    loss: str
-    optimiser: str
-    latent: Tensor | None = None
-
-    @property
-    def model_steps(self) -> int:
-        return self.pairs.shape[0] * self.pairs.shape[1] * self.pairs.shape[2]
-
-
 def train(population: Population, lesson: Lesson, engine: str) -> None:
     """Train the population in place by one pass of every visit, and observe its activations."""
     if engine == "fused":
-        arguments = {name: value for name, value in vars(lesson).items() if name != "latent"}
-        kernel.train(encoder=population.encoder, decoder=population.decoder, **arguments)
+        kernel.train(population, lesson)
         return
     size = chunk_size(population)
     visits = torch.arange(len(lesson.pairs))
@@ -137,8 +109,9 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding:
     for number in range(pairs.shape[1]):
         batch = slice(number * lesson.batch_size, (number + 1) * lesson.batch_size)
         rows = [lesson.order[v, batch].to(device) for v in visits]
-        x = torch.stack([lesson.inputs[v][r] for v, r in zip(visits, rows, strict=True)])
-        y = torch.stack([lesson.targets[v][r] for v, r in zip(visits, rows, strict=True)])
+        x = y = rows_of(lesson.inputs, visits, rows)
+        if lesson.targets is not lesson.inputs:
+            y = rows_of(lesson.targets, visits, rows)
         noise = None if lesson.latent is None else lesson.latent[visits, batch].to(device)
         for pair in pairs[:, number].unbind(1):
             encoders, decoders = pair.unbind(1)
@@ -148,6 +121,12 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding:
                 put_first(population, encoders, decoders, stepping, real)
     if moving:
         put_first(population, *pairs[:, 0, 0].unbind(1), moving, real)
+
+
+def rows_of(data: Sequence[Tensor], visits: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """The rows of one batch of each visit, [V, batch, D]."""
+    found = [data[v].index_select(0, r) for v, r in zip(visits, rows, strict=True)]
+    return found[0][None] if len(found) == 1 else torch.stack(found)
 
 
 def put_first(
@@ -170,29 +149,57 @@ def step(
     optimiser: str,
 ) -> None:
     """One gradient step of each of P autoencoders on its own batch [P, batch, D]."""
-    layers = [
-        [tuple(view.detach().requires_grad_() for view in layer) for layer in side.layers()]
-        for side in population.sides
-    ]
-    encoded = population.encoder.activations(x, layers[0])
+    encoder, decoder = population.sides
+    encoded = encoder.activations(x)
     code = encoded[-1]
     if noise is not None:
         mean, log_variance = code.chunk(2, dim=-1)
-        code = mean + noise * (0.5 * log_variance).exp()
-    decoded = population.decoder.activations(code, layers[1])
-    total = loss_of(decoded[-1], y, loss).sum()
+        deviation = (0.5 * log_variance).exp()
+        code = mean + noise * deviation
+    decoded = decoder.activations(code)
+    # the loss is a mean over the batch; that of variational autoencoders is a sum
+    delta = loss_gradient(decoded[-1], y, loss, 1.0 if noise is not None else 1 / y[0].numel())
+    gradient, delta = gradients(decoder, code, decoded, delta)
     if noise is not None:
-        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
-        total = total * y[0].numel() + divergence  # BCE summed, not averaged, beside the divergence
-    leaves = [[view for layer in side for view in layer] for side in layers]
-    gradients = torch.autograd.grad(total, leaves[0] + leaves[1])
-    cut = len(leaves[0])
-    with torch.no_grad():
-        for networks, seen, found in zip(
-            population.sides, (encoded, decoded), (gradients[:cut], gradients[cut:]), strict=True
-        ):
-            activations.observe(networks, seen)
-            update(networks, torch.cat([g.flatten(1) for g in found], 1), rates, optimiser)
+        # divergence: -1/2 sum (1 + log variance - mean^2 - variance)
+        spread = (0.5 * log_variance.exp() - 0.5) + 0.5 * (delta * noise * deviation)
+        delta = torch.cat([delta + mean, spread], -1)
+    elif encoder.last_relu:
+        delta.masked_fill_(code <= 0, 0)
+    activations.observe(decoder, decoded)
+    update(decoder, gradient, rates, optimiser)
+    gradient, _ = gradients(encoder, x, encoded, delta, flows=False)
+    activations.observe(encoder, encoded)
+    update(encoder, gradient, rates, optimiser)
+
+
+def loss_gradient(logits: Tensor, y: Tensor, loss: str, scale: float) -> Tensor:
+    """Gradient of `scale` times the summed loss, by the outputs before the sigmoid."""
+    s = logits.sigmoid()
+    if loss == "bce":
+        return s.sub_(y).mul_(scale)
+    return (s - y).sign_().mul_(scale).mul_(1 - s).mul_(s)
+
+
+def gradients(
+    networks: Networks, x: Tensor, seen: list[Tensor], delta: Tensor, flows: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the weights [P, parameters], and of the inputs x [P, batch, in] if it `flows`.
+
+    `seen` are the activations of all layers, `delta` the gradient of the last before its ReLU.
+    """
+    found = torch.empty_like(networks.weights)
+    layers, places = networks.layers(), networks.views(found)
+    for number in reversed(range(len(layers))):
+        below = seen[number - 1] if number else x
+        weight, bias = places[number]
+        weight.copy_(torch.bmm(below.mT, delta).mT)
+        torch.sum(delta, 1, out=bias)
+        if number or flows:
+            delta = torch.bmm(delta, layers[number][0])
+        if number:
+            delta.masked_fill_(below <= 0, 0)
+    return found, delta
 
 
 def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
@@ -235,10 +242,7 @@ def batch_losses(
     `pairs` int64 [M, k, 2] (encoder, decoder), `data` M tensors [rows, D], `rows` int64 [M, batch].
     """
     if engine == "fused":
-        encoder, decoder = population.sides
-        return kernel.losses(
-            encoder=encoder, decoder=decoder, pairs=pairs, inputs=data, rows=rows, loss=loss
-        )
+        return kernel.losses(population, pairs, data, rows, loss)
     found = []
     for item, batch, values in zip(pairs, rows, data, strict=True):
         x = values[batch.to(values.device)]

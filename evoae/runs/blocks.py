@@ -76,11 +76,11 @@ class RunSpec:
             e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
         )
         if self.device == "cpu":
-            chosen = training.choose_engine(self.engine, tiny, e.batch_size)
+            chosen = training.choose_engine(self.engine, tiny)
             if chosen != "fused" and self.engine == "auto":
                 say_once(
                     "trained by PyTorch, which is slower than the kernel: "
-                    f"{training.why_not_fused(tiny, e.batch_size)}"
+                    f"{training.why_not_fused(tiny)}"
                 )
 
     @cached_property

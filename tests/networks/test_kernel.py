@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoae.networks import kernel
-from evoae.networks.population import Networks
+from evoae.networks.lesson import Lesson
+from evoae.networks.population import Networks, Population
 
 RATE = 1e-3
 EVERY_LOSS = {"l1": functional.l1_loss, "bce": functional.binary_cross_entropy}
@@ -111,18 +111,18 @@ def one_visit(n: int, batch_size: int, pair: tuple[int, int] = (0, 0)) -> Tensor
 def train(
     encoder: Networks, decoder: Networks, x: Tensor, order: Tensor, pairs: Tensor, **options
 ) -> None:
-    settings = {"batch_size": 5, "loss": "l1", "optimiser": "adam-per-batch"} | options
     visits = len(order)
-    kernel.train(
-        encoder=encoder,
-        decoder=decoder,
-        pairs=pairs,
-        inputs=[x] * visits,
-        targets=settings.pop("targets", [x] * visits),
-        order=order,
-        rates=settings.pop("rates", torch.full((visits,), RATE, dtype=torch.float64)),
-        **settings,
-    )
+    lesson = {
+        "pairs": pairs,
+        "inputs": [x] * visits,
+        "targets": [x] * visits,
+        "order": order,
+        "rates": torch.full((visits,), RATE, dtype=torch.float64),
+        "batch_size": 5,
+        "loss": "l1",
+        "optimiser": "adam-per-batch",
+    }
+    kernel.train(Population(encoder, decoder), Lesson(**(lesson | options)))
 
 
 def assert_same_training(reference: Reference, rate: float = RATE) -> None:
@@ -176,10 +176,11 @@ def test_training_and_statistics_agree_with_autograd(widths, loss, optimiser):
 
 
 @needs_kernel
-@pytest.mark.parametrize("batch_size", [1, 7, 32])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 6, 7, 8, 9, 16, 33, 64, 100, 256])
 def test_every_batch_size_agrees_with_autograd(batch_size):
     encoder, decoder = make_side((20, 9, 4), 1, 1), make_side((4, 9, 20), 1, 2)
-    x, n = make_data(80, 20, 1), 2 * batch_size + batch_size // 2
+    n = 2 * batch_size + batch_size // 2
+    x = make_data(n, 20, 1)
     order = torch.arange(n)
     reference = Reference(encoder, decoder)
     pairs = one_visit(n, batch_size)
@@ -187,6 +188,68 @@ def test_every_batch_size_agrees_with_autograd(batch_size):
     reference.train(pairs[0], x, x, order, batch_size, RATE, "l1", "adam-per-batch")
     assert_same_training(reference)
     assert decoder.tensors["count"].item() == n
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 64])
+def test_variational_autoencoders_agree_with_autograd(batch_size, optimiser):
+    """Summed BCE and divergence; the noise of a row is that of its place in the order."""
+    kept, n = optimiser == "adam", 2 * batch_size + (batch_size + 1) // 2
+    encoder, decoder = (
+        make_side((37, 20, 18), 1, 1, kept=kept),
+        make_side((9, 20, 37), 1, 2, kept=kept),
+    )
+    x, order = make_data(n, 37, 1), torch.randperm(n, generator=torch.Generator().manual_seed(5))
+    noise = torch.randn(1, n, 9, generator=torch.Generator().manual_seed(6))
+    rows = [torch.nn.Parameter(side.weights[0].double().clone()) for side in (encoder, decoder)]
+    adam = torch.optim.Adam(rows, lr=RATE, betas=(0.5, 0.999))
+    seen, unclear = [], [torch.zeros(len(row), dtype=torch.bool) for row in rows]
+    for batch, drawn in zip(
+        order.split(batch_size), noise[0].double().split(batch_size), strict=True
+    ):
+        said = activations(rows[0], encoder.widths, x[batch].double(), decoder=True)
+        mean, log_variance = said[-1].chunk(2, 1)
+        code = mean + drawn * (log_variance / 2).exp()
+        out = activations(rows[1], decoder.widths, code, decoder=True)
+        loss = functional.binary_cross_entropy_with_logits(
+            out[-1], x[batch].double(), reduction="sum"
+        )
+        loss = loss - 0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        for row, gradient in zip(rows, torch.autograd.grad(loss, rows), strict=True):
+            row.grad = gradient
+        if not kept:
+            adam = torch.optim.Adam(rows, lr=RATE, betas=(0.5, 0.999))
+        for mask, row in zip(unclear, rows, strict=True):
+            mask |= (row.grad != 0) & (row.grad.abs() < 1e-5)
+        adam.step()
+        seen.append([torch.cat(values, 1).detach() for values in (said, out)])
+    lesson = Lesson(
+        one_visit(n, batch_size), [x], [x], order[None], torch.tensor([RATE]).double(), batch_size,
+        "bce", optimiser, noise,
+    )  # fmt: skip
+    before = encoder.weights.clone()
+    kernel.train(Population(encoder, decoder, variational=True), lesson)
+    assert (encoder.weights - before).abs().max() > RATE / 2
+    for number, side in enumerate((encoder, decoder)):
+        off = (side.weights[0].double() - rows[number].detach()).abs()[~unclear[number]]
+        assert len(off) > 0.9 * len(rows[number])
+        assert (off < 1e-6).double().mean() > 0.999
+        total = torch.cat([batch[number] for batch in seen]).sum(0)
+        torch.testing.assert_close(side.tensors["total"][0], total, rtol=1e-3, atol=1e-3)
+
+
+@needs_kernel
+def test_a_variational_autoencoder_is_scored_by_its_means():
+    encoder, decoder = make_side((20, 8, 6), 1, 1), make_side((3, 8, 20), 1, 2)
+    x = make_data(12, 20, 1)
+    said = activations(encoder.weights[0], encoder.widths, x, decoder=True)[-1]
+    assert (said[:, :3] < 0).any()  # no ReLU after means
+    out = activations(decoder.weights[0], decoder.widths, said[:, :3], decoder=True)[-1]
+    both = Population(encoder, decoder, variational=True)
+    pairs, rows = torch.zeros(1, 1, 2, dtype=torch.int64), torch.arange(12)[None]
+    found = kernel.losses(both, pairs, [x], rows, "l1").item()
+    assert found == pytest.approx((torch.sigmoid(out) - x).abs().mean().item(), rel=1e-6)
 
 
 @needs_kernel
@@ -310,10 +373,10 @@ def test_losses_agree_with_torch_and_do_not_depend_on_other_items(widths, loss):
     decoder.weights.mul_(5)  # into the sigmoid's tails
     x = make_data(50, widths[0][0], 1)
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3)).repeat(4, 1, 1)
-    settings = {"encoder": encoder, "decoder": decoder, "loss": loss}
+    both = Population(encoder, decoder)
     for n in (5, 1, 13, 50):
         rows = torch.randint(0, 50, (4, n))
-        result = kernel.losses(pairs=pairs, inputs=[x] * 4, rows=rows, **settings)
+        result = kernel.losses(both, pairs, [x] * 4, rows, loss)
         expected = [
             [torch_loss(encoder, decoder, pair, x[r], loss) for pair in item.tolist()]
             for item, r in zip(pairs, rows, strict=True)
@@ -321,34 +384,33 @@ def test_losses_agree_with_torch_and_do_not_depend_on_other_items(widths, loss):
         torch.testing.assert_close(result, torch.tensor(expected).double(), rtol=2e-6, atol=1e-7)
         for m in (3, 1):
             one = slice(m, m + 1)
-            alone = kernel.losses(pairs=pairs[one], inputs=[x], rows=rows[one], **settings)
+            alone = kernel.losses(both, pairs[one], [x], rows[one], loss)
             assert torch.equal(alone[0], result[m])
 
 
 @needs_kernel
 def test_sigmoid_is_accurate_and_saturates_as_float32_does():
-    z = torch.cat([torch.linspace(-86, 30, 200_001), torch.tensor([1e-30, -1e-30, 0.0])])
-    s = torch.empty_like(z)
-    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (z, s))
-    kernel._library(kernel.SCORING_BATCH).evoae_sigmoid(*pointers, z.numel())
+    """An L1 against 0 is the sigmoid itself; decoder k says z[k], its bias."""
+
+    def sigmoids(z: Tensor) -> Tensor:
+        zero = torch.zeros(len(z))
+        encoder = Networks((1, 1), True, {"weights": torch.zeros(1, 2)})
+        decoder = Networks((1, 1), False, {"weights": torch.stack([zero, z], 1)})
+        pairs = torch.stack([zero.long(), torch.arange(len(z))], 1)[None]
+        found = kernel.losses(
+            Population(encoder, decoder), pairs, [torch.zeros(1, 1)], torch.tensor([[0]]), "l1"
+        )
+        return found[0]
+
+    z = torch.cat([torch.linspace(-86, 30, 20_001), torch.tensor([1e-30, -1e-30, 0.0])])
     exact = torch.sigmoid(z.double())
-    assert ((s.double() - exact).abs() / exact).max() < 3e-7
+    assert ((sigmoids(z) - exact).abs() / exact).max() < 3e-7
     edge = torch.tensor([0.0, 17.5, 1e30, math.inf, -1e30, -math.inf, math.nan])
-    s = torch.empty_like(edge)
-    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (edge, s))
-    kernel._library(kernel.SCORING_BATCH).evoae_sigmoid(*pointers, edge.numel())
+    s = sigmoids(edge)
     assert s[:4].tolist() == [0.5, 1.0, 1.0, 1.0]
     assert 0 <= s[4] < 1e-37
     assert 0 <= s[5] < 1e-37
     assert s[6].isnan()
-
-
-def test_supports_says_where_its_limits_are():
-    assert kernel.supports((1000, 30, 10), (10, 30, 1000), 5)
-    assert kernel.supports((8, 8), (8, 8), kernel.MAX_BATCH)
-    assert not kernel.supports((8, 8), (8, 8), kernel.MAX_BATCH + 1)
-    assert not kernel.supports((8, 8), (8, 8), 0)
-    assert not kernel.supports((8,) * (kernel.MAX_LAYERS + 2), (8, 8), 5)
 
 
 @needs_kernel
@@ -358,7 +420,7 @@ def test_supports_says_where_its_limits_are():
         ({"loss": "l2"}, "loss='l2': must be one of l1, bce"),
         ({"optimiser": "sgd"}, "optimiser='sgd'"),
         ({"optimiser": "adam"}, "needs first_moment"),
-        ({"batch_size": 33}, "batch_size=33"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"order": torch.tensor([[0, 99]])}, "rows hold 0 to 99: must be 0 to 9"),
         ({"order": torch.tensor([[0.0, 1.0]])}, "order is torch.float32"),
         ({"pairs": torch.tensor([[[[0, 1]]]])}, "decoders of pairs hold 1 to 1: must be 0 to 0"),
@@ -368,13 +430,15 @@ def test_supports_says_where_its_limits_are():
         ({"inputs": []}, "one per visit, 1"),
         ({"rates": torch.tensor([1e-3])}, "rates is torch.float32"),
         ({"decoder": make_side((4, 20), 1, 1)}, "the decoder must take the encoder's code"),
+        ({"decoder": make_side((3, *[8] * 16, 20), 1, 1)}, "takes 16 layers"),
     ],
 )
 def test_what_would_crash_is_refused(change, message):
     x = make_data(10, 20, 1)
+    change = dict(change)
+    decoder = change.pop("decoder", make_side((3, 20), 1, 2))
+    population = Population(make_side((20, 3), 1, 1), decoder)
     call = {
-        "encoder": make_side((20, 3), 1, 1),
-        "decoder": make_side((3, 20), 1, 2),
         "pairs": one_visit(2, 5),
         "inputs": [x],
         "targets": [x],
@@ -385,7 +449,22 @@ def test_what_would_crash_is_refused(change, message):
         "optimiser": "adam-per-batch",
     }
     with pytest.raises(ValueError, match=message):
-        kernel.train(**(call | change))
+        kernel.train(population, Lesson(**(call | change)))
+
+
+@needs_kernel
+def test_variational_autoencoders_need_their_noise():
+    both = Population(make_side((20, 6), 1, 1), make_side((3, 20), 1, 2), variational=True)
+    x, order = make_data(10, 20, 1), torch.arange(10)[None]
+    rates = torch.tensor([1e-3], dtype=torch.float64)
+    call = (one_visit(10, 5), [x], [x], order, rates, 5)
+    for loss, noise, message in (
+        ("bce", None, "train on latent noise"),
+        ("l1", torch.zeros(1, 10, 3), "and loss='bce'"),
+        ("bce", torch.zeros(1, 9, 3), "latent is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernel.train(both, Lesson(*call, loss, "adam-per-batch", noise))
 
 
 LATER = torch.tensor([[0, 9], [0, 1]])  # rows of a first visit to 10 examples, a second to 2
@@ -405,21 +484,24 @@ LATER = torch.tensor([[0, 9], [0, 1]])  # rows of a first visit to 10 examples, 
 def test_every_index_of_every_visit_is_checked_before_anything_moves(change, message):
     data = [make_data(10, 20, 1), make_data(2, 20, 2)]
     encoder, decoder = make_side((20, 3), 2, 1), make_side((3, 20), 2, 2)
-    sides, pairs = {"encoder": encoder, "decoder": decoder}, torch.tensor([[[[0, 0]]], [[[1, 1]]]])
+    both, pairs = Population(encoder, decoder), torch.tensor([[[[0, 0]]], [[[1, 1]]]])
     call = {"pairs": pairs, "order": LATER, **change}
     rates = torch.full((2,), 1e-3, dtype=torch.float64)
-    train = {"targets": data, "batch_size": 5, "rates": rates, "optimiser": "adam-per-batch"}
+    lesson = Lesson(
+        inputs=data, targets=data, rates=rates, batch_size=5, loss="l1", optimiser="adam-per-batch",
+        **call,
+    )  # fmt: skip
     before = encoder.weights.clone()
-    score = {"pairs": call["pairs"][:, 0], "rows": call["order"]}
+    score = (both, lesson.pairs[:, 0].contiguous(), data, lesson.order, "l1")
     if message is None:
-        kernel.losses(**sides, **score, inputs=data, loss="l1")
-        kernel.train(**sides, **call, **train, inputs=data, loss="l1")
+        kernel.losses(*score)
+        kernel.train(both, lesson)
         assert not torch.equal(encoder.weights, before)
         return
     with pytest.raises(ValueError, match=message):
-        kernel.train(**sides, **call, **train, inputs=data, loss="l1")
+        kernel.train(both, lesson)
     with pytest.raises(ValueError, match=message):
-        kernel.losses(**sides, **score, inputs=data, loss="l1")
+        kernel.losses(*score)
     assert torch.equal(encoder.weights, before)
 
 
@@ -440,7 +522,7 @@ def test_a_missing_or_failing_compiler_is_a_reason(monkeypatch, tmp_path):
     kernel._library.cache_clear()
     kernel.reason_unavailable.cache_clear()
     failing = tmp_path / "cc"
-    failing.write_text("#!/bin/sh\necho 'fused.c:1: error: told to fail' >&2\nexit 1\n")
+    failing.write_text("#!/bin/sh\necho 'kernel.c:1: error: told to fail' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("CC", str(failing))
     assert "told to fail" in kernel.reason_unavailable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,77 @@ def test_companions_do_not_matter_at_the_papers_size(engine: str) -> None:
         assert torch.equal(trained(picked), together[picked])
 
 
+def trained_apart_and_together(batch: int, kind: str, optimiser: str, engine: str) -> dict:
+    """Three visits of two batches and a part of a third: all at once, and number 1 alone."""
+    rows, loss = 2 * batch + batch // 2, "bce" if kind == "variational" else "l1"
+    draw = torch.Generator().manual_seed(0)
+    x = [(torch.rand(rows, 33, generator=draw) < 0.7).float() for _ in range(3)]
+    order = torch.stack([torch.randperm(rows, generator=draw) for _ in range(3)])
+    noise = torch.randn(3, rows, 5, generator=draw) if kind == "variational" else None
+    found = {}
+    for name, picked in {"together": [0, 1, 2], "apart": [1]}.items():
+        generators = [np.random.default_rng(i) for i in picked]
+        networks = population.initialise(33, "12-5", kind, generators, "cpu")
+        training.prepare(networks, optimiser, masked=False)
+        pairs = torch.arange(len(picked))[:, None, None, None].repeat(1, -(-rows // batch), 1, 2)
+        values = [x[i] for i in picked]
+        rates = torch.full((len(picked),), RATE, dtype=torch.float64)
+        training.train(
+            networks,
+            training.Lesson(
+                pairs, values, values, order[picked], rates, batch, loss, optimiser,
+                None if noise is None else noise[picked],
+            ),
+            engine,
+        )  # fmt: skip
+        found[name] = everything(networks)
+    return found
+
+
+@pytest.mark.parametrize("optimiser", training.OPTIMISERS)
+@pytest.mark.parametrize("kind", ["plain", "variational"])
+@pytest.mark.parametrize("batch", [1, 5, 7, 64, 100, 256])
+def test_every_batch_size_has_its_bits_and_engines_agree(
+    batch: int, kind: str, optimiser: str
+) -> None:
+    last = {}
+    for engine in ENGINES:
+        found = trained_apart_and_together(batch, kind, optimiser, engine)
+        for name, tensor in found["apart"].items():
+            assert torch.equal(tensor[0], found["together"][name][1]), name
+        last[engine] = found["together"]
+        assert last[engine]["0 count"].tolist() == [2 * batch + batch // 2] * 3
+    for name, tensor in last["batched"].items():
+        other = last[ENGINES[-1]][name].double()
+        # where a gradient is of the size of its rounding, a new Adam may go the other way
+        off = (tensor.double() - other).abs() > 1e-3 * (1 + other.abs())
+        assert off.double().mean() < 0.01, name
+
+
+@pytest.mark.parametrize("switching", [False, True])
+def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
+    switching: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are of one on the CPU; a GPU's are of several, the last filled up with copies."""
+    x = data(6)
+    one = lesson(x, "l1", "adam")
+    if switching:  # encoder v of the first batch trains with decoder v + 1 of a second pair
+        v, batches = torch.arange(6)[:, None, None], one.pairs.shape[1]
+        pairs = torch.stack([torch.cat([v, v + 6], 2), torch.cat([v + 6, v], 2)], 2)
+        one = replace(one, pairs=pairs.expand(6, batches, 2, 2).contiguous())
+    alone, chunked = drawn(13, "adam"), drawn(13, "adam")
+    training.train(alone, one, "batched")
+    monkeypatch.setattr(training, "chunk_size", lambda found: 4)
+    training.train(chunked, one, "batched")
+    for name, tensor in everything(chunked).items():
+        torch.testing.assert_close(tensor, everything(alone)[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(tensor[12], everything(drawn(13, "adam"))[name][12]), name
+    moved = chunked.encoder.weights != drawn(13, "adam").encoder.weights
+    assert moved.any(1).tolist() == [True] * (12 if switching else 6) + [False] * (
+        1 if switching else 7
+    )
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_pairs_take_their_steps_one_after_the_other(engine: str) -> None:
     """Encoder 0 with decoder 1, then encoder 2 with decoder 0, on every batch."""
@@ -303,10 +375,11 @@ def test_denoising_noise_has_its_deviation_and_targets_are_clean(
     assert not torch.equal(*noises)  # drawn anew in every epoch
 
 
-def test_variational_autoencoders_learn() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_variational_autoencoders_learn(engine: str) -> None:
     e = tiny(kind="variational", epochs=30, learning_rate=0.02, rate_policy="constant", examples=10)
     assert e.loss == "bce"
-    history, state = evolved(e, 2)
+    history, state = evolved(e, 2, engine=engine)
     first, last = (history[history.epoch == t].train_l1 for t in (0, 29))
     assert (last.to_numpy() < 0.8 * first.to_numpy()).all()
     encoder, decoder = state.population.member(1)
@@ -315,7 +388,8 @@ def test_variational_autoencoders_learn() -> None:
     assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(last.iloc[1], abs=1e-6)
 
 
-def test_the_variational_loss_is_summed_bce_plus_divergence() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_variational_loss_is_summed_bce_plus_divergence(engine: str) -> None:
     """One step from the same weights against the formula written with PyTorch's own parts."""
     found, x = drawn(1, "adam-per-batch", "variational"), data(1)
     encoder, decoder = found.encoder.module(0), found.decoder.module(0)
@@ -325,7 +399,7 @@ def test_the_variational_loss_is_summed_bce_plus_divergence() -> None:
     training.train(
         found,
         training.Lesson(pairs, x, x, order, rates, BATCH, "bce", "adam-per-batch", noise),
-        "batched",
+        engine,
     )
     y = x[0][:BATCH]
     mean, log_variance = encoder(y).chunk(2, dim=1)
@@ -381,22 +455,21 @@ def test_losses_do_not_train() -> None:
 
 
 def test_engines_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, variational = drawn(1, "adam"), drawn(1, "adam", "variational")
+    found = [drawn(1, "adam"), drawn(1, "adam", "variational")]
     with pytest.raises(ValueError, match=r"'warp'.*auto, fused, batched"):
-        training.choose_engine("warp", plain, 5)
-    assert training.choose_engine("batched", plain, 5) == "batched"
-    assert training.choose_engine("auto", plain, 5) == ENGINES[-1]
-    assert training.choose_engine("auto", variational, 5) == "batched"
-    with pytest.raises(ValueError, match="variational"):
-        training.choose_engine("fused", variational, 5)
-    with pytest.raises(ValueError, match="batch_size=1000"):
-        training.choose_engine("fused", plain, 1000)
-    monkeypatch.setattr(
-        kernel, "reason_unavailable", lambda size: "no C compiler: 'cc' cannot be run"
-    )
-    assert training.choose_engine("auto", plain, 5) == "batched"
+        training.choose_engine("warp", found[0])
+    for each in found:
+        assert training.choose_engine("batched", each) == "batched"
+        assert training.choose_engine("auto", each) == ENGINES[-1]
+    generator = [np.random.default_rng(0)]
+    deep = population.initialise(BITS, "-".join(["3"] * 17), "plain", generator, "cpu")
+    assert training.choose_engine("auto", deep) == "batched"
+    with pytest.raises(ValueError, match="more than 16 layers"):
+        training.choose_engine("fused", deep)
+    monkeypatch.setattr(kernel, "reason_unavailable", lambda: "no C compiler: 'cc' cannot be run")
+    assert training.choose_engine("auto", found[0]) == "batched"
     with pytest.raises(ValueError, match="no C compiler"):
-        training.choose_engine("fused", plain, 5)
+        training.choose_engine("fused", found[0])
 
 
 def test_the_number_of_threads_is_restored() -> None:
