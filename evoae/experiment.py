@@ -43,6 +43,7 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
 MEANING = 3
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
+COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,12 @@ class Experiment:
         source="paper: 0.5, variance 0.1, prune-after 1",
         live=True,
     )
+    prune_count: int | None = setting(
+        None,
+        POSITIVE,
+        "Exactly so many prunes, in epochs drawn with the schedule's probabilities as weights.",
+        source="by default the schedule decides how many",
+    )
     pruning_clock: str | None = setting(
         None,
         Choice(("epochs", "last-epoch")),
@@ -312,7 +319,7 @@ class Experiment:
     prune_until: float = setting(
         1.0,
         Range(0, 1, above=True),
-        "Share of the run at which a target sparsity is reached; then it is left alone.",
+        "Share of the run at which a target sparsity is reached; after it nothing is pruned.",
         live=True,
     )
     allocation: str = setting(
@@ -443,6 +450,8 @@ class Experiment:
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
+        if not schedule.target and schedules.elapsed(t, self.epochs - 1) > self.prune_until:
+            value = 0.0
         if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
             rule = "lie in [0, 1]" if isinstance(value, numbers.Real) else "be a number"
             raise ValueError(
@@ -450,6 +459,11 @@ class Experiment:
                 f"it must {rule}"
             )
         return float(value)
+
+    @functools.cached_property
+    def pruning_probabilities(self) -> np.ndarray:
+        """What the schedule says after each epoch, [epochs]."""
+        return np.array([self.pruning_at(t) for t in range(self.epochs)])
 
     @property
     def has_target(self) -> bool:
@@ -626,6 +640,21 @@ def check(e: Experiment) -> None:
             )
 
 
+def check_count(e: Experiment) -> None:
+    """Raise ValueError if a number of prunes cannot be placed by the schedule."""
+    if e.epochs > COUNTED_EPOCHS:
+        raise ValueError(
+            f"prune_count={e.prune_count} is placed in at most {COUNTED_EPOCHS:,} epochs, "
+            f"not epochs={e.epochs}"
+        )
+    possible = 0 if e.has_target else int(np.count_nonzero(e.pruning_probabilities))
+    if possible < e.prune_count:
+        raise ValueError(
+            f"prune_count={e.prune_count} needs a schedule of probabilities that are above 0 in so "
+            f"many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
+        )
+
+
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
     operator, name = operators.find(e.operator), identity.name_of(e.operator)
@@ -640,6 +669,8 @@ def check_schedule(e: Experiment) -> None:
             f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
             "schedule with a target (cubic), an operator with scores, and pruned_weights=masked"
         )
+    if e.prune_count is not None:
+        check_count(e)
     if operator.renews and (e.has_target or e.pruned_weights == "masked"):
         raise ValueError(
             f"operator={name} prunes nothing: it needs pruned_weights=regrow and a schedule "

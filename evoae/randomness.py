@@ -33,6 +33,7 @@ PURPOSES = (
     "latent noise",
     "gradient rows",
     "first mask",
+    "prune epochs",
 )
 
 

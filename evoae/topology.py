@@ -66,16 +66,23 @@ def complete(cells: int, radius: int) -> np.ndarray:
     return (np.arange(cells)[:, None] + np.arange(cells)[None]) % cells
 
 
+def isolated(cells: int, radius: int) -> np.ndarray:
+    """Every cell sees itself only, [cells, 1]: as many trainings alone, whatever the radius."""
+    return np.arange(cells)[:, None]
+
+
 TOPOLOGIES: dict[str, Callable[[int, int], np.ndarray]] = {
     "ring": ring,
     "torus": torus,
     "complete": complete,
+    "isolated": isolated,
 }
 # The size of their sub-populations, known without making them.
 SIZES: dict[str, Callable[[int, int], int]] = {
     "ring": ring_size,
     "torus": torus_size,
     "complete": lambda cells, radius: cells,
+    "isolated": lambda cells, radius: 1,
 }
 
 
@@ -86,7 +93,7 @@ def subpopulation(topology: str, cells: int, radius: int) -> int:
     """
     if topology not in TOPOLOGIES:
         raise ValueError(f"unknown topology {topology!r}; choose one of {', '.join(TOPOLOGIES)}")
-    if radius < 1 and cells > 1 and topology != "complete":
+    if radius < 1 and cells > 1 and topology not in ("complete", "isolated"):
         raise ValueError(
             f"radius={radius} with cells={cells}: without neighbours nothing coevolves; "
             "the radius must be at least 1"

@@ -31,6 +31,7 @@ from evoae.experiment import RATE_BOUNDS, Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import masks, operators, schedules
+from evoae.randomness import stream
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
 EXAMPLES = 100  # drawn by the conjunctive operator
@@ -251,7 +252,23 @@ def to_be_pruned(state: State) -> np.ndarray:
     value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
     if value == 0 or e.has_target:  # a target is aimed at in every epoch
         return np.full(len(everyone), value != 0)
+    if e.prune_count is not None:
+        at = zip(everyone.slot, everyone.cell, strict=True)
+        return np.array([state.epoch in prune_epochs(state, slot, cell) for slot, cell in at])
     return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
+
+
+def prune_epochs(state: State, slot: int, cell: int) -> np.ndarray:
+    """The epochs after which a cell is pruned, [prune_count], where their number is given.
+
+    Drawn without replacement with the schedule's probabilities as weights (Efraimidis and
+    Spirakis 2006), once for the whole run.
+    """
+    e = state.experiment
+    draws = stream(state.seed, state.trials[slot], 0, int(cell), "prune epochs").random(e.epochs)
+    with np.errstate(divide="ignore"):  # an epoch of probability 0 comes last
+        keys = np.log(draws) / e.pruning_probabilities
+    return np.argsort(-keys, kind="stable")[: e.prune_count]
 
 
 def prune(state: State, places: Places, pair: Population) -> None:

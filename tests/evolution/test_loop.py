@@ -374,3 +374,83 @@ def test_the_state_is_one_epoch_a_step() -> None:
     running = evolve(tiny(epochs=3), engine="batched")
     assert [state.epoch for state in running] == [0, 1, 2]
     assert list(evolve(tiny(epochs=1), state=next(evolve(tiny(epochs=1))))) == []
+
+
+@pytest.mark.parametrize("schedule", ["fixed", "increase", "final-n"])
+def test_exactly_so_many_prunes_are_placed_by_the_schedule(schedule: str) -> None:
+    e = tiny(
+        "lipi-ae-s", cells=4, operator="random", schedule=schedule, prune_count=5, epochs=40,
+        prune_until=0.95,
+    )  # fmt: skip
+    history, _ = evolved(e, trials=2)
+    counts = history.groupby(["trial", "cell"]).pruned.sum()
+    assert (counts == 5).all()
+    assert not history.pruned[history.epoch > 0.95 * 39].any()
+    when = history.epoch[history.pruned]
+    if schedule == "final-n":
+        assert when.min() >= 29
+    if schedule == "increase":  # weights t: the mean of t is two thirds of the way
+        assert when.mean() > 20
+    alone, _ = evolved(e, trials=[1])
+    assert_same_bits(alone, history[history.trial == 1])
+
+
+def test_a_number_of_prunes_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"prune_count=5.*final-n has 1"):
+        tiny(operator="random", schedule="final-n", epochs=4, prune_count=5)
+    with pytest.raises(ValueError, match="prune_count=2 needs a schedule of probabilities"):
+        tiny(operator="random", schedule="cubic", prune_count=2)
+
+
+def test_isolated_cells_are_as_many_trainings_alone() -> None:
+    ring = tiny("lipi-ae-s", cells=3, topology="isolated", operator="random")
+    history, state = evolved(ring)
+    other, one = evolved(tiny("lipi-ae-s", cells=1, operator="random"))
+    first = history[history.cell == 0].drop(columns="selection_loss")
+    assert_same_bits(first, other.drop(columns="selection_loss"))
+    assert torch.equal(weights_of(state)[:1], weights_of(one))
+
+
+def test_data_with_a_seed_of_their_own_are_shared_by_trials() -> None:
+    e = tiny(data_seed=7, learning_rate=0.0)
+    states = [evolved(e, trials=2, seed=seed)[1] for seed in (1, 2)]
+    drawn = [d.train for state in states for d in state.data]
+    assert all(torch.equal(drawn[0], each) for each in drawn[1:])
+    assert not torch.equal(*(weights_of(state) for state in states))
+    assert not torch.equal(drawn[0], evolved(tiny(), seed=1)[1].data[0].train)
+
+
+def test_bce_then_l1_and_cosine_rates() -> None:
+    e = tiny(loss="bce-then-l1", loss_switch=0.5, rate_policy="cosine", rate_hold=0.5, epochs=8)
+    assert [e.loss_at(t) for t in range(8)] == ["bce"] * 4 + ["l1"] * 4
+    history, _ = evolved(e)
+    rates = history.learning_rate.to_numpy() / e.learning_rate
+    falling = [0.5 * (1 + np.cos(np.pi * k / 4)) for k in (1, 2, 3)]
+    np.testing.assert_allclose(rates, [1, 1, 1, 1, 1, *falling], atol=1e-12)
+    as_bce, _ = evolved(e.replace(loss="bce"))
+    assert_same_bits(history[history.epoch < 4], as_bce[as_bce.epoch < 4])
+    assert not history[history.epoch == 7].equals(as_bce[as_bce.epoch == 7])
+
+
+def test_noise_gives_fresh_values_and_prunes_nothing() -> None:
+    e = tiny(operator="noise", schedule="fixed", probability=1.0, amount=0.5, learning_rate=0.0)
+    history, state = evolved(e)
+    _, still = evolved(e.replace(operator="none"))
+    assert (history.encoder_zeros == 0).all()
+    moved = (weights_of(state) != weights_of(still)).float().mean()
+    assert 0.8 < moved <= 1  # 1 - 0.5 ** 4 of them were drawn anew
+    assert weights_of(state).abs().max() <= 1 / np.sqrt(3) + 1e-6  # the widest initial bound
+
+
+def test_shrinkage_moves_weights_towards_zero_and_leaves_biases() -> None:
+    e = tiny(learning_rate=1e-3, shrinkage=1.0, epochs=1)
+    _, state = evolved(e)
+    _, free = evolved(e.replace(shrinkage=0.0))
+    step = 1e-3 * 3  # three batches
+    for side, other in zip(state.population.sides, free.population.sides, strict=True):
+        for (weight, bias), (free_weight, free_bias) in zip(
+            side.layers(), other.layers(), strict=True
+        ):
+            expected = torch.nn.functional.softshrink(free_weight, step)
+            torch.testing.assert_close(weight, expected)
+            assert torch.equal(bias, free_bias)

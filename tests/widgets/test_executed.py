@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evoae import notebooks
-from evoae.notebooks import WIDGET
+from evoae.pages import WIDGET
 
 GIVEN = {"epochs": 3, "model": "8-3", "schedules": "cubic fixed", "operator": "magnitude"}
 
