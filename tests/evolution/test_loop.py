@@ -232,7 +232,7 @@ def test_conjunctive_examples_come_from_the_chosen_split(
 ) -> None:
     seen = []
 
-    def prune(pair: Any, index: Any, operator: Any, rngs: Any, s: Any, examples: Any) -> None:
+    def prune(pair: Any, index: Any, operator: Any, rngs: Any, s: Any, examples: Any, *_: Any):
         seen.extend(map(examples, index))
 
     monkeypatch.setattr(masks, "prune", prune)
@@ -267,7 +267,7 @@ def test_a_target_is_reached_and_held(monkeypatch: pytest.MonkeyPatch) -> None:
     history, _ = evolved(e)
     sizes = [12 * 5, 5, 5 * 3, 3, 3 * 5, 5, 5 * 12, 12]
     zeros = (history.encoder_zeros + history.decoder_zeros).tolist()
-    expected = [sum(round(e.pruning_at(t) * size) for size in sizes) for t in range(6)]
+    expected = [round(e.pruning_at(t) * sum(sizes)) for t in range(6)]
     assert zeros == expected
     assert history.pruned.tolist() == [False] + [True] * 5
 
