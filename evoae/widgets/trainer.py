@@ -164,9 +164,9 @@ class Trainer:
         """Write what was trained so far into a folder of runs, as a run of trial 0.
 
         Without a change on the way, to the end, it is the run that `evoae run` computes. Otherwise
-        it is one of its own, and `changes` in its result say how it came about; a training that is
-        not at its end is a run of the epochs that are done. Raises ValueError if none is done, or
-        the folder cannot be written.
+        it is one of its own, and its `changes` say how it came about; a training that is not at its
+        end is a run of the epochs that are done. Raises ValueError if none is done, OSError if the
+        folder cannot be written.
         """
         with self._lock:
             if self._reached is None:

@@ -27,7 +27,7 @@ playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright i
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NOTEBOOK = notebooks.folder() / "explore.ipynb"
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 90_000  # milliseconds
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -533,7 +533,7 @@ def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
     trainer.stop()
     saved = trainer.save(tmp_path)
     assert saved.setting("operator") == "none"
-    settings = {**TINY, "operator": "none"}
+    settings = {k: v for k, v in TINY.items() if k != "epochs"} | {"operator": "none"}
     assert find(collect(tmp_path), "canonical", **settings) is None
     plain = run(saved.experiment, out=tmp_path, workers=1)
     assert find(collect(tmp_path), "canonical", **settings).folder == plain.folder
