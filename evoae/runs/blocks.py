@@ -24,19 +24,9 @@ from evoae.refusals import named, shown
 from evoae.rules import MOST
 from evoae.runs import checkpoints
 from evoae.runs.files import digest, read_sealed
+from evoae.runs.growth import LOCK, add, history_of, history_rows, write_config
 from evoae.runs.locks import locked
-from evoae.runs.run import (
-    CONFIG,
-    LOCK,
-    RESULT,
-    Run,
-    add,
-    history_of,
-    history_rows,
-    read_config,
-    slices_of,
-    write_config,
-)
+from evoae.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from evoae.runs import checkpoints
 from evoae.runs.blocks import RunSpec
+from evoae.runs.growth import present, settle
 from evoae.runs.locks import Lock, locked
-from evoae.runs.run import Run, present, settle, slices_of
+from evoae.runs.run import Run, slices_of
 
 CLAIM = re.compile(r"\.trials-(\d+)-(\d+)\.lock")
 HALF_WRITTEN = (".*.part", ".tmp*")  # ours, and those of safetensors

@@ -23,7 +23,8 @@ from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.networks import training
 from evoae.networks.population import Population
-from evoae.runs.run import Run, history_rows, keep
+from evoae.runs.growth import history_rows, keep
+from evoae.runs.run import Run
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training
 SNAPSHOTS = 24  # at most as many epochs are kept ...

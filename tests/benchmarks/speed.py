@@ -25,8 +25,7 @@ from torch import nn
 from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, population, training
-from evoae.runs import blocks, checkpoints
-from evoae.runs import run as runs
+from evoae.runs import blocks, checkpoints, growth
 from evoae.runs import sweeps as study
 
 SECONDS = 1.5  # of measuring, for each entry
@@ -129,7 +128,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
     """
     parts = {
         "training": [(training, "train")],
-        "evaluation": [(training, "batch_losses"), (runs, "trial_results")],
+        "evaluation": [(training, "batch_losses"), (growth, "trial_results")],
         "pruning": [(loop, "to_be_pruned"), (loop, "prune")],
         "history": [(loop, "record_centres"), (blocks, "history_rows"), (study, "finish")],
         "checkpoints": [(checkpoints, "save")],
@@ -175,7 +174,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
     return table.assign(**{"share (%)": 100 * table["share (%)"] / total})
 
 
-def growth(short: bool) -> pd.DataFrame:
+def growing(short: bool) -> pd.DataFrame:
     """Seconds and peak memory of runs of growing size, each in a process of its own."""
     cases = [{"cells": cells} for cells in (10, 30, 100, 300)]
     cases += [{"trials": trials} for trials in (3, 10)]
@@ -234,7 +233,7 @@ def main() -> None:
     shares = where_time_goes(epochs=10 if short else 100, trials=2 if short else 15)
     print(shares.to_string(index=False))
     print("\nGrowth, one core (lipi-ae-s, one epoch of ten cells unless said)")
-    print(growth(short).to_string(index=False))
+    print(growing(short).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from evoae.evolution.loop import EXAMPLES, batches
 from evoae.networks import population
 from evoae.pruning import masks, operators
 from evoae.randomness import stream
-from evoae.runs.run import COLUMNS
+from evoae.runs.growth import COLUMNS
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("canonical", {"operator": "variance", "probability": 0.6}),

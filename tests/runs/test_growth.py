@@ -18,7 +18,7 @@ from helpers import assert_same_bits, tiny
 
 import evoae
 from evoae import Experiment, Run
-from evoae.runs import blocks, checkpoints, files, locks, sharing
+from evoae.runs import blocks, checkpoints, files, growth, locks, sharing
 from evoae.runs import run as runs
 from evoae.runs.blocks import RunSpec, train_block
 from evoae.runs.study import collect
@@ -483,7 +483,7 @@ def trained(e: Experiment, epochs: int, **change: Any) -> tuple[Any, list[dict]]
     """The state after some epochs, settings changed after the first, and the history."""
     rows: list[dict] = []
     for state in evoae.evolve(e, 1, engine="batched"):
-        rows.append(runs.history_rows(state))
+        rows.append(growth.history_rows(state))
         if len(rows) == epochs:
             break
         if len(rows) == 1 and change:
@@ -494,21 +494,21 @@ def trained(e: Experiment, epochs: int, **change: Any) -> tuple[Any, list[dict]]
 def test_a_training_as_it_was_asked_for_is_the_run_of_its_settings(
     eight: Run, computed: list[int], tmp_path: Path
 ) -> None:
-    kept = runs.keep(tmp_path, *trained(small(), 3), seconds=2.0)
+    kept = growth.keep(tmp_path, *trained(small(), 3), seconds=2.0)
     assert kept.folder.name == eight.folder.name
     assert kept.changes == []
     assert kept.result["trials"] == eight.result["trials"][:1]
     assert kept.result["seconds"] == 2.0
     assert bytes_of(run(8, tmp_path).folder) == bytes_of(eight.folder)
     assert computed == list(range(1, 8))
-    runs.keep(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
+    growth.keep(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
     assert bytes_of(kept.folder) == bytes_of(eight.folder)
 
 
 def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: Path) -> None:
     e = small(epochs=8)
     state, rows = trained(e, 3, operator="magnitude", amount=0.3)
-    kept = runs.keep(tmp_path, state, rows, seconds=1.0)
+    kept = growth.keep(tmp_path, state, rows, seconds=1.0)
     assert state.experiment.epochs == 8
     assert kept.folder.name not in (e.hash(seed=1), kept.experiment.hash(seed=1))
     assert kept.changes == [
@@ -518,7 +518,9 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: P
     ]
     assert (kept.setting("epochs"), kept.setting("operator")) == (3, "magnitude")
     assert kept.algorithm == "lipi-ae-s"
-    pd.testing.assert_series_equal(kept.history.encoder_zeros, runs.history_of(rows).encoder_zeros)
+    pd.testing.assert_series_equal(
+        kept.history.encoder_zeros, growth.history_of(rows).encoder_zeros
+    )
     last = kept.history[kept.history.epoch == 2]
     assert last.train_l1.notna().all()
     assert kept.result["mean"]["train_l1"] == pytest.approx(last.train_l1.mean())
@@ -535,5 +537,5 @@ def test_nothing_is_kept_of_a_training_that_did_nothing(tmp_path: Path) -> None:
 
     state = initial(small(), [0], 1, "cpu", "batched")
     with pytest.raises(ValueError, match="no epoch is done"):
-        runs.keep(tmp_path / "new", state, [], 0.0)
+        growth.keep(tmp_path / "new", state, [], 0.0)
     assert not (tmp_path / "new").exists()

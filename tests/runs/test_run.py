@@ -27,7 +27,7 @@ from evoae.networks import population
 from evoae.runs import blocks, checkpoints, files
 from evoae.runs import sweeps as study
 from evoae.runs.blocks import RunSpec, train_block
-from evoae.runs.run import COLUMNS
+from evoae.runs.growth import COLUMNS
 
 DESIGN_COLUMNS = [
     "trial", "epoch", "cell", "learning_rate", "selection_loss", "replacement_loss", "test_loss",

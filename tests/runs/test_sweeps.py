@@ -21,7 +21,7 @@ from evoae.pruning import operators, schedules
 from evoae.runs import checkpoints, workers
 from evoae.runs import sweeps as study
 from evoae.runs.blocks import RunSpec, train_block
-from evoae.runs.run import COLUMNS
+from evoae.runs.growth import COLUMNS
 
 QUIET: dict[str, Any] = {"workers": 1, "engine": "batched", "progress": False}
 
