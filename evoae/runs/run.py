@@ -32,6 +32,7 @@ from evoae.evolution.evaluation import trial_results
 from evoae.experiment import MEANING, SETTINGS, Experiment
 from evoae.networks import compaction, population, training
 from evoae.networks.population import Population
+from evoae.refusals import named
 from evoae.runs.files import (
     SEAL,
     damaged,
@@ -336,7 +337,7 @@ def present(folder: Path) -> Run | None:
             not (folder / name).exists() and not awaiting(folder / name).exists() for name in FILES
         )
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise ValueError(f"{named(folder)}: cannot be read ({error.strerror})") from error
     if missing:
         return None
     run = Run(folder)
