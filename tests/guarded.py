@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from evoae.cli import main
 from evoae.runs import sweeps  # noqa: F401  (imported before the first fork)
@@ -50,7 +51,7 @@ def guarded(words: list[str]) -> dict:
         os.kill(pid, signal.SIGKILL if silent else signal.SIGINT)
         status = wait(pid, 600)
     code = os.waitstatus_to_exitcode(status)
-    texts = [open(name, errors="replace").read() for name in printed]
+    texts = [Path(name).read_text(errors="replace") for name in printed]
     seconds = time.monotonic() - begun
     return {"code": code, "out": texts[0], "err": texts[1], "seconds": seconds, "silent": silent}
 

@@ -39,10 +39,13 @@ def test_a_file_is_named_as_it_is_called_or_in_quotes() -> None:
 
 
 def test_whatever_goes_wrong_while_reading_is_one_line_with_the_name_and_without_warnings() -> None:
-    with warnings.catch_warnings(record=True) as told, pytest.raises(Refused) as caught:
+    def read() -> None:
         with reading("a.bin", "cannot be read as .bin"):
             warnings.warn("beware", stacklevel=1)
             raise KeyError("first line\nsecond line")
+
+    with warnings.catch_warnings(record=True) as told, pytest.raises(Refused) as caught:
+        read()
     assert not told
     assert str(caught.value) == r"a.bin: cannot be read as .bin: 'first line\nsecond line'"
     with pytest.raises(Refused, match=r"^a\.bin: too large$"), reading("a.bin"):

@@ -32,12 +32,12 @@ def npy(path: Path) -> None:
 
 
 def npz(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("data.npy", "w") as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (250, 10**6)}
-            np.lib.format.write_array_header_1_0(member, header)
-            for _ in range(250):
-                member.write(bytes(10**6))
+    packed = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with packed as archive, archive.open("data.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (250, 10**6)}
+        np.lib.format.write_array_header_1_0(member, header)
+        for _ in range(250):
+            member.write(bytes(10**6))
 
 
 def idx_gz(path: Path) -> None:
@@ -69,7 +69,7 @@ def packed_pt(path: Path) -> None:
     torch.save(torch.zeros(250, 10**6, dtype=torch.uint8), path.with_suffix(".raw"))
     with (
         zipfile.ZipFile(path.with_suffix(".raw")) as raw,
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         for name in raw.namelist():
             archive.writestr(name, raw.read(name))
@@ -137,7 +137,7 @@ def test_a_header_that_announces_more_than_the_file_holds(tmp_path: Path) -> Non
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
         np.lib.format.write_array_header_1_0(file, header)
-    with pytest.raises(ValueError, match="truncated: its header announces 3,725.3 GiB"):
+    with pytest.raises(ValueError, match=r"truncated: its header announces 3,725\.3 GiB"):
         check(str(path))
 
 

@@ -19,7 +19,7 @@ from evoae import Experiment, run
 from evoae.evolution import footprint
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 small = {"clusters": 2, "bits": 12, "examples": 4, "epochs": 1}
-options = {"workers": 1, "progress": False, "engine": "batched"}
+options = {"workers": 1, "progress": False}
 run(Experiment(**small), **options)  # what any run takes
 before, experiment = peak(), Experiment(**small | {SETTINGS})
 run(experiment, **options)
@@ -30,9 +30,8 @@ print(sum(footprint.estimate(experiment, 1).values()) / (peak() - before))
 @pytest.mark.parametrize(
     "settings",
     [
-        {"model": "1000-10", "bits": 8000},
-        {"cells": 60, "bits": 4000, "update_order": "synchronous", "operator": "random"},
-        {"examples": 2000, "bits": 4000, "batch_size": 1000, "model": "2"},
+        {"model": "500-10", "bits": 4000},
+        {"examples": 2000, "bits": 2000, "model": "2"},
     ],
 )
 def test_the_estimate_is_right_within_a_factor_of_two(settings: dict) -> None:
@@ -62,7 +61,7 @@ def test_what_does_not_fit_is_refused_at_once_with_both_numbers(
 ) -> None:
     monkeypatch.setattr(footprint, "available_memory", lambda: 4 << 30)
     begun = time.perf_counter()
-    with pytest.raises(ValueError, match="of memory, and 4.0 GiB are available") as caught:
+    with pytest.raises(ValueError, match=r"of memory, and 4\.0 GiB are available") as caught:
         RunSpec(Experiment(**settings), 1, 0, 1, tmp_path / "out")
     assert time.perf_counter() - begun < 2
     assert said in str(caught.value)
@@ -73,7 +72,7 @@ def test_what_does_not_fit_is_refused_at_once_with_both_numbers(
 def test_many_trials_are_refused_as_many_cells_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint, "available_memory", lambda: 4 << 30)
     footprint.check(tiny(), 10)
-    with pytest.raises(ValueError, match="^trials=1000000000 of"):
+    with pytest.raises(ValueError, match=r"^trials=1000000000 of"):
         footprint.check(tiny(), 10**9)
 
 

@@ -200,7 +200,7 @@ def test_layers_that_make_no_autoencoders_are_refused(
     save_file(changed(), path)
     assert len(population.load(path)) == 3
     save_file(changed(**tensors), path)
-    with pytest.raises(ValueError, match="no readable weights|start.safetensors: ") as caught:
+    with pytest.raises(ValueError, match=r"start\.safetensors: ") as caught:
         population.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     for word in words:
