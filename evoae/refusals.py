@@ -47,6 +47,8 @@ def reading(path: object, problem: str = "cannot be read") -> Iterator[None]:
     Libraries that read have exceptions of their own, and some warn before they raise.
     """
     try:
+        if "\0" in str(path):
+            raise Refused("a file's name holds no null character")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

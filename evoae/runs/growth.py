@@ -26,6 +26,7 @@ from evoae.evolution.evaluation import trial_results
 from evoae.experiment import MEANING, Experiment
 from evoae.networks import population, training
 from evoae.networks.population import Population
+from evoae.refusals import named
 from evoae.runs.files import digest, finite, read_sealed, whole, write_json
 from evoae.runs.locks import locked
 from evoae.runs.run import CONFIG, FILES, HISTORY, RESULT, WEIGHTS, Run, awaiting, means
@@ -78,7 +79,7 @@ def present(folder: Path) -> Run | None:
             not (folder / name).exists() and not awaiting(folder / name).exists() for name in FILES
         )
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise ValueError(f"{named(folder)}: cannot be read ({error.strerror})") from error
     if missing:
         return None
     run = Run(folder)

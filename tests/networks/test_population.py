@@ -167,3 +167,55 @@ def test_files_that_hold_no_population_are_refused_by_name(tmp_path: Path) -> No
     for name in ("cut", "text", "empty", "other", "flat", "missing"):
         with pytest.raises(ValueError, match=str(tmp_path / name)):
             population.load(tmp_path / name)
+
+
+def changed(**tensors: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The tensors of three autoencoders 7-5-3, some replaced or (None) left out."""
+    shapes = {"encoder.0": (5, 7), "encoder.1": (3, 5), "decoder.0": (5, 3), "decoder.1": (7, 5)}
+    whole = {f"{name}.weight": torch.zeros(3, *shape) for name, shape in shapes.items()}
+    whole |= {f"{name}.bias": torch.zeros(3, shape[0]) for name, shape in shapes.items()}
+    whole |= {name.replace("_", "."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in whole.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"encoder_0_bias": None}, ["lacks encoder.0.bias"]),
+        ({"decoder_0_weight": None}, ["lacks decoder.0.weight"]),
+        ({"decoder_1_weight": torch.zeros(2, 7, 5)}, ["decoder.1", "3 networks"]),
+        ({"encoder_1_weight": torch.zeros(3, 3, 4)}, ["encoder.1", "5 inputs"]),
+        ({"encoder_1_bias": torch.zeros(3, 2)}, ["encoder.1", "[3, 2]"]),
+        ({"encoder_0_weight": torch.zeros(3, 5, 8)}, ["encoder.0", "7 inputs"]),
+        ({"decoder_0_weight": torch.zeros(3, 5, 3).double()}, ["decoder.0", "float64"]),
+        ({"decoder_0_bias": torch.zeros(3, 5).half()}, ["decoder.0", "float16"]),
+        ({"other": torch.zeros(1)}, ["other", "no layer"]),
+        ({"encoder_0_weight": torch.zeros(3)}, ["encoder.0"]),
+    ],
+)
+def test_layers_that_make_no_autoencoders_are_refused(
+    tensors: dict[str, torch.Tensor | None], words: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "start.safetensors"
+    save_file(changed(), path)
+    assert len(population.load(path)) == 3
+    save_file(changed(**tensors), path)
+    with pytest.raises(ValueError, match=r"start\.safetensors: ") as caught:
+        population.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_no_networks_at_all_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.safetensors"
+    save_file({name: tensor[:0] for name, tensor in changed().items()}, path)
+    with pytest.raises(ValueError, match="none at all"):
+        population.load(path)
+
+
+def test_means_and_log_variances_are_as_many(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file(changed(), path, metadata={"variational": "True"})
+    with pytest.raises(ValueError, match="3 is not as many means as log-variances"):
+        population.load(path)
