@@ -20,7 +20,7 @@ from evoae.runs import exports
 from evoae.runs.run import Run
 
 BATCHES = (1, 64)
-ROUNDS = 100
+ROUNDS = 200
 SECONDS = 0.001  # of one form in one round: short, so that some rounds are not interrupted
 
 
@@ -150,7 +150,8 @@ def best_times(calls: Sequence[Callable[[], Any]]) -> np.ndarray:
     repeats = []
     for call in calls:
         call()  # what is set up at the first call is not counted
-        repeats.append(max(1, round(SECONDS / timed(call, 3))))
+        # of several, lest an interruption make the rounds of one form short and their caches cold
+        repeats.append(max(1, round(SECONDS / min(timed(call, 3) for _ in range(10)))))
     rounds = [
         [timed(call, often) for call, often in zip(calls, repeats, strict=True)]
         for _ in range(ROUNDS)
