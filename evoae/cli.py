@@ -298,6 +298,7 @@ def parse_trials(text: str) -> range:
 
 def run(options: argparse.Namespace) -> int:
     """Run one experiment, and print the means of what came out."""
+    from evoae.analysis import inspection
     from evoae.experiment import Experiment
     from evoae.runs import sweeps
 
@@ -318,6 +319,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name:26}{'not finite' if value is None else number(value)}")
     speed = done.result["model_steps_per_second"]
     print(f"{'model steps per second':26}{speed:,.0f} ({done.result['engine']} engine)")
+    if warning := inspection.ending(done):
+        print(warning)
     print(done.folder)
     return 0
 

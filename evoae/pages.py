@@ -47,14 +47,13 @@ details { margin: 8px 0; } pre { font-size: 12px; overflow-x: auto; background: 
   padding: 8px; } footer { border-top: 1px solid #CCC; margin-top: 32px; font-size: 13px; }
 .cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
 .card { border: 1px solid #DDD; padding: 6px 8px; font-size: 11px; line-height: 1.3; }
-.card img { width: 100%; height: 92px; object-fit: contain; }
+.card img { width: 100%; height: 80px; object-fit: contain; }
 .card h2 { font-size: 13px; margin: 2px 0; } .card p { margin: 3px 0; }
-.card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 5;
+.card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4;
   overflow: hidden; } .card .warning { padding: 0 5px; border-width: 3px; }
-body.index { max-width: 1080px; padding: 4px 10px; }
-@media print { .card .said { display: block; }
-  body { max-width: none; padding: 0; font-size: 11pt; }
-  h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
+body.index { max-width: 1080px; padding: 4px 10px; } .index h1 { font-size: 20px; margin: 4px 0; }
+@media print { .card .said { display: block; } body { max-width: none; padding: 0;
+  font-size: 11pt; } h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
   figure img { max-height: 21cm; } a { color: inherit; text-decoration: none; } }
 @page { size: A4; margin: 15mm; }
 """
