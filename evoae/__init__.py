@@ -1,4 +1,30 @@
-"""evoae: evolve and prune autoencoders while they train."""
+"""evoae: evolve and prune autoencoders while they train.
+
+One experiment, and what it leaves behind:
+
+    from evoae import Experiment, Run, run
+    experiment = Experiment.preset("canonical", operator="random", dataset="digits", epochs=50)
+    result = run(experiment, trials=3, seed=1, out="runs")
+    result.history                         # a row per trial, epoch and cell
+    encoder, decoder = result.best(trial=0)  # plain nn.Sequential
+    Run(result.folder)                     # the same, read from its directory
+    experiment.replace(operator="conjunctive")
+
+Many of them, side by side:
+
+    from evoae import figures, grid, sweep
+    study = sweep(grid("canonical", operator=["random", "magnitude"], dataset="digits"), trials=5)
+    figures.loss_over_epochs(study)
+
+An operator or a schedule of your own is a function; it may be given a name:
+
+    from evoae.pruning import operators, schedules
+    operators.register("mine", my_operator)
+    schedules.register("my-schedule", my_schedule)
+
+`evoae list` prints every setting, operator, schedule, preset and data set with a sentence each;
+`help(evoae.Experiment)` and README tell more.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evoae import identity
 from evoae.experiment import MEANING
 from evoae.runs.run import Run
 
@@ -32,6 +33,8 @@ class Study:
         table = pd.DataFrame({k: r.config["experiment"] for k, r in self.runs.items()}).T
         always = ("operator", "schedule")
         keep = [c for c in table if c in always or table[c].astype(str).nunique() > 1]
+        for column in always:
+            table[column] = short_names(table[column])
         readings = table.as_released.map({True: "as released", False: "as intended"})
         algorithms = [run.algorithm for run in self.runs.values()]
         table = table[keep].infer_objects().assign(algorithm=algorithms, reading=readings)
@@ -96,6 +99,13 @@ class Study:
             "constant": float(self.results[f"constant_{split}_l1"].mean()),
             "floor": float(np.mean([s["noise"] for s in settings])) if clustered else None,
         }
+
+
+def short_names(values: pd.Series) -> pd.Series:
+    """Operators or schedules by their functions' names, where these tell them apart."""
+    short = values.map(identity.name_of)
+    clashes = values.groupby(short).transform("nunique") > 1
+    return short.where(~clashes, values)
 
 
 def collect(folder: Path | str) -> Study:

@@ -370,3 +370,14 @@ def test_equal_labels_of_a_grid_are_refused() -> None:
 
     with pytest.raises(ValueError, match="two experiments of the grid are called"):
         grid("canonical", operator=[make(0.1), make(0.2)])
+
+
+def test_a_users_function_is_called_by_its_name_in_tables(tmp_path: Path) -> None:
+    def quietest(layer: Any, rng: Any, s: Any) -> Any:
+        return operators.none(layer, rng, s)
+
+    study = sweep({"a": small(operator=quietest), "b": small()}, 1, out=tmp_path, **QUIET)
+    assert set(study.results.operator) == {"quietest", small().operator}
+    others = [lambda layer, rng, s, n=n: operators.none(layer, rng, s) for n in (1, 2)]
+    same = {str(n): small(operator=each) for n, each in enumerate(others)}
+    assert sweep(same, 1, out=tmp_path, **QUIET).results.operator.nunique() == 2
