@@ -7,6 +7,7 @@ from evoae.figures.curves import (
     schedule_curves,
     size_over_epochs,
 )
+from evoae.figures.effects import interaction, parts_of_gap
 from evoae.figures.heatmaps import (
     before_after_heatmap,
     images,
@@ -31,9 +32,11 @@ __all__ = [
     "dead_units",
     "forest",
     "images",
+    "interaction",
     "loss_by_schedule",
     "loss_over_epochs",
     "overlap_heatmap",
+    "parts_of_gap",
     "preserved_over_epochs",
     "published_comparison",
     "removed_by_unit",

@@ -1,0 +1,223 @@
+"""What the published gap is made of: designs that change one thing at a time, and their answers.
+
+The paper compares an autoencoder alone with a ring, which changes optimiser, learning-rate policy
+and population at once. The designs here take these apart, and pruning's *when*, *how often* and
+*what*. Each is a dictionary of experiments for `sweep`; data seeds are blocks, and trials within a
+data seed differ in their training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from evoae.analysis import effects, statistics
+from evoae.experiment import Experiment
+from evoae.runs.grids import grid
+from evoae.runs.study import Study
+
+OPTIMISERS = ["adam", "adam-per-batch"]
+POLICIES = ["step-decay", "constant", "mutated"]
+# where cells stand to each other: nobody's neighbour, neighbours at random, neighbours that compete
+PLACES = {
+    "isolated": {"topology": "isolated"},
+    "ring without selection": {"tournament_size": 1},
+    "ring": {},
+}
+TUNED_APART = 1000  # added to data seeds for tuning: data that no later comparison sees
+FACTORS = (
+    *("topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
+    *("optimiser", "rate_policy", "loss", "operator", "schedule"),
+)
+WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}
+
+
+# -- designs -------------------------------------------------------------------------------------
+
+
+def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> dict[str, Experiment]:
+    """Design T: one autoencoder, every rate with every optimiser, policy and loss."""
+    return grid(
+        "canonical",
+        prefix="tune",
+        learning_rate=list(rates),
+        optimiser=OPTIMISERS,
+        rate_policy=POLICIES,
+        loss=["l1", "bce"],
+        data_seed=[TUNED_APART + seed for seed in data_seeds],
+        **size,
+    )
+
+
+def mechanism(
+    operators: Sequence[str], data_seeds: Sequence[int], **size: Any
+) -> dict[str, Experiment]:
+    """Design A: optimiser, rate policy and the place of a cell among others, for each operator."""
+    found: dict[str, Experiment] = {}
+    for place, settings in PLACES.items():
+        found |= grid(
+            "lipi-ae-s",
+            prefix=place,
+            optimiser=OPTIMISERS,
+            rate_policy=POLICIES,
+            operator=list(operators),
+            data_seed=list(data_seeds),
+            **settings,
+            **size,
+        )
+    return found
+
+
+def timing(
+    operators: Sequence[str], prunes: int, data_seeds: Sequence[int], **size: Any
+) -> dict[str, Experiment]:
+    """Design B: the same number of prunes early, evenly, late or in a last quarter.
+
+    None in the last twentieth, before which the last quarter ends, so that everything may recover.
+    `decrease` is taken as the text means it: it falls to 0.
+    """
+    return grid(
+        "canonical",
+        prefix="when",
+        operator=list(operators),
+        schedule=list(WHEN.values()),
+        decrease="intended",
+        prune_count=prunes,
+        prune_until=0.95,
+        last_share=0.3,
+        probability=0.5,
+        data_seed=list(data_seeds),
+        **size,
+    )
+
+
+def populations(
+    cells: Sequence[int], epochs: int, data_seeds: Sequence[int], **size: Any
+) -> dict[str, Experiment]:
+    """Design C: rings and as many isolated cells, all of the same total number of model steps.
+
+    `epochs` are those of one cell; N cells have a share of 1 / N of them each.
+    """
+    found: dict[str, Experiment] = {}
+    for n in cells:
+        places = ["isolated"] if n < 3 else ["isolated", "ring"]
+        found |= grid(
+            "lipi-ae-s",
+            prefix=f"{n} cells",
+            cells=n,
+            topology=places,
+            epochs=max(1, epochs // n),
+            data_seed=list(data_seeds),
+            **size,
+        )
+    return found
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def place_of(row: pd.Series) -> str:
+    """The place of design A that a row of results is of."""
+    if row.topology == "isolated":
+        return "isolated"
+    return "ring without selection" if row.tournament_size == 1 else "ring"
+
+
+def table_of(study: Study) -> pd.DataFrame:
+    """A study's results with every factor of the designs, and `place`, `neighbours`, `selection`.
+
+    `block` is a data seed with a trial: what is compared in pairs shares both.
+    """
+    results = statistics.scored(study)
+    settings = {
+        name: results.label.map({label: run.setting(name) for label, run in study.runs.items()})
+        for name in FACTORS
+    }
+    results = results.assign(**settings)
+    return results.assign(
+        place=results.apply(place_of, axis=1),
+        neighbours=results.topology != "isolated",
+        selection=(results.topology != "isolated") & (results.tournament_size > 1),
+        block=results.data_seed.astype(str) + " " + results.trial.astype(str),
+        when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}),
+    )
+
+
+def parts_of_gap(table: pd.DataFrame, operator: str = "none") -> pd.DataFrame:
+    """Shapley values of optimiser, rate policy, neighbours and selection in the published gap.
+
+    From one autoencoder as the paper trains it alone to its ring. Without neighbours there is
+    nobody to select among, so that corner is the same with and without selection.
+    """
+    rows = table[(table.operator == operator) & table.rate_policy.isin(["step-decay", "mutated"])]
+    alone = rows[~rows.neighbours]
+    rows = pd.concat([rows, alone.assign(selection=True)])
+    factors = {
+        "optimiser": ("adam", "adam-per-batch"),
+        "rate_policy": ("step-decay", "mutated"),
+        "neighbours": (False, True),
+        "selection": (False, True),
+    }
+    return effects.shapley(rows, factors, "train_l1", "data_seed")
+
+
+def best_rate(table: pd.DataFrame) -> pd.DataFrame:
+    """Design T's settings by their mean validation loss, best first, with the number of runs."""
+    by = ["learning_rate", "optimiser", "rate_policy", "loss"]
+    means = table.groupby(by).validation_l1.agg(["mean", "count"])
+    return means.sort_values("mean").reset_index()
+
+
+def against_restarts(table: pd.DataFrame) -> pd.DataFrame:
+    """Design C: the best cell of a ring against the best of as many isolated cells, in pairs.
+
+    The best cell is chosen on validation, its loss is of test data. A row per number of cells.
+    """
+    rows = []
+    for n, group in table.groupby("cells"):
+        sides = {place: g.set_index("block").test_l1 for place, g in group.groupby("place")}
+        if {"ring", "isolated"} <= sides.keys():
+            rows.append({"cells": n} | statistics.paired(sides["ring"], sides["isolated"]))
+    found = pd.DataFrame(rows)
+    return found.assign(p_holm=statistics.holm(found["p"])) if len(found) else found
+
+
+# -- the paragraph -------------------------------------------------------------------------------
+
+
+def paragraph(
+    parts: pd.DataFrame, restarts: pd.DataFrame, when: float, noise: pd.DataFrame, tuned: pd.Series
+) -> str:
+    """What came out, in plain sentences made from the numbers.
+
+    `when` is the p of the permutation test that timing changes nothing, `noise` a comparison of
+    random pruning with fresh values in as many places, `tuned` the best row of design T.
+    """
+    gap = parts.set_index("factor")
+    words = []
+    for name in ("optimiser", "rate_policy", "neighbours", "selection"):
+        row = gap.loc[name]
+        words.append(f"{name.replace('_', ' ')} {row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
+    text = f"Of the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
+    for row in restarts.itertuples():
+        text += (
+            f"A ring of {row.cells} against as many restarts at equal steps: {row.shift:+.3f}"
+            f"{interval_of(row)}. "
+        )
+    changes = "changes" if when < statistics.LEVEL else "is not seen to change"
+    text += (
+        f"With the number of prunes fixed, when they happen {changes} the loss (p = {when:.3f}). "
+    )
+    for row in noise.itertuples():
+        text += f"{row.a} against {row.b}: {row.shift:+.3f}{interval_of(row)}. "
+    return text + (
+        f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
+        f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."
+    )
+
+
+def interval_of(row: Any) -> str:
+    """A shift's interval in brackets, or nothing if there are too few trials for one."""
+    return "" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]"

@@ -1,0 +1,72 @@
+"""Effects: parts of a gap, and how one factor's effect depends on another."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from evoae.analysis.statistics import require_columns, summary
+from evoae.figures.look import (
+    draw_panels,
+    intervals,
+    keys_of,
+    label_of,
+    legend,
+    name_ticks,
+    palette_of,
+    panel_per,
+    positions,
+    reference_lines,
+)
+
+
+def parts_of_gap(table: pd.DataFrame) -> Figure:
+    """Shapley values with their intervals, lying down: columns factor, value, low, high."""
+    require_columns(table, ["factor", "value", "low", "high"])
+    names = [str(name).replace("_", " ") for name in table["factor"]]
+    with draw_panels(height=1.2 + 0.45 * len(table)) as (figure, axes):
+        ax = axes[0, 0]
+        for at, row in enumerate(table.itertuples()):
+            colour = "#333333" if row.factor == "whole gap" else "#0072B2"
+            ax.hlines(at, row.low, row.high, color=colour, lw=1.8)
+            ax.plot(row.value, at, "o", color=colour, markersize=7)
+        ax.axvline(0, color="#444444", linewidth=1)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="Part of the change in training loss (L1)")
+        ax.grid(False, axis="y")
+    return figure
+
+
+def interaction(
+    table: pd.DataFrame,
+    x: str,
+    hue: str,
+    col: str | None = None,
+    value: str = "train_l1",
+    constant: float | None = None,
+    floor: float | None = None,
+) -> Figure:
+    """Means of `value` by two factors, joined by lines, a panel per `col`: parallel lines add up.
+
+    Points are trials; means of six trials or more have their interval.
+    """
+    require_columns(table, [x, hue, value, *([col] if col else [])])
+    palette, names = palette_of(table[hue], hue), list(dict.fromkeys(table[x]))
+    with panel_per(table, col, sharey=True) as (figure, axes, panels):
+        for ax, _, group in panels:
+            reference_lines(ax, constant, floor, named=ax is axes.flat[-1])
+            for number, (name, rows) in enumerate(group.groupby(hue, sort=False)):
+                aside = 0.08 * (number - (len(palette) - 1) / 2)
+                at = positions(rows[x], names) + aside
+                ax.scatter(at, rows[value], s=10, color=palette[name], alpha=0.4, lw=0)
+                means = summary(rows, x, value)
+                at = positions(means[x], names) + aside
+                order = at.argsort()
+                ax.plot(at[order], means["mean"].to_numpy()[order], color=palette[name], lw=1.5)
+                intervals(ax, at, means, palette[name], marker="o", markersize=5, ls="")
+            name_ticks(ax, names, axes.size)
+            ax.set_xlim(-0.5, len(names) - 0.5)
+            ax.label_outer()
+        figure.supylabel(label_of(value))
+        legend(figure, hue.replace("_", " "), keys_of(palette, marker="o"))
+    return figure
