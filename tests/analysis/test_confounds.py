@@ -1,0 +1,101 @@
+"""The designs change what they say, and the answers follow from the numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import TINY
+
+from evoae import sweep
+from evoae.analysis import confounds
+
+SMALL = {k: v for k, v in TINY.items() if k not in ("epochs", "learning_rate")}
+
+
+def test_the_mechanism_crosses_its_factors() -> None:
+    design = confounds.mechanism(["none", "random"], [0, 1], cells=3, epochs=4, **SMALL)
+    seen = {
+        (e.optimiser, e.rate_policy, e.topology, e.tournament_size, e.operator, e.data_seed)
+        for e in design.values()
+    }
+    assert len(design) == len(seen) == 2 * 3 * 3 * 2 * 2
+    assert {(where, size) for _, _, where, size, _, _ in seen} == {
+        ("isolated", 2), ("ring", 1), ("ring", 2),
+    }  # fmt: skip
+
+
+def test_all_populations_train_as_many_steps() -> None:
+    design = confounds.populations([1, 3, 4], 12, [0], **SMALL)
+    steps = {label: e.cells * e.epochs for label, e in design.items()}
+    assert set(steps.values()) == {12}
+    assert len(design) == 5  # one cell has no neighbours
+
+
+def test_tuning_sees_data_of_its_own() -> None:
+    tuned = confounds.tuning([1e-3], [0, 1], epochs=2, **SMALL).values()
+    others = confounds.mechanism(["none"], [0, 1], cells=3, epochs=2, **SMALL).values()
+    assert {e.data_seed for e in tuned}.isdisjoint(e.data_seed for e in others)
+
+
+def test_timing_has_as_many_prunes_whenever_they_are() -> None:
+    design = confounds.timing(["random", "noise"], 2, [0], epochs=20, **SMALL)
+    counts = sweep(design, 1, progress=False, workers=1).history.groupby("label").pruned.sum()
+    assert (counts == 2).all()
+    assert len(counts) == 8
+
+
+def crossed(effect: dict[str, float], blocks: int = 6) -> pd.DataFrame:
+    """Losses that are sums of effects, with some noise and an intercept for each data seed."""
+    rng, rows = np.random.default_rng(0), []
+    places = [
+        ("isolated", False, False),
+        ("ring without selection", True, False),
+        ("ring", True, True),
+    ]
+    for seed, optimiser, policy, (place, neighbours, selection) in itertools.product(
+        range(blocks), confounds.OPTIMISERS, confounds.POLICIES, places
+    ):
+        loss = 0.27 + 0.02 * seed + rng.normal(0, 1e-4)
+        loss += effect["optimiser"] * (optimiser == "adam-per-batch")
+        loss += effect["rate_policy"] * (policy == "mutated")
+        loss += effect["neighbours"] * neighbours + effect["selection"] * selection
+        rows.append(
+            {
+                "optimiser": optimiser, "rate_policy": policy, "place": place,
+                "neighbours": neighbours, "selection": selection, "operator": "none",
+                "data_seed": seed, "train_l1": loss,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_gap_is_shared_out_as_it_was_made() -> None:
+    effect = {"optimiser": -0.08, "rate_policy": -0.02, "neighbours": 0.0, "selection": 0.0}
+    parts = confounds.parts_of_gap(crossed(effect)).set_index("factor")
+    for name, value in effect.items():
+        assert parts.value[name] == pytest.approx(value, abs=1e-3)
+        assert parts.low[name] <= parts.value[name] <= parts.high[name]
+    assert parts.value["whole gap"] == pytest.approx(-0.1, abs=1e-3)
+
+
+def test_selection_without_neighbours_is_nothing() -> None:
+    """What selection does in the ring is shared with the neighbours that it needs."""
+    effect = {"optimiser": 0.0, "rate_policy": 0.0, "neighbours": 0.0, "selection": -0.04}
+    parts = confounds.parts_of_gap(crossed(effect)).set_index("factor").value
+    assert parts["neighbours"] == pytest.approx(-0.02, abs=1e-3)
+    assert parts["selection"] == pytest.approx(-0.02, abs=1e-3)
+
+
+def test_a_study_is_read_into_factors_and_its_restarts_are_paired() -> None:
+    design = confounds.populations([1, 3], 6, [0, 1], learning_rate=1e-3, **SMALL)
+    table = confounds.table_of(sweep(design, 1, progress=False, workers=1))
+    assert set(table.place) == {"isolated", "ring"}
+    found = confounds.against_restarts(table)
+    assert found.cells.tolist() == [3]
+    assert found.n.tolist() == [2]
+    three = table[table.cells == 3].set_index(["place", "block"]).test_l1
+    gaps = three["ring"] - three["isolated"]
+    assert gaps.min() <= found["shift"].iloc[0] <= gaps.max()
