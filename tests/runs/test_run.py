@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import evoae
 from evoae import Experiment, Run
-from evoae.networks import population
+from evoae.networks import kernel, population
 from evoae.runs import blocks, checkpoints, files
 from evoae.runs import sweeps as study
 from evoae.runs.blocks import RunSpec, train_block
@@ -323,13 +323,14 @@ def test_a_seed_too_large_for_the_streams_is_refused(tmp_path: Path) -> None:
 
 def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -> None:
     blocks.say_once.cache_clear()
+    deep = "-".join(["3"] * (kernel.MAX_LAYERS + 1))
     for seed in (1, 2):
-        e = small(kind="variational", epochs=1)
+        e = small(model=deep, epochs=1)
         run(e, tmp_path, seed=seed, engine="auto", trials=1)
         assert run(e, tmp_path, seed=seed, engine="auto", trials=1).result["engine"] == "batched"
     said = [line for line in capsys.readouterr().err.splitlines() if "slower" in line]
     assert len(said) == 1
-    assert "it does not train variational autoencoders" in said[0]
+    assert f"it is not made for more than {kernel.MAX_LAYERS} layers" in said[0]
     run(small(epochs=1), tmp_path)  # asked for
     assert "slower" not in capsys.readouterr().err
 
