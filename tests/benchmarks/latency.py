@@ -1,8 +1,8 @@
 """What pruned networks cost once they are compacted: python tests/benchmarks/latency.py [RUN ...]
 
-Without a folder of a run, two are trained first: magnitude pruning to 90 % and the conjunctive
-operator, both masked, on the paper's data. Every row of a table is measured in turn with the
-others, in the same minute, on one thread; see `evoae.analysis.size.latency_table`.
+Without a folder of a run, two are trained first, on the paper's data: pruned to 90 % by magnitude,
+and by the conjunctive operator, which takes whole units. The rows of a table take turns in being
+measured, on one thread; see `evoae.analysis.size.latency_table`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from evoae import Experiment, run
 from evoae.analysis.size import latency_table
 from evoae.runs.run import Run
 
-COMMON = {"pruned_weights": "masked", "loss": "bce", "learning_rate": 1e-3, "epochs": 100}
 SETTINGS = {
-    "magnitude": {"operator": "magnitude", "schedule": "cubic", "target_sparsity": 0.9},
-    "conjunctive": {"operator": "conjunctive", "schedule": "exponential"},
+    "schedule": "cubic",
+    "target_sparsity": 0.9,
+    "pruned_weights": "masked",
+    "loss": "bce",
+    "learning_rate": 1e-3,
+    "epochs": 100,
 }
+OPERATORS = ("magnitude", "conjunctive")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs")
     found = [Run(folder) for folder in options.parse_args().runs] or [
-        run(Experiment.preset("canonical", **COMMON, **settings), 1, workers=1)
-        for settings in SETTINGS.values()
+        run(Experiment.preset("canonical", operator=operator, **SETTINGS), 1, workers=1)
+        for operator in OPERATORS
     ]
     names = ["effective_parameters", "macs", "compact_parameters", "best_preserved", "test_l1"]
     for done in found:
