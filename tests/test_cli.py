@@ -24,6 +24,15 @@ def test_list_names_everything(capsys):
         assert name in printed
 
 
+def test_a_run_that_ends_at_the_constant_says_so(capsys, tmp_path):
+    words = ["run", "canonical", "bits=20", "epochs=1", "--workers", "1", "--out", str(tmp_path)]
+    assert main(words) == 0
+    *_, warning, folder = capsys.readouterr().out.splitlines()
+    assert warning.startswith("nothing learnt: the training loss")
+    assert "loss=bce" in warning
+    assert folder.startswith(str(tmp_path))
+
+
 def test_run_prints_the_path_last(capsys, tmp_path):
     assert main(["run", "canonical", *TINY, "--trials", "2", "--out", str(tmp_path)]) == 0
     folder = capsys.readouterr().out.splitlines()[-1]

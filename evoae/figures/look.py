@@ -38,13 +38,20 @@ from evoae.runs.study import Study
 OPERATOR_COLOURS = {
     "none": "#000000",
     "random": "#D55E00",
+    "noise": "#AACC77",
     "variance-high": "#0072B2",
     "variance-low": "#56B4E9",
     "conjunctive": "#009E73",
     "magnitude": "#CC79A7",
     "wanda": "#E69F00",
     "apoz": "#7A1F4B",
+    "lamp": "#7700FF",
+    "taylor": "#AA66FF",
+    "obd": "#DDBBBB",
+    "movement": "#6600AA",
+    "snip": "#FF1166",
     "set": "#666633",
+    "rigl": "#773377",
 }
 USER_COLOURS = ("#332288", "#DDCC77", "#661100", "#999933", "#117733", "#AA4499")
 OTHER_COLOURS = (

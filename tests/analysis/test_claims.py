@@ -26,6 +26,11 @@ class Finished:
     experiment: Experiment
     losses: list[float]
     seed: int = 1
+    changes: tuple = ()
+
+    @property
+    def numbers(self) -> range:
+        return range(len(self.losses))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
