@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evoae.analysis import claims, statistics
+from evoae.analysis import claims, confounds, statistics
 from evoae.analysis.published import PAPER
 from evoae.analysis.statistics import LEAST, LEVEL
+from evoae.runs.run import Run
 from evoae.runs.study import Study
 
 READ = 0.003  # error of reading a published figure, in L1
@@ -150,9 +151,26 @@ def gap(study: Study) -> Finding:
     whole, one, ring = (shifted(SimpleNamespace(**found[name])) for name in rows)
     text = (
         f"Coevolved – alone is {whole}: one cell with the ring's optimiser and rates has {one}; "
-        f"neighbours and selection add {ring}. Optimiser and rates apart: not run."
+        f"neighbours and selection add {ring}. {apart(study)}"
     )
     return Finding("The gap of claim 7", text, "claims")
+
+
+def apart(study: Study) -> str:
+    """What optimiser, rates, neighbours and selection have of the gap, if design A was run."""
+    sizes: dict[tuple, dict[str, Run]] = {}
+    for label, run in study.runs.items():
+        if run.setting("data_seed") is not None and run.setting("cells") > 1:
+            size = tuple(run.setting(name) for name in ("bits", "clusters", "epochs", "cells"))
+            sizes.setdefault(size, {})[label] = run
+    for size in sorted(sizes, reverse=True):
+        try:
+            parts = confounds.parts_of_gap(confounds.table_of(Study(sizes[size])))
+        except ValueError:  # a corner is missing
+            continue
+        words = [f"{row.factor.replace('_', ' ')} {row.value:+.3f}" for row in parts.itertuples()]
+        return f"Apart, at {size[2]} epochs and {size[3]} cells: {', '.join(words)}."
+    return "Optimiser and rates apart: not run (08_confounds)."
 
 
 def on_front(study: Study) -> Finding:

@@ -10,7 +10,8 @@ import pytest
 from helpers import TINY
 
 from evoae import sweep
-from evoae.analysis import confounds
+from evoae.analysis import confounds, findings
+from evoae.runs.study import Study
 
 SMALL = {k: v for k, v in TINY.items() if k not in ("epochs", "learning_rate")}
 
@@ -99,3 +100,12 @@ def test_a_study_is_read_into_factors_and_its_restarts_are_paired() -> None:
     three = table[table.cells == 3].set_index(["place", "block"]).test_l1
     gaps = three["ring"] - three["isolated"]
     assert gaps.min() <= found["shift"].iloc[0] <= gaps.max()
+
+
+def test_the_report_tells_the_parts_where_the_design_was_run() -> None:
+    design = confounds.mechanism(["none"], [0, 1], cells=3, epochs=2, learning_rate=1e-3, **SMALL)
+    study = sweep(design, 1, progress=False, workers=1)
+    assert "optimiser" in findings.apart(study)
+    assert "2 epochs and 3 cells" in findings.apart(study)
+    partly = Study({label: run for label, run in study.runs.items() if "adam-per" in label})
+    assert "not run" in findings.apart(partly)
