@@ -504,3 +504,41 @@ def test_methods_of_one_object_are_told_apart() -> None:
     first, second = (Experiment.preset("canonical", operator=method).hash() for method in both)
     assert first != second
     assert first == Experiment.preset("canonical", operator=Methods().first).hash()
+
+
+def test_of_a_long_run_a_thousand_epochs_are_asked_first_and_last_among_them() -> None:
+    asked = []
+
+    def noting(t: int, final: int, settings: Any) -> float:
+        asked.append(t)
+        return 0.5
+
+    Experiment(schedule=noting, epochs=10**9)
+    assert len(asked) == 1000
+    assert (asked[0], asked[-1]) == (0, 10**9 - 1)
+    asked.clear()
+    Experiment(schedule=noting, epochs=7)
+    assert asked == list(range(7))
+
+
+def test_what_a_schedule_gives_is_checked_when_its_epoch_comes() -> None:
+    e = Experiment(schedule=lambda t, final, settings: 2.0 if t == 7_654_321 else 0.5, epochs=10**9)
+    assert e.pruning_at(7_654_320) == 0.5
+    with pytest.raises(ValueError, match=r"gives 2\.0 at epoch 7654321; it must lie in \[0, 1\]"):
+        e.pruning_at(7_654_321)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_initial_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    networks = population.initialise(12, "5-3", "plain", [np.random.default_rng(0)], "cpu")
+    networks.decoder.weights[0, 3] = value
+    path = tmp_path / "start.safetensors"
+    population.save(networks, path)
+    e = Experiment(clusters=2, bits=12, examples=4, model="5-3", initial_weights=str(path))
+    with pytest.raises(ValueError, match=r"start\.safetensors holds weights that are not finite"):
+        e.check_files()
+
+
+def test_initial_weights_need_a_name() -> None:
+    with pytest.raises(ValueError, match=r"^'': no readable weights"):
+        Experiment(initial_weights="").check_files()

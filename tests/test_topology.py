@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from evoae.topology import TOPOLOGIES, neighbourhood, waves
+from evoae.topology import TOPOLOGIES, neighbourhood, subpopulation, waves
 
 
 def test_ring_of_five() -> None:
@@ -132,3 +134,18 @@ def test_without_neighbours_all_cells_form_one_wave() -> None:
     ((trial, cell),) = waves(np.array([[2, 0, 1], [1, 2, 0]]), None)
     assert trial.tolist() == [0, 0, 0, 1, 1, 1]
     assert cell.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("topology", [*TOPOLOGIES])
+@pytest.mark.parametrize("cells", [1, 2, 9, 25, 36])
+@pytest.mark.parametrize("radius", [1, 2])
+def test_the_size_of_a_sub_population_is_known_without_making_it(
+    topology: str, cells: int, radius: int
+) -> None:
+    try:
+        found = neighbourhood(topology, cells, radius)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            subpopulation(topology, cells, radius)
+    else:
+        assert found.shape == (cells, subpopulation(topology, cells, radius))
