@@ -583,6 +583,25 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
+    # what each part is worth stands in README
+    "frontier": Preset(
+        "The smallest good autoencoder that is known here: one, pruned early and exchanged.",
+        {
+            "operator": "obd",
+            "schedule": "cubic",
+            "target_sparsity": 0.9,
+            "prune_until": 0.4,
+            "pruned_weights": "masked",
+            "allocation": "global",
+            "prune_biases": False,
+            "exchange": 0.5,
+            "shrinkage": 0.015,
+            "learning_rate": 0.003,
+            "rate_policy": "cosine",
+            "rate_hold": 0.4,
+            "loss": "bce-then-l1",
+        },
+    ),
 }
 
 

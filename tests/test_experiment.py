@@ -61,7 +61,7 @@ def test_presets_are_the_rows_of_the_paper(name: str) -> None:
     e = Experiment.preset(name)
     for key, value in {**PAPER, **ROWS[name]}.items():
         assert getattr(e, key) == value, key
-    assert set(PRESETS) == set(ROWS)
+    assert set(PRESETS) == {*ROWS, "frontier"}
 
 
 def test_the_default_experiment_is_the_canonical_one() -> None:
@@ -79,8 +79,9 @@ def test_as_released_false_turns_every_difference() -> None:
         released, intended = (Experiment.preset(name, as_released=r) for r in (True, False))
         for field in DIFFERENCES.keys() - row.settings.keys():
             assert (getattr(released, field), getattr(intended, field)) == DIFFERENCES[field]
-        assert released.optimiser == ("adam" if name == "canonical" else "adam-per-batch")
-        kept = {"canonical", "lipi-ae-s"}  # the text in question is of 2025
+        alone = name in ("canonical", "frontier")
+        assert released.optimiser == ("adam" if alone else "adam-per-batch")
+        kept = {"canonical", "lipi-ae-s", "frontier"}  # the text in question is of 2025
         assert intended.optimiser == ("adam" if name in kept else "adam-per-batch")
         assert released.replace(as_released=False) == intended
         assert intended.replace(as_released=True) == released
@@ -200,7 +201,10 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"rate_policy": "mutated", "learning_rate": 0.0}, ("learning_rate=0.0", "[1e-09, 10]")),
     ({"initial_weights": "w.safetensors", "identical_start": True}, ("identical_start=True",)),
     ({"cells": 2, "radius": 2}, ("radius=2", "cells=2", "at most 1")),
-    ({"operator": "apoz", "schedule": "cubic"}, ("cubic", "apoz", "random", "magnitude", "wanda")),
+    (
+        {"operator": "apoz", "schedule": "cubic", "allocation": "global"},
+        ("global", "apoz", "magnitude", "obd", "layer", "erk"),
+    ),
     ({"operator": "set", "pruned_weights": "regrow"}, ("operator=set", "must be masked")),
     ({"schedule": lambda t, final, s: 2.0}, ("2.0", "epoch 0", "[0, 1]")),
     ({"schedule": lambda t, final, s: -0.5 * (t == 3)}, ("-0.5", "epoch 3", "[0, 1]")),
@@ -320,12 +324,17 @@ OTHER: dict[str, Any] = {
     "conjunctive_examples": "train", "statistics_window": "visit", "schedule": "fixed",
     "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
+    "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
+    "allocation": "erk", "prune_biases": False, "exchange": 0.3, "exchange_until": 0.5,
+    "shrinkage": 0.01,
 }  # fmt: skip
+AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
-    base = tiny(cells=9)
+    beside = AIMING if name == "exchange" else {}
+    base = tiny(cells=9, **beside)
     if name == "initial_weights":
         path = tmp_path / "w.safetensors"
         population.save(evolved(tiny())[1].population, path)
@@ -333,7 +342,7 @@ def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
     else:
         other = base.replace(**{name: OTHER[name]})
     assert other.hash() != base.hash()
-    assert tiny(cells=9).hash() == base.hash()
+    assert tiny(cells=9, **beside).hash() == base.hash()
 
 
 def test_defaults_written_out_do_not_change_the_hash() -> None:
@@ -422,8 +431,8 @@ def test_a_users_operator_may_prune_to_a_target(monkeypatch: pytest.MonkeyPatch)
     operators.register("mine", mine)
     for operator in (mine, "mine"):
         assert Experiment(operator=operator, schedule="cubic").has_target
-    with pytest.raises(ValueError, match="operator=apoz cannot"):
-        Experiment(operator=operators.apoz, schedule="cubic")
+    with pytest.raises(ValueError, match="operator=mine do not compare between layers"):
+        Experiment(operator="mine", schedule="cubic", allocation="global")
 
 
 # fmt: off

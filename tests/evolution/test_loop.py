@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import ENGINES, assert_same_bits, evolved, tiny, weights_of
 
-from evoae import evolve
+from evoae import Experiment, evolve, run
 from evoae.evolution.cells import MAY_CHANGE, initial, rows_of
 from evoae.evolution.loop import EXAMPLES, batches
 from evoae.networks import population
@@ -285,6 +285,22 @@ def test_pruning_happens_with_the_schedules_probability() -> None:
     e = tiny("lipi-ae-s", operator="random", schedule="fixed", probability=0.3, epochs=10)
     history, _ = evolved(e, 5, engine=ENGINES[-1])
     assert history.pruned.mean() == pytest.approx(0.3, abs=0.07)  # 500 draws, sd 0.02
+
+
+@pytest.mark.parametrize("learning_rate", [0.003, 0.01])
+def test_the_frontier_is_below_plain_magnitude_at_the_same_size_and_steps(
+    learning_rate: float,
+) -> None:
+    small = {"clusters": 4, "bits": 60, "examples": 40, "model": "12-4", "epochs": 40}
+    plain = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
+    small |= {"target_sparsity": 0.8}
+    best = run(Experiment.preset("frontier", **small), 2, workers=1, progress=False)
+    plain |= {"learning_rate": learning_rate}
+    other = run(Experiment.preset("canonical", **plain, **small), 2, workers=1, progress=False)
+    assert best.result["model_steps"] == other.result["model_steps"]
+    assert best.trials.preserved.equals(other.trials.preserved)
+    assert (best.trials.test_l1 < other.trials.test_l1 - 0.03).all()
+    assert (best.trials.test_l1 < best.trials.constant_test_l1 - 0.05).all()
 
 
 # -- changes on the way ---------------------------------------------------------------------------
