@@ -216,7 +216,7 @@ class Experiment:
     rate_policy: str = setting(
         "step-decay",
         Choice(("step-decay", "mutated", "constant", "cosine")),
-        "How the learning rate moves: times 0.1 at each quarter, a random walk, not at all, or "
+        "How the learning rate moves: times 0.1 every T // 4 epochs, a random walk, not at all, or "
         "down half a cosine to 0.",
         source="released code: step-decay alone, mutated in coevolution",
         live=True,
@@ -357,7 +357,8 @@ class Experiment:
     pruned_weights: str | None = setting(
         None,
         Choice(("regrow", "masked")),
-        "Whether training may move pruned weights again, or they stay zero.",
+        "Whether training, and what a kept Adam remembers, may move pruned weights again, or they "
+        "and their moments stay zero.",
         source="released code: regrow; text: masked",
         readings=("regrow", "masked"),
     )

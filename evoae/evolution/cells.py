@@ -200,10 +200,18 @@ def empty_records(state: State) -> dict[str, np.ndarray]:
 
 
 def batch_losses(
-    state: State, places: Places, networks: Population, pairs: np.ndarray, purpose: str
+    state: State,
+    places: Places,
+    networks: Population,
+    pairs: np.ndarray,
+    split: str,
+    purpose: str,
 ) -> np.ndarray:
-    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its data."""
-    e, test = state.experiment, purpose == "test batch"
+    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its "train" or "test".
+
+    `purpose` is that of the stream that draws the batch.
+    """
+    e, test = state.experiment, split == "test"
     data = [state.data[slot].test if test else state.data[slot].train for slot in places.slot]
     rows = []
     for g, slot, cell in zip(draws(state, places, purpose), places.slot, places.cell, strict=True):

@@ -2,6 +2,11 @@
 
 Canonical training is a population of one cell. `evolve` is a generator, one epoch a step; progress
 bars, checkpoints and widgets consume it, and none of them is inside it.
+
+A *place* is a cell of one trial; a *slot* is a trial's position in the run. A *visit* is what the
+paper does at one cell; a *wave* is a set of visits that depend on none of each other, and are made
+together: one `Places`, V of them. `pairs` [V, batches, k, 2] are the (encoder, decoder) pairs that
+take a step on each batch of a visit, one after the other, as indices into the networks at hand.
 """
 
 from __future__ import annotations
@@ -79,18 +84,15 @@ def run_epoch(state: State) -> Iterator[None]:
 
 
 def visit(state: State, places: Places) -> None:
-    """Visit cells that do not depend on each other: select, train, prune, replace."""
-    e = state.experiment
-    if e.pairing == "all-pairs":
+    """Visit a wave of cells: select, train, prune, replace."""
+    if state.experiment.pairing == "all-pairs":  # trained already, and nobody is selected
         pair = state.population.take(places.centre)
     else:
-        pair = TRAIN[e.pairing](state, places, *select(state, places))
-    after_training(state, places, pair)
-    if e.prune_then_evaluate:
-        prune(state, places, pair)
-    loss = own_losses(state, places, pair, np.arange(len(places)), "replacement batch")
-    if not e.prune_then_evaluate:
-        prune(state, places, pair)
+        encoders, decoders = select(state, places)
+        pair = TRAIN[state.experiment.pairing](state, places, encoders, decoders)
+    shrink(state, places, pair)
+    observe_movement(state, places, pair)
+    loss = prune_and_evaluate(state, places, pair)
     replace(state, places, pair, loss)
 
 
@@ -102,7 +104,7 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     e, subpopulation = state.experiment, places.subpopulation
     visits, n = subpopulation.shape
     pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
-    loss = batch_losses(state, places, state.population, pairs, "selection batch")
+    loss = batch_losses(state, places, state.population, pairs, "train", "selection batch")
     loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     concept = CONCEPTS[e.solution_concept]
@@ -184,12 +186,17 @@ def train_all_pairs(state: State) -> Iterator[None]:
         yield
 
 
-def after_training(state: State, places: Places, pair: Population) -> None:
-    """What follows a visit's training pass beside the prune: L1 regularisation, kept sums."""
+def shrink(state: State, places: Places, pair: Population) -> None:
+    """L1 regularisation of a visit's training pass, until the target is reached."""
     e = state.experiment
     if e.shrinkage and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
         rates = state.learning_rate[places.slot, places.cell]
         pair.shrink(torch.from_numpy(e.shrinkage * rates * batches(state)))
+
+
+def observe_movement(state: State, places: Places, pair: Population) -> None:
+    """Add to the sums of -w g, if the operator asks for them."""
+    e = state.experiment
     if "movement" in operators.find(e.operator).keeps:
         for v in range(len(places)):
             rows = rows_of_gradients(state, places, v)
@@ -258,17 +265,33 @@ def to_be_pruned(state: State) -> np.ndarray:
     return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
 
 
-def prune_epochs(state: State, slot: int, cell: int) -> np.ndarray:
-    """The epochs after which a cell is pruned, [prune_count], where their number is given.
-
-    Drawn without replacement with the schedule's probabilities as weights (Efraimidis and
-    Spirakis 2006), once for the whole run.
-    """
+def prune_epochs(state: State, slot: int, cell: int) -> frozenset[int]:
+    """The epochs after which a cell is pruned, where their number is given."""
     e = state.experiment
-    draws = stream(state.seed, state.trials[slot], 0, int(cell), "prune epochs").random(e.epochs)
-    with np.errstate(divide="ignore"):  # an epoch of probability 0 comes last
-        keys = np.log(draws) / e.pruning_probabilities
-    return np.argsort(-keys, kind="stable")[: e.prune_count]
+    place = (state.seed, state.trials[slot], int(cell))
+    return drawn_epochs(*place, e.prune_count, tuple(e.pruning_probabilities))
+
+
+@functools.lru_cache(maxsize=4096)
+def drawn_epochs(
+    seed: int, trial: int, cell: int, count: int, weights: tuple[float, ...]
+) -> frozenset[int]:
+    """So many epochs drawn without replacement by their weights (Efraimidis and Spirakis 2006)."""
+    draws = stream(seed, trial, 0, cell, "prune epochs").random(len(weights))
+    with np.errstate(divide="ignore"):  # an epoch of weight 0 comes last
+        keys = np.log(draws) / np.array(weights)
+    return frozenset(np.argsort(-keys, kind="stable")[:count].tolist())
+
+
+def prune_and_evaluate(state: State, places: Places, pair: Population) -> np.ndarray:
+    """Prune the trained pairs; their losses [V] are those of before, or after if so set."""
+    first, index = state.experiment.prune_then_evaluate, np.arange(len(places))
+    if first:
+        prune(state, places, pair)
+    loss = own_losses(state, places, pair, index, "replacement batch")
+    if not first:
+        prune(state, places, pair)
+    return loss
 
 
 def prune(state: State, places: Places, pair: Population) -> None:
@@ -323,15 +346,20 @@ def rows_of_gradients(state: State, places: Places, v: int) -> torch.Tensor:
 def own_losses(
     state: State, places: Places, networks: Population, index: np.ndarray, purpose: str
 ) -> np.ndarray:
-    """Loss of each place's autoencoder, at `index` [V] of the networks, on one random batch."""
+    """Loss of each place's autoencoder, at `index` [V] of the networks, on one random batch.
+
+    The same purpose draws the same batch again. Of the test data for "test batch".
+    """
     pairs = np.tile(index[:, None, None], (1, 1, 2))
-    return batch_losses(state, places, networks, pairs, purpose)[:, 0]
+    split = "test" if purpose == "test batch" else "train"
+    return batch_losses(state, places, networks, pairs, split, purpose)[:, 0]
 
 
 def replace(state: State, places: Places, pair: Population, loss: np.ndarray) -> None:
     """The trained pair becomes the centre: always, or if not worse than the old centre."""
     centre = places.centre
     if state.experiment.replacement == "better":
+        # on the batch that the trained pairs were measured on
         old = own_losses(state, places, state.population, centre, "replacement batch")
         kept = (loss <= old) | np.isnan(old)
         loss = np.fmin(loss, old)
@@ -359,17 +387,37 @@ def record_centres(state: State) -> None:
 
 def next_rates(state: State) -> None:
     """The learning rates of the next epoch: they belong to cells and are never copied."""
+    state.learning_rate = RATES[state.experiment.rate_policy](state)
+
+
+def step_decay(state: State) -> np.ndarray:
+    """A tenth after every max(1, T // 4) epochs, as released."""
+    last = (state.epoch + 1) % max(1, state.experiment.epochs // 4) == 0
+    return state.learning_rate * (0.1 if last else 1.0)
+
+
+def mutated(state: State) -> np.ndarray:
+    """A random walk: each cell's rate wanders by a normal step, within bounds."""
+    e, everyone = state.experiment, all_places(state)
+    moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
+    moves = np.reshape(moves, state.learning_rate.shape)
+    if e.pairing == "all-pairs":  # no space: one rate for all
+        moves = moves[:, :1]
+    return (state.learning_rate + moves).clip(*RATE_BOUNDS)
+
+
+def cosine(state: State) -> np.ndarray:
+    """Held, then down half a cosine to 0 after the last epoch."""
     e = state.experiment
-    if e.rate_policy == "step-decay" and (state.epoch + 1) % max(1, e.epochs // 4) == 0:
-        state.learning_rate *= 0.1
-    if e.rate_policy == "cosine":
-        share = (state.epoch + 1) / e.epochs
-        falling = max(0.0, share - e.rate_hold) / (1 - e.rate_hold)
-        state.learning_rate[:] = e.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
-    if e.rate_policy == "mutated":
-        everyone = all_places(state)
-        moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
-        moves = np.reshape(moves, state.learning_rate.shape)
-        if e.pairing == "all-pairs":  # no space: one rate for all
-            moves = moves[:, :1]
-        state.learning_rate = (state.learning_rate + moves).clip(*RATE_BOUNDS)
+    share = (state.epoch + 1) / e.epochs
+    falling = max(0.0, share - e.rate_hold) / (1 - e.rate_hold)
+    rate = e.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
+    return np.full_like(state.learning_rate, rate)
+
+
+def constant(state: State) -> np.ndarray:
+    """As they are."""
+    return state.learning_rate
+
+
+RATES = {"step-decay": step_decay, "mutated": mutated, "constant": constant, "cosine": cosine}

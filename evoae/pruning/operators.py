@@ -144,7 +144,7 @@ def without_units(layer: Layer, pruned: Tensor) -> Masks:
     return keep[:, None].expand_as(layer.weight), keep
 
 
-def lowest(scores: Tensor, count: int) -> Tensor:
+def all_but_lowest(scores: Tensor, count: int) -> Tensor:
     """Keep-mask without the `count` lowest scores."""
     keep = torch.ones(scores.numel(), dtype=torch.bool)
     keep[scores.flatten().topk(count, largest=False).indices] = False
@@ -153,7 +153,9 @@ def lowest(scores: Tensor, count: int) -> Tensor:
 
 def without_lowest(worth: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
     """Keep-mask without the lowest scores: a share `amount` of the active entries."""
-    return lowest(worth.masked_fill(~active, torch.inf), round(s.amount * int(active.sum())))
+    return all_but_lowest(
+        worth.masked_fill(~active, torch.inf), round(s.amount * int(active.sum()))
+    )
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -175,7 +177,7 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """
     share = layer.zero_share
     there = layer.active.any(1) | layer.active_bias  # what is left of the units
-    chosen = ~lowest(-share.masked_fill(~there, -1), round(s.amount * int(there.sum())))
+    chosen = ~all_but_lowest(-share.masked_fill(~there, -1), round(s.amount * int(there.sum())))
     return without_units(layer, chosen & (share > 0))
 
 
@@ -188,7 +190,7 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     """
     active = layer.active
     count = round(s.amount * int(active.sum()))
-    keep = active & lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
+    keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
     idle = np.flatnonzero(~active.numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
     keep.view(-1)[torch.from_numpy(regrown)] = True
@@ -202,7 +204,7 @@ def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) 
     """
     active = layer.active
     count = round(s.amount * int(active.sum()))
-    keep = active & lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
+    keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
     slope = layer.gradients().weight.abs().masked_fill(active, -1.0)
     opened = slope.flatten().topk(min(count, int((~active).sum()))).indices
     keep.view(-1)[opened] = True
