@@ -108,7 +108,7 @@ def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed_in
         assert unfinished
         frozen.kill()
         assert frozen.wait(timeout=30) == -signal.SIGKILL
-    thread.join(120)
+    thread.join(300)
     assert ended == [None]
     assert files(out) == expected
 
@@ -123,7 +123,7 @@ def test_a_lost_scheduler_is_said_in_one_line_and_the_same_call_resumes(
     while not list(out.glob("*/checkpoint-*")):
         time.sleep(0.02)
     scheduler.kill()
-    thread.join(120)
+    thread.join(300)
     (error,) = ended
     assert isinstance(error, SweepError)
     for failure in error.failures.values():
@@ -143,7 +143,7 @@ def test_jobs_of_an_array_share_the_runs(expected, tmp_path):
         subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"EVOAE_SHARE": f"{i}/2"})
         for i in range(2)
     ]
-    assert [job.wait(timeout=120) for job in jobs] == [0, 0]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
     assert files(tmp_path) == expected
 
 
