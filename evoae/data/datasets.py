@@ -7,12 +7,16 @@ code they hold, and whatever is wrong with one becomes a ValueError of one line.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import math
 import numbers
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +27,15 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
+from evoae import cache
 from evoae.data.files import SUFFIXES, Content
 from evoae.randomness import stream
 from evoae.refusals import Refused, named, reading, shown
 from evoae.resources import require
 
 SPLITS = ("train", "validation", "test")
+LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
+BLOCK = 4096  # rows that are made ready at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +62,11 @@ class Dataset:
         """D, the number of columns."""
         return self.train.shape[1]
 
+    @cached_property
+    def median(self) -> torch.Tensor:
+        """Of each column of train, [D]; the lower one of two."""
+        return self.train.median(dim=0).values
+
     def constant_loss(self, loss: str = "l1", split: str = "train") -> float:
         """Mean loss on `split` of the best constant per column, fitted on train.
 
@@ -66,7 +78,10 @@ class Dataset:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
         rows = getattr(self, split)
         if loss == "l1":
-            return (rows - self.train.median(dim=0).values).abs().mean(dtype=torch.float64).item()
+            blocks = (
+                (block - self.median).abs().sum(dtype=torch.float64) for block in rows.split(BLOCK)
+            )
+            return (sum(blocks) / rows.numel()).item()
         if loss == "bce":
             mean = self.train.mean(dim=0, dtype=torch.float64).float()
             return functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
@@ -287,8 +302,11 @@ def _stamp(dataset: str) -> tuple[str, int, int] | None:
     return str(path.resolve()), state.st_mtime_ns, state.st_size
 
 
-def _content(dataset: str, scale: bool) -> Content:
-    """A fixed dataset's rows: float32 [rows, D], contiguous, values in [0, 1]."""
+Converter = Callable[[np.ndarray], np.ndarray]
+
+
+def _content(dataset: str, scale: bool) -> tuple[Content, Converter]:
+    """A fixed dataset's rows, checked, [rows, D] each, and what makes float32 in [0, 1] of some."""
     if _is_built_in(dataset):
         with reading(dataset):
             return _validated(Content({"data": BUILT_IN[dataset]()}), scale)
@@ -297,7 +315,7 @@ def _content(dataset: str, scale: bool) -> Content:
         return _validated(SUFFIXES[suffix](handle), scale)
 
 
-def _validated(content: Content, scale: bool) -> Content:
+def _validated(content: Content, scale: bool) -> tuple[Content, Converter]:
     parts = content.parts
     if set(parts) != set(SPLITS) and len(parts) != 1:
         found = named(", ".join(sorted(parts)) or "nothing")
@@ -318,10 +336,12 @@ def _validated(content: Content, scale: bool) -> Content:
     flat = {name: array.reshape(len(array), -1) for name, array in parts.items()}
     for name, rows in flat.items():
         _check_values(rows, prefixes[name], scale)
-    if scale:
-        flat = _scaled(flat)
-    ready = {name: np.ascontiguousarray(rows, dtype=np.float32) for name, rows in flat.items()}
-    return replace(content, parts=ready, image_shape=shape if len(shape) == 2 else None)
+    ready = replace(content, parts=flat, image_shape=shape if len(shape) == 2 else None)
+    return ready, _scaler(flat) if scale else _as_float32
+
+
+def _as_float32(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows, dtype=np.float32)
 
 
 def _check_array(array: np.ndarray, prefix: str) -> None:
@@ -351,18 +371,18 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool) -> None:
     raise Refused(f"{prefix}row {row} holds {rows[row, column]}; {rule}")
 
 
-def _scaled(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _scaler(parts: dict[str, np.ndarray]) -> Converter:
     """(x - minimum) / (maximum - minimum), over all splits together."""
     low = min(float(rows.min()) for rows in parts.values())
     span = max(float(rows.max()) for rows in parts.values()) - low
     if span == 0 or not math.isfinite(span):
         raise Refused(f"cannot be scaled: maximum - minimum is {span}")
-    return {name: (rows.astype(np.float64) - low) / span for name, rows in parts.items()}
+    return lambda rows: _as_float32((rows.astype(np.float64) - low) / span)
 
 
 @lru_cache(maxsize=64)
 def _fixed_size(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -> Size:
-    content = _content(dataset, scale)
+    content, _ = _content(dataset, scale)
     sizes = {name: len(rows) for name, rows in content.parts.items()}
     rows = sum(sizes.values())
     dimension = next(iter(content.parts.values())).shape[1]
@@ -374,24 +394,84 @@ def _fixed_size(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -
 def _fixed_dataset(
     dataset: str, stamp: tuple[str, int, int] | None, scale: bool, seed: int
 ) -> Dataset:
-    content = _content(dataset, scale)
-    random = stream(seed, 0, 0, 0, "split")
-    parts = content.parts
+    shared = None if stamp is None else _shared_folder(stamp, scale, seed)
+    if shared is not None and shared.exists():
+        return _mapped(dataset, shared, seed)
+    content, convert = _content(dataset, scale)
+    parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
     if len(parts) == 1:
-        parts = _split(next(iter(parts.values())), random)
+        rows = next(iter(content.parts.values()))
+        parts = {split: (rows, index) for split, index in _split(len(rows), seed).items()}
+    known = {"image_shape": content.image_shape, "interactions": content.interactions}
+    if shared is not None and 4 * sum(len(i) * r.shape[1] for r, i in parts.values()) >= LARGE:
+        with contextlib.suppress(OSError):  # no room for the files: then each process has its own
+            _write_shared(shared, parts, convert, known)
+            return _mapped(dataset, shared, seed)
+    arrays = {split: convert(rows[index]) for split, (rows, index) in parts.items()}
+    return _assembled(dataset, arrays, seed, **known)
+
+
+def _assembled(
+    dataset: str,
+    arrays: dict[str, np.ndarray],
+    seed: int,
+    image_shape: Sequence[int] | None,
+    interactions: bool,
+) -> Dataset:
     held_out = None
-    if content.interactions:
-        held_out = {split: _hold_out(parts[split], random) for split in ("validation", "test")}
-    tensors = {split: torch.from_numpy(parts[split]) for split in SPLITS}
-    return Dataset(str(dataset), **tensors, image_shape=content.image_shape, held_out=held_out)
+    if interactions:
+        random = stream(seed, 0, 0, 0, "split")
+        random.permutation(sum(map(len, arrays.values())))  # which the split has drawn
+        held_out = {split: _hold_out(arrays[split], random) for split in ("validation", "test")}
+    tensors = {split: torch.from_numpy(arrays[split]) for split in SPLITS}
+    image_shape = tuple(image_shape) if image_shape else None
+    return Dataset(str(dataset), **tensors, image_shape=image_shape, held_out=held_out)
 
 
-def _split(rows: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """A random 15% each for validation and test, at least one row; the rest is train."""
-    order = random.permutation(len(rows))
-    share = _share(len(rows))
+def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Indices: a random 15% each for validation and test, at least one row; the rest is train."""
+    order = stream(seed, 0, 0, 0, "split").permutation(rows)
+    share = _share(rows)
     validation, test, train = np.split(order, [share, 2 * share])
-    return {"train": rows[train], "validation": rows[validation], "test": rows[test]}
+    return {"train": train, "validation": validation, "test": test}
+
+
+# Large data: ready rows lie in files that all processes map into their memory
+
+
+def _shared_folder(stamp: tuple[str, int, int], scale: bool, seed: int) -> Path:
+    path, *state = stamp
+    keys = (hashlib.sha256(repr(k).encode()).hexdigest()[:16] for k in (path, (state, scale, seed)))
+    return cache.directory() / "data-{}-{}".format(*keys)
+
+
+def _write_shared(
+    folder: Path,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    convert: Converter,
+    known: dict[str, Any],
+) -> None:
+    """Write the rows at the indices of each split, a block at a time; the folder appears whole."""
+    made = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        for split, (rows, index) in parts.items():
+            shape = (len(index), rows.shape[1])
+            to = np.lib.format.open_memmap(made / f"{split}.npy", "w+", np.float32, shape)
+            for start in range(0, len(index), BLOCK):
+                to[start : start + BLOCK] = convert(rows[index[start : start + BLOCK]])
+        (made / "known.json").write_text(json.dumps(known))
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process has made the same meanwhile
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _mapped(dataset: str, folder: Path, seed: int) -> Dataset:
+    """From files: pages that are only read are shared by all processes that map them."""
+    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="c") for split in SPLITS}
+    return _assembled(dataset, arrays, seed, **json.loads((folder / "known.json").read_text()))
 
 
 def _share(rows: int) -> int:

@@ -28,6 +28,7 @@ from evoae.randomness import stream
 
 GENERATIONS = 100
 SIGMA = 0.1
+BLOCK = 1024  # rows that a mixture reconstructs and compares at once
 
 
 def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
@@ -170,13 +171,21 @@ def evolve_mixture(
     A mutant replaces its parent if its loss is not larger, so validation never gets worse.
     """
 
-    def reconstructions(rows: Tensor) -> Tensor:
+    def reconstructions(rows: Tensor) -> list[Tensor]:
+        """[places, rows, D] for each block of rows."""
+        chosen = [population.take([i]) for i in places]
         with torch.no_grad():
-            return torch.cat([population.take([i]).reconstruct(rows[None]) for i in places])
+            blocks = [
+                [one.reconstruct(block[None]) for one in chosen] for block in rows.split(BLOCK)
+            ]
+        return [torch.cat(block) for block in blocks]
 
-    def loss(outputs: Tensor, rows: Tensor, weights: np.ndarray) -> float:
-        mixed = torch.einsum("n,nrd->rd", torch.from_numpy(weights).to(outputs), outputs)
-        return float((mixed - rows).abs().mean())
+    def loss(outputs: list[Tensor], rows: Tensor, weights: np.ndarray) -> float:
+        total, weights = 0.0, torch.from_numpy(weights).to(rows)
+        for output, block in zip(outputs, rows.split(BLOCK), strict=True):
+            mixed = torch.einsum("n,nrd->rd", weights, output)
+            total += float(mixed.sub_(block).abs_().mean()) * len(block)
+        return total / len(rows)
 
     outputs = reconstructions(validation)
     weights = np.full(len(places), 1 / len(places))

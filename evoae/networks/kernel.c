@@ -331,11 +331,12 @@ INLINE v8 change(v8 g, Rule rule, int masked, const v8 *keep, v8 *first, v8 *sec
 /* Gradient and update of the weights of one input after the other in a few blocks, `size` floats each;
  * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before. */
 INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, const float *restrict x,
-                        int64_t stride, const Pair *restrict delta, Rule rule, v8 *restrict back,
-                        const int tile)
+                        int64_t stride, const Pair *restrict delta, Rule rule, int masked,
+                        v8 *restrict back, const int tile)
 {
     float *restrict weights = net->weights + at, *restrict first = net->first + at;
     float *restrict second = net->second + at;
+    const float *restrict keep = net->keep + at; /* not used when absent */
     for (int64_t i = 0; i < size / LANES; i++) {
         v8 sums[MOST], value[MOST];
         for (int b = 0; b < tile; b++) {
@@ -352,7 +353,8 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
                     if (b + 1 < tile) odd += delta[block * tile + b + 1][h] * value[b + 1];
                 }
                 for (int b = 0; back && b < tile; b++) sums[b] += delta[block * tile + b][h] * w;
-                *(v8 *)(weights + j) = w - change(even + odd, rule, 0, NULL, (v8 *)(first + j), (v8 *)(second + j));
+                *(v8 *)(weights + j) = w - change(even + odd, rule, masked, (const v8 *)(keep + j),
+                                                  (v8 *)(first + j), (v8 *)(second + j));
             }
         if (back)
             for (int b = 0; b < tile; b++) back[i * tile + b] = sums[b];
@@ -411,20 +413,21 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
 {
     const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
     const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
-    if (rows <= TILE && !net->keep) {
-#define FEW(rule)                                                                                            \
-        if (back) { BY_TILE(rows, update_tile(net, at, size, blocks, x, l->stride, delta, rule, back, tile)) } \
-        else for (int g = 0; g < blocks; g++)                                                                \
-            BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, l->stride, delta + g * rows, rule, NULL, tile))
-        if (rule.adam) { FEW(adam) } else { FEW(fresh) }
+#define BY_RULE(UPDATE)                                                                                  \
+    if (rule.adam) { if (net->keep) { UPDATE(adam, 1) } else { UPDATE(adam, 0) } }                        \
+    else { if (net->keep) { UPDATE(fresh, 1) } else { UPDATE(fresh, 0) } }
+#define FEW(r, masked)                                                                                    \
+    if (back) {                                                                                           \
+        BY_TILE(rows, update_tile(net, at, size, blocks, x, l->stride, delta, r, masked, back, tile))      \
+    } else for (int g = 0; g < blocks; g++)                                                               \
+        BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, l->stride, delta + g * rows, r, masked, NULL, tile))
+    if (rows <= TILE) {
+        BY_RULE(FEW)
         return;
     }
     if (back) flow(net->weights + at, l->in, blocks, delta, rows, back);
-#define MANY(rule, masked) update(net, at, size, blocks, x, l->stride, delta, rows, rule, masked)
-    if (rule.adam && net->keep) MANY(adam, 1);
-    else if (rule.adam) MANY(adam, 0);
-    else if (net->keep) MANY(fresh, 1);
-    else MANY(fresh, 0);
+#define MANY(r, masked) update(net, at, size, blocks, x, l->stride, delta, rows, r, masked);
+    BY_RULE(MANY)
 }
 
 INLINE void add_statistics(Net *net, int64_t lane, const Pair *values, int rows)

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evoae import cache
 from evoae.networks.activations import SUMS
 from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
 from evoae.networks.population import Networks, Population, parameter_count
@@ -238,8 +239,7 @@ def _library() -> ctypes.CDLL:
         ) from None
     machine = (source, FLAGS, compiler, version, platform.machine(), _processor())
     name = f"kernel-{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}.so"
-    directory = _cache_directory()
-    path = directory / name
+    path = cache.directory() / name
     if not path.exists():
         _compile(compiler, source, path)
     try:
@@ -285,13 +285,3 @@ def _processor() -> str:
         return platform.processor()
     wanted = ("model name", "flags", "CPU part", "Features")
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
-
-
-def _cache_directory() -> Path:
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evoae"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="evoae-"))

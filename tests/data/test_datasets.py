@@ -707,3 +707,79 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     refused(write(tmp_path / "b.npz", array), "b.npz", "not an .npz")
     refused(write(tmp_path / "b.parquet", array), "b.parquet", "cannot be read as .parquet")
     refused(write(tmp_path / "b.idx", array), "b.idx", "not an IDX")
+
+
+# Large data, shared between processes
+
+
+@pytest.fixture
+def _everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "LARGE", 0)
+    monkeypatch.setattr(datasets, "BLOCK", 7)
+    datasets._fixed_dataset.cache_clear()
+
+
+@pytest.mark.usefixtures("_everything_is_large")
+@pytest.mark.parametrize("scale", [False, True])
+def test_large_data_are_read_once_and_mapped_as_they_would_be_held(
+    scale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, draw = tmp_path / "rows.npy", np.random.default_rng(0)
+    np.save(path, draw.random((50, 4, 3)) * (9 if scale else 1))
+    mapped = [load(str(path), seed=seed, trial=0, scale=scale) for seed in (1, 2)]
+    monkeypatch.setattr(datasets, "LARGE", 1 << 30)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    datasets._fixed_dataset.cache_clear()
+    for seed, found in zip((1, 2), mapped, strict=True):
+        held = load(str(path), seed=seed, trial=0, scale=scale)
+        assert found.image_shape == held.image_shape == (4, 3)
+        for split in datasets.SPLITS:
+            assert torch.equal(getattr(found, split), getattr(held, split))
+        assert found.constant_loss() == held.constant_loss()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    datasets._fixed_dataset.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets, "_content", lambda *_: pytest.fail("read again"))
+        again = load(str(path), seed=1, trial=5, scale=scale)
+    assert torch.equal(again.train, mapped[0].train)
+    again.train[:] = 0  # a private page: nobody else sees it
+    datasets._fixed_dataset.cache_clear()
+    assert torch.equal(load(str(path), seed=1, trial=0, scale=scale).train, mapped[0].train)
+    np.save(path, draw.random((50, 4, 3)))
+    os.utime(path, ns=(1, 1))
+    assert not torch.equal(load(str(path), seed=1, trial=0).train, mapped[0].train)
+
+
+@pytest.mark.usefixtures("_everything_is_large")
+def test_large_interactions_hide_the_same_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, draw = tmp_path / "pairs.csv", np.random.default_rng(0)
+    pairs = pd.DataFrame(draw.integers(0, 40, (600, 2)), columns=["user", "item"])
+    pairs.to_csv(path, index=False)
+    mapped = load(str(path), seed=3, trial=0)
+    datasets._fixed_dataset.cache_clear()
+    again = load(str(path), seed=3, trial=0)
+    monkeypatch.setattr(datasets, "LARGE", 1 << 30)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    datasets._fixed_dataset.cache_clear()
+    held = load(str(path), seed=3, trial=0)
+    for found in (mapped, again):
+        for split in ("validation", "test"):
+            for mine, theirs in zip(found.held_out[split], held.held_out[split], strict=True):
+                assert torch.equal(mine, theirs)
+
+
+@pytest.mark.usefixtures("_everything_is_large")
+def test_where_nothing_can_be_written_each_process_holds_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).random((50, 12)))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets, "_write_shared", full)
+    assert load(str(path), seed=1, trial=0).train.shape == (36, 12)
