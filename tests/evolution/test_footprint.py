@@ -15,13 +15,14 @@ from evoae.runs.blocks import RunSpec
 
 MEASURE = """
 import resource
+import psutil
 from evoae import Experiment, run
 from evoae.evolution import footprint
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 small = {"clusters": 2, "bits": 12, "examples": 4, "epochs": 1}
 options = {"workers": 1, "progress": False}
 run(Experiment(**small), **options)  # what any run takes
-before, experiment = peak(), Experiment(**small | {SETTINGS})
+before, experiment = psutil.Process().memory_info().rss, Experiment(**small | {SETTINGS})
 run(experiment, **options)
 print(sum(footprint.estimate(experiment, 1).values()) / (peak() - before))
 """
@@ -30,7 +31,7 @@ print(sum(footprint.estimate(experiment, 1).values()) / (peak() - before))
 @pytest.mark.parametrize(
     "settings",
     [
-        {"model": "500-10", "bits": 4000},
+        {"model": "1500-10", "bits": 4000, "examples": 20},
         {"examples": 2000, "bits": 2000, "model": "2"},
     ],
 )
