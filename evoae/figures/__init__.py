@@ -7,6 +7,7 @@ from evoae.figures.curves import (
     schedule_curves,
     size_over_epochs,
 )
+from evoae.figures.frontier import fronts, kept_by_layer, mask_pictures
 from evoae.figures.heatmaps import (
     before_after_heatmap,
     images,
@@ -30,9 +31,12 @@ __all__ = [
     "change_of_loss",
     "dead_units",
     "forest",
+    "fronts",
     "images",
+    "kept_by_layer",
     "loss_by_schedule",
     "loss_over_epochs",
+    "mask_pictures",
     "overlap_heatmap",
     "preserved_over_epochs",
     "published_comparison",
