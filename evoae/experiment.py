@@ -314,7 +314,10 @@ class Experiment:
         0.25, SHARE, "The part of the run in which final-n prunes.", source="paper: 0.25", live=True
     )
     target_sparsity: float = setting(
-        0.5, SHARE, "Share of parameters pruned at the end of schedule cubic.", live=True
+        0.5,
+        SHARE,
+        "Share of parameters pruned at the end of schedules cubic and one-shot.",
+        live=True,
     )
     prune_until: float = setting(
         1.0,
@@ -687,7 +690,7 @@ def check_schedule(e: Experiment) -> None:
     if e.exchange and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
             f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
-            "schedule with a target (cubic), an operator with scores, and pruned_weights=masked"
+            "schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)

@@ -34,6 +34,7 @@ PURPOSES = (
     "gradient rows",
     "first mask",
     "prune epochs",
+    "shuffled mask",
 )
 
 

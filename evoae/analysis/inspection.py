@@ -233,20 +233,20 @@ def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
     """
     found = {}
     for label, run in runs.items():
-        model = equal_widths(run)
-        found[f"dense {model}, {label}"] = run.experiment.replace(operator="none", model=model)
+        left = run.trials.preserved.mean() * run.population.parameters
+        model = equal_widths(run.data().dimension, run.setting("model"), left)
+        unpruned = {"operator": "none", "exchange": 0.0, "shrinkage": 0.0, "model": model}
+        found[f"dense {model}, {label}"] = run.experiment.replace(**unpruned)
     return found
 
 
-def equal_widths(run: Run) -> str:
-    """Widths of a dense autoencoder with as many parameters as the run's prunes left it.
+def equal_widths(dimension: int, model: str, left: float) -> str:
+    """Widths of a dense autoencoder with as many parameters as were `left` of a model.
 
-    The hidden layers of the run's model are narrowed by one factor, to the widths whose number of
+    The hidden layers of the model are narrowed by one factor, to the widths whose number of
     parameters is nearest: with wide data one unit more or less is a few per cent of them.
     """
-    dimension = run.data().dimension
-    hidden = hidden_widths(run.setting("model"))
-    left = run.trials.preserved.mean() * run.population.parameters
+    hidden = hidden_widths(model)
 
     def parameters(widths: tuple[int, ...]) -> int:
         encoder = (dimension, *widths)

@@ -159,18 +159,7 @@ def initial(
     if device != "cpu":
         moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
         data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
-    if e.initial_weights is not None:
-        saved = population.load(e.initial_weights, device)
-        # taken in turn by the trials' own numbers, whatever others run beside them
-        index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
-        networks = saved.take(index)
-    else:
-        generators = [
-            stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
-            for trial in trials
-            for cell in range(e.cells)
-        ]
-        networks = population.initialise(data[0].dimension, e.model, e.kind, generators, device)
+    networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = operators.find(e.operator)
     chosen = training.choose_engine(engine, networks)
@@ -183,6 +172,23 @@ def initial(
             rng = stream(seed, trial, 0, cell, "first mask")
             masks.begin_sparse(networks, i, rng, e.operator_settings(0, e.target_sparsity))
     return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def starting_networks(
+    e: Experiment, trials: Sequence[int], seed: int, dimension: int, device: str = "cpu"
+) -> Population:
+    """The networks that trials begin with, random or saved, before anything is masked."""
+    if e.initial_weights is not None:
+        saved = population.load(e.initial_weights, device)
+        # taken in turn by the trials' own numbers, whatever others run beside them
+        index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
+        return saved.take(index)
+    generators = [
+        stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
+        for trial in trials
+        for cell in range(e.cells)
+    ]
+    return population.initialise(dimension, e.model, e.kind, generators, device)
 
 
 def rows_of(state: State, slot: int, cell: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from evoae.figures.curves import (
     size_over_epochs,
 )
 from evoae.figures.effects import interaction, parts_of_gap
+from evoae.figures.frontier import fronts, kept_by_layer, mask_pictures
 from evoae.figures.heatmaps import (
     before_after_heatmap,
     images,
@@ -31,10 +32,13 @@ __all__ = [
     "change_of_loss",
     "dead_units",
     "forest",
+    "fronts",
     "images",
     "interaction",
+    "kept_by_layer",
     "loss_by_schedule",
     "loss_over_epochs",
+    "mask_pictures",
     "overlap_heatmap",
     "parts_of_gap",
     "preserved_over_epochs",

@@ -61,14 +61,17 @@ def before_after_heatmap(
     after: Mapping[str, ArrayLike],
     pruned: Mapping[str, ArrayLike],
     max_units: int = 60,
+    titles: tuple[str, str] = ("before", "after"),
 ) -> Figure:
     """Activations before and after a prune: a column of panels per layer, after below before.
 
-    `before` and `after` map a layer's name to [examples, units], `pruned` to a bool [units]. Units
-    are rows, examples columns; a layer has one scale. Of a wider layer, `max_units` evenly spaced
-    units are drawn. Raises ValueError if the layers differ.
+    Or of any two networks, by their `titles`. `before` and `after` map a layer's name to
+    [examples, units], `pruned` to a bool [units]. Units are rows, examples columns; a layer has one
+    scale. Of a wider layer, `max_units` evenly spaced units are drawn.
+
+    Raises ValueError if the layers differ.
     """
-    layers, rows = list(before), {"before": before, "after": after}
+    layers, rows = list(before), dict(zip(titles, (before, after), strict=True))
     for name, given in (("after", after), ("pruned", pruned)):
         if unknown := [layer for layer in given if layer not in layers]:
             raise ValueError(f"{name} has the layer {unknown[0]!r}; it must be one of {layers}")
@@ -91,7 +94,7 @@ def before_after_heatmap(
                 if len(at):  # an empty line would upset the layout
                     ax.plot([1.04] * len(at), at, **PRUNED, transform=ax.get_yaxis_transform())
                 heading = [f"{name}, {title}", size]
-                if name in pruned and title == "after":
+                if name in pruned and title == titles[1]:
                     heading.append(f"{np.count_nonzero(gone)} pruned")
                 ax.set_title("\n".join(heading), fontsize=10)
                 ax.set_xlabel("Example")
@@ -100,8 +103,9 @@ def before_after_heatmap(
             )
         for ax in axes[:, 0]:
             ax.set_ylabel("Unit")
-        key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
-        figure.legend(handles=[key], loc="outside lower right")
+        if pruned:
+            key = Line2D([], [], **{**PRUNED, "clip_on": True}, label="pruned unit")
+            figure.legend(handles=[key], loc="outside lower right")
     return figure
 
 

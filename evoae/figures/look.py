@@ -61,6 +61,7 @@ OTHER_COLOURS = (
 LABELS = {
     "train_l1": "Training loss (L1, mean absolute error)",
     "relative": "Training loss / that of the constant predictor",
+    "relative_test": "Test loss / that of the constant predictor",
     "score": "Score (0: the constant predictor, 1: the noise floor)",
     "validation_l1": "Validation loss (L1, mean absolute error)",
     "test_l1": "Test loss (L1, mean absolute error)",

@@ -21,8 +21,8 @@ class ScheduleSettings:
     `probability` is the base probability p, `subpopulation` the number of cells in a
     sub-population (1 when canonical), `steepness` bends `exponential`, `last_share` is the part of
     the run in which `final-n` prunes and that `prune-once` leaves, `target_sparsity` is where
-    `cubic` ends, `prune_until` the share of the run at which it does, and `decrease` says which
-    reading of that schedule holds: "released" or "intended".
+    `cubic` and `one-shot` end, `prune_until` the share of the run at which they do, and `decrease`
+    says which reading of that schedule holds: "released" or "intended".
     """
 
     probability: float = 0.5
@@ -103,6 +103,11 @@ def cubic(t: int, final: int, s: ScheduleSettings) -> float:
     return s.target_sparsity * (1 - (1 - min(1.0, elapsed(t, final) / s.prune_until)) ** 3)
 
 
+def one_shot(t: int, final: int, s: ScheduleSettings) -> float:
+    """Leap to a target sparsity at `prune_until`; what is left of the run fine-tunes."""
+    return s.target_sparsity if elapsed(t, final) >= s.prune_until else 0.0
+
+
 SCHEDULES: Registry[Schedule] = Registry(
     "schedule",
     {
@@ -115,6 +120,7 @@ SCHEDULES: Registry[Schedule] = Registry(
         "prune-after": Schedule(prune_after),
         "prune-once": Schedule(prune_once),
         "cubic": Schedule(cubic, target=True),
+        "one-shot": Schedule(one_shot, target=True),
     },
 )
 

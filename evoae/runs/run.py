@@ -201,8 +201,9 @@ class Run:
 
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
-        # neither matters to the data, and either may be a user's function
-        known = self.config["experiment"] | {"operator": "none", "schedule": "fixed"}
+        # none of them matters to the data, and two may be a user's functions
+        plain = {"operator": "none", "schedule": "fixed", "exchange": 0.0}
+        known = self.config["experiment"] | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
 

@@ -180,14 +180,16 @@ def test_a_dense_model_has_as_many_parameters_as_a_run_preserves(runs):
 
     class Halved:
         setting, data, population = run.setting, run.data, run.population
+        experiment = run.experiment
         trials = pd.DataFrame(halves)
 
-    assert inspection.equal_widths(run) == "12-6"
+    assert inspection.equal_widths(40, "12-6", run.population.parameters) == "12-6"
     ((label, experiment),) = inspection.dense({"x": run}).items()
     assert label == "dense 12-6, x"
     assert (experiment.model, experiment.operator) == ("12-6", "none")
     assert experiment.replace(model="12-6").settings() == experiment.settings()
-    widths = [int(width) for width in inspection.equal_widths(Halved).split("-")]
+    ((label, _),) = inspection.dense({"x": Halved}).items()
+    widths = [int(width) for width in label.removeprefix("dense ").removesuffix(", x").split("-")]
     encoder = (40, *widths)
     parameters = parameter_count(encoder) + parameter_count(encoder[::-1])
     total = run.population.parameters
