@@ -217,6 +217,13 @@ def batches(state: State) -> int:
     return -(-len(rows_of(state, 0, 0)) // state.experiment.batch_size)
 
 
+def steps_of_an_epoch(state: State) -> int:
+    """Model steps of all trials."""
+    cells = state.experiment.cells
+    visits = {"selected": cells, "random-partner": 2 * cells, "all-pairs": 2 * cells**2}
+    return len(state.trials) * visits[state.experiment.pairing] * batches(state)
+
+
 def learn(state: State, places: Places, working: Population, pairs: np.ndarray) -> None:
     """One pass over each place's training data, in an order of its own."""
     e, data = state.experiment, [state.data[slot].train for slot in places.slot]

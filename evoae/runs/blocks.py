@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from evoae.evolution import footprint
-from evoae.evolution.loop import evolve
+from evoae.evolution.cells import State, initial
+from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import Experiment
 from evoae.networks import population, training
 from evoae.refusals import named, shown
@@ -130,15 +131,44 @@ def say_once(text: str) -> None:
     print(f"evoae: {text}", file=sys.stderr)
 
 
+SECONDS_BETWEEN_TELLS = 2.0
+
+
+class Told:
+    """What was told of a block's epochs, the one under way included."""
+
+    def __init__(self, tell: Callable[[float, int], None], state: State) -> None:
+        self.tell, self.state = tell, state
+        self.began = self.steps = state.model_steps
+        self.share, self.time = 0.0, time.time()
+
+    def between_visits(self) -> bool:
+        """Tell now and then how far the epoch is. False: it goes on."""
+        if time.time() - self.time > SECONDS_BETWEEN_TELLS:
+            done = (self.state.model_steps - self.began) / steps_of_an_epoch(self.state)
+            self.told(min(done, 1.0))
+        return False
+
+    def after_epoch(self) -> None:
+        self.told(1.0)
+        self.began, self.share = self.state.model_steps, 0.0
+
+    def told(self, share: float) -> None:
+        trials, steps = len(self.state.trials), self.state.model_steps
+        self.tell(trials * (share - self.share), steps - self.steps)
+        self.share, self.steps, self.time = share, steps, time.time()
+
+
 def train_block(
     spec: RunSpec,
     trials: range,
-    tell: Callable[[int, int], None] = lambda epochs, steps: None,
+    tell: Callable[[float, int], None] = lambda epochs, steps: None,
     stop: threading.Event | None = None,
 ) -> tuple[float, float, float]:
     """Train a block of a run to its end, from the checkpoint that holds it if there is one.
 
-    `tell(epochs, model steps)` is called with what was done since the last call. When `stop` is
+    `tell(epochs, model steps)` is called with what was done since the last call: after each epoch,
+    and within one that takes long. When `stop` is
     set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
     clock at start and end, and the seconds that earlier attempts took.
     """
@@ -152,14 +182,14 @@ def train_block(
         tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
         if source != path and state.epoch + 1 == spec.experiment.epochs:
             checkpoints.save(path, state, history, earlier)
-    steps = state.model_steps if state else 0
     begun = saved = time.time()
-    for state in evolve(  # noqa: B020  (a checkpoint's state is where it continues)
-        spec.experiment, trials, spec.seed, device=spec.device, engine=spec.engine, state=state
-    ):
+    if state is None:
+        state = initial(spec.experiment, trials, spec.seed, spec.device, spec.engine)
+    told = Told(tell, state)
+    for _ in evolve(spec.experiment, state=state, abandon=told.between_visits):
         history.append(history_rows(state))
-        tell(len(trials), state.model_steps - steps)
-        steps, now = state.model_steps, time.time()
+        told.after_epoch()
+        now = time.time()
         stopping = stop is not None and stop.is_set()
         last = state.epoch + 1 == spec.experiment.epochs
         if stopping or last or now - saved > CHECKPOINT_SECONDS:

@@ -193,6 +193,7 @@ def compute(
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
+    look["bar_format"] = "{l_bar}{bar}| {n:,.1f}/{total:,} epochs [{elapsed}<{remaining}{postfix}]"
     with (
         tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
         placed(local, min(workers, len(tasks)), executor, Progress(bar)) as submit,
@@ -234,7 +235,7 @@ class Progress:
     def __init__(self, bar: tqdm) -> None:
         self.bar, self.steps = bar, 0
 
-    def __call__(self, epochs: int, steps: int) -> None:
+    def __call__(self, epochs: float, steps: int) -> None:
         self.steps += steps
         elapsed = self.bar.format_dict["elapsed"]
         if elapsed > 0:

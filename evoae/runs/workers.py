@@ -20,7 +20,7 @@ from evoae.pruning import operators, schedules
 from evoae.runs.blocks import RunSpec, train_block
 from evoae.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
-Tell = Callable[[int, int], None]
+Tell = Callable[[float, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
 
 

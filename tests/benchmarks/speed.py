@@ -1,15 +1,16 @@
-"""Model steps per second, side by side: python tests/benchmarks/speed.py [--short]
+"""How fast evoae trains, side by side with a plain loop: python tests/benchmarks/speed.py [--short]
 
-A model step is one autoencoder, one batch of five, one update. The plain loop is what a PyTorch
-user writes: nn.Sequential and a new Adam for every batch, one thread, one model. Every row measures
-the plain loop again, in the same minute, since a shared machine's speed drifts; the ratios are to
-that. Then come whole runs (`evoae.run`, both cores, all the loop's work included), where their time
-goes, and how time and memory grow.
+A model step is one autoencoder, one batch, one update. The plain loop is what a PyTorch user
+writes: nn.Sequential, Adam, one thread, one model; `compiled` is the same loop with torch.compile.
+Every row measures the plain loop again, in the same minute, since a shared machine's speed drifts,
+and the ratios are to that. One core's tables are in processor time, so that the work of others
+disturbs them less.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,104 +21,225 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from evoae import Experiment, run
 from evoae.evolution import loop
-from evoae.networks import activations, population, training
+from evoae.networks import activations, kernel, population, training
 from evoae.runs import blocks, checkpoints, growth
 from evoae.runs import sweeps as study
 
-SECONDS = 1.5  # of measuring, for each entry
-ROWS = 1000
+ROWS, BITS = 4000, 784  # of the data that one core's tables train on
+BATCHES = (1, 5, 16, 32, 64, 128, 256)
+STEPS = 200  # of a measurement of PyTorch
 
 
-def plain_loop(dimension: int, model: str, steps: int) -> float:
-    """Seconds for so many steps of nn.Sequential with a new Adam for every batch."""
-    networks = population.initialise(dimension, model, "plain", [np.random.default_rng(0)], "cpu")
-    network = nn.Sequential(*networks.member(0))
-    data = (torch.rand(ROWS, dimension) < 0.75).float()
-    order = torch.randperm(ROWS)
-    begun = time.perf_counter()
-    for number in range(steps):
-        batch = data[order[torch.arange(5 * number, 5 * number + 5) % ROWS]]
-        optimiser = torch.optim.Adam(network.parameters(), lr=1e-5, betas=(0.5, 0.999))
-        loss = (network(batch) - batch).abs().mean()
-        loss.backward()
-        optimiser.step()
-    return time.perf_counter() - begun
-
-
-def engine(
-    name: str, dimension: int, model: str, count: int, batches: int, *, statistics: bool = True
-) -> float:
-    """Seconds in which `count` models make `batches` steps each on an engine, on one core."""
-    generators = [np.random.default_rng(i) for i in range(count)]
-    networks = population.initialise(dimension, model, "plain", generators, "cpu")
-    training.prepare(networks, "adam-per-batch", masked=False)
-    if not statistics:
-        for side in networks.sides:
-            for key in activations.SUMS:
-                del side.tensors[key]
-    data = (torch.rand(ROWS, dimension) < 0.75).float()
-    rows = torch.stack([torch.randperm(ROWS)[: 5 * batches] for _ in range(count)])
-    pairs = torch.arange(count)[:, None, None, None].repeat(1, batches, 1, 2)
-    rates = torch.full((count,), 1e-5, dtype=torch.float64)
-    lesson = training.Lesson(
-        pairs, [data] * count, [data] * count, rows, rates, 5, "l1", "adam-per-batch"
+def loss_of(output: Tensor, y: Tensor, kind: str) -> Tensor:
+    return (
+        functional.binary_cross_entropy(output, y)
+        if kind == "variational"
+        else (output - y).abs().mean()
     )
-    begun = time.perf_counter()
-    training.train(networks, lesson, name)
-    return time.perf_counter() - begun
 
 
-def rate(measure: Callable[[int], float], models: int, most: int) -> float:
-    """Steps per second: `measure(n)` takes n steps of each model, in rounds of about SECONDS."""
-    n = min(most, max(1, 20 // models + 1))
-    seconds = measure(n)
-    n = int(min(most, max(1, n * SECONDS / max(seconds, 1e-6))))
-    return models * n / min(measure(n) for _ in range(2))
+class Variational(nn.Module):
+    """As people write it: the divergence is kept beside the output."""
+
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        self.divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        return self.decoder(mean + torch.randn_like(mean) * (log_variance / 2).exp())
 
 
-def engines(models: list[str], dimensions: list[int], counts: list[int]) -> pd.DataFrame:
-    rows = []
-    for model in models:
-        for dimension in dimensions:
-            for count in counts:
-                plain = rate(lambda n, d=dimension, m=model: plain_loop(d, m, n), 1, 2000)
-                row = {"model": model, "D": dimension, "models": count, "plain loop": plain}
-                for name in ("batched", "fused"):
-                    row[name] = rate(
-                        lambda n, d=dimension, m=model, c=count, e=name: engine(e, d, m, c, n),
-                        count,
-                        ROWS // 5,
-                    )
-                    row[f"{name} / plain"] = row[name] / plain
-                rows.append(row)
-                print(".", end="", file=sys.stderr, flush=True)
+def plain_loop(
+    batch: int, kind: str = "plain", model: str = "standard", optimiser: str = "adam",
+    compiled: bool = False, bits: int = BITS, steps: int = STEPS,
+) -> float:  # fmt: skip
+    """Processor seconds of one step."""
+    networks = population.initialise(bits, model, kind, [np.random.default_rng(0)], "cpu")
+    encoder, decoder = networks.member(0)
+    network: nn.Module = nn.Sequential(*encoder, *decoder)
+    if kind == "variational":
+        network = Variational(encoder[:-1], decoder)
+    parameters = list(network.parameters())
+    apply = torch.compile(network) if compiled else network
+    data = (torch.rand(ROWS, bits) < 0.3).float()
+    order = torch.randperm(ROWS)
+
+    def adam() -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
+
+    kept = adam()
+
+    def step(number: int) -> None:
+        rows = order[torch.arange(number * batch, (number + 1) * batch) % ROWS]
+        x = y = data[rows]
+        if kind == "denoising":
+            x = y + 0.4 * torch.randn_like(y)
+        moving = kept if optimiser == "adam" else adam()
+        moving.zero_grad()
+        loss = loss_of(apply(x), y, kind)
+        if kind == "variational":
+            loss = loss * y.numel() + network.divergence
+        loss.backward()
+        moving.step()
+
+    for number in range(5):
+        step(number)
+    begun = time.process_time()
+    for number in range(steps):
+        step(number)
+    return (time.process_time() - begun) / steps
+
+
+def whole_run(batch: int, engine: str, kind: str, model: str, optimiser: str) -> float:
+    """Processor seconds of one step of `evoae.run`, with all that a run does."""
+    steps = 6000  # so many, and more of small ones, that what a run does once weighs little
+    if engine == "fused":
+        steps = 60_000 if batch <= 16 else 20_000
+    epochs = max(1, steps * batch // ROWS)
+    experiment = Experiment.preset(
+        "canonical", bits=BITS, examples=ROWS // 10, batch_size=batch, kind=kind, model=model,
+        optimiser=optimiser, learning_rate=1e-3, epochs=epochs,
+    )  # fmt: skip
+    begun = time.process_time()
+    found = run(experiment, workers=1, engine=engine, progress=False).result
+    return (time.process_time() - begun) / found["model_steps"]
+
+
+def side_by_side(batch: int, kind: str, model: str, optimiser: str, compiled: bool) -> dict:
+    """A row: microseconds of a step, and the ratios of whole runs to the plain loop."""
+    settings = {"kind": kind, "model": model, "optimiser": optimiser}
+    plain = [plain_loop(batch, **settings)]
+    own = {name: whole_run(batch, name, **settings) for name in ("fused", "batched")}
+    plain.append(plain_loop(batch, **settings))
+    own["fused"] = min(own["fused"], whole_run(batch, "fused", **settings))
+    row = {"kind": kind, "model": model, "optimiser": optimiser, "batch": batch}
+    row |= {"plain loop": 1e6 * min(plain), "kernel": 1e6 * own["fused"]}
+    row["kernel / plain"] = min(plain) / own["fused"]
+    row["no compiler / plain"] = min(plain) / own["batched"]
+    if compiled:
+        row["torch.compile"] = 1e6 * plain_loop(batch, **settings, compiled=True)
+    print(".", end="", file=sys.stderr, flush=True)
+    return row
+
+
+def batches(short: bool) -> pd.DataFrame:
+    """Whole runs of every batch size, kind and optimiser, and of other widths."""
+    cases = [(b, "plain", "standard", "adam") for b in BATCHES]
+    if not short:
+        cases += [(b, "plain", "standard", "adam-per-batch") for b in BATCHES]
+        cases += [(b, k, "standard", "adam") for k in ("denoising", "variational") for b in (5, 64)]
+        cases += [(b, "plain", m, "adam") for m in ("50-20-5", "256-64-16") for b in (5, 64)]
+    rows = [side_by_side(*case, compiled=not short) for case in cases]
     print(file=sys.stderr)
     return pd.DataFrame(rows)
 
 
+def masked(optimiser: str) -> pd.DataFrame:
+    """The kernel's steps of five where a share of the weights is masked."""
+    rows = []
+    for zeros in (None, 0.0, 0.5, 0.9, 0.94):
+        seconds = min(engine("fused", BITS, 1, 200, zeros, optimiser) for _ in range(10)) / 200
+        row = {"zeros": "no masks" if zeros is None else f"{zeros:.0%}", "kernel": 1e6 * seconds}
+        rows.append({"optimiser": optimiser} | row)
+    return pd.DataFrame(rows)
+
+
+def engine(
+    name: str, dimension: int, count: int, number: int, zeros: float | None = None,
+    optimiser: str = "adam-per-batch", *, statistics: bool = True,
+) -> float:  # fmt: skip
+    """Processor seconds in which `count` models make so many steps of five on an engine."""
+    generators = [np.random.default_rng(i) for i in range(count)]
+    networks = population.initialise(dimension, "standard", "plain", generators, "cpu")
+    for side in networks.sides:
+        side.weights.mul_(torch.rand(side.weights.shape) >= (zeros or 0.0))
+    training.prepare(networks, optimiser, masked=zeros is not None)
+    if not statistics:
+        for side in networks.sides:
+            for key in activations.SUMS:
+                del side.tensors[key]
+    data = (torch.rand(ROWS, dimension) < 0.3).float()
+    rows = torch.stack([torch.randperm(ROWS)[: 5 * number] for _ in range(count)])
+    pairs = torch.arange(count)[:, None, None, None].repeat(1, number, 1, 2)
+    rates = torch.full((count,), 1e-5, dtype=torch.float64)
+    lesson = training.Lesson(pairs, [data] * count, [data] * count, rows, rates, 5, "l1", optimiser)
+    begun = time.process_time()
+    training.train(networks, lesson, name)
+    return time.process_time() - begun
+
+
 def whole_runs(short: bool) -> pd.DataFrame:
-    """`evoae.run` on all cores against the plain loop on one, measured before and after."""
+    """The paper's batches and new Adams: all cores, two workers, one, and the plain loop on one."""
+    epochs = 10 if short else 40
     cases = {
-        "lipi-ae-s, 4 trials": (Experiment.preset("lipi-ae-s", epochs=10 if short else 40), 4),
-        "canonical, 30 trials": (Experiment.preset("canonical", epochs=10 if short else 40), 30),
+        "lipi-ae-s, 4 trials": (Experiment.preset("lipi-ae-s", epochs=epochs), 4),
+        "canonical, 30 trials": (Experiment.preset("canonical", epochs=epochs), 30),
         "lipi-ae-s, random": (
-            Experiment.preset("lipi-ae-s", epochs=10 if short else 40, operator="random"),
+            Experiment.preset("lipi-ae-s", epochs=epochs, operator="random"),
             4,
         ),
     }
+
+    def plain() -> float:
+        begun = time.perf_counter()
+        plain_loop(5, optimiser="adam-per-batch", bits=1000, steps=1000)
+        return 1005 / (time.perf_counter() - begun)
+
     rows = []
     for name, (experiment, trials) in cases.items():
-        before = rate(lambda n: plain_loop(1000, "standard", n), 1, 2000)
-        found = run(experiment, trials, progress=False).result
-        after = rate(lambda n: plain_loop(1000, "standard", n), 1, 2000)
-        plain, fast = (before + after) / 2, found["model_steps_per_second"]
-        rows.append({"run": name, "plain loop": plain, "run, all cores": fast})
-        rows[-1] |= {"run / plain": fast / plain, "engine": found["engine"]}
+        before = plain()
+        found = [run(experiment, trials, workers=w, progress=False).result for w in (2, 1)]
+        loop_steps = (before + plain()) / 2
+        two, one = (result["model_steps_per_second"] for result in found)
+        row = {"run": name, "plain loop": loop_steps, "one worker": one, "two workers": two}
+        rows.append(row | {"two / plain": two / loop_steps, "two / one": two / one})
     return pd.DataFrame(rows)
+
+
+def large_data() -> pd.DataFrame:
+    """60,000 x 784 from a file, one epoch: the first run makes the data ready for the second."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.npy"
+        np.save(path, np.random.default_rng(0).random((60_000, 784), np.float32))
+        for number in range(2):
+            code = (
+                "import sys; sys.path.insert(0, 'tests/benchmarks'); import speed; "
+                f"speed.one_large_run({str(path)!r})"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True,
+                env=os.environ | {"XDG_CACHE_HOME": folder},
+            )  # fmt: skip
+            first, seconds, mebibytes = (float(word) for word in done.stdout.split())
+            row = {"run": number + 1, "s to the first epoch": first, "s": seconds}
+            rows.append(row | {"MiB": mebibytes})
+    return pd.DataFrame(rows)
+
+
+def one_large_run(path: str) -> None:
+    """One run in this process; prints seconds to its first epoch, in all, and its peak in MiB."""
+    kernel.reason_unavailable()  # compiled before
+    began, original = [], loop.run_epoch
+    loop.run_epoch = lambda state: began.append(time.perf_counter()) or original(state)
+    settings = {"batch_size": 128, "optimiser": "adam", "learning_rate": 1e-3, "epochs": 1}
+    begun = time.perf_counter()
+    run(Experiment.preset("canonical", dataset=path, **settings), workers=1, progress=False)
+    print(began[0] - begun, time.perf_counter() - begun, peak())
+
+
+def peak() -> float:
+    """Peak memory of this process in MiB."""
+    # not getrusage: its peak is inherited from the process that started this one
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
@@ -163,7 +285,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
         for at, original in originals.items():
             setattr(*at, original)
     rounds = [
-        [engine("fused", 1000, "standard", 10, 200, statistics=seen) for seen in (True, False)]
+        [engine("fused", 1000, 10, 200, statistics=seen) for seen in (True, False)]
         for _ in range(10)
     ]
     with_statistics, without = (min(seconds) for seconds in zip(*rounds, strict=True))
@@ -207,9 +329,7 @@ def one_run(case: dict[str, int]) -> None:
             progress=False,
             out=folder,
         ).result
-    # not getrusage: its peak is inherited from the process that started this one
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(found["seconds"], int(status["VmHWM"].split()[0]) / 1024, found["model_steps"])
+    print(found["seconds"], peak(), found["model_steps"])
 
 
 def main() -> None:
@@ -218,17 +338,15 @@ def main() -> None:
     short = parser.parse_args().short
     torch.set_num_threads(1)
     pd.set_option("display.width", 160, "display.max_columns", 20, "display.precision", 1)
-    print("Engines, one core, model steps per second")
-    if short:
-        print(engines(["standard"], [1000], [1, 10, 30]).to_string(index=False))
-    else:
-        print(
-            engines(["standard", "small", "large"], [1000, 4000], [1, 10, 30, 100, 300]).to_string(
-                index=False
-            )
-        )
-    print("\nWhole runs, all cores")
+    print("Whole runs, one core, microseconds of a step; D = 784")
+    print(batches(short).to_string(index=False))
+    print("\nMasked weights, batches of five, one core, microseconds of a step; D = 784")
+    tables = [masked(optimiser) for optimiser in training.OPTIMISERS]
+    print(pd.concat(tables).to_string(index=False))
+    print("\nThe paper's runs, steps per second; D = 1000")
     print(whole_runs(short).to_string(index=False))
+    print("\n60,000 x 784 from a file, one epoch in batches of 128, one worker")
+    print(large_data().to_string(index=False))
     print("\nWhere the time of a run goes (lipi-ae-s, random pruning, one core)")
     shares = where_time_goes(epochs=10 if short else 100, trials=2 if short else 15)
     print(shares.to_string(index=False))

@@ -13,7 +13,7 @@ from helpers import ENGINES, assert_same_bits, evolved, tiny, weights_of
 
 from evoae import Experiment, evolve, run
 from evoae.evolution.cells import MAY_CHANGE, initial, rows_of
-from evoae.evolution.loop import EXAMPLES, batches
+from evoae.evolution.loop import EXAMPLES, batches, steps_of_an_epoch
 from evoae.networks import population
 from evoae.pruning import masks, operators
 from evoae.randomness import stream
@@ -134,6 +134,7 @@ def test_model_steps_count_models_times_batches_times_updates() -> None:
         cells = {} if preset == "canonical" else {"cells": 5}
         for state in evolve(tiny(preset, **cells), 2, engine="batched"):
             assert state.model_steps == (state.epoch + 1) * 2 * per_epoch
+            assert steps_of_an_epoch(state) == 2 * per_epoch
 
 
 def test_the_control_prunes_nothing() -> None:

@@ -362,6 +362,19 @@ def test_what_was_trained_before_counts_as_progress_and_not_as_speed(tmp_path: P
     assert sum(steps for _, steps in told) == 4 * per_epoch > 0
 
 
+def test_an_epoch_that_takes_long_tells_between_visits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "SECONDS_BETWEEN_TELLS", 0.0)
+    spec, told = RunSpec(small(epochs=2), 1, 0, 2, tmp_path), []
+    spec.open()
+    train_block(spec, spec.trials, lambda *more: told.append(more))
+    epochs, steps = (np.cumsum(column) for column in zip(*told, strict=True))
+    assert len(told) > 2 * 2  # on the way, too
+    assert epochs[-1] == pytest.approx(2 * 2)
+    np.testing.assert_allclose(epochs / epochs[-1], steps / steps[-1])
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "adam-per-batch"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_stopped_run_goes_on_with_the_same_bits(
