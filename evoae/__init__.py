@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 # where a name is defined: it is imported when it is asked for, so that `import evoae` is quick
 _HOMES = {
     "Experiment": "experiment",
+    "Pruner": "modules.pruner",
     "Run": "runs.run",
     "State": "evolution.cells",
     "Study": "runs.study",

@@ -36,10 +36,10 @@ from evoae.experiment import RATE_BOUNDS, Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import masks, operators, schedules
+from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import stream
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
-EXAMPLES = 100  # drawn by the conjunctive operator
 
 
 def evolve(

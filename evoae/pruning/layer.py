@@ -11,6 +11,7 @@ from evoae.networks.activations import UnitStatistics
 from evoae.networks.gradients import Gradients
 
 Masks = tuple[Tensor, Tensor]
+EXAMPLES = 100  # drawn for an operator that recalls some
 
 
 @dataclass(frozen=True)

@@ -165,10 +165,17 @@ def begin_sparse(
 
 def at_target(population: Population, operator: Operator, settings: OperatorSettings) -> np.ndarray:
     """Of which autoencoders nothing is left to prune, or to swap, [P]."""
-    if operator.regrows or settings.exchange:
-        return np.full(len(population), operator.regrows and settings.amount == 0)
     pruned = sum(side.zeros() for side in population.sides)
-    return pruned >= round(settings.amount * population.parameters)
+    return is_reached(operator, settings, pruned, population.parameters)
+
+
+def is_reached(
+    operator: Operator, settings: OperatorSettings, pruned: np.ndarray, parameters: int
+) -> np.ndarray:
+    """Of which counts of pruned parameters, of so many, a target is reached and nothing swaps."""
+    if operator.regrows or settings.exchange:
+        return np.full_like(pruned, operator.regrows and settings.amount == 0, dtype=bool)
+    return pruned >= round(settings.amount * parameters)
 
 
 def layers_of(population: Population, name: str, i: int) -> list[tuple[Tensor, Tensor]]:

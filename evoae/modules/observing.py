@@ -1,0 +1,294 @@
+"""What a layer does while its module trains: sums gathered by hooks, and only those asked for.
+
+All sums are over examples, and places of convolutions, in double precision on the layer's device,
+so memory does not depend on how long they are gathered. They add up over processes that train one
+module together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from evoae.modules import masking
+from evoae.modules.questions import ANSWERED_BY, LASTING, Answers
+from evoae.modules.tracing import Place
+from evoae.networks.gradients import Gradients
+from evoae.pruning.layer import Layer, Masks
+
+OF_UNITS = ("total", "squares", "zeros")
+OF_GRADIENTS = ("slopes", "slope_squares")
+COUNTED = ("units", "inputs", "gradients")  # examples and places, or backward passes
+
+
+class Observer:
+    """Watches one layer: `sums` by name, and `places`, over how many an example's units spread.
+
+    `questions`: what will be asked. It sees forward passes in training mode with gradients.
+    """
+
+    def __init__(
+        self, place: Place, questions: frozenset[str], on_call: Callable[[], None]
+    ) -> None:
+        self.place, self.questions, self.on_call = place, questions, on_call
+        self.names = {name for question in questions for name in ANSWERED_BY[question]}
+        self.places: int | None = None
+        self.handles: list[Any] = []
+        self.weighed: set[str] = set()  # whose gradients before training were seen
+        self.sums: dict[str, Tensor] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Set all sums to zero, those that last from the start of the training too."""
+        layer, names = self.place.layer, self.names
+        fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+        sizes: dict[str, Any] = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.place.units)}
+        sizes = {name: size for name, size in sizes.items() if name in names}
+        self.counts = dict.fromkeys(COUNTED, 0)
+        like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
+        self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
+        for name in (*OF_GRADIENTS, *LASTING):
+            for part in self.place.tensors if name in names else ():
+                zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
+                self.sums[f"{name}.{part}"] = zeros
+
+    def forget(self, pruned: bool) -> None:
+        """After an epoch: gradients are begun anew, and what units did if there was a prune."""
+        for name, tensor in self.sums.items():
+            if name.startswith(OF_GRADIENTS) or (pruned and not name.startswith(LASTING)):
+                tensor.zero_()
+        self.counts |= dict.fromkeys(COUNTED if pruned else ("gradients",), 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all sums and counts."""
+        return {name: tensor.clone() for name, tensor in self.sums.items()} | self.counts
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from sums that were saved."""
+        for name, tensor in self.sums.items():
+            tensor.copy_(state[name])
+        self.counts = {name: state[name] for name in COUNTED}
+        parts = self.place.tensors if "sensitivity" in self.names else ()
+        self.weighed = {part for part in parts if state[f"sensitivity.{part}"].any()}
+
+    @property
+    def of_gradients(self) -> bool:
+        return not self.names.isdisjoint((*OF_GRADIENTS, *LASTING))
+
+    # -- hooks -----------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Register the hooks: on the layer, at the end of its units, on its parameters."""
+        layer = self.place.layer
+        if not self.names.isdisjoint(OF_UNITS):
+            self.handles.append(self.place.end.register_forward_hook(Hook(self.see_units)))
+        if "inputs" in self.names:
+            self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
+        for part in self.place.tensors if self.of_gradients else ():
+            parameter = masking.stored(layer, part)
+            if parameter.requires_grad:
+                see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
+                self.handles.append(parameter.register_hook(see))
+        self.first = layer.register_forward_hook(Hook(self.see_first))
+        self.handles.append(self.first)
+
+    def leave(self) -> None:
+        """Remove all hooks."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+
+    def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Once: that the layer is called, and over how many places its output spreads."""
+        conv = self.place.axis != -1
+        over = output.shape[self.place.axis + 1 :] if conv else output.shape[1:-1]
+        self.places = over.numel()
+        self.first.remove()
+        self.on_call()
+
+    def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not (end.training and torch.is_grad_enabled()):
+            return
+        seen = output.detach()
+        seen = (seen.relu() if self.place.relu else seen).to(wide(seen.device))
+        over = self.all_but_units(seen)
+        self.count("units", seen.numel() // self.place.units)
+        if "total" in self.names:
+            self.add("total", seen.sum(over))
+        if "squares" in self.names:
+            self.add("squares", seen.square().sum(over))
+        if "zeros" in self.names:  # sums of signs are faster than counts, and exact
+            signs = seen.sign().square().sum(over)
+            self.add("zeros", seen.numel() // self.place.units - signs)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Tensor]]:
+        """Within, the activations of every call are kept: [examples * places, units] each."""
+        rows: list[Tensor] = []
+
+        def record(end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen = output.detach().float().movedim(self.place.axis, -1).flatten(0, -2)
+            rows.append((seen.relu() if self.place.relu else seen).cpu())
+
+        with self.place.end.register_forward_hook(record):
+            yield rows
+
+    def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if layer.training and torch.is_grad_enabled():
+            seen = inputs[0].detach().to(wide(inputs[0].device))
+            over = self.all_but_units(seen)
+            squares = seen.square().sum(over)
+            self.count("inputs", seen.numel() // len(squares))
+            self.add("inputs", squares)
+
+    def all_but_units(self, values: Tensor) -> list[int]:
+        """Dimensions of inputs or outputs that are examples and places."""
+        axis = values.dim() + self.place.axis
+        return [dim for dim in range(values.dim()) if dim != axis]
+
+    def see_gradient(self, part: str, gradient: Tensor) -> Tensor | None:
+        """Add one backward pass; returned is what the optimiser may see of it.
+
+        Mixed precision scales the loss: gradients then compare with each other, and a pass whose
+        gradients overflow counts as zeros.
+        """
+        mask = masking.mask_of(self.place.layer, part)
+        seen = gradient.nan_to_num(0, 0, 0)
+        weight = getattr(self.place.layer, part).detach()
+        if part == "weight":
+            self.count("gradients", 1)
+        if "slopes" in self.names:
+            self.add(f"slopes.{part}", seen)
+        if "slope_squares" in self.names:
+            self.add(f"slope_squares.{part}", seen.square())
+        if "movement" in self.names:
+            self.add(f"movement.{part}", -weight * seen)
+        if "sensitivity" in self.names and part not in self.weighed:
+            self.weighed.add(part)
+            self.add(f"sensitivity.{part}", weight * seen)
+        return None if mask is None else gradient * mask.kept
+
+    def count(self, kind: str, more: int) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + more
+
+    def add(self, name: str, value: Tensor) -> None:
+        if self.sums[name].device != value.device:  # the module has moved
+            self.sums[name] = self.sums[name].to(value.device)
+        self.sums[name] += value
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def layer(self, recalled: Tensor | None, keeps: tuple[str, ...]) -> Layer:
+        """What an operator is shown, in the CPU's memory: weights as [out, in], of a convolution
+        [out, in * height * width]. A layer without bias has one of zeros, pruned already.
+        """
+        place, layer = self.place, self.place.layer
+        sums = {name: over_processes(tensor).cpu() for name, tensor in self.sums.items()}
+        counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
+        counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
+
+        def answer(question: str) -> Any:
+            if question not in self.questions:
+                raise ValueError(
+                    f"the operator asks for {question} of layer {place.name}, and did not on the "
+                    "first look at it: it must ask for the same in every call"
+                )
+            return recalled if question == "recall" else self.answer(question, sums, counts)
+
+        weight, bias = as_shown(place, lambda part: getattr(layer, part).detach())
+        active = None
+        if masking.mask_of(layer, "weight") is not None:
+            active = as_shown(place, lambda part: mask_or_ones(layer, part))
+        return Answers(answer).layer(weight, bias, active, keeps)
+
+    def answer(self, question: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
+        """From the sums. Raises ValueError if nothing was seen."""
+
+        def mean(name: str, kind: str) -> Tensor:
+            if counts[kind] == 0:
+                raise ValueError(
+                    f"layer {self.place.name} was not trained since the last prune, or is never "
+                    "called: train first, or exclude it"
+                )
+            return sums[name] / counts[kind]
+
+        def slopes(name: str) -> Masks:
+            return as_shown(self.place, lambda part: mean(f"{name}.{part}", "gradients"))
+
+        if question == "mean":
+            return mean("total", "units")
+        if question == "deviation":
+            return (mean("squares", "units") - mean("total", "units").square()).clamp(min=0).sqrt()
+        if question == "zero_share":
+            return mean("zeros", "units")
+        if question == "input_norm":
+            return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
+        if question == "gradients":
+            squared = "slope_squares" if "slope_squares" in self.names else "slopes"
+            return Gradients(*slopes("slopes"), *slopes(squared))
+        if question == "curvature":
+            return slopes("slope_squares")
+        kept = as_shown(self.place, lambda part: sums[f"{question}.{part}"])
+        return tuple(part.abs() for part in kept) if question == "sensitivity" else kept
+
+
+class Hook:
+    """A hook that copies and pickles of a module do not carry on: there it does nothing."""
+
+    def __init__(self, call: Callable[..., Any] | None = None) -> None:
+        self.call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(*arguments) if self.call else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hook, ()
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """Double precision, where a device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def over_processes(tensor: Tensor) -> Tensor:
+    """The sum over all processes that train together (a copy), or the tensor if it is alone."""
+    if not together():
+        return tensor
+    total = tensor.clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def together() -> bool:
+    """Whether several processes train one module."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def as_shown(place: Place, part_of: Callable[[str], Tensor]) -> Masks:
+    """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
+    weight = part_of("weight").flatten(1).cpu()
+    weight = weight if weight.dtype == torch.bool else weight.float()
+    if "bias" not in place.tensors:
+        return weight, torch.zeros(place.units, dtype=weight.dtype)
+    return weight, part_of("bias").to(weight.device, weight.dtype)
+
+
+def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
+    mask = masking.mask_of(layer, part)
+    return (
+        torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.kept != 0
+    )
+
+
+def by_entry(layer: nn.Module, norms: Tensor) -> Tensor:
+    """Norms of inputs [channels] by entries of a unit's weight: [in], or [out, in] in groups."""
+    if isinstance(layer, nn.Linear):
+        return norms
+    if layer.groups > 1:
+        units = layer.out_channels // layer.groups
+        norms = norms.view(layer.groups, -1).repeat_interleave(units, 0)
+    return norms.repeat_interleave(layer.weight[0, 0].numel(), -1)

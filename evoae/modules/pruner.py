@@ -1,0 +1,322 @@
+"""Any module of a user's, pruned while it trains in a loop of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, distributed, nn
+
+from evoae.experiment import SETTINGS, Experiment
+from evoae.modules import masking
+from evoae.modules.observing import Observer, together
+from evoae.modules.questions import questions_of
+from evoae.modules.tracing import Chosen, Place, find_layers
+from evoae.pruning import masks, operators
+from evoae.pruning.layer import EXAMPLES, Masks, OperatorSettings
+from evoae.pruning.operators import Operator
+from evoae.pruning.scores import random as random_scores
+from evoae.randomness import stream
+from evoae.rules import check_known
+
+# settings of an experiment that say how a network is pruned, whoever trains it
+PRUNING = (
+    "amount",
+    "threshold",
+    "probability",
+    "pruning_clock",
+    "decrease",
+    "steepness",
+    "last_share",
+    "target_sparsity",
+    "prune_until",
+    "allocation",
+    "prune_biases",
+    "exchange",
+    "exchange_until",
+    "pruned_weights",
+    "statistics_window",
+    "as_released",
+)
+
+
+class Pruner:
+    """Prunes the Linear, Conv1d and Conv2d layers of a module while a loop of yours trains it.
+
+    Call `epoch_end` after every epoch, `report` when you like, and `finish` at the end, or use it
+    as a context manager. A unit is an output, or an output channel, and its activation is after the
+    batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
+    places. Statistics are of forward passes in training mode, of all calls if a layer is called
+    more than once; gradients are of your own backward passes. What an operator does not ask for is
+    not gathered.
+
+    Masks (`pruned_weights="masked"`) are parametrizations of `torch.nn.utils.parametrize`: weights
+    under one are zero whatever an optimiser does. They hold in copies, in pickles, and through
+    `state_dict`. Of processes that train together (`torch.distributed`), statistics are summed and
+    masks are equal; all must call `epoch_end`. Make the Pruner before wrapping or compiling the
+    module.
+
+    Args:
+        module: the module; its parameters stay the same objects, so optimisers may exist already.
+        operator, schedule, epochs, settings: as those of `Experiment`, with its defaults and rules:
+            `PRUNING` names them.
+        layers, exclude: names of layers, or of modules that hold them, or types of layers: which
+            are pruned (by default all, the output layer too), and which are not.
+        relu: names of layers that ReLU follows, where `torch.fx` cannot trace the module.
+        examples: rows of training data, [n, ...], for operators that recall examples: 100 of them
+            are drawn at a prune, and passed through the module in evaluation mode.
+        seed: of all draws, which are those of trial 0, cell 0 of a run with that seed.
+
+    Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
+    a module that cannot be pruned.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        operator: str | Callable[..., Any],
+        schedule: str | Callable[..., float],
+        epochs: int,
+        *,
+        layers: Chosen | None = None,
+        exclude: Chosen = (),
+        relu: Collection[str] = (),
+        examples: Tensor | None = None,
+        seed: int = 1,
+        **settings: Any,
+    ) -> None:
+        for name in settings:
+            check_known(name, PRUNING, f"unknown setting {name!r}")
+        SETTINGS["data_seed"].rule.check("seed", seed)
+        self.experiment = Experiment(
+            operator=operator, schedule=schedule, epochs=epochs, **settings
+        )
+        self.module, self.examples, self.seed = module, examples, seed
+        self.operator: Operator = operators.find(self.experiment.operator)
+        self.epoch = -1
+        self.places = find_layers(module, layers, exclude, relu)
+        questions = questions_of(self.operator, self.experiment.operator_settings(0))
+        if "recall" in questions and (examples is None or not len(examples)):
+            name = getattr(operator, "__name__", operator)
+            raise ValueError(f"operator {name} recalls examples: give examples=, rows of data")
+        self.called = False
+        if self.masked:
+            self.add_masks(dense=not questions.isdisjoint({"gradients", "curvature"}))
+        self.observers = [Observer(place, questions, self.note_call) for place in self.places]
+        for observer in self.observers:
+            observer.watch()
+        if self.operator.regrows and self.experiment.has_target:
+            self.begin_sparse()
+
+    def note_call(self) -> None:
+        self.called = True
+
+    @property
+    def masked(self) -> bool:
+        """Whether pruned weights stay zero."""
+        return self.experiment.pruned_weights == "masked"
+
+    def add_masks(self, dense: bool) -> None:
+        """Masks that keep everything: a bias that begins at zero may be trained."""
+        for place, part in self.parts():
+            everything = torch.ones_like(getattr(place.layer, part), requires_grad=False)
+            masking.add(place.layer, part, masking.Mask(everything, dense))
+
+    def parts(self) -> list[tuple[Place, str]]:
+        """Every tensor that may be pruned."""
+        biases = self.experiment.prune_biases
+        return [
+            (place, part)
+            for place in self.places
+            for part in place.tensors
+            if biases or part == "weight"
+        ]
+
+    # -- prune -----------------------------------------------------------------------------------
+
+    def epoch_end(self) -> bool:
+        """Prune if the schedule says so; whether it did.
+
+        Raises ValueError before any forward pass, after the last epoch, or for an operator that
+        does not do what it must: the module is then as it was.
+        """
+        e, t = self.experiment, self.epoch + 1
+        if not self.called:
+            raise ValueError("epoch_end before any forward pass: train an epoch first")
+        if t >= e.epochs:
+            raise ValueError(f"epochs={e.epochs} are over: call finish, or plan for more epochs")
+        pruned = self.is_turn(t)
+        if pruned:
+            self.prune(e.operator_settings(t), self.operator, t)
+        for observer in self.observers:
+            observer.forget(pruned or e.statistics_window == "visit")
+        self.epoch = t
+        return pruned
+
+    def is_turn(self, t: int) -> bool:
+        """Whether there is a prune after epoch t: the schedule's draw, or a target not reached."""
+        e = self.experiment
+        value = 0 if e.operator == "none" else e.pruning_at(t)
+        if value == 0 or not e.has_target:
+            return value != 0 and stream(self.seed, 0, t, 0, "prune or not").random() < value
+        table = self.counts()
+        size, zeros = sum(table["parameters"]), sum(table["zeros"])
+        settings = e.operator_settings(t)
+        return not (self.masked and masks.is_reached(self.operator, settings, zeros, size))
+
+    def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
+        """Ask the operator, and apply its masks."""
+        rng = stream(self.seed, 0, t, 0, "operator")
+        found = self.decide(operator, settings, self.recall(t), rng)
+        opens = operator.regrows or settings.exchange > 0
+        for place, keep in zip(self.places, found, strict=True):
+            fan_in = place.layer.weight[0].numel()
+            for part, kept in zip(place.tensors, keep, strict=False):
+                fresh = None
+                if operator.renews:
+                    drawn = 2 * rng.random(kept.numel(), np.float32) - 1
+                    fresh = torch.from_numpy(drawn / np.float32(np.sqrt(fan_in)))
+                masking.prune(place.layer, part, kept, opens, fresh)
+
+    def decide(
+        self,
+        operator: Operator,
+        settings: OperatorSettings,
+        recalled: list[Tensor | None],
+        rng: np.random.Generator,
+    ) -> list[Masks]:
+        """The operator's keep-masks; of processes that train together, those of the first."""
+        watched = zip(self.observers, recalled, strict=True)
+        layers = [observer.layer(rows, operator.keeps) for observer, rows in watched]
+        found = masks.decide(operator, layers, rng, self.counting_biases(settings, operator))
+        if together():
+            found = [tuple(self.of_first(mask) for mask in keep) for keep in found]
+        return found
+
+    def counting_biases(self, s: OperatorSettings, operator: Operator) -> OperatorSettings:
+        """Settings whose target counts the biases that layers do not have as pruned already."""
+        missing = sum(place.units for place in self.places if "bias" not in place.tensors)
+        if not (missing and s.to_target and operator.score):
+            return s
+        size = sum(self.counts()["parameters"])
+        return dataclasses.replace(s, amount=(round(s.amount * size) + missing) / (size + missing))
+
+    def of_first(self, mask: Tensor) -> Tensor:
+        sent = mask.to(self.places[0].layer.weight.device, torch.uint8)
+        distributed.broadcast(sent, 0)
+        return sent.bool().cpu()
+
+    @torch.no_grad()
+    def recall(self, t: int) -> list[Tensor | None]:
+        """Activations of drawn examples by layer, [100 * places, out], if the operator asks."""
+        if "recall" not in self.observers[0].questions:
+            return [None] * len(self.observers)
+        draw = stream(self.seed, 0, t, 0, "examples").integers(0, len(self.examples), EXAMPLES)
+        rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
+        training = [part for part in self.module.modules() if part.training]
+        with ExitStack() as stack:
+            recorded = [stack.enter_context(each.recording()) for each in self.observers]
+            self.module.eval()
+            try:
+                self.module(rows.to(self.places[0].layer.weight.device))
+            finally:
+                for part in training:
+                    part.training = True
+        for place, calls in zip(self.places, recorded, strict=True):
+            if not calls:
+                raise ValueError(f"layer {place.name} is never called: exclude it")
+        return [torch.cat(calls) for calls in recorded]
+
+    def begin_sparse(self) -> None:
+        """Masks drawn at random, up to the target: where `set` and `rigl` begin."""
+        e, rng = self.experiment, stream(self.seed, 0, 0, 0, "first mask")
+        settings = dataclasses.replace(e.operator_settings(0, e.target_sparsity), exchange=0.0)
+        random = Operator(random_scores, random_scores)
+        found = self.decide(random, settings, [None] * len(self.places), rng)
+        for place, keep in zip(self.places, found, strict=True):
+            for part, kept in zip(place.tensors, keep, strict=False):
+                masking.prune(place.layer, part, kept, opens=False)
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, list[int]]:
+        """By layer: parameters, and how many of them are pruned (masked, else zero)."""
+        parameters, zeros = [], []
+        for place in self.places:
+            tensors = [getattr(place.layer, part) for part in place.tensors]
+            parameters.append(sum(tensor.numel() for tensor in tensors))
+            found = [masking.mask_of(place.layer, part) for part in place.tensors]
+            kept = [t if m is None else m.kept for t, m in zip(tensors, found, strict=True)]
+            zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
+        return {"parameters": parameters, "zeros": zeros}
+
+    def report(self) -> pd.DataFrame:
+        """A row per layer that is pruned, and one for all of them.
+
+        `zeros` are pruned parameters; `preserved` is the share of the others; `dead_units` have no
+        incoming weight left; `macs` are multiply-accumulates for one example with the weights that
+        are left (unknown before a forward pass).
+        """
+        table = pd.DataFrame({"layer": [place.name for place in self.places]} | self.counts())
+        table["units"] = [place.units for place in self.places]
+        left = [place.layer.weight.detach().flatten(1) != 0 for place in self.places]
+        table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
+        spread = [observer.places for observer in self.observers]
+        table["macs"] = [
+            None if places is None else int(part.sum()) * places
+            for part, places in zip(left, spread, strict=True)
+        ]
+        table["macs"] = table["macs"].astype("Int64")
+        total = table.drop(columns="layer").sum(skipna=False)
+        table.loc[len(table)] = {"layer": "all", **total}
+        table.insert(3, "preserved", 1 - table.zeros / table.parameters)
+        return table
+
+    def finish(self) -> nn.Module:
+        """Leave the module plain, without hooks and masks: what was masked is zero. Returns it."""
+        for observer in self.observers:
+            observer.leave()
+        for place, part in self.parts():
+            masking.remove(place.layer, part)
+        return self.module
+
+    def __enter__(self) -> Pruner:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.finish()
+
+    # -- resume ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs beside the module's own state (masks are in that one)."""
+        gathered = {each.place.name: each.state_dict() for each in self.observers}
+        settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
+        return {
+            "epoch": self.epoch,
+            "called": self.called,
+            "seed": self.seed,
+            "settings": settings,
+            "gathered": gathered,
+        }
+
+    def settings_told(self) -> tuple[str, ...]:
+        return ("operator", "schedule", "epochs", *PRUNING)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there. Raises ValueError if it was saved under other settings or layers."""
+        own = self.state_dict()
+        pairs = {"seed": (state["seed"], self.seed)}
+        pairs |= {k: (state["settings"].get(k), v) for k, v in own["settings"].items()}
+        pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))
+        for name, (saved, here) in pairs.items():
+            if saved != here:
+                raise ValueError(f"the state was saved with {name}={saved}; here it is {here}")
+        self.epoch, self.called = state["epoch"], state["called"]
+        for observer in self.observers:
+            observer.load_state_dict(state["gathered"][observer.place.name])

@@ -1,0 +1,572 @@
+"""A user's module, pruned in a user's loop: the masks of evoae's own, and zeros that hold."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from evoae import Pruner
+from evoae.networks import activations, gradients, population, training
+from evoae.pruning import masks
+from evoae.pruning.operators import OPERATORS
+from evoae.randomness import stream
+
+ROWS = torch.from_numpy(np.random.default_rng(5).random((40, 12), np.float32))
+SEED = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads only wait for each other on layers as small as these."""
+    with training.one_thread():
+        yield
+
+
+def convolutional() -> nn.Sequential:
+    """Of 8 x 8 images: 1,006 parameters, one layer without bias."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 4, 3, stride=2, bias=False), nn.ReLU(), nn.Flatten(),
+        nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 64), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+IMAGES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+
+
+def train(module: nn.Module, optimiser: torch.optim.Optimizer, steps: int = 1) -> None:
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.l1_loss(module(IMAGES), IMAGES.flatten(1)).backward()
+        optimiser.step()
+
+
+def pruned_once(operator: str = "magnitude", **settings: Any) -> tuple[nn.Module, Pruner]:
+    """A masked module after its first epoch, a tenth of it pruned."""
+    module = convolutional()
+    pruner = Pruner(module, operator, "fixed", 20, **(KEPT | settings))
+    train(module, torch.optim.SGD(module.parameters(), 0.1))
+    assert pruner.epoch_end()
+    return module, pruner
+
+
+KEPT = {"pruned_weights": "masked", "probability": 1.0, "amount": 0.3, "examples": IMAGES}
+
+
+def zeros(module: nn.Module) -> dict[str, Tensor]:
+    """Where the weights and biases of layers are zero."""
+    layers = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    pairs = itertools.product(layers.items(), ("weight", "bias"))
+    parts = {f"{n}.{part}": getattr(m, part) for (n, m), part in pairs}
+    return {name: part == 0 for name, part in parts.items() if part is not None}
+
+
+def assert_zero(module: nn.Module, where: dict[str, Tensor]) -> None:
+    now = zeros(module)
+    assert now.keys() == where.keys()
+    for name, there in where.items():
+        assert now[name][there].all(), name
+
+
+# -- the masks of evoae's own loop ---------------------------------------------------------------
+
+
+def side_by_side(
+    operator: str, schedule: str, masked: bool, **settings: Any
+) -> Iterator[tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]]:
+    """Weights of a population's member and of the same module, after each of three prunes.
+
+    Both see the same rows, and take the same step in between.
+    """
+    networks = population.initialise(12, "6-4", "plain", [np.random.default_rng(1)], "cpu")
+    module = nn.Sequential(*networks.member(0))
+    kept = {"pruned_weights": "masked" if masked else "regrow", "examples": ROWS}
+    pruner = Pruner(module, operator, schedule, 3, seed=SEED, **kept, **settings)
+    e, record = pruner.experiment, pruner.operator
+    training.prepare(networks, "adam", masked)
+    gradients.keep(networks, 0, record.keeps, ROWS, "l1")
+    if record.regrows and e.has_target:
+        first = stream(SEED, 0, 0, 0, "first mask")
+        masks.begin_sparse(networks, 0, first, e.operator_settings(0, e.target_sparsity))
+    for t in range(3):
+        module.zero_grad()
+        F.l1_loss(module(ROWS), ROWS).backward()
+        for side, seen in zip(networks.sides, networks.activations(ROWS[None]), strict=True):
+            activations.observe(side, seen)
+        flat = gradients.flat(networks, 0, ROWS, "l1")
+        for side, slope in zip(networks.sides, flat, strict=True):
+            side.tensors["second_moment"][0] = slope.square()
+        if "movement" in record.keeps:
+            gradients.observe_movement(networks, 0, ROWS, "l1")
+        drawn = stream(SEED, 0, t, 0, "examples").integers(0, len(ROWS), 100)
+        shown = ROWS[drawn] if operator == "conjunctive" else ROWS
+        rng = stream(SEED, 0, t, 0, "operator")
+        told = e.operator_settings(t)
+        there = e.has_target and masked and masks.at_target(networks, record, told)[0]
+        due = e.pruning_at(t) > 0 and not there
+        assert pruner.epoch_end() == due
+        if due:
+            masks.prune(networks, [0], record, [rng], told, lambda i, x=shown: x, lambda i: ROWS)
+            for side in networks.sides:
+                activations.reset(side)
+        layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
+        theirs = [layer for side in networks.sides for layer in side.layers()]
+        yield (
+            [(weight[0], bias[0]) for weight, bias in theirs],
+            [(m.weight.detach(), m.bias.detach()) for m in layers],
+        )
+        stored = [p for p in module.parameters() if p.grad is not None]
+        with torch.no_grad():
+            for parameter in stored:
+                parameter.sub_(0.5 * parameter.grad)
+            for (weight, bias), layer in zip(theirs, layers, strict=True):
+                weight[0], bias[0] = layer.weight, layer.bias
+
+
+def same_masks(*arguments: Any, **settings: Any) -> int:
+    """Prunes whose masks were compared entry by entry."""
+    changed = 0
+    for theirs, ours in side_by_side(*arguments, **settings):
+        for one, other in zip(theirs, ours, strict=True):
+            for mine, own in zip(one, other, strict=True):
+                torch.testing.assert_close(own, mine, rtol=0, atol=1e-7)
+                assert torch.equal(own == 0, mine == 0)
+                changed += int((own == 0).sum())
+    return changed
+
+
+ALONE = [name for name in OPERATORS if name not in ("none", "noise")]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("operator", ALONE)
+def test_masks_are_those_of_the_loop(operator: str, masked: bool) -> None:
+    masked = masked or OPERATORS[operator].regrows
+    assert same_masks(operator, "fixed", masked, probability=1.0, amount=0.3, threshold=0.4)
+
+
+@pytest.mark.parametrize("allocation", ["layer", "erk"])
+@pytest.mark.parametrize("operator", ALONE)
+def test_masks_on_the_way_to_a_target_are_those_of_the_loop(operator: str, allocation: str) -> None:
+    assert same_masks(operator, "cubic", True, target_sparsity=0.7, allocation=allocation)
+
+
+def test_masks_of_an_exchange_and_of_one_ranking_are_those_of_the_loop() -> None:
+    told = {"target_sparsity": 0.7, "exchange": 0.3, "allocation": "global", "prune_biases": False}
+    assert same_masks("magnitude", "cubic", True, **told)
+
+
+def test_noise_gives_the_fresh_values_of_the_loop() -> None:
+    told = {"probability": 1.0, "amount": 0.3}
+    for theirs, ours in side_by_side("noise", "fixed", False, **told):
+        for one, other in zip(theirs, ours, strict=True):
+            torch.testing.assert_close(other, one, rtol=0, atol=1e-7)
+
+
+def test_prunes_happen_when_the_loop_draws_them() -> None:
+    module = convolutional()
+    pruner = Pruner(module, "random", "increase", 30, seed=SEED, probability=0.9)
+    module(IMAGES)
+    happened = [pruner.epoch_end() for _ in range(30)]
+    drawn = [stream(SEED, 0, t, 0, "prune or not").random() < 0.9 * t / 30 for t in range(30)]
+    assert happened == drawn
+    assert 5 < sum(drawn) < 25
+
+
+# -- targets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["masked", "regrow"])
+@pytest.mark.parametrize("operator", [n for n in ALONE if not OPERATORS[n].regrows])
+def test_a_target_is_reached_exactly_where_layers_have_no_bias(operator: str, policy: str) -> None:
+    module = convolutional()
+    pruner = Pruner(
+        module, operator, "cubic", 4, target_sparsity=0.77, pruned_weights=policy, examples=IMAGES
+    )
+    optimiser = torch.optim.Adam(module.parameters(), 0.01)
+    for t in range(4):
+        train(module, optimiser, 2)
+        assert pruner.epoch_end() == (t > 0)
+    report = pruner.report()
+    assert report.zeros.iloc[-1] == round(0.77 * report.parameters.iloc[-1])
+    assert report.zeros.iloc[-1] == sum(int(part.sum()) for part in zeros(module).values())
+
+
+def test_once_it_is_reached_a_masked_module_is_left_alone() -> None:
+    module = convolutional()
+    told = {"target_sparsity": 0.5, "prune_until": 0.25, "pruned_weights": "masked"}
+    pruner = Pruner(module, "magnitude", "cubic", 9, **told)
+    module(IMAGES)
+    assert [pruner.epoch_end() for _ in range(9)] == [False, True, True] + [False] * 6
+
+
+def test_layers_that_are_not_chosen_are_left_alone() -> None:
+    whole = ["0", "3", "6", "8"]
+    for told, layers in (
+        ({"layers": [nn.Conv2d]}, whole[:2]),
+        ({"layers": ["0", nn.Linear]}, ["0", "6", "8"]),
+        ({"exclude": ["8"]}, whole[:3]),
+        ({"layers": [nn.Linear], "exclude": ["8"]}, ["6"]),
+    ):
+        module, pruner = pruned_once(**told)
+        assert pruner.report().layer.tolist() == [*layers, "all"]
+        for name in whole:
+            assert (module.get_submodule(name).weight == 0).any() == (name in layers)
+    inside = nn.Sequential(convolutional(), nn.Linear(64, 64))
+    assert len(Pruner(inside, "none", "fixed", 1, layers=["0"]).places) == 4
+
+
+# -- zeros that hold -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.01),
+        lambda p: torch.optim.AdamW(p, 0.01),
+        lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.5),
+    ],
+)
+@pytest.mark.parametrize("made", ["before", "after"])
+def test_masked_weights_are_exactly_zero_after_a_hundred_steps(optimiser: Any, made: str) -> None:
+    module = convolutional()
+    early = optimiser(module.parameters())
+    pruner = Pruner(module, "taylor", "fixed", 20, **KEPT)
+    own = early if made == "before" else optimiser(module.parameters())
+    train(module, own, 5)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    assert pruner.epoch_end()
+    where = zeros(module)
+    assert sum(int(part.sum()) for part in where.values()) > 200
+    train(module, own, 100)
+    assert_zero(module, where)
+    moved = [not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
+    assert all(moved)
+    plain = pruner.finish()
+    assert_zero(plain, where)
+    assert {id(p) for p in plain.parameters()} == {id(p) for p in own.param_groups[0]["params"]}
+
+
+def test_weights_that_regrow_begin_at_zero_whatever_momentum_did() -> None:
+    module = convolutional()
+    pruner = Pruner(module, "set", "fixed", 9, probability=1.0, amount=0.4)
+    optimiser = torch.optim.SGD(module.parameters(), 0.5, momentum=0.9)
+    regrown = 0
+    for _ in range(5):
+        train(module, optimiser, 3)
+        before = zeros(module)
+        kept = [p.layer.parametrizations.weight[0].kept == 0 for p in pruner.places]
+        pruner.epoch_end()
+        now = [p.layer.parametrizations.weight[0].kept != 0 for p in pruner.places]
+        opened = [a & b for a, b in zip(kept, now, strict=True)]
+        regrown += sum(int(each.sum()) for each in opened)
+        for place, each in zip(pruner.places, opened, strict=True):
+            assert (place.layer.weight[each] == 0).all()
+        assert before.keys() == zeros(module).keys()
+    assert regrown > 100
+
+
+def test_without_masks_training_moves_pruned_weights() -> None:
+    module, _ = pruned_once(pruned_weights="regrow")
+    assert not parametrize.is_parametrized(module[0])
+    where = zeros(module)
+    train(module, torch.optim.Adam(module.parameters(), 0.01))
+    assert sum(int((~zeros(module)[name][there]).sum()) for name, there in where.items()) > 100
+
+
+def test_masks_hold_in_copies_and_both_can_be_finished() -> None:
+    module, pruner = pruned_once("variance-high")
+    where, other = zeros(module), copy.deepcopy(module)
+    train(other, torch.optim.Adam(other.parameters(), 0.01), 5)
+    assert_zero(other, where)
+    assert not torch.equal(other[0].weight, module[0].weight)
+    pruner.finish()
+    assert torch.is_tensor(other[0].weight)  # the copy's masks are its own
+    assert_zero(other, where)
+    assert type(module[0]) is nn.Conv2d
+    assert not list(module.buffers())[3:]  # those of batch normalisation
+    twice = copy.deepcopy(copy.deepcopy(other))
+    assert torch.equal(twice(IMAGES), other(IMAGES))
+    parametrize.remove_parametrizations(twice[0], "weight")
+    assert_zero(other, where)
+
+
+def test_hooks_do_not_go_with_copies() -> None:
+    module, pruner = pruned_once("apoz")
+    seen = pruner.observers[0].sums["zeros"].clone()
+    copy.deepcopy(module)(IMAGES)
+    assert torch.equal(pruner.observers[0].sums["zeros"], seen)
+    module(IMAGES)
+    assert not torch.equal(pruner.observers[0].sums["zeros"], seen)
+
+
+@pytest.mark.parametrize("operator", ["conjunctive", "rigl"])
+def test_a_whole_module_is_saved_and_read_back(operator: str) -> None:
+    module, _ = pruned_once(operator)
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=False)
+    assert torch.equal(read.eval()(IMAGES), module.eval()(IMAGES))
+    train(read.train(), torch.optim.Adam(read.parameters(), 0.01), 5)
+    assert_zero(read, zeros(module))
+
+
+def test_a_state_dict_goes_round() -> None:
+    module, _ = pruned_once()
+    other = convolutional()
+    Pruner(other, "magnitude", "fixed", 20, pruned_weights="masked")
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other.eval()(IMAGES), module.eval()(IMAGES))
+    train(other, torch.optim.Adam(other.parameters(), 0.01), 5)
+    assert_zero(other, zeros(module))
+
+
+@pytest.mark.parametrize("operator", ["variance-low", "wanda", "movement", "snip", "obd", "set"])
+def test_a_run_goes_on_where_it_was(operator: str) -> None:
+    told = KEPT | {"probability": 0.7}
+
+    def begin() -> tuple[nn.Module, torch.optim.Optimizer, Pruner]:
+        module = convolutional()
+        optimiser = torch.optim.Adam(module.parameters(), 0.01)
+        return module, optimiser, Pruner(module, operator, "fixed", 8, **told)
+
+    whole = begin()
+    for t in range(8):
+        train(*whole[:2], 2)
+        whole[2].epoch_end()
+        if t == 3:
+            saved = copy.deepcopy([part.state_dict() for part in whole])
+    resumed = begin()
+    for part, state in zip(resumed, saved, strict=True):
+        part.load_state_dict(state)
+    for _ in range(4):
+        train(*resumed[:2], 2)
+        resumed[2].epoch_end()
+    one, other = whole[0].state_dict(), resumed[0].state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    wrong = Pruner(convolutional(), operator, "fixed", 9, **told)
+    with pytest.raises(ValueError, match="the state was saved with epochs=8; here it is 9"):
+        wrong.load_state_dict(saved[2])
+
+
+@pytest.mark.parametrize("operator", ["variance-high", "rigl"])
+def test_mixed_precision(operator: str) -> None:
+    module = convolutional()
+    pruner = Pruner(module, operator, "fixed", 20, **KEPT)
+    optimiser = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            train(module, optimiser, 2)
+        assert pruner.epoch_end()
+    where = zeros(module)
+    with torch.autocast("cpu", torch.bfloat16):
+        train(module, optimiser, 3)
+    if operator != "rigl":
+        assert_zero(module, where)
+    assert sum(int(part.sum()) for part in where.values()) > 200
+
+
+@pytest.mark.parametrize("operator", ["apoz", "taylor"])
+def test_compiled(operator: str) -> None:
+    plain, twin = convolutional(), convolutional()
+    compiled = torch.compile(twin, backend="aot_eager")
+    pruners = [Pruner(m, operator, "fixed", 20, **KEPT) for m in (plain, twin)]
+    for module, called, pruner in zip((plain, twin), (plain, compiled), pruners, strict=True):
+        optimiser = torch.optim.SGD(module.parameters(), 0.1)
+        for _ in range(2):
+            train(called, optimiser, 2)
+            assert pruner.epoch_end()
+    for name, there in zeros(plain).items():
+        assert torch.equal(zeros(twin)[name], there), name
+
+
+def together(rank: int, folder: str) -> None:
+    """One of two processes: half of the images each."""
+    place = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
+    for operator in ("variance-high", "conjunctive", "obd", "snip"):
+        _, *rest = convolutional()  # which seeds, for the first layer too
+        # without batch normalisation, whose statistics are of one process
+        module = nn.Sequential(nn.Conv2d(1, 6, 1), *rest[2:])
+        whole = copy.deepcopy(module)
+        pruner = Pruner(module, operator, "fixed", 5, **(KEPT | {"examples": halves()[rank]}))
+        wrapped = nn.parallel.DistributedDataParallel(module)
+        images = halves()[rank]
+        F.l1_loss(wrapped(images), images.flatten(1)).backward()
+        sums = pruner.observers[0].sums
+        local = {name: tensor.clone() for name, tensor in sums.items()}
+        pruner.epoch_end()
+        if rank == 0:
+            torch.save((zeros(module), local), f"{folder}/{operator}-0")
+        torch.distributed.barrier()
+        if rank == 1:
+            theirs, _ = torch.load(f"{folder}/{operator}-0")
+            assert all(torch.equal(theirs[name], there) for name, there in zeros(module).items())
+            alone(whole, operator, zeros(module))
+        torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def halves() -> tuple[Tensor, Tensor]:
+    return IMAGES.chunk(2)
+
+
+def alone(module: nn.Module, operator: str, expected: dict[str, Tensor]) -> None:
+    """One process that sees both halves prunes the same, where its statistics are the same."""
+    group = torch.distributed.is_initialized
+    torch.distributed.is_initialized = lambda: False
+    pruner = Pruner(module, operator, "fixed", 5, **(KEPT | {"examples": halves()[0]}))
+    for images in halves():
+        module.zero_grad()
+        F.l1_loss(module(images), images.flatten(1)).backward()
+    if operator != "snip":  # which sees the first batch alone
+        pruner.epoch_end()
+        for name, there in zeros(module).items():
+            assert torch.equal(expected[name], there), (operator, name)
+    torch.distributed.is_initialized = group
+
+
+def test_two_processes_that_train_together_have_equal_masks(tmp_path: Any) -> None:
+    torch.multiprocessing.spawn(together, (str(tmp_path),), nprocs=2)
+    assert len(list(tmp_path.glob("*-0"))) == 4
+
+
+# -- plain at the end, and told ------------------------------------------------------------------
+
+
+def test_a_context_leaves_a_plain_module() -> None:
+    module = convolutional()
+    names = list(dict(module.named_parameters()))
+    with Pruner(module, "wanda", "cubic", 2, target_sparsity=0.6, pruned_weights="masked") as own:
+        for _ in range(2):
+            train(module, torch.optim.Adam(module.parameters(), 0.01))
+            own.epoch_end()
+    assert sorted(dict(module.named_parameters())) == sorted(names)
+    for part in module.modules():
+        assert not part._forward_hooks
+        assert type(part).__module__.startswith("torch.nn.modules")
+    assert not any(p._backward_hooks for p in module.parameters())
+    assert own.report().preserved.iloc[-1] == pytest.approx(0.4, abs=1e-3)
+    convolutional().load_state_dict(module.state_dict())
+
+
+def test_the_report_counts() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 3, stride=2))
+    pruner = Pruner(module, "none", "fixed", 1)
+    assert pruner.report().macs.isna().all()
+    module(torch.rand(5, 1, 7, 9))
+    with torch.no_grad():
+        module[0].weight[1] = 0
+        module[2].weight[0, 0, 0, :2] = 0
+    report = pruner.report()
+    assert report.layer.tolist() == ["0", "2", "all"]
+    assert report.units.tolist() == [2, 1, 3]
+    assert report.zeros.tolist() == [9, 2, 11]
+    assert report.dead_units.tolist() == [1, 0, 1]
+    assert report.macs.tolist() == [9 * 63, 16 * 3 * 4, 9 * 63 + 16 * 12]
+    assert report.preserved.tolist() == pytest.approx([11 / 20, 17 / 19, 28 / 39])
+
+
+def test_an_operator_of_ones_own() -> None:
+    def quietest(layer, rng, settings):
+        kept = layer.deviation > layer.deviation.median()
+        return kept[:, None].expand_as(layer.weight), kept
+
+    _, pruner = pruned_once(quietest)
+    assert pruner.observers[0].names == {"total", "squares"}
+    report = pruner.report()
+    assert (report.dead_units[:-1] == [3, 2, 4, 32]).all()
+
+
+# -- refused, and the module untouched -----------------------------------------------------------
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.other.weight = self.one.weight
+
+
+def looks_once(layer, rng, settings):
+    if len(layer.bias) > 4:  # not on the small layers of the first look
+        layer.zero_share  # noqa: B018
+    return layer.active, layer.active_bias
+
+
+BAD = [
+    (nn.Sequential(nn.ReLU()), {}, "Sequential has no layers to prune: Linear, Conv1d and Conv2d"),
+    (nn.Linear(2, 2), {"layers": ["head"]}, "there is no layer 'head' to prune; there are"),
+    (nn.Linear(2, 2), {"exclude": [nn.Conv1d]}, "there is no layer .*Conv1d"),
+    (nn.Linear(2, 2), {"exclude": [nn.Linear]}, "all layers are excluded"),
+    (nn.Sequential(nn.LazyLinear(3)), {}, "layer 0 is lazy and has no weight yet: pass it some"),
+    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "layer  is computed from others"),
+    (Shared(), {}, "layers one and other share a weight; exclude one"),
+    (nn.Linear(2, 2), {"operator": "conjunctive"}, "operator conjunctive recalls examples: give"),
+    (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
+    (nn.Linear(2, 2), {"schedule": lambda t, final, s: 1.5}, "gives 1.5 at epoch 0; it must lie"),
+    (nn.Linear(2, 2), {"target_sparsity": 1.5}, r"target_sparsity=1.5 must lie in \[0, 1\]"),
+    (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); val"),
+    (nn.Linear(2, 2), {"epochs": 0}, "epochs=0 must be at least 1"),
+    (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must not be negative"),
+    (nn.Linear(2, 2), {"operator": "set", "pruned_weights": "regrow"}, "must be masked"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "told", "message"), BAD, ids=[str(n) for n in range(len(BAD))])
+def test_bad_input_is_refused_and_the_module_untouched(module, told, message) -> None:
+    given = {"operator": "magnitude", "schedule": "cubic", "epochs": 3} | told
+    given = {"pruned_weights": "masked"} | given
+    before, hooks = str(module), [len(m._forward_hooks) for m in module.modules()]
+    with pytest.raises(ValueError, match=message) as caught:
+        Pruner(module, **given)
+    assert "\n" not in str(caught.value)
+    assert str(module) == before
+    assert [len(m._forward_hooks) for m in module.modules()] == hooks
+
+
+def test_epoch_end_is_refused_before_a_forward_and_after_the_last_epoch() -> None:
+    module = convolutional()
+    pruner = Pruner(module, "random", "fixed", 1, **KEPT)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ValueError, match="epoch_end before any forward pass"):
+        pruner.epoch_end()
+    module(IMAGES)
+    pruner.epoch_end()
+    with pytest.raises(ValueError, match="epochs=1 are over"):
+        pruner.epoch_end()
+    assert before.keys() == module.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (looks_once, "asks for zero_share of layer 0, and did not on the first look"),
+        ("apoz", "layer 0 was not trained since the last prune"),
+        (lambda layer, rng, settings: layer.weight, "must give two masks of torch.bool"),
+    ],
+)
+def test_a_prune_that_fails_leaves_the_module_as_it_was(operator: Any, message: str) -> None:
+    module = convolutional()
+    pruner = Pruner(module, operator, "fixed", 2, **KEPT)
+    with torch.no_grad():
+        module(IMAGES)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ValueError, match=message):
+        pruner.epoch_end()
+    after = module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert pruner.epoch == -1
