@@ -6,6 +6,7 @@ interval, and every trial is a small point. Nothing here trains.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,11 +14,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from evoae.analysis.statistics import LEAST, require_columns, summary
 from evoae.figures.heatmaps import SHARE_COLOURS
 from evoae.figures.look import (
+    INK,
     LOOK,
     OPERATOR_COLOURS,
     OTHER_COLOURS,
@@ -43,17 +45,17 @@ def fronts(
 ) -> Figure:
     """Loss `y` against the size `x` of each method at its targets, a panel per data set.
 
-    `table` has a row per trial, `means` a row per setting with `on_front`; both have the columns
-    dataset, method and target. Methods on the front and those `named` have colours, the others are
-    grey. A step line joins the front. `x` is one of SIZES.
+    `table` has a row per trial, `means` a row per setting with `on_front` (of this size); both have
+    the columns dataset, method and target. Methods on the front and those `named` have colours, the
+    others are grey; rings mark the front. `x` is one of SIZES.
     """
     require_columns(table, ["dataset", "method", "target", x, y])
     title, shrinks = SIZES[x]
     chosen = means[means.on_front]
     coloured = [m for m in table.method.unique() if m in {*chosen.method, *named}]
     palette = method_colours(coloured)
-    with panel_per(table, "dataset", sharey=False) as (figure, _, panels):
-        for ax, dataset, rows in panels:
+    with panel_per(table, "dataset", sharey=False) as (figure, *_, panels):
+        for ax, _, rows in panels:
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
                 at = 100 * at if x == "sparsity" else at
@@ -68,21 +70,20 @@ def fronts(
                 if front and line["n"].max() < LEAST:
                     places = own.target.map(at)
                     ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
-            here = chosen[chosen.dataset == dataset].merge(
-                rows.groupby(["method", "target"])[[x, y]].mean().add_prefix("mean_").reset_index()
-            )
-            here = here.sort_values(f"mean_{x}")
+            here = rows.merge(chosen[["dataset", "method", "target"]])
+            here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1
             ax.scatter(
-                scale * here[f"mean_{x}"], here[f"mean_{y}"], s=110, facecolors="none",
-                edgecolors="#222222", lw=1.1, zorder=4,
-            )  # fmt: skip
+                scale * here[x], here[y], s=110, facecolors="none", edgecolors=INK, lw=1.1, zorder=4
+            )
             if y == "relative_test":
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
             if shrinks:
                 ax.set_xscale("log")
                 ax.invert_xaxis()
-                ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.xaxis.set_major_formatter("{x:,.0f}")
+                ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
         keys = [
@@ -91,7 +92,7 @@ def fronts(
         ]
         if len(palette) < table.method.nunique():
             keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
-        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": "#222222"}
+        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
         keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
         legend(figure, "method", keys)
@@ -99,9 +100,10 @@ def fronts(
 
 
 def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """Operators keep their colours; what is not an operator's name takes one of the others."""
-    free = iter(OTHER_COLOURS)
-    return {name: OPERATOR_COLOURS.get(name) or next(free) for name in names}
+    """Operators keep their colours, the frontier is black; other names share out a palette."""
+    known = OPERATOR_COLOURS | {"frontier": INK}
+    free = itertools.cycle(OTHER_COLOURS[1:])  # the first is close to magnitude's
+    return {name: known.get(name) or next(free) for name in names}
 
 
 def kept_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
