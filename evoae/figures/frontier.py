@@ -6,7 +6,6 @@ interval, and every trial is a small point. Nothing here trains.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,7 +24,6 @@ from evoae.figures.look import (
     OTHER_COLOURS,
     WIDTH,
     draw_panels,
-    intervals,
     label_of,
     legend,
     panel_per,
@@ -52,21 +50,21 @@ def fronts(
     require_columns(table, ["dataset", "method", "target", x, y])
     title, shrinks = SIZES[x]
     chosen = means[means.on_front]
-    coloured = [m for m in table.method.unique() if m in {*chosen.method, *named}]
-    palette = method_colours(coloured)
+    looks = method_looks(list(table.method.unique()))
+    looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
     with panel_per(table, "dataset", sharey=False) as (figure, *_, panels):
         for ax, _, rows in panels:
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
                 at = 100 * at if x == "sparsity" else at
                 line = summary(own, "target", y).set_index("target").loc[at.index].reset_index()
-                colour, front = palette.get(method, OTHERS), method in palette
-                look = {"marker": "o", "markersize": 4.5 if front else 2.5}
-                look |= {"lw": 1.6 if front else 0.8, "zorder": 3 if front else 2}
+                front, colour = method in looks, looks.get(method, {"color": OTHERS})["color"]
+                size = {"lw": 1.6, "ms": 4.5, "zorder": 3} if front else {"lw": 0.8, "ms": 2.5}
                 if front:
-                    intervals(ax, at, line, colour, **look)
-                else:
-                    ax.plot(at, line["mean"], color=colour, **look)
+                    ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
+                ax.plot(
+                    at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
+                )
                 if front and line["n"].max() < LEAST:
                     places = own.target.map(at)
                     ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
@@ -87,10 +85,9 @@ def fronts(
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
         keys = [
-            Line2D([], [], color=colour, marker="o", ms=4.5, label=name)
-            for name, colour in palette.items()
+            Line2D([], [], marker="o", ms=4.5, label=name, **look) for name, look in looks.items()
         ]
-        if len(palette) < table.method.nunique():
+        if len(looks) < table.method.nunique():
             keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
         ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
@@ -99,11 +96,20 @@ def fronts(
     return figure
 
 
-def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """Operators keep their colours, the frontier is black; other names share out a palette."""
+def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and line style of each method; the same in every figure of these methods.
+
+    Operators keep their colours, the frontier is black; other names share out a palette, and are
+    dashed when it begins again.
+    """
     known = OPERATOR_COLOURS | {"frontier": INK}
-    free = itertools.cycle(OTHER_COLOURS[1:])  # the first is close to magnitude's
-    return {name: known.get(name) or next(free) for name in names}
+    others = [name for name in names if name not in known]
+    free = OTHER_COLOURS[1:]  # the first is close to magnitude's
+    found = {name: {"color": known[name], "ls": "-"} for name in names if name in known}
+    for number, name in enumerate(others):
+        style = "-" if number < len(free) else "--"
+        found[name] = {"color": free[number % len(free)], "ls": style}
+    return {name: found[name] for name in names}
 
 
 def kept_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
