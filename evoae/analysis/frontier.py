@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from evoae.analysis.inspection import equal_widths
-from evoae.analysis.statistics import front
+from evoae.analysis.statistics import front, require_columns
 from evoae.data import datasets
 from evoae.experiment import PRESETS, Experiment
 from evoae.networks.activations import layer_names
@@ -83,11 +83,11 @@ def chosen(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def at(
     dataset: str, settings: Mapping[str, Any], target: float, steps: int, **more: Any
 ) -> Experiment:
-    """One method at one target: all its cells together train `steps` model steps, or a few more."""
-    e = Experiment(**{"dataset": dataset, "target_sparsity": target} | settings | more)
+    """One method at one target: its cells together train `steps` model steps, in whole epochs."""
+    e = Experiment(**{**settings, "dataset": dataset, "target_sparsity": target, **more})
     size = datasets.measure(dataset, **e.data_options)
-    epochs = max(4, round(steps / (-(-size.train // e.batch_size) * e.cells)))
-    e = e.replace(epochs=epochs)
+    batches = -(-size.train // e.batch_size)
+    e = e.replace(epochs=max(1, round(steps / (batches * e.cells))))
     if e.operator == "none":
         left = (1 - target) * parameters(e)
         e = e.replace(model=equal_widths(size.dimension, e.model, left))
@@ -160,16 +160,21 @@ def told_apart(study: Study, last: str) -> pd.DataFrame:
     return table.assign(relative_test=table.test_l1 / table.constant_test_l1)
 
 
-def fronts(table: pd.DataFrame) -> pd.DataFrame:
-    """Means of each data set, method and target, and which are on its front, as chosen on
-    validation (`statistics.front`).
+def fronts(table: pd.DataFrame, size: str = "sparsity") -> pd.DataFrame:
+    """Means of each data set, method and target, and which are on the front of loss and size.
+
+    `size` is a column of `told_apart`: sparsity, macs or compact_parameters. The front is chosen on
+    validation (`statistics.front`). Raises ValueError for a column that is missing.
     """
+    require_columns(table, [size])
     parts = []
     for dataset, rows in table.groupby("dataset", sort=False):
-        shares = rows.assign(share=1 - rows.sparsity)
-        means = front(shares, ["method", "target"], x="share")
-        parts.append(means.assign(dataset=dataset))
-    return pd.concat(parts, ignore_index=True)
+        share = 1 - rows[size] if size == "sparsity" else rows[size] / rows[size].max()
+        means = front(rows.assign(share=share), ["method", "target"], x="share")
+        parts.append(means.drop(columns="sparsity").assign(dataset=dataset))
+    found = pd.concat(parts, ignore_index=True)
+    sizes = table.groupby(["dataset", "method", "target"], sort=False)[size].mean()
+    return found.merge(sizes.reset_index())
 
 
 def best_pruned(table: pd.DataFrame, target: float, dataset: str) -> str:

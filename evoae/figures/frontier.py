@@ -13,17 +13,17 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from evoae.analysis.statistics import LEAST, require_columns, summary
 from evoae.figures.heatmaps import SHARE_COLOURS
 from evoae.figures.look import (
+    INK,
     LOOK,
     OPERATOR_COLOURS,
     OTHER_COLOURS,
     WIDTH,
     draw_panels,
-    intervals,
     label_of,
     legend,
     panel_per,
@@ -43,65 +43,73 @@ def fronts(
 ) -> Figure:
     """Loss `y` against the size `x` of each method at its targets, a panel per data set.
 
-    `table` has a row per trial, `means` a row per setting with `on_front`; both have the columns
-    dataset, method and target. Methods on the front and those `named` have colours, the others are
-    grey. A step line joins the front. `x` is one of SIZES.
+    `table` has a row per trial, `means` a row per setting with `on_front` (of this size); both have
+    the columns dataset, method and target. Methods on the front and those `named` have colours, the
+    others are grey; rings mark the front. `x` is one of SIZES.
     """
     require_columns(table, ["dataset", "method", "target", x, y])
     title, shrinks = SIZES[x]
     chosen = means[means.on_front]
-    coloured = [m for m in table.method.unique() if m in {*chosen.method, *named}]
-    palette = method_colours(coloured)
-    with panel_per(table, "dataset", sharey=False) as (figure, _, panels):
-        for ax, dataset, rows in panels:
+    looks = method_looks(list(table.method.unique()))
+    looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
+    with panel_per(table, "dataset", sharey=False) as (figure, *_, panels):
+        for ax, _, rows in panels:
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
                 at = 100 * at if x == "sparsity" else at
                 line = summary(own, "target", y).set_index("target").loc[at.index].reset_index()
-                colour, front = palette.get(method, OTHERS), method in palette
-                look = {"marker": "o", "markersize": 4.5 if front else 2.5}
-                look |= {"lw": 1.6 if front else 0.8, "zorder": 3 if front else 2}
+                front, colour = method in looks, looks.get(method, {"color": OTHERS})["color"]
+                size = {"lw": 1.6, "ms": 4.5, "zorder": 3} if front else {"lw": 0.8, "ms": 2.5}
                 if front:
-                    intervals(ax, at, line, colour, **look)
-                else:
-                    ax.plot(at, line["mean"], color=colour, **look)
+                    ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
+                ax.plot(
+                    at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
+                )
                 if front and line["n"].max() < LEAST:
                     places = own.target.map(at)
                     ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
-            here = chosen[chosen.dataset == dataset].merge(
-                rows.groupby(["method", "target"])[[x, y]].mean().add_prefix("mean_").reset_index()
-            )
-            here = here.sort_values(f"mean_{x}")
+            here = rows.merge(chosen[["dataset", "method", "target"]])
+            here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1
             ax.scatter(
-                scale * here[f"mean_{x}"], here[f"mean_{y}"], s=110, facecolors="none",
-                edgecolors="#222222", lw=1.1, zorder=4,
-            )  # fmt: skip
+                scale * here[x], here[y], s=110, facecolors="none", edgecolors=INK, lw=1.1, zorder=4
+            )
             if y == "relative_test":
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
             if shrinks:
                 ax.set_xscale("log")
                 ax.invert_xaxis()
-                ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.xaxis.set_major_formatter("{x:,.0f}")
+                ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
         keys = [
-            Line2D([], [], color=colour, marker="o", ms=4.5, label=name)
-            for name, colour in palette.items()
+            Line2D([], [], marker="o", ms=4.5, label=name, **look) for name, look in looks.items()
         ]
-        if len(palette) < table.method.nunique():
+        if len(looks) < table.method.nunique():
             keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
-        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": "#222222"}
+        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
         keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
         legend(figure, "method", keys)
     return figure
 
 
-def method_colours(names: Sequence[str]) -> dict[str, str]:
-    """Operators keep their colours; what is not an operator's name takes one of the others."""
-    free = iter(OTHER_COLOURS)
-    return {name: OPERATOR_COLOURS.get(name) or next(free) for name in names}
+def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and line style of each method; the same in every figure of these methods.
+
+    Operators keep their colours, the frontier is black; other names share out a palette, and are
+    dashed when it begins again.
+    """
+    known = OPERATOR_COLOURS | {"frontier": INK}
+    others = [name for name in names if name not in known]
+    free = OTHER_COLOURS[1:]  # the first is close to magnitude's
+    found = {name: {"color": known[name], "ls": "-"} for name in names if name in known}
+    for number, name in enumerate(others):
+        style = "-" if number < len(free) else "--"
+        found[name] = {"color": free[number % len(free)], "ls": style}
+    return {name: found[name] for name in names}
 
 
 def kept_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:

@@ -181,6 +181,13 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     return without_units(layer, chosen & (share > 0))
 
 
+def swapped(layer: Layer, s: OperatorSettings) -> int:
+    """How many active weights close: a share `amount`; at a target no more than can open."""
+    active = int(layer.active.sum())
+    count = round(s.amount * active)
+    return min(count, layer.active.numel() - active) if s.to_target else count
+
+
 def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (SET, Mocanu et al. 2018): prune the smallest, and regrow as many at random.
 
@@ -188,8 +195,7 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     not active, drawn at random, may be trained again. They begin at zero, and count as zeros until
     training has moved them. Biases stay as they are.
     """
-    active = layer.active
-    count = round(s.amount * int(active.sum()))
+    active, count = layer.active, swapped(layer, s)
     keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
     idle = np.flatnonzero(~active.numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
@@ -202,8 +208,7 @@ def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) 
 
     As `set`, but the weights that open are those of the largest absolute gradient.
     """
-    active = layer.active
-    count = round(s.amount * int(active.sum()))
+    active, count = layer.active, swapped(layer, s)
     keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
     slope = layer.gradients().weight.abs().masked_fill(active, -1.0)
     opened = slope.flatten().topk(min(count, int((~active).sum()))).indices

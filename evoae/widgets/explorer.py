@@ -17,7 +17,9 @@ from evoae.pruning.schedules import SCHEDULES
 from evoae.widgets import views
 from evoae.widgets.parts import View, knob, knob_of, row, slider_of
 
-SLIDERS = ("probability", "steepness", "last_share", "target_sparsity", "amount")
+SLIDERS = (
+    "probability", "steepness", "last_share", "target_sparsity", "prune_until", "amount",
+)  # fmt: skip
 READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
 
@@ -43,8 +45,9 @@ class ScheduleExplorer(View):
         reading: str = "released",
         epochs: int = 400,
         subpopulation: int = 3,
+        prune_until: float = 1.0,
     ) -> None:
-        shares = (probability, steepness, last_share, target_sparsity, amount)
+        shares = (probability, steepness, last_share, target_sparsity, prune_until, amount)
         values = dict(zip(SLIDERS, shares, strict=True))
         for name in schedules.split() or [""]:
             numbers = values | {"epochs": epochs}

@@ -23,15 +23,17 @@ from ipywidgets import (
 from evoae.data import datasets
 from evoae.experiment import MAY_CHANGE, PRESETS, Experiment
 from evoae.networks import population
+from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
 from evoae.pruning.schedules import SCHEDULES
 from evoae.widgets import views
-from evoae.widgets.explorer import ScheduleExplorer
+from evoae.widgets.explorer import SLIDERS, ScheduleExplorer
 from evoae.widgets.parts import View, button, knob, knob_of, lines_to_copy, row
 from evoae.widgets.trainer import Curves, Trainer
 
 REFRESH = 0.4  # seconds between two pictures of a training
-OWN = ("dataset", "model", "epochs", "operator", "schedule", "learning_rate")  # beside the preset
+# beside the preset
+OWN = ("dataset", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
 
 
 class LiveTraining(View):
@@ -57,6 +59,7 @@ class LiveTraining(View):
         learning_rate: float = 1e-3,
         seed: int = 1,
         folder: str | Path = "out/runs",
+        allocation: str = "layer",
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.folder, self.trainer = seed, Path(folder), None
@@ -70,6 +73,9 @@ class LiveTraining(View):
         self.epochs = knob_of("epochs", IntText, value=epochs)
         traitlets.link((self.explorer.epochs, "value"), (self.epochs, "value"))
         self.operator = knob_of("operator", Dropdown, options=list(OPERATORS), value=operator)
+        self.allocation = knob_of(
+            "allocation", Dropdown, options=list(ALLOCATIONS), value=allocation
+        )
         self.schedule = knob_of("schedule", Dropdown, options=list(SCHEDULES), value=schedule)
         self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
         self.start = button("Train", "play", "Train from the beginning", self.train)
@@ -94,6 +100,7 @@ class LiveTraining(View):
             row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
             row(self.copy),
         )
+        self.preset.observe(self._take_over, "value")
         for each in (self.preset, *own.values()):
             each.observe(self._adjust, "value")
         self.compare.observe(self.redraw, "value")
@@ -129,6 +136,14 @@ class LiveTraining(View):
         for name, value in (parameters | {"seed": self.seed}).items():
             lines[-1] += ["-r" if isinstance(value, str) else "-p", name, str(value)]
         return "\n".join(map(shlex.join, lines))
+
+    def _take_over(self, _: Any) -> None:
+        """Move the knobs, here and above, to what a newly chosen preset says of them."""
+        for name, value in PRESETS[self.preset.value].settings.items():
+            if name in OWN:
+                getattr(self, name).value = value
+            elif name in SLIDERS:
+                getattr(self.explorer, name).value = value
 
     def _follow(self, _: Any) -> None:
         """Train what is on view: of the explorer's schedules the one chosen here, or the first."""

@@ -187,11 +187,14 @@ def knob_of(name: str, kind: type, **more: Any) -> Any:
 def slider_of(name: str, value: float) -> FloatSlider:
     """A slider for a setting that is a number, over all that its rule allows, in hundredths.
 
-    Where the rule has no upper bound, it ends at MOST, or at the value if that is larger.
+    Where the rule has no upper bound, it ends at MOST, or at the value if that is larger. Where the
+    lower bound itself is not allowed, it begins one step above.
     """
-    low, high = SETTINGS[name].rule.low, SETTINGS[name].rule.high
-    high = high if math.isfinite(high) else max(MOST, value)
-    return knob_of(name, FloatSlider, value=value, min=low, max=high, step=(high - low) / 100)
+    rule = SETTINGS[name].rule
+    high = rule.high if math.isfinite(rule.high) else max(MOST, value)
+    step = (high - rule.low) / 100
+    low = rule.low + step if rule.above else rule.low
+    return knob_of(name, FloatSlider, value=value, min=low, max=high, step=step)
 
 
 def button(description: str, icon: str, tooltip: str, action: Callable[[], None]) -> Button:

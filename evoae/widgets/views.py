@@ -73,7 +73,8 @@ def schedule_figure(state: Schedules) -> Figure:
     left = panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
     right = panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
     target = [name for name in state.names if schedules.find(name).target]
-    title(left, "Probability of a prune" + (" (cubic: target sparsity)" if target else ""))
+    aimed = f" ({', '.join(target)}: target sparsity)" if target else ""
+    title(left, "Probability of a prune" + aimed)
     title(right, "Expected preserved share (%)")
     columns = (0.06, 0.26, 0.56, 0.76)
     header = ("", "Expected prunes", "— with regrowth", "··· without")

@@ -464,6 +464,19 @@ def test_the_input_norm_of_a_layer_is_that_of_what_it_was_fed(variational: bool)
         torch.testing.assert_close(norm, inputs[0].double().square().mean(0).sqrt())
 
 
+@pytest.mark.parametrize("operator", ["set", "rigl"])
+def test_at_a_target_no_more_is_pruned_than_can_regrow(operator: str) -> None:
+    # erk leaves the small layers dense, where there is nothing to regrow
+    e = Experiment.preset(
+        "canonical", operator=operator, schedule="cubic", target_sparsity=0.4, allocation="erk",
+        amount=0.3, epochs=5, clusters=2, bits=30, examples=8, model="8-2", learning_rate=0.01,
+        prune_biases=False,
+    )  # fmt: skip
+    found = [state.population for state in evolve(e)]
+    pruned = {int(sum(side.zeros() for side in each.sides)[0]) for each in found}
+    assert pruned == {round(0.4 * found[0].parameters)}
+
+
 def test_prune_and_regrow_keeps_the_number_and_moves_the_places() -> None:
     e = Experiment.preset(
         "canonical", operator="set", schedule="fixed", probability=1.0, amount=0.25, epochs=6,
