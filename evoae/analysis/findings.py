@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evoae.analysis import claims, confounds, statistics
-from evoae.analysis.published import PAPER
+from evoae.analysis.published import PAPER, dimensions_of
 from evoae.analysis.statistics import LEAST, LEVEL
 from evoae.runs.run import Run
 from evoae.runs.study import Study
@@ -97,7 +97,7 @@ def of_report(study: Study, compared: pd.DataFrame, side_by_side: pd.DataFrame) 
 def reproduced(side_by_side: pd.DataFrame) -> Finding:
     """How many published losses are met by runs of the paper's size."""
     losses = side_by_side[side_by_side.metric.str.startswith("train_l1")]
-    sizes = losses.apply(lambda row: size_of(row) in PAPER and row.trials >= LEAST, axis=1)
+    sizes = losses.apply(lambda row: dimensions_of(row) in PAPER and row.trials >= LEAST, axis=1)
     papers = losses[sizes.astype(bool)] if len(losses) else losses
     if papers.empty:
         text = (
@@ -113,12 +113,6 @@ def reproduced(side_by_side: pd.DataFrame) -> Finding:
         f"[{low:+.3f}, {high:+.3f}], the mean absolute one {papers.difference.abs().mean():.3f}"
     )
     return Finding("Reproduced", f"{text}.", "published-loss")
-
-
-def size_of(row: Any) -> str:
-    """The words of `published.dimensions` for a row of `compare_with`."""
-    cells = f"{row.cells} cells, " if row.cells > 1 else ""
-    return f"{row.bits} bits, {cells}{row.epochs} epochs"
 
 
 def on_claim(claim: claims.Claim, verdict: pd.DataFrame, compared: pd.DataFrame) -> Finding:

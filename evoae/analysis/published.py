@@ -130,3 +130,26 @@ def matching(study: Study, algorithm: str, as_released: bool = True, **settings:
         and not run.changes
         and all(run.setting(k) == v for k, v in wanted.items() if k not in ignored)
     ]
+
+
+def summary(study: Study) -> pd.DataFrame:
+    """The published values that runs of the paper's size stand beside, as `reproduced` keeps them.
+
+    The columns of the published values, then `reproduced`, `low`, `high` (95 %) and `trials`.
+    """
+    table = published()
+    found = compare_with(study, table)
+    papers = [dimensions_of(row) in PAPER for row in found.itertuples()]
+    kept = found.loc[papers, [*NAMES[1:], "reproduced", "low", "high", "trials"]]
+    return table.merge(kept, on=NAMES[1:], how="inner")
+
+
+def dimensions_of(row: Any) -> str:
+    """The words of `dimensions` for a row of `compare_with`."""
+    cells = f"{row.cells} cells, " if row.cells > 1 else ""
+    return f"{row.bits} bits, {cells}{row.epochs} epochs"
+
+
+def reproduced() -> pd.DataFrame:
+    """The kept summary of full-size runs, as of `summary`: what README's numbers are taken from."""
+    return pd.read_csv(Path(__file__).parent / "reproduced_results.csv")
