@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -107,18 +107,30 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     loss = batch_losses(state, places, state.population, pairs, "train", "selection batch")
     loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
-    concept = CONCEPTS[e.solution_concept]
+    winners, best = tournament(loss, draws(state, places, "tournament"), e)
+    state.records["selection_loss"][places.centre] = best
+    encoders, decoders = np.take_along_axis(subpopulation[None], winners[..., None], axis=2)[..., 0]
+    return encoders, decoders
+
+
+def tournament(
+    loss: np.ndarray, generators: Iterable[np.random.Generator], e: Experiment
+) -> tuple[np.ndarray, np.ndarray]:
+    """Winners [2, V], the encoder's and the decoder's place in each sub-population; fitness [V].
+
+    `loss` [V, n, n] is that of encoder i with decoder j. Each sub-population draws from its
+    generator; the fitness is that of the winning encoder.
+    """
+    concept, n = CONCEPTS[e.solution_concept], loss.shape[1]
     fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
-    tournaments = draws(state, places, "tournament")
-    entrants = np.stack([g.integers(0, n, (2, e.tournament_size)) for g in tournaments], axis=1)
+    entrants = [g.integers(0, n, (2, e.tournament_size)) for g in generators]
+    entrants = np.stack(entrants, axis=1)
     first = np.take_along_axis(fitness, entrants, axis=2).argmin(2)
     winners = np.take_along_axis(entrants, first[..., None], axis=2)  # [2, V, 1]
     if e.selection == "joint":
         winners[1] = winners[0]
     best = np.take_along_axis(fitness[0], winners[0], axis=1)
-    state.records["selection_loss"][places.centre] = best[:, 0]
-    encoders, decoders = np.take_along_axis(subpopulation[None], winners, axis=2)[..., 0]
-    return encoders, decoders
+    return winners[..., 0], best[:, 0]
 
 
 # -- train ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from evoae.figures.effects import interaction, parts_of_gap
 from evoae.figures.frontier import fronts, kept_by_layer, mask_pictures
 from evoae.figures.heatmaps import (
     before_after_heatmap,
+    filters,
     images,
     overlap_heatmap,
     removed_by_unit,
@@ -31,6 +32,7 @@ __all__ = [
     "capacity_box",
     "change_of_loss",
     "dead_units",
+    "filters",
     "forest",
     "fronts",
     "images",

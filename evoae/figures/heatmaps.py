@@ -6,6 +6,7 @@ Drawn from arrays in the look of `figures`; nothing here trains or reads a file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from evoae.figures.look import WIDTH, draw_panels, legend
 
 ACTIVATION_COLOURS = "mako_r"  # light is silent
 SHARE_COLOURS = "Blues"  # white is none
+SIGNED_COLOURS = "RdBu_r"  # white is zero
 DEAD = {"marker": "v", "markersize": 5, "color": "#444444", "linestyle": "", "clip_on": False}
 PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
 
@@ -33,23 +35,37 @@ def images(
     rows = {"input": np.asarray(inputs)} | {
         label: np.asarray(images) for label, images in outputs.items()
     }
-    n, pixels = rows["input"].shape
-    for label, images in rows.items():
-        if images.shape != (n, pixels) or pixels != np.prod(image_shape):
-            expected = (n, int(np.prod(image_shape)))
-            raise ValueError(f"{label!r} has shape {images.shape}; it must be {expected}")
-    side = min(1.2, (WIDTH - 1.5) / n)
-    height = max(0.3, side * image_shape[0] / image_shape[1])  # a row of a table is one pixel high
-    with draw_panels(len(rows), n, size=(1.5 + side * n, 0.2 + height * len(rows))) as (
+    return picture_rows(rows, image_shape, cmap="gray", vmin=0, vmax=1)
+
+
+def filters(by_label: Mapping[str, ArrayLike], shape: tuple[int, int]) -> Figure:
+    """Rows of filters [n, height * width], one scale for all: zero is white, signs have colours.
+
+    Raises ValueError for an array of another shape.
+    """
+    rows = {label: np.asarray(values) for label, values in by_label.items()}
+    most = max(np.abs(values).max() for values in rows.values()) or 1
+    return picture_rows(rows, shape, cmap=SIGNED_COLOURS, vmin=-most, vmax=most)
+
+
+def picture_rows(rows: dict[str, np.ndarray], shape: tuple[int, int], **look: Any) -> Figure:
+    """Rows of pictures [n, height * width] beside their labels."""
+    n, pixels = next(iter(rows.values())).shape
+    for label, pictures in rows.items():
+        if pictures.shape != (n, pixels) or pixels != np.prod(shape):
+            expected = (n, int(np.prod(shape)))
+            raise ValueError(f"{label!r} has shape {pictures.shape}; it must be {expected}")
+    margin = max(1.5, 0.2 + 0.085 * max(len(label) for label in rows))
+    side = min(1.2, (WIDTH - margin) / n)
+    height = max(0.3, side * shape[0] / shape[1])  # a row of a table is one pixel high
+    with draw_panels(len(rows), n, size=(margin + side * n, 0.2 + height * len(rows))) as (
         figure,
         axes,
     ):
-        for line, (label, images) in zip(axes, rows.items(), strict=True):
-            for ax, image in zip(line, images, strict=True):
-                ax.imshow(
-                    image.reshape(image_shape), cmap="gray", vmin=0, vmax=1,
-                    aspect="auto" if image_shape[0] == 1 else "equal",
-                )  # fmt: skip
+        for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+            for ax, picture in zip(line, pictures, strict=True):
+                aspect = "auto" if shape[0] == 1 else "equal"
+                ax.imshow(picture.reshape(shape), aspect=aspect, **look)
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")

@@ -70,7 +70,7 @@ class Pruner:
         relu: names of layers that ReLU follows, where `torch.fx` cannot trace the module.
         examples: rows of training data, [n, ...], for operators that recall examples: 100 of them
             are drawn at a prune, and passed through the module in evaluation mode.
-        seed: of all draws, which are those of trial 0, cell 0 of a run with that seed.
+        seed, cell: of all draws, which are those of that cell in trial 0 of a run with that seed.
 
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
@@ -88,6 +88,7 @@ class Pruner:
         relu: Collection[str] = (),
         examples: Tensor | None = None,
         seed: int = 1,
+        cell: int = 0,
         **settings: Any,
     ) -> None:
         for name in settings:
@@ -96,7 +97,7 @@ class Pruner:
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
-        self.module, self.examples, self.seed = module, examples, seed
+        self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator: Operator = operators.find(self.experiment.operator)
         self.epoch = -1
         self.places = find_layers(module, layers, exclude, relu)
@@ -137,6 +138,10 @@ class Pruner:
             if biases or part == "weight"
         ]
 
+    def draw(self, t: int, purpose: str) -> np.random.Generator:
+        """The stream of one purpose after epoch t."""
+        return stream(self.seed, 0, t, self.cell, purpose)
+
     # -- prune -----------------------------------------------------------------------------------
 
     def epoch_end(self) -> bool:
@@ -163,7 +168,7 @@ class Pruner:
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
         if value == 0 or not e.has_target:
-            return value != 0 and stream(self.seed, 0, t, 0, "prune or not").random() < value
+            return value != 0 and self.draw(t, "prune or not").random() < value
         table = self.counts()
         size, zeros = sum(table["parameters"]), sum(table["zeros"])
         settings = e.operator_settings(t)
@@ -171,7 +176,7 @@ class Pruner:
 
     def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
         """Ask the operator, and apply its masks."""
-        rng = stream(self.seed, 0, t, 0, "operator")
+        rng = self.draw(t, "operator")
         found = self.decide(operator, settings, self.recall(t), rng)
         opens = operator.regrows or settings.exchange > 0
         for place, keep in zip(self.places, found, strict=True):
@@ -216,7 +221,7 @@ class Pruner:
         """Activations of drawn examples by layer, [100 * places, out], if the operator asks."""
         if "recall" not in self.observers[0].questions:
             return [None] * len(self.observers)
-        draw = stream(self.seed, 0, t, 0, "examples").integers(0, len(self.examples), EXAMPLES)
+        draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
         training = [part for part in self.module.modules() if part.training]
         with ExitStack() as stack:
@@ -234,7 +239,7 @@ class Pruner:
 
     def begin_sparse(self) -> None:
         """Masks drawn at random, up to the target: where `set` and `rigl` begin."""
-        e, rng = self.experiment, stream(self.seed, 0, 0, 0, "first mask")
+        e, rng = self.experiment, self.draw(0, "first mask")
         settings = dataclasses.replace(e.operator_settings(0, e.target_sparsity), exchange=0.0)
         random = Operator(random_scores, random_scores)
         found = self.decide(random, settings, [None] * len(self.places), rng)

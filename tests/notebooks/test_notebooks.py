@@ -21,7 +21,7 @@ STUDIES = [name for name in NAMES if name != "explore"]  # that one is for the b
 TRAINED = [name for name in STUDIES if name != "report"]
 MOST_CODE_CELLS = 20
 # What a tiny test needs less of than the smoke scale; a notebook is given those that it has.
-LESS = {"epochs": 4, "canonical_epochs": 4, "cells": 3, "workers": 1}
+LESS = {"epochs": 4, "second_epochs": 2, "canonical_epochs": 4, "cells": 3, "workers": 1}
 LOSSES = ["train_l1", "mean", "reproduced", "published", "mean_test_l1", "test_l1"]
 SHARES = ["p", "p_holm", "covered", "aimed", "jaccard", "distance", "rejected", "preserved"]
 

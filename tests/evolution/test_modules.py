@@ -1,0 +1,142 @@
+"""A population of modules follows the loop, and takes any module."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from helpers import tiny
+from torch import nn
+from torch.nn import functional as F
+
+from evoae import evolve, evolve_modules
+from evoae.evolution.cells import initial
+from evoae.networks.training import one_thread
+
+SEED = 4
+
+
+def test_dense_modules_go_the_way_of_the_loop() -> None:
+    """The same networks, data and draws; only the training step is written out."""
+    told = {"operator": "variance-high", "schedule": "fixed", "probability": 0.5, "epochs": 4}
+    e = tiny("lipi-ae-s", cells=4, rate_policy="constant", **told)
+    begin = initial(e, [0], SEED, "cpu", "batched")
+    rows = begin.data[0].train
+    members = iter([begin.population.member(i) for i in range(4)])
+
+    def fit(encoder, decoder, rng) -> None:
+        parameters = [*encoder.parameters(), *decoder.parameters()]
+        for batch in torch.from_numpy(rng.permutation(len(rows))).split(e.batch_size):
+            loss = F.l1_loss(decoder(encoder(rows[batch])), rows[batch])
+            for parameter, slope in zip(
+                parameters, torch.autograd.grad(loss, parameters), strict=True
+            ):
+                parameter.data -= e.learning_rate * slope / (slope.abs() + 1e-8)
+
+    def score(encoder, decoder, rng) -> float:
+        x = rows[torch.from_numpy(rng.choice(len(rows), e.batch_size, replace=False))]
+        with torch.no_grad():
+            return F.l1_loss(decoder(encoder(x)), x).item()
+
+    ours = evolve_modules(lambda: next(members), fit, score, 4, seed=SEED, **told)
+    theirs = evolve(e, 1, SEED, engine="batched")
+    pruned = 0
+    with one_thread():
+        for ring, state in zip(ours, theirs, strict=True):
+            now = ring.history[ring.history.epoch == ring.epoch].sort_values("cell")
+            assert now.pruned.tolist() == state.records["pruned"].tolist()
+            for column in ("selection_loss", "replacement_loss"):
+                assert now[column].tolist() == pytest.approx(state.records[column], abs=1e-6)
+            for cell, pair in enumerate(ring.pairs):
+                for mine, own in zip(pair, state.population.member(cell), strict=True):
+                    for a, b in zip(mine.parameters(), own.parameters(), strict=True):
+                        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+            pruned += now.pruned.sum()
+    assert pruned >= 4
+
+
+def convolutional() -> tuple[nn.Module, nn.Module]:
+    return (
+        nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid()),
+    )
+
+
+IMAGES = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def learn(encoder, decoder, rng) -> None:
+    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 0.02)
+    for batch in torch.from_numpy(rng.permutation(24)).split(8):
+        optimiser.zero_grad()
+        F.l1_loss(decoder(encoder(IMAGES[batch])), IMAGES[batch]).backward()
+        optimiser.step()
+
+
+def loss(encoder, decoder, rng) -> float:
+    x = IMAGES[torch.from_numpy(rng.choice(24, 8, replace=False))]
+    with torch.no_grad():
+        return F.l1_loss(decoder(encoder(x)), x).item()
+
+
+def ring(**told):
+    given = {"operator": "apoz", "schedule": "cubic", "epochs": 3, "target_sparsity": 0.5}
+    return evolve_modules(convolutional, learn, loss, 3, **(given | told))
+
+
+def test_convolutions_are_evolved_pruned_and_the_same_again() -> None:
+    with one_thread():
+        first, again = ([*ring()][-1] for _ in range(2))
+        other = [*ring(seed=2)][-1]
+    assert first.history.equals(again.history)
+    assert not first.history.equals(other.history)
+    assert len(first.history) == 9
+    last = first.history[first.history.epoch == 2]
+    assert last.preserved.tolist() == pytest.approx([0.5] * 3, abs=0.01)
+    assert last.replacement_loss.mean() < first.history[:3].selection_loss.mean()
+    for pair, part in itertools.product(first.pairs, range(2)):
+        assert not any(module._forward_hooks for module in pair[part].modules())
+    assert first.pairs[0][0] is not first.pairs[1][0]
+
+
+def test_nothing_global_is_drawn_from() -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    next(ring())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_better_pair_is_taken() -> None:
+    """Scores say which pair of a neighbourhood is best: with many entrants it wins everywhere."""
+    marks = itertools.count()
+
+    def numbered() -> tuple[nn.Module, nn.Module]:
+        pair = nn.Linear(2, 2), nn.Linear(2, 2)
+        pair[0].mark = next(marks)
+        return pair
+
+    def look(encoder, decoder, rng) -> None:
+        decoder(encoder(torch.ones(1, 2)))
+
+    def by_mark(encoder, decoder, rng) -> float:
+        return float(encoder.mark)
+
+    told = {"operator": "none", "schedule": "fixed", "epochs": 2, "tournament_size": 50}
+    population = [*evolve_modules(numbered, look, by_mark, 3, **told)][-1]
+    assert [encoder.mark for encoder, _ in population.pairs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"pruned_weights": "masked"}, "pruned_weights=masked must be regrow in a population"),
+        ({"learning_rate": 1.0}, "unknown setting 'learning_rate'"),
+        ({"radius": 5}, "radius=5"),
+        ({"operator": "conjunctive"}, "recalls examples"),
+        ({"seed": -2}, "seed=-2 must not be negative"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(told, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ring(**told)
