@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evoae.networks import kernel
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -82,7 +84,7 @@ def test_the_wheel_carries_notebooks_kernel_and_published_results(wheel):
     notebooks = {f"evoae/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks
     assert names >= notebooks | {
-        "evoae/networks/kernel.c",
+        *(f"evoae/networks/{name}" for name in kernel.SOURCES),
         "evoae/analysis/published_results.csv",
         "evoae/cli.py",
     }

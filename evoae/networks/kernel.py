@@ -1,8 +1,8 @@
 """Training one autoencoder at a time with its weights in cache: the engine of the CPU.
 
-The kernel is `kernel.c`, compiled once per machine with the user's C compiler and kept in the
-user's cache directory. It does what `training.py` does, in another order of summation, and uses one
-core; calls release the interpreter lock, so visits can be shared out over threads.
+The kernel is written in C (SOURCES), compiled once per machine with the user's compiler and kept in
+the user's cache directory. It does what `training.py` does, in another order of summation, and uses
+one core; calls release the interpreter lock, so visits can be shared out over threads.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from evoae.networks.population import Networks, Population, parameter_count
 
 MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
 MAX_LAYERS = 16
+SOURCES = ("packing.c", "full.c", "thin.c", "kernel.c")  # one after the other
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
 FLAGS = "-O3 -std=gnu11 -ffp-contract=fast -fno-math-errno -fno-trapping-math".split()
 FLAGS += "-fno-strict-aliasing -shared -fPIC".split()
 
 
 class _Side(ctypes.Structure):
-    """Mirrors `Side` of kernel.c."""
+    """Mirrors `Side` of packing.c."""
 
     _fields_ = (
         ("layers", ctypes.c_int64),
@@ -229,7 +230,8 @@ def _sizes(tensors: Sequence[Tensor]) -> ctypes.Array:
 @functools.cache
 def _library() -> ctypes.CDLL:
     """The kernel, compiled unless a cached one matches this machine exactly."""
-    source = importlib.resources.files("evoae.networks").joinpath("kernel.c").read_text()
+    folder = importlib.resources.files("evoae.networks")
+    source = "".join(folder.joinpath(name).read_text() for name in SOURCES)
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     try:
         version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout

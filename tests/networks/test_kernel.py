@@ -299,6 +299,77 @@ def test_masked_weights_never_move_whatever_their_moments(optimiser):
         assert (side.weights[~side.tensors["keep"]] == 0).all()
 
 
+def sparse_side(widths: Sequence[int], seed: int, *, kept: bool, left: float) -> Networks:
+    """Three networks with masks that leave the biases and a share of the weights."""
+    side = make_side(widths, 3, seed, kept=kept)
+    draw = torch.Generator().manual_seed(seed)
+    keep = side.tensors["keep"] = torch.rand(side.weights.shape, generator=draw) < left
+    for _, biases in side.views(keep):
+        biases[:] = True
+    side.weights.mul_(keep)
+    return side
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+@pytest.mark.parametrize("left", [0.0, 0.01, 0.06])
+@pytest.mark.parametrize("batch_size", [1, 5, 8, 9, 64])
+def test_layers_of_which_little_is_left_have_the_bits_of_full_ones(batch_size, left, optimiser):
+    """A masked weight that is not zero keeps its layer full; this one is too small to be felt."""
+    n, x = 2 * batch_size + batch_size // 2, make_data(200, 45, 1)
+    order, pairs = torch.arange(n)[None], one_visit(n, batch_size, (1, 1))
+    noise = torch.randn(1, n, 9, generator=torch.Generator().manual_seed(6))
+    for variational in (False, True):
+        code = 18 if variational else 9
+        found = {}
+        for packed in ("thin", "full"):
+            sides = [
+                sparse_side(widths, 1, kept=optimiser == "adam", left=left)
+                for widths in ((45, 70, 30, code), (9, 30, 70, 45))
+            ]
+            if packed == "full":
+                for side in sides:
+                    for layer, mask in zip(
+                        side.layers(), side.views(side.tensors["keep"]), strict=True
+                    ):
+                        i, j = torch.nonzero(~mask[0][1])[0].tolist()
+                        layer[0][1, i, j] = 1e-37
+            lesson = Lesson(
+                pairs, [x], [x], order, torch.tensor([RATE]).double(), batch_size, "bce", optimiser,
+                noise if variational else None,
+            )  # fmt: skip
+            kernel.train(Population(*sides, variational=variational), lesson)
+            found[packed] = sides
+        for thin, full in zip(found["thin"], found["full"], strict=True):
+            keep = thin.tensors["keep"]
+            assert (thin.weights[~keep] == 0).all()
+            for name, tensor in thin.tensors.items():
+                other = full.tensors[name]
+                same = tensor == other
+                if tensor.shape == keep.shape:
+                    same |= ~keep
+                assert same.all(), name
+        start = sparse_side((9, 30, 70, 45), 1, kept=False, left=left)
+        assert (found["thin"][1].weights[1] != start.weights[1]).any()
+
+
+@needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+def test_training_with_little_left_agrees_with_autograd(optimiser):
+    kept = optimiser == "adam"
+    encoder, decoder = (
+        sparse_side(widths, 1, kept=kept, left=0.08) for widths in ((80, 60, 40), (40, 60, 80))
+    )
+    reference, before = Reference(encoder, decoder), encoder.weights.clone()
+    x, order, pairs = make_data(40, 80, 1), torch.arange(40), one_visit(40, 7, (2, 2))
+    train(encoder, decoder, x, order[None], pairs, batch_size=7, optimiser=optimiser)
+    reference.train(pairs[0], x, x, order, 7, RATE, "l1", optimiser)
+    assert_same_training(reference)
+    moved = encoder.weights != before
+    assert moved[2].any()
+    assert not moved[:2].any()
+
+
 @needs_kernel
 def test_a_visit_has_the_same_bits_alone_and_among_others():
     def fresh():
