@@ -1,8 +1,10 @@
 """What a layer does while its module trains: sums gathered by hooks, and only those asked for.
 
-All sums are over examples, and places of convolutions, in double precision on the layer's device,
-so memory does not depend on how long they are gathered. They add up over processes that train one
-module together.
+All sums are over examples, and places of convolutions, so their memory does not depend on how long
+they are gathered. Batches are summed in single precision, which is fast, and added up in double; so
+that a deviation does not drown in rounding, a unit's mean on the first batch (`pivot`) is
+taken off.
+The sums add up over processes that train one module together.
 """
 
 from __future__ import annotations
@@ -46,8 +48,10 @@ class Observer:
         """Set all sums to zero, those that last from the start of the training too."""
         layer, names = self.place.layer, self.names
         fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        sizes: dict[str, Any] = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.place.units)}
+        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.place.units)}
         sizes = {name: size for name, size in sizes.items() if name in names}
+        if "squares" in names:
+            sizes["pivot"] = self.place.units
         self.counts = dict.fromkeys(COUNTED, 0)
         like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
         self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
@@ -113,17 +117,21 @@ class Observer:
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not (end.training and torch.is_grad_enabled()):
             return
-        seen = output.detach()
-        seen = (seen.relu() if self.place.relu else seen).to(wide(seen.device))
-        over = self.all_but_units(seen)
-        self.count("units", seen.numel() // self.place.units)
+        seen = output.detach().float()
+        seen = seen.relu() if self.place.relu else seen
+        over, sums = self.all_but_units(seen), self.sums
+        if "zeros" in self.names:  # sums of signs are faster than counts, and exact
+            signs = (seen if self.place.relu else seen.abs()).sign()
+            self.add("zeros", seen.numel() // self.place.units - signs.sum(over))
+        if "squares" in self.names:
+            if not self.counts["units"]:
+                sums["pivot"] = seen.mean(over).to(sums["total"])
+            pivot = sums["pivot"].to(seen)
+            seen = seen - pivot.view(-1, *[1] * (-1 - self.place.axis))
+            self.add("squares", seen.square().sum(over))
         if "total" in self.names:
             self.add("total", seen.sum(over))
-        if "squares" in self.names:
-            self.add("squares", seen.square().sum(over))
-        if "zeros" in self.names:  # sums of signs are faster than counts, and exact
-            signs = seen.sign().square().sum(over)
-            self.add("zeros", seen.numel() // self.place.units - signs)
+        self.count("units", seen.numel() // self.place.units)
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
@@ -139,7 +147,7 @@ class Observer:
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if layer.training and torch.is_grad_enabled():
-            seen = inputs[0].detach().to(wide(inputs[0].device))
+            seen = inputs[0].detach().float()
             over = self.all_but_units(seen)
             squares = seen.square().sum(over)
             self.count("inputs", seen.numel() // len(squares))
@@ -187,7 +195,7 @@ class Observer:
         [out, in * height * width]. A layer without bias has one of zeros, pruned already.
         """
         place, layer = self.place, self.place.layer
-        sums = {name: over_processes(tensor).cpu() for name, tensor in self.sums.items()}
+        sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
         counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
         counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
 
@@ -204,6 +212,15 @@ class Observer:
         if masking.mask_of(layer, "weight") is not None:
             active = as_shown(place, lambda part: mask_or_ones(layer, part))
         return Answers(answer).layer(weight, bias, active, keeps)
+
+    def about_zero(self) -> dict[str, Tensor]:
+        """The sums, those of units as if nothing had been subtracted."""
+        sums = dict(self.sums)
+        pivot, n = sums.pop("pivot", None), self.counts["units"]
+        if pivot is not None:
+            sums["squares"] = sums["squares"] + 2 * pivot * sums["total"] + n * pivot.square()
+            sums["total"] = sums["total"] + n * pivot
+        return sums
 
     def answer(self, question: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
         """From the sums. Raises ValueError if nothing was seen."""
