@@ -24,7 +24,7 @@ INLINE int next_tile(int left)
 /* Keeps the compiler from reading a vector from memory again at each of its uses. */
 #if defined(__AVX512VL__)
 #define HOLD(vector) __asm__("" : "+v"(vector))
-#elif defined(__SSE__)
+#elif defined(__AVX__)
 #define HOLD(vector) __asm__("" : "+x"(vector))
 #else
 #define HOLD(vector)

@@ -220,7 +220,7 @@ static int cast_open(Cast *cast, const Side *side, int trains, Arena *arena)
 
 /* A layer is packed thinly if at most one in so many of its weights is left. A kept Adam has more to do
  * for each weight, so fewer need to be gone until a list is faster. */
-enum { THIN_ADAM = 7, THIN_NEW = 10 };
+enum { THIN_ADAM = 7, THIN_NEW = 9 };
 
 /* Pack a layer thinly, if little is left of it and what is masked is zero in all respects. */
 static void thin_out(const Cast *cast, Net *net, const Layer *l)
