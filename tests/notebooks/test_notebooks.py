@@ -162,7 +162,8 @@ def executed(tmp_path_factory):
             for other in ("01_canonical_pruning", "02_coevolution_pruning"):
                 execute(other)
         known = notebooks.defaults(source(name))
-        words = [f"{key}={value}" for key, value in LESS.items() if key in known]
+        less = LESS | ({"epochs": 8} if name == "08_confounds" else {})  # its last quarter needs 7
+        words = [f"{key}={value}" for key, value in less.items() if key in known]
         written, failures = notebooks.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
         return written
