@@ -322,6 +322,11 @@ VARIANTS = [
     {"operator": "variance-low", "schedule": "fixed", "probability": 0.5},
     {"operator": "apoz", "amount": 0.4},
     {"replacement": "better", "learning_rate": 10.0},  # in some waves none is replaced
+    {"batch_size": 1},
+    {"batch_size": 7, "optimiser": "adam"},
+    {"batch_size": 64, "examples": 80},  # 160 rows: the last batch is a part of one
+    {"batch_size": 100, "examples": 80},
+    {"batch_size": 256, "examples": 200, "optimiser": "adam"},
 ]
 
 
