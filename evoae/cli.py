@@ -19,8 +19,6 @@ import evoae
 from evoae.refusals import named, one_line, shortened, shown
 from evoae.runs.signals import Terminated, terminable
 
-SCALES = ("smoke", "quick", "paper")
-ENGINES = ("auto", "fused", "batched")
 EXAMPLES = {
     "list": """examples:
   evoae list                       every name and setting, with a sentence each
@@ -128,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         "--device", default="cpu", metavar="cpu|cuda", help="where to train (default: cpu)"
     )
     running.add_argument(
-        "--engine", default="auto", choices=ENGINES, help="the kernel or PyTorch (default: auto)"
+        "--engine", default="auto", metavar="auto|fused|batched", help="the kernel or PyTorch alone"
     )
 
     doing = command("reproduce", reproduce, "execute notebooks by papermill")
@@ -139,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
         help="notebooks (all by default), and parameters for them",
     )
     doing.add_argument(
-        "--scale", default="quick", metavar="|".join(SCALES), help="how large (default: quick)"
+        "--scale", default="quick", metavar="smoke|quick|paper", help="how large (default: quick)"
     )
     doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
     doing.add_argument(
@@ -180,61 +178,10 @@ def parser() -> argparse.ArgumentParser:
 # -- list ----------------------------------------------------------------------------------------
 
 
-def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Every name that a setting or an argument may take: name, description, and what else."""
-    from evoae import notebooks
-    from evoae.data import datasets, files
-    from evoae.experiment import BY_READING, PRESETS, SETTINGS
-    from evoae.networks import population
-    from evoae.pruning import operators, schedules
-    from evoae.pruning.registry import sentence
-
-    def entry(name: str, description: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "description": description, **more}
-
-    readings = [
-        entry(name, f"{released} as released, {intended} as the text means.")
-        for name, (released, intended) in BY_READING["operator"].items()
-    ]
-    return {
-        "presets": [entry(n, p.description, settings=p.settings) for n, p in PRESETS.items()],
-        "operators": [
-            *(entry(n, o.description) | o.abilities() for n, o in operators.OPERATORS.items()),
-            *readings,
-        ],
-        "schedules": [
-            entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()
-        ],
-        "datasets": [
-            *(entry(n, sentence(made)) for n, made in datasets.BUILT_IN.items()),
-            *(entry(f"FILE{s}", f"{sentence(r)}") for s, r in files.SUFFIXES.items()),
-        ],
-        "models": [
-            *(
-                entry(n, f"Widths from the input to the code: {'-'.join(map(str, widths))}.")
-                for n, widths in population.MODELS.items()
-            ),
-            entry("N-M-...", "Widths of your own from the input to the code, such as 50-20-5."),
-        ],
-        "notebooks": [entry(n, notebooks.question(n)) for n in notebooks.available()],
-        "settings": [
-            entry(
-                name,
-                s.says,
-                default=s.default,
-                rule=f"must {s.rule}",
-                type=s.kind.__name__,
-                source=s.source,
-                may_change=s.live,
-                readings=s.readings,
-            )
-            for name, s in SETTINGS.items()
-        ],
-    }
-
-
 def list_names(options: argparse.Namespace) -> int:
     """Print every name with a sentence, or all about one, or everything as JSON."""
+    from evoae.catalogue import catalogue
+
     known = catalogue()
     if options.name is not None:
         found = {

@@ -79,15 +79,18 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def added(copy: Path, module: str, registry: str, title: str) -> str:
+    """Follow a recipe: its function before the registry, its row as the first. Returns the name."""
+    path = copy / "evoae" / "pruning" / module
+    function, entry = recipe(title).split(f"# in {registry}:\n")
+    before, after = path.read_text().split(f"{registry}: Registry", 1)
+    after = after.replace("    {\n", f"    {{\n        {entry.strip()}\n", 1)
+    path.write_text(f"{before}{function}\n\n{registry}: Registry{after}")
+    return entry.split('"')[1]
+
+
 def test_an_operator_is_added_as_readme_says(copy: Path) -> None:
-    path = copy / "evoae" / "pruning" / "operators.py"
-    function, entry = recipe("**Add an operator.**").split("# in OPERATORS:\n")
-    source = path.read_text()
-    source = source.replace("OPERATORS: Registry", f"{function}\n\nOPERATORS: Registry", 1)
-    path.write_text(
-        source.replace('        "none": ', f'        {entry.strip()}\n        "none": ', 1)
-    )
-    name = entry.split('"')[1]
+    name = added(copy, "operators.py", "OPERATORS", "**Add an operator.**")
     code = (
         "from evoae import Experiment, evolve\n"
         f"e = Experiment.preset('canonical', operator={name!r}, schedule='fixed', probability=1.0,"
@@ -102,14 +105,7 @@ def test_an_operator_is_added_as_readme_says(copy: Path) -> None:
 
 
 def test_a_schedule_is_added_as_readme_says(copy: Path) -> None:
-    path = copy / "evoae" / "pruning" / "schedules.py"
-    function, entry = recipe("**Add a schedule.**").split("# in SCHEDULES:\n")
-    source = path.read_text()
-    source = source.replace("SCHEDULES: Registry", f"{function}\n\nSCHEDULES: Registry", 1)
-    path.write_text(
-        source.replace('        "fixed": ', f'        {entry.strip()}\n        "fixed": ', 1)
-    )
-    name = entry.split('"')[1]
+    name = added(copy, "schedules.py", "SCHEDULES", "**Add a schedule.**")
     code = (
         "from evoae import Experiment\n"
         f"e = Experiment.preset('canonical', operator='random', schedule={name!r}, epochs=40)\n"

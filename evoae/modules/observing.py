@@ -81,6 +81,7 @@ class Observer:
 
     @property
     def of_gradients(self) -> bool:
+        """Whether the operator asks for anything that is made of gradients."""
         return not self.names.isdisjoint((*OF_GRADIENTS, *LASTING))
 
     # -- hooks -----------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class Observer:
         self.on_call()
 
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Add a forward pass of training to the sums of units."""
         if not (end.training and torch.is_grad_enabled()):
             return
         seen = output.detach().float()
@@ -146,6 +148,7 @@ class Observer:
             yield rows
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Add a forward pass of training to the sums of inputs."""
         if layer.training and torch.is_grad_enabled():
             seen = inputs[0].detach().float()
             over = self.all_but_units(seen)
@@ -181,9 +184,11 @@ class Observer:
         return None if mask is None else gradient * mask.kept
 
     def count(self, kind: str, more: int) -> None:
+        """So many more examples were seen."""
         self.counts[kind] = self.counts.get(kind, 0) + more
 
     def add(self, name: str, value: Tensor) -> None:
+        """Add to a sum, where the module is now."""
         if self.sums[name].device != value.device:  # the module has moved
             self.sums[name] = self.sums[name].to(value.device)
         self.sums[name] += value
@@ -260,6 +265,7 @@ class Hook:
         self.call = call
 
     def __call__(self, *arguments: Any) -> Any:
+        """What the hook does, if it still is one."""
         return self.call(*arguments) if self.call else None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -295,6 +301,7 @@ def as_shown(place: Place, part_of: Callable[[str], Tensor]) -> Masks:
 
 
 def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
+    """Which entries of a weight or bias are not masked: all where there is no mask."""
     mask = masking.mask_of(layer, part)
     return (
         torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.kept != 0

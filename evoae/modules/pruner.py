@@ -115,6 +115,7 @@ class Pruner:
             self.begin_sparse()
 
     def note_call(self) -> None:
+        """The module was called: there is something to prune by."""
         self.called = True
 
     @property
@@ -212,6 +213,7 @@ class Pruner:
         return dataclasses.replace(s, amount=(round(s.amount * size) + missing) / (size + missing))
 
     def of_first(self, mask: Tensor) -> Tensor:
+        """The first process's mask: it is the same in all."""
         sent = mask.to(self.places[0].layer.weight.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
@@ -311,6 +313,7 @@ class Pruner:
         }
 
     def settings_told(self) -> tuple[str, ...]:
+        """The settings that must be the same where a state is loaded."""
         return ("operator", "schedule", "epochs", *PRUNING)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ class Place:
 
     @cached_property
     def units(self) -> int:
+        """Units of the layer: outputs, or output channels."""
         return self.layer.weight.shape[0]
 
     @cached_property
@@ -114,6 +115,7 @@ class Tracer(fx.Tracer):
     """Layers are looked at from outside, those of a user's class too."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Layers are not looked into, masked or not."""
         return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -150,10 +152,12 @@ def end_of(node: fx.Node, layer: nn.Module, named: dict[str, nn.Module]) -> tupl
 
 
 def called(node: fx.Node, named: dict[str, nn.Module]) -> nn.Module | None:
+    """The module that a node calls, if it calls one."""
     return named.get(node.target) if node.op == "call_module" else None
 
 
 def is_relu(node: fx.Node, named: dict[str, nn.Module]) -> bool:
+    """Whether a node is a ReLU, as a module, a function or a method."""
     if node.op in ("call_function", "call_method"):
         return node.target in RELU
     return isinstance(called(node, named), nn.ReLU)

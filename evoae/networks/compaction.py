@@ -151,9 +151,11 @@ class Select(nn.Module):
         self.register_buffer("index", index)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The inputs [..., kept] of [..., D]."""
         return x.index_select(-1, self.index)
 
     def extra_repr(self) -> str:
+        """What printing the module says of it."""
         return f"{len(self.index)} inputs"
 
 

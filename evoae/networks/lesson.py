@@ -35,4 +35,5 @@ class Lesson:
 
     @property
     def model_steps(self) -> int:
+        """One model, one batch, one update each."""
         return self.pairs.shape[0] * self.pairs.shape[1] * self.pairs.shape[2]

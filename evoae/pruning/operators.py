@@ -19,7 +19,7 @@ from torch import Tensor
 from evoae.pruning import scores
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.registry import Registry, sentence
-from evoae.pruning.scores import Score, rescaled
+from evoae.pruning.scores import Score, kept_with, rescaled
 
 Function = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
 
@@ -109,10 +109,9 @@ def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Ma
 
     Rescaled over the units first, unless all are equal.
     """
-    if probability.amin() != probability.amax():
-        probability = rescaled(probability)
     out, fan_in = layer.weight.shape
-    keep = torch.from_numpy(rng.random((out, fan_in + 1), np.float32)) < probability[:, None]
+    draws = torch.from_numpy(rng.random((out, fan_in + 1), np.float32))
+    keep = draws < kept_with(probability)[:, None]
     return keep[:, :-1], keep[:, -1]
 
 

@@ -24,6 +24,13 @@ def rescaled(values: Tensor) -> Tensor:
     return (values - low) / (high - low)
 
 
+def kept_with(probability: Tensor) -> Tensor:
+    """The released probability of keeping a unit's weights, [out]: rescaled unless all equal."""
+    if probability.amin() == probability.amax():
+        return probability
+    return rescaled(probability)
+
+
 def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Prune entries drawn uniformly."""
     return (
@@ -51,11 +58,9 @@ def variance_key(probability: Tensor, layer: Layer, rng: np.random.Generator) ->
     """Keys that prune entries in the released random order, with the probability [out] of a unit.
 
     Efraimidis and Spirakis (2006): the largest log(U) / p are a weighted sample without
-    replacement. `probability` is that of keeping, as in `keep_with`.
+    replacement. `probability` is that of keeping, before it is rescaled.
     """
-    if probability.amin() != probability.amax():
-        probability = rescaled(probability)
-    pruned = (1 - probability).clamp(min=0).double()[:, None]
+    pruned = (1 - kept_with(probability)).clamp(min=0).double()[:, None]
     out, fan_in = layer.weight.shape
     draws = torch.from_numpy(np.log1p(-rng.random((out, fan_in + 1))))
     keys = torch.where(pruned > 0, -draws / pruned, torch.inf)

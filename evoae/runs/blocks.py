@@ -150,10 +150,12 @@ class Told:
         return False
 
     def after_epoch(self) -> None:
+        """Tell the rest of an epoch that has ended."""
         self.told(1.0)
         self.began, self.share = self.state.model_steps, 0.0
 
     def told(self, share: float) -> None:
+        """Tell how far the epoch is, a share in [0, 1]."""
         trials, steps = len(self.state.trials), self.state.model_steps
         self.tell(trials * (share - self.share), steps - self.steps)
         self.share, self.steps, self.time = share, steps, time.time()

@@ -132,6 +132,7 @@ def load(path: Path | str) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def read_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
+    """Reconstructions as the file's network computes them."""
     return nn.Sequential(*load(path))
 
 
@@ -205,11 +206,13 @@ def onnx_model(
 
 
 def write_onnx(small: Compacted, about: dict[str, Any], path: Path) -> None:
+    """Write the compacted network as a graph of ONNX."""
     pair = compaction.modules(small.layers, about["encoder_layers"], small.inputs)
     path.write_bytes(onnx_model(*pair, about["inputs"], about).SerializeToString())
 
 
 def read_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """Reconstructions as onnxruntime computes them."""
     return session(path.read_bytes())
 
 
@@ -233,6 +236,8 @@ def session(model: bytes, threads: int = 0) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Format:
+    """How a kind of file is written, and read back to be compared."""
+
     write: Callable[[Compacted, dict[str, Any], Path], None]
     read: Callable[[Path], Callable[[Tensor], Tensor]]
 

@@ -253,14 +253,21 @@ def if_it_fits(path: Path, said: str | None, read: Callable[[Path], Value]) -> t
         with path.open("rb") as file:
             if said is not None and digest(path) != said:
                 return None
-            found = read(path)
+            try:
+                found = (read(path),)
+            except (OSError, ValueError) as error:
+                found = None
+                why = error
             # opened all the while, so that no other file can be taken for it
-            same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return None  # another took its place, before it was read or between two reads
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise damaged(path, error) from error
-    return (found,) if same else None
+    if found is None:
+        raise damaged(path, why) from why
+    return found
 
 
 def means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:

@@ -236,6 +236,7 @@ class Progress:
         self.bar, self.steps = bar, 0
 
     def __call__(self, epochs: float, steps: int) -> None:
+        """So many more epochs and model steps are done."""
         self.steps += steps
         elapsed = self.bar.format_dict["elapsed"]
         if elapsed > 0:

