@@ -241,8 +241,10 @@ static void thin_out(const Cast *cast, Net *net, const Layer *l)
     memset(net->keep + l->packed, 0, (size_t)room * sizeof(float));
     for (int64_t m = 0; m < longest; m++) {
         t->from[m] = (int32_t)k;
-        for (int64_t n = 0; n < (t->by_output ? l->in + 1 : l->out); n++)
-            if (side->keep[at + (t->by_output ? place(l, m, n) : place(l, n, m))]) t->other[k++] = (int32_t)n;
+        /* an input's outputs 8 apart, as their sum runs when the gradient flows back */
+        for (int64_t lane = 0, apart = t->by_output ? 1 : 8; lane < apart; lane++)
+            for (int64_t n = lane; n < (t->by_output ? l->in + 1 : l->out); n += apart)
+                if (side->keep[at + (t->by_output ? place(l, m, n) : place(l, n, m))]) t->other[k++] = (int32_t)n;
         t->to[m] = (int32_t)k;
         while (k % 8) t->other[k++] = 0;
     }

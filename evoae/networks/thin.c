@@ -33,8 +33,14 @@ INLINE void thin_flow(const Net *net, const Layer *l, const Thin *t, const v8 *r
                 const v8 d = delta[m * groups + g];
                 for (int64_t k = t->from[m]; k < t->to[m]; k++) lanes[t->other[k] * 8 + m % 8] += w[k] * d;
             } else
-                for (int64_t k = t->from[m]; k < t->to[m]; k++)
-                    lanes[m * 8 + t->other[k] % 8] += w[k] * delta[t->other[k] * groups + g];
+                for (int64_t k = t->from[m], lane = 0; lane < 8; lane++) {
+                    v8 sum = {0};
+                    for (; k < t->to[m] && (t->other[k] & 7) == lane; k++) {
+                        sum += w[k] * delta[t->other[k] * groups + g];
+                        HOLD(sum);
+                    }
+                    lanes[m * 8 + lane] = sum;
+                }
         for (int64_t i = 0; i < l->in; i++) {
             const v8 *s = lanes + i * 8;
             const v8 sum = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
