@@ -24,8 +24,8 @@ from evoae.pruning import operators
 from evoae.runs.run import Run
 from evoae.runs.study import Study
 
-RATES = (0.001, 0.003, 0.01)
-TUNED_AT = 0.9  # the target at which rates are chosen, for all targets
+RATES = (0.0003, 0.001, 0.003, 0.01)
+TUNED_AT = 0.94  # the target at which rates are chosen, for all targets
 RING = 4  # cells of the coevolved methods; each trains a quarter of the epochs
 # Room to recover, for all methods alike: what a target without it costs is another question.
 ROOM = {

@@ -219,14 +219,17 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
     if "keep" in tensors:
         gradient = gradient * tensors["keep"]
     if optimiser == "adam-per-batch":
-        networks.weights.sub_(rates * gradient / (gradient.abs() + EPSILON))
+        change = rates * gradient
+        networks.weights.sub_(change.div_(gradient.abs_().add_(EPSILON)))
         return
     tensors["steps"] += 1
     steps, (beta1, beta2) = tensors["steps"][:, None], BETAS
     first = tensors["first_moment"].mul_(beta1).add_(gradient, alpha=1 - beta1)
     second = tensors["second_moment"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    deviation = (second / (1 - beta2**steps)).sqrt() + EPSILON
-    networks.weights.sub_(rates / (1 - beta1**steps) * first / deviation)
+    # new memory costs more than arithmetic, and the gradient's is free now
+    deviation = torch.div(second, 1 - beta2**steps, out=gradient).sqrt_().add_(EPSILON)
+    change = rates / (1 - beta1**steps) * first
+    networks.weights.sub_(change.div_(deviation))
 
 
 def batch_losses(
