@@ -31,16 +31,13 @@ def reset(networks: Networks, index: Tensor | slice = slice(None)) -> None:
 
 def observe(networks: Networks, activations: list[Tensor]) -> None:
     """Add the activations of one batch, a list over layers of [P, batch, units]."""
-    networks.tensors["count"] += activations[0].shape[1]
-    end = 0
-    for layer in activations:
-        begin, end = end, end + layer.shape[2]
-        total, squares, zeros = (networks.tensors[name][:, begin:end] for name in SUMS[1:])
-        wide = layer.double()
-        total += wide.sum(1)
-        squares += wide.mul_(wide).sum(1)
-        # as numbers: sums of booleans take five times as long
-        zeros += torch.eq(layer, 0, out=torch.empty_like(layer)).sum(1)
+    tensors, seen = networks.tensors, torch.cat(activations, 2)
+    tensors["count"] += seen.shape[1]
+    wide = seen.double()
+    tensors["total"] += wide.sum(1)
+    tensors["squares"] += wide.mul_(wide).sum(1)
+    # as numbers: sums of booleans take five times as long
+    tensors["zeros"] += torch.eq(seen, 0, out=seen).sum(1)
 
 
 @dataclass(frozen=True)
