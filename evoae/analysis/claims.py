@@ -193,7 +193,8 @@ CLAIMS = (
         ("02_coevolution_pruning", "07_readings"),
     ),
 )
-FAMILY = sum(len(claim.contrasts) for claim in CLAIMS)  # in each reading
+DECLARED = [(claim.number, one) for claim in CLAIMS for one in claim.contrasts]
+FAMILY = len(DECLARED)  # in each reading
 
 
 # -- contrasts -----------------------------------------------------------------------------------
@@ -241,26 +242,36 @@ def comparisons(study: Study) -> pd.DataFrame:
     `shift` is the centre of a - b over trials, in final training L1, `low` and `high` its 95 %
     interval; `steps` are model steps of a trial. Null where a run is missing.
     """
-    readings = []
+    return judged(contrasted(study))
+
+
+def contrasted(study: Study) -> pd.DataFrame:
+    """What a study's runs give for every declared contrast, in both readings, before any verdict.
+
+    COLUMNS, and whether the better side `learnt` something and a has the `lowest` mean of all.
+    """
+    rows = []
     for reading, as_released in READINGS.items():
-        rows = []
-        for claim in CLAIMS:
-            for one in claim.contrasts:
-                a, b = one.sides
-                role = f"control: {one.name}" if one.control else "claim"
-                named = {"claim": claim.number, "role": role, "reading": reading, "a": a, "b": b}
-                found = measured(one, study, as_released)
-                rows.append(named | found | {"contrast": one})
-        table = pd.DataFrame(rows, columns=[*COLUMNS, "contrast", "learnt", "lowest"])
-        table["p_holm"] = statistics.holm(table.p.astype(float), FAMILY)
-        table["says"] = [say(row) for row in table.itertuples()]
-        readings.append(table[[*COLUMNS, "p_holm", "says"]])
-    return pd.concat(readings, ignore_index=True)
+        for number, one in DECLARED:
+            a, b = one.sides
+            role = f"control: {one.name}" if one.control else "claim"
+            named = {"claim": number, "role": role, "reading": reading, "a": a, "b": b}
+            rows.append(named | measured(one, study, as_released))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "learnt", "lowest"])
 
 
-def say(row: Any) -> str:
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts of `contrasted` with Holm's correction in each reading, and what each says."""
+    parts = []
+    for _, rows in table.groupby("reading", sort=False):
+        rows = rows.assign(p_holm=statistics.holm(rows.p.astype(float), FAMILY))
+        said = [say(one, row) for (_, one), row in zip(DECLARED, rows.itertuples(), strict=True)]
+        parts.append(rows.assign(says=said))
+    return pd.concat(parts, ignore_index=True)[[*COLUMNS, "p_holm", "says"]]
+
+
+def say(one: Contrast, row: Any) -> str:
     """What one contrast says of its claim."""
-    one = row.contrast
     if np.isnan(row.shift):
         return "not run"
     if row.n < LEAST:

@@ -148,8 +148,3 @@ def dimensions_of(row: Any) -> str:
     """The words of `dimensions` for a row of `compare_with`."""
     cells = f"{row.cells} cells, " if row.cells > 1 else ""
     return f"{row.bits} bits, {cells}{row.epochs} epochs"
-
-
-def reproduced() -> pd.DataFrame:
-    """The kept summary of full-size runs, as of `summary`: what README's numbers are taken from."""
-    return pd.read_csv(Path(__file__).parent / "reproduced_results.csv")

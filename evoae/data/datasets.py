@@ -205,7 +205,7 @@ def _fixed_dataset(
     dataset: str, stamp: tuple[str, int, int] | None, scale: bool, seed: int
 ) -> Dataset:
     shared = None if stamp is None else _shared_folder(stamp, scale, seed)
-    if shared is not None and shared.exists():
+    if shared is not None and cache.has(shared):
         return _mapped(dataset, shared, seed)
     content, convert = _content(dataset, scale)
     parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
@@ -216,6 +216,7 @@ def _fixed_dataset(
     if shared is not None and 4 * sum(len(i) * r.shape[1] for r, i in parts.values()) >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
             _write_shared(shared, parts, convert, known)
+            cache.tidy()
             return _mapped(dataset, shared, seed)
     arrays = {split: convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)

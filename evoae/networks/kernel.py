@@ -242,8 +242,9 @@ def _library() -> ctypes.CDLL:
     machine = (source, FLAGS, compiler, version, platform.machine(), _processor())
     name = f"kernel-{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}.so"
     path = cache.directory() / name
-    if not path.exists():
+    if not cache.has(path):
         _compile(compiler, source, path)
+        cache.tidy()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

@@ -1,0 +1,79 @@
+"""Small tables of full-size runs, kept in the package: what README's numbers are taken from.
+
+Hours of computing come in parts, on whatever machine has time. `keep` takes from a study what was
+measured in more trials than the tables have, and leaves the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from evoae.analysis import claims, frontier, published, statistics
+from evoae.runs.study import Study
+
+FOLDER = Path(__file__).parent
+REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
+FRONTIER = FOLDER / "frontier_results.csv"
+POINT = ["dataset", "method", "target"]
+CONTRAST = ["claim", "role", "reading", "a", "b"]
+
+
+def reproduced() -> pd.DataFrame:
+    """The published values that full-size runs stand beside, as of `published.summary`."""
+    return pd.read_csv(REPRODUCED)
+
+
+def contrasts() -> pd.DataFrame:
+    """The contrasts of the paper's claims in full-size runs, as of `claims.comparisons`."""
+    return claims.judged(pd.read_csv(CONTRASTS))
+
+
+def front() -> pd.DataFrame:
+    """Means of every method at every sparsity of the full-size front, as of `points_of`."""
+    return pd.read_csv(FRONTIER)
+
+
+def keep(study: Study) -> None:
+    """Take over what a study of full-size runs has measured in more trials than the tables."""
+    known = published.published()
+    values = most(reproduced(), published.summary(study), list(known), "trials")
+    known.merge(values).round(5).to_csv(REPRODUCED, index=False)
+    measured = claims.contrasted(study)
+    others = ~measured["size"].isin(published.PAPER)
+    measured.loc[others, [name for name in measured if name not in CONTRAST]] = None
+    best = most(pd.read_csv(CONTRASTS), measured, CONTRAST, "n")
+    measured[CONTRAST].merge(best).to_csv(CONTRASTS, index=False, float_format="%.6g")
+
+
+def keep_front(study: Study) -> None:
+    """Take over what a study of `frontier.points` has measured in more trials than the table."""
+    measured = points_of(frontier.told_apart(study, "target"))
+    most(front(), measured, POINT, "n").sort_values(POINT).round(6).to_csv(FRONTIER, index=False)
+
+
+def points_of(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
+    constant's, sizes, steps; and the shift from magnitude with its interval and Holm's p over the
+    methods of a data set and target. `table` is of `frontier.told_apart`.
+    """
+    sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
+    means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")
+    beside = []
+    for (dataset, target), rows in table.groupby(["dataset", "target"], sort=False):
+        if "magnitude" in set(rows.method):
+            tests = statistics.compare(rows, by="method", value="test_l1", baseline="magnitude")
+            named = {"a": "method", "low": "shift_low", "high": "shift_high"}
+            tests = tests.rename(columns=named)[
+                ["method", "shift", "shift_low", "shift_high", "p_holm"]
+            ]
+            beside.append(tests.assign(dataset=dataset, target=target))
+    return means.merge(pd.concat(beside), on=POINT, how="left") if beside else means
+
+
+def most(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], count: str) -> pd.DataFrame:
+    """Of the rows of two tables those of the larger `count`; of the new one where it is equal."""
+    both = pd.concat([old, new], ignore_index=True)
+    both = both.sort_values(count, kind="stable", na_position="first")
+    return both.drop_duplicates(keys, keep="last")

@@ -1,0 +1,73 @@
+"""The kept tables: of full-size runs, the most trials, and what README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_claims import finished, paper
+
+from evoae.analysis import claims, kept, published
+from evoae.analysis.findings import READ
+from evoae.analysis.published import NAMES
+from evoae.analysis.published import published as figures
+from evoae.analysis.statistics import mean_interval
+from evoae.runs.study import Study
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tables of their own, in which nothing was run yet."""
+    for name in ("REPRODUCED", "CONTRASTS"):
+        monkeypatch.setattr(kept, name, tmp_path / getattr(kept, name).name)
+    nothing = Study({})
+    published.summary(nothing).to_csv(kept.REPRODUCED, index=False)
+    claims.contrasted(nothing).to_csv(kept.CONTRASTS, index=False)
+    # the runs of these tests have no history
+    monkeypatch.setattr(published, "summary", lambda study: kept.reproduced())
+    return tmp_path
+
+
+def test_kept_contrasts_say_what_the_study_said(tables: Path) -> None:
+    assert set(kept.contrasts().says) == {"not run"}
+    study = Study(paper(15))
+    kept.keep(study)
+    pd.testing.assert_frame_equal(
+        kept.contrasts(), claims.comparisons(study), check_dtype=False, rtol=1e-4
+    )
+
+
+def test_what_has_fewer_trials_or_is_smaller_changes_nothing(tables: Path) -> None:
+    kept.keep(Study(paper(15)))
+    before = kept.CONTRASTS.read_bytes()
+    kept.keep(Study(paper(8)))
+    kept.keep(Study(paper(30, bits=100)))
+    assert kept.CONTRASTS.read_bytes() == before
+
+
+def test_parts_come_together(tables: Path) -> None:
+    runs = paper(15)
+    kept.keep(Study({name: runs[name] for name in ("ring", "random", "conjunctive")}))
+    assert (kept.contrasts().says != "not run").sum() == 2
+    kept.keep(Study({name: runs[name] for name in ("ring", "canonical none")}))
+    assert (kept.contrasts().says != "not run").sum() == 3
+    more = {"ring": finished("lipi-ae-s", 0.156, 20), "alone": finished("canonical", 0.271, 20)}
+    kept.keep(Study(more))
+    assert sorted(kept.contrasts().n.dropna()) == [15, 15, 20]
+
+
+def test_the_kept_summary_is_of_published_values_and_says_what_readme_says() -> None:
+    found, known = kept.reproduced(), figures()
+    assert len(found.merge(known, on=list(known.columns))) == len(found)
+    assert ((found.low <= found.reproduced) & (found.reproduced <= found.high)).all()
+    assert (found.trials >= 15).all()
+    losses = found[found.metric == "train_l1"].drop_duplicates(NAMES[1:])
+    met = (losses.low - READ <= losses.value) & (losses.value <= losses.high + READ)
+    difference = losses.reproduced - losses.value
+    low, high = mean_interval(difference)
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert met.all()
+    said = f"all {len(losses)} published losses that they speak of are met"
+    assert said in readme
+    assert f"the mean difference is {difference.mean():.3f} [{low:.3f}, {high:.3f}]" in readme
