@@ -250,8 +250,7 @@ class Observer:
         if question == "input_norm":
             return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
         if question == "gradients":
-            squared = "slope_squares" if "slope_squares" in self.names else "slopes"
-            return Gradients(*slopes("slopes"), *slopes(squared))
+            return Gradients(*slopes("slopes"))
         if question == "curvature":
             return slopes("slope_squares")
         kept = as_shown(self.place, lambda part: sums[f"{question}.{part}"])

@@ -21,7 +21,7 @@ ANSWERED_BY = {
     "zero_share": ("zeros",),
     "input_norm": ("inputs",),
     "gradients": ("slopes",),
-    "curvature": ("slopes", "slope_squares"),
+    "curvature": ("slope_squares",),
     "movement": ("movement",),
     "sensitivity": ("sensitivity",),
     "recall": (),
@@ -64,7 +64,7 @@ def questions_of(operator: Operator, settings: OperatorSettings) -> frozenset[st
         **{name: torch.from_numpy(draw(4)) for name in ("mean", "deviation", "zero_share")},
         **dict.fromkeys(("curvature", *LASTING), (weight, bias)),
         "input_norm": torch.from_numpy(draw(3)),
-        "gradients": Gradients(weight, bias, weight, bias),
+        "gradients": Gradients(weight, bias),
         "recall": torch.from_numpy(draw((100, 4), np.float32)),
     }
 

@@ -14,23 +14,35 @@ from evoae.networks.training import loss_of
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of one layer, over rows: the mean gradient, and the mean of the squares of each row's own.
-
-    `weight` and `weight_squares` [out, in], `bias` and `bias_squares` [out], on the CPU.
-    """
+    """Of one layer, the mean over rows: `weight` [out, in] and `bias` [out], on the CPU."""
 
     weight: Tensor
     bias: Tensor
-    weight_squares: Tensor
-    bias_squares: Tensor
 
 
-def gradients(population: Population, i: int, rows: Tensor, loss: str) -> list[Gradients]:
+@dataclass(frozen=True)
+class RowGradients:
+    """Of one layer, row by row: its inputs x [n, in], and the gradients d [n, out] at its units."""
+
+    inputs: Tensor
+    units: Tensor
+
+    def mean(self) -> Gradients:
+        """Over the rows: d' x / n."""
+        d, x = self.units, self.inputs
+        return Gradients((d.T @ x / len(x)).cpu(), d.mean(0).cpu())
+
+    def mean_squares(self) -> tuple[Tensor, Tensor]:
+        """Mean squares of each row's own gradient, of weight and bias: (d^2)' (x^2) / n."""
+        d, x = self.units.square(), self.inputs.square()
+        return (d.T @ x / len(x)).cpu(), d.mean(0).cpu()
+
+
+def by_row(population: Population, i: int, rows: Tensor, loss: str) -> list[RowGradients]:
     """Of autoencoder i on rows [n, D], layer by layer from the encoder's first to the output.
 
-    With the inputs x [n, in] of a layer and the gradients d [n, out] at its units, the squares are
-    (d^2)' (x^2) / n. Masked weights have a gradient, too. A variational autoencoder is taken at the
-    mean of its code, without the divergence.
+    Masked weights have a gradient, too. A variational autoencoder is taken at the mean of its code,
+    without the divergence.
     """
     member, inputs, offsets = population.take([i]), [], []
     x = rows.to(member.encoder.weights)
@@ -49,16 +61,7 @@ def gradients(population: Population, i: int, rows: Tensor, loss: str) -> list[G
                 x = member.code(x)
         total = loss_of(x[:, None], rows.to(x)[:, None], loss).sum()
         units = torch.autograd.grad(total, offsets)
-    n = len(rows)
-    return [
-        Gradients(
-            (d.T @ x / n).cpu(),
-            d.mean(0).cpu(),
-            (d.square().T @ x.square() / n).cpu(),
-            d.square().mean(0).cpu(),
-        )
-        for d, x in zip(units, inputs, strict=True)
-    ]
+    return [RowGradients(x, d) for x, d in zip(inputs, units, strict=True)]
 
 
 def keep(population: Population, i: int, names: Sequence[str], rows: Tensor, loss: str) -> None:
@@ -82,7 +85,8 @@ def observe_movement(population: Population, i: int, rows: Tensor, loss: str) ->
 
 def flat(population: Population, i: int, rows: Tensor, loss: str) -> list[Tensor]:
     """Mean gradients of autoencoder i side by side, [parameters] of encoder and of decoder."""
-    found = [torch.cat([g.weight.flatten(), g.bias]) for g in gradients(population, i, rows, loss)]
+    layers = [each.mean() for each in by_row(population, i, rows, loss)]
+    found = [torch.cat([layer.weight.flatten(), layer.bias]) for layer in layers]
     cut = len(population.encoder.widths) - 1
     parts = (found[:cut], found[cut:])
     return [

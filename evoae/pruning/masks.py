@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evoae.networks import activations
 from evoae.networks.activations import UnitStatistics
-from evoae.networks.gradients import Gradients, gradients
+from evoae.networks.gradients import Gradients, RowGradients, by_row
 from evoae.networks.population import Networks, Population, initial_bounds
 from evoae.pruning import allocation
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
@@ -63,16 +63,21 @@ class Examined:
         return [None] * sum(len(side.widths) - 1 for side in self.population.sides)
 
     @functools.cached_property
+    def by_row(self) -> list[RowGradients]:
+        """Gradients of the training loss at the present weights, by layer and row."""
+        return by_row(self.population, self.i, self.rows(), self.loss)
+
+    @functools.cached_property
     def gradients(self) -> list[Gradients]:
-        """Gradients of the training loss at the present weights, by layer."""
-        return gradients(self.population, self.i, self.rows(), self.loss)
+        """Their means, by layer."""
+        return [layer.mean() for layer in self.by_row]
 
     @functools.cached_property
     def curvature(self) -> list[Masks]:
         """Mean square gradients of weight and bias, by layer: Adam's if they are kept."""
         if "second_moment" in self.population.encoder.tensors:
             return self.tensors("second_moment")
-        return [(found.weight_squares, found.bias_squares) for found in self.gradients]
+        return [layer.mean_squares() for layer in self.by_row]
 
     @functools.cached_property
     def drawn(self) -> Tensor:

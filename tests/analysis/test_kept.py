@@ -71,3 +71,46 @@ def test_the_kept_summary_is_of_published_values_and_says_what_readme_says() -> 
     said = f"all {len(losses)} published losses that they speak of are met"
     assert said in readme
     assert f"the mean difference is {difference.mean():.3f} [{low:.3f}, {high:.3f}]" in readme
+
+
+COLUMNS = ("frontier", "frontier-magnitude", "obd", "lamp", "magnitude", "one-shot", "random")
+
+
+def test_the_kept_front_is_the_table_of_readme() -> None:
+    found = kept.front()
+    assert not found.duplicated(kept.POINT).any()
+    assert ((found.low <= found["mean"]) & (found["mean"] <= found.high)).all()
+    assert (found.n >= 6).all()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for (dataset, target), rows in found[found.target >= 0.9].groupby(["dataset", "target"]):
+        rows = rows.set_index("method")
+        cells = [f"{rows['mean'][name]:.4f}" for name in COLUMNS]
+        for column, name in ((0, "frontier"), (4, "magnitude")):
+            cells[column] += f" [{rows.low[name]:.4f}, {rows.high[name]:.4f}]"
+        said = f"| {dataset} | {target:.0%} | {' | '.join(cells)} | {rows.n.min()} |"
+        assert said.replace("%", " %") in readme
+
+
+def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "FRONTIER", tmp_path / "front.csv")
+
+    def told(trials: int, **more: float) -> pd.DataFrame:
+        noise = [0.001 * (t % 3) for t in range(trials)]
+        means = {"frontier": 0.05, "magnitude": 0.17} | more
+        rows = [
+            {"dataset": "d", "method": name, "target": 0.9, "trial": t, "test_l1": mean + noise[t]}
+            for name, mean in means.items()
+            for t in range(trials)
+        ]
+        sizes = {"constant_test_l1": 0.27, "macs": 10.0, "compact_parameters": 20, "steps": 30.0}
+        return pd.DataFrame(rows).assign(**sizes)
+
+    monkeypatch.setattr(kept.frontier, "told_apart", lambda study, last: study)
+    pd.DataFrame(columns=[*kept.POINT, "n"]).to_csv(kept.FRONTIER, index=False)
+    kept.keep_front(told(10))
+    kept.keep_front(told(6, obd=0.06))
+    front = kept.front().set_index("method")
+    assert front.n.to_dict() == {"frontier": 10, "magnitude": 10, "obd": 6}
+    assert front["shift"].frontier == pytest.approx(-0.12)
+    assert front.p_holm.frontier == pytest.approx(2 / 2**10, rel=1e-3)
+    assert pd.isna(front["shift"].magnitude)

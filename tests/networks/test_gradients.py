@@ -29,11 +29,11 @@ def test_mean_and_squares_are_those_of_autograd_row_by_row(loss: str) -> None:
             else functional.binary_cross_entropy(out, row[None])
         )
         each.append([g.clone() for g in torch.autograd.grad(cost, parameters)])
-    seen = gradients.gradients(found, 1, rows, loss)
+    seen = gradients.by_row(found, 1, rows, loss)
     for number, layer in enumerate(seen):
-        for offset, mean, squares in (
-            (0, layer.weight, layer.weight_squares),
-            (1, layer.bias, layer.bias_squares),
+        means = layer.mean()
+        for offset, mean, squares in zip(
+            (0, 1), (means.weight, means.bias), layer.mean_squares(), strict=True
         ):
             stacked = torch.stack([row[2 * number + offset] for row in each])
             torch.testing.assert_close(mean, stacked.mean(0), atol=1e-6, rtol=1e-4)

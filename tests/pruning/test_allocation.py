@@ -91,7 +91,7 @@ def test_exchange_closes_the_lowest_and_opens_the_steepest() -> None:
 
     keep = torch.tensor([[True, True, True, True], [False, False, False, False]])
     slope = torch.tensor([[9.0, 9.0, 9.0, 9.0], [0.1, -0.5, 0.2, 0.3]])
-    found = Gradients(slope, torch.zeros(2), slope, torch.zeros(2))
+    found = Gradients(slope, torch.zeros(2))
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     masks = (keep, torch.ones(2) > 0)
     one = Layer(weight, torch.ones(2), None, None, None, masks, gradients=lambda: found)

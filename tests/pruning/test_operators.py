@@ -43,7 +43,7 @@ def layer(
         ),
         lambda: values(input_norm, inputs),
         lambda: torch.tensor(recalled or [[0.0] * units] * 2),
-        gradients=lambda: Gradients(weight + 1, bias + 1, weight.square(), bias.square()),
+        gradients=lambda: Gradients(weight + 1, bias + 1),
         curvature=lambda: (weight.square(), bias.square()),
         movement=(weight, bias),
         sensitivity=(weight.abs(), bias.abs()),
