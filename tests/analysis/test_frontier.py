@@ -53,11 +53,12 @@ def test_methods_are_of_one_size_and_take_as_many_steps(method: str, rows: str) 
 
 
 def test_rates_are_chosen_on_validation_and_their_cost_is_told(rows: str, tmp_path: Path) -> None:
-    tuning = frontier.tuning(["magnitude", "dense"], [rows], steps=26)
+    tuning = frontier.tuning(["magnitude", "dense"], [rows], 26, 0.9)
     assert len(tuning) == 2 * len(frontier.RATES)
     study = sweep(tuning, range(1000, 1002), out=tmp_path, workers=1, progress=False)
     rates = frontier.tuned(study)
     assert rates.method.tolist() == ["magnitude", "dense"]
+    assert set(rates.tuned_at) == {0.9}
     assert set(rates["steps of tuning"]) == {26 * 2 * len(frontier.RATES)}
     for row in rates.itertuples():
         losses = {
@@ -68,6 +69,19 @@ def test_rates_are_chosen_on_validation_and_their_cost_is_told(rows: str, tmp_pa
     found = frontier.points(["magnitude", "dense"], [0.5, 0.9], rates, steps=26)
     assert list(found) == [f"{rows}, {m}, {s}" for m in ("magnitude", "dense") for s in (0.5, 0.9)]
     assert found[f"{rows}, magnitude, 0.9"].learning_rate == rates.learning_rate[0]
+
+
+def test_a_target_takes_the_rate_that_was_tuned_nearest(rows: str) -> None:
+    rates = pd.DataFrame(
+        {
+            "dataset": rows,
+            "method": "magnitude",
+            "tuned_at": [0.94, 0.9],
+            "learning_rate": [1.0, 2.0],
+        }
+    )
+    found = frontier.points(["magnitude"], [0.5, 0.9, 0.91, 0.93, 0.97], rates, steps=26)
+    assert [e.learning_rate for e in found.values()] == [2.0, 2.0, 2.0, 1.0, 1.0]
 
 
 def table_of(**columns: list) -> pd.DataFrame:
@@ -99,7 +113,8 @@ def test_the_best_that_prunes_is_chosen_on_validation_among_single_networks() ->
 
 def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:
     names = ["frontier", "magnitude", "dense"]
-    rates = pd.DataFrame({"dataset": rows, "method": names, "learning_rate": 0.003})
+    chosen = {"dataset": rows, "method": names, "tuned_at": 0.9, "learning_rate": 0.003}
+    rates = pd.DataFrame(chosen)
     study = sweep(
         frontier.points(names, [0.5, 0.8], rates, steps=52), 2, out=tmp_path, workers=1,
         progress=False,
