@@ -425,9 +425,28 @@ class Experiment:
         """The epoch at which the pruning clock has run out."""
         return self.epochs if self.pruning_clock == "epochs" else self.epochs - 1
 
+    def check_target(self, size: int, weights: int) -> None:
+        """Raise ValueError if biases stay, and so many weights are fewer than are to be pruned.
+
+        `size` is the number of all parameters.
+        """
+        if self.operator == "none" or not self.has_target or self.prune_biases:
+            return
+        if round(self.target_sparsity * size) > weights:
+            raise ValueError(
+                f"target_sparsity={self.target_sparsity} is out of reach: of {size} parameters "
+                f"{weights} are weights, and biases stay (prune_biases=False); the most is "
+                f"{math.floor(weights / size * 1e4) / 1e4:g}"
+            )
+
     def check_files(self) -> None:
-        """Read the files that the settings name. Raises ValueError if one cannot be used."""
+        """Read the files that the settings name. Raises ValueError if one cannot be used.
+
+        Or if the target is beyond what may be pruned of networks for that data.
+        """
         widths = population.widths_of(self.dimension, self.model, self.kind)
+        size = sum(map(population.parameter_count, widths))
+        self.check_target(size, size - sum(sum(side[1:]) for side in widths))
         if self.initial_weights is not None:
             saved = population.load(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from evoae.analysis import effects, statistics
@@ -166,6 +167,7 @@ def parts_of_gap(table: pd.DataFrame, operator: str = "none") -> pd.DataFrame:
 def best_rate(table: pd.DataFrame) -> pd.DataFrame:
     """Design T's settings by their mean validation loss, best first, with the number of runs."""
     by = ["learning_rate", "optimiser", "rate_policy", "loss"]
+    table = table.assign(validation_l1=table.validation_l1.fillna(np.inf))
     means = table.groupby(by).validation_l1.agg(["mean", "count"])
     return means.sort_values("mean").reset_index()
 

@@ -22,6 +22,11 @@ from evoae.analysis.statistics import CONFIDENCE, require_columns
 RESAMPLES = 4000
 
 
+def diverged_as_worst(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The table, its trials that diverged (null) as bad as the worst of the others."""
+    return table.assign(**{value: table[value].fillna(table[value].max())})
+
+
 def mixed_model(
     table: pd.DataFrame, factors: Sequence[str], value: str, block: str
 ) -> pd.DataFrame:
@@ -36,7 +41,9 @@ def mixed_model(
     if table[block].nunique() < 2:
         raise ValueError(f"{block} has one value; a random intercept needs two blocks or more")
     named = {name: f"factor{i}" for i, name in enumerate(factors)}
-    rows = table.rename(columns=named | {value: "value_", block: "block_"})
+    rows = diverged_as_worst(table, value).rename(
+        columns=named | {value: "value_", block: "block_"}
+    )
     terms = " * ".join(f"C({column}, Sum)" for column in named.values())
     model = formulas.mixedlm(f"value_ ~ {terms}", rows, groups="block_")
     with warnings.catch_warnings():  # blocks that are alike: their variance is at its bound, 0
@@ -67,6 +74,7 @@ def marginal_means(table: pd.DataFrame, factor: str, value: str, block: str) -> 
     to the mean: what the blocks share is not counted as error.
     """
     require_columns(table, [factor, value, block])
+    table = diverged_as_worst(table, value)
     cells = table.groupby([block, factor], sort=False)[value].mean().unstack(factor)
     middle = cells.to_numpy().mean()
     rows = []
@@ -94,6 +102,7 @@ def permutation_test(
     off. The p counts the labelling that was seen, so it is never 0 (Phipson and Smyth 2010).
     """
     require_columns(table, [factor, value, *within])
+    table = diverged_as_worst(table, value)
     blocks = table.groupby(list(within), sort=False).ngroup().to_numpy()
     levels = pd.get_dummies(table[factor]).to_numpy(float)
     centred = table[value] - table.groupby(list(within))[value].transform("mean")
@@ -131,6 +140,7 @@ def shapley(
     """
     names = list(factors)
     require_columns(table, [*names, value, block])
+    table = diverged_as_worst(table, value)
     corners = list(itertools.product((0, 1), repeat=len(names)))
     columns = {}
     for corner in corners:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evoae.analysis import claims, confounds, statistics
-from evoae.analysis.published import PAPER, dimensions_of
+from evoae.analysis.published import PAPER
 from evoae.analysis.statistics import LEAST, LEVEL
 from evoae.runs.run import Run
 from evoae.runs.study import Study
@@ -55,8 +55,14 @@ def against(table: pd.DataFrame, value: str) -> str:
             f"{means.idxmin()}, {means.min():.3f}; {baseline} has {table['mean b'].mean():.3f}."
         )
     rows = list(table.itertuples())
+    best = min(rows, key=lambda row: row.shift)
+    if n < (enough := statistics.least(len(rows))):
+        return (
+            f"{n} trials cannot tell {len(rows)} settings from {baseline} ({enough} can); lowest "
+            f"in {value} is {best.a}, {shifted(best)}."
+        )
     if len(rows) > MOST:
-        best, said = min(rows, key=lambda row: row.shift), [told_apart(row) for row in rows]
+        said = [told_apart(row) for row in rows]
         return (
             f"Of {len(rows)} settings {said.count('lower')} have a lower {value} than {baseline}, "
             f"{said.count('higher')} a higher one; lowest is {best.a}, {shifted(best)} "
@@ -97,8 +103,7 @@ def of_report(study: Study, compared: pd.DataFrame, side_by_side: pd.DataFrame) 
 def reproduced(side_by_side: pd.DataFrame) -> Finding:
     """How many published losses are met by runs of the paper's size."""
     losses = side_by_side[side_by_side.metric.str.startswith("train_l1")]
-    sizes = losses.apply(lambda row: dimensions_of(row) in PAPER and row.trials >= LEAST, axis=1)
-    papers = losses[sizes.astype(bool)] if len(losses) else losses
+    papers = losses[losses["size"].isin(PAPER) & (losses.trials >= LEAST)]
     if papers.empty:
         text = (
             f"No run is of the paper's size with {LEAST} trials or more: nothing is shown here "

@@ -31,8 +31,14 @@ def contrasts() -> pd.DataFrame:
 
 
 def front() -> pd.DataFrame:
-    """Means of every method at every sparsity of the full-size front, as of `points_of`."""
-    return pd.read_csv(FRONTIER)
+    """Means of every method at every sparsity of the full-size front, as of `points_of`.
+
+    `p_holm` has Holm's correction over the methods of a data set and target.
+    """
+    table = pd.read_csv(FRONTIER)
+    tested = table[table.p.notna()]  # magnitude is what the others are compared with
+    by = tested.groupby(["dataset", "target"], sort=False).p
+    return table.assign(p_holm=by.transform(statistics.holm))
 
 
 def keep(study: Study) -> None:
@@ -50,13 +56,15 @@ def keep(study: Study) -> None:
 def keep_front(study: Study) -> None:
     """Take over what a study of `frontier.points` has measured in more trials than the table."""
     measured = points_of(frontier.told_apart(study, "target"))
-    most(front(), measured, POINT, "n").sort_values(POINT).round(6).to_csv(FRONTIER, index=False)
+    most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
+        FRONTIER, index=False
+    )
 
 
 def points_of(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
-    constant's, sizes, steps; and the shift from magnitude with its interval and Holm's p over the
-    methods of a data set and target. `table` is of `frontier.told_apart`.
+    constant's, sizes, steps; and the shift from magnitude with its interval and p. `table` is of
+    `frontier.told_apart`.
     """
     sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
     means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")
@@ -65,14 +73,14 @@ def points_of(table: pd.DataFrame) -> pd.DataFrame:
         if "magnitude" in set(rows.method):
             tests = statistics.compare(rows, by="method", value="test_l1", baseline="magnitude")
             named = {"a": "method", "low": "shift_low", "high": "shift_high"}
-            tests = tests.rename(columns=named)[
-                ["method", "shift", "shift_low", "shift_high", "p_holm"]
-            ]
+            tests = tests.rename(columns=named)[["method", "shift", "shift_low", "shift_high", "p"]]
             beside.append(tests.assign(dataset=dataset, target=target))
     return means.merge(pd.concat(beside), on=POINT, how="left") if beside else means
 
 
-def most(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], count: str) -> pd.DataFrame:
+def most(
+    old: pd.DataFrame, new: pd.DataFrame, keys: list[str], count: str | list[str]
+) -> pd.DataFrame:
     """Of the rows of two tables those of the larger `count`; of the new one where it is equal."""
     both = pd.concat([old, new], ignore_index=True)
     both = both.sort_values(count, kind="stable", na_position="first")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evoae.analysis import statistics
-from evoae.experiment import Experiment
+from evoae.experiment import SETTINGS, Experiment
 from evoae.runs.run import Run
 from evoae.runs.study import Study
 
@@ -38,6 +38,8 @@ def size(run: Run) -> tuple[bool, int, int, int]:
 def dimensions(run: Run) -> str:
     """How large a run is, in words."""
     names = ["bits", "cells", "epochs"] if run.setting("cells") > 1 else ["bits", "epochs"]
+    usual = {name: SETTINGS[name].default for name in ("clusters", "examples")}
+    names = [*(k for k, default in usual.items() if run.setting(k) != default), *names]
     return ", ".join(f"{run.setting(name)} {name}" for name in names)
 
 
@@ -63,6 +65,7 @@ def measured(run: Run, row: Any) -> dict[str, Any]:
     else:
         here, (low, high) = float(np.mean(values)), statistics.mean_interval(cells.mean())
     sizes = {name: run.setting(name) for name in ("bits", "cells", "epochs")}
+    sizes["size"] = dimensions(run)
     steps = run.result["model_steps"] / len(run.trials)
     found = {"published": row.value, "reproduced": here, "difference": here - row.value}
     beside = {"low": low, "high": high, "trials": len(cells), "model_steps": steps}
@@ -101,7 +104,7 @@ def compare_with(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             if dimensions(run) not in PAPER:
                 rows[-1]["label"] += f" ({dimensions(run)})"
     columns = [*NAMES, "published", "reproduced", "difference", "low", "high", "trials"]
-    return pd.DataFrame(rows, columns=[*columns, "model_steps", "bits", "cells", "epochs"])
+    return pd.DataFrame(rows, columns=[*columns, "model_steps", "bits", "cells", "epochs", "size"])
 
 
 def find(study: Study, algorithm: str, *, as_released: bool = True, **settings: Any) -> Run | None:
@@ -138,13 +141,7 @@ def summary(study: Study) -> pd.DataFrame:
     The columns of the published values, then `reproduced`, `low`, `high` (95 %) and `trials`.
     """
     table = published()
-    found = compare_with(study, table)
-    papers = [dimensions_of(row) in PAPER for row in found.itertuples()]
-    kept = found.loc[papers, [*NAMES[1:], "reproduced", "low", "high", "trials"]]
+    papers = {label: run for label, run in study.runs.items() if dimensions(run) in PAPER}
+    found = compare_with(Study(papers), table)
+    kept = found[[*NAMES[1:], "reproduced", "low", "high", "trials"]]
     return table.merge(kept, on=NAMES[1:], how="inner")
-
-
-def dimensions_of(row: Any) -> str:
-    """The words of `dimensions` for a row of `compare_with`."""
-    cells = f"{row.cells} cells, " if row.cells > 1 else ""
-    return f"{row.bits} bits, {cells}{row.epochs} epochs"

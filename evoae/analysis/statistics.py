@@ -9,6 +9,7 @@ diverged (its loss is null or infinite) is the worst of all, and is never left o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -158,6 +159,14 @@ def holm(p: ArrayLike, family: int = 0) -> np.ndarray:
     scaled = p[order] * (max(family, len(p)) - np.arange(len(order)))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return adjusted
+
+
+def least(family: int) -> int:
+    """Trials from which the smallest p of so many comparisons can be below LEVEL after Holm.
+
+    The signed-rank test of n pairs has no p below 2 / 2^n.
+    """
+    return max(LEAST, math.ceil(math.log2(2 * max(1, family) / LEVEL)))
 
 
 def compare(

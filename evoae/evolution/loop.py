@@ -105,7 +105,6 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
     visits, n = subpopulation.shape
     pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
     loss = batch_losses(state, places, state.population, pairs, "train", "selection batch")
-    loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     winners, best = tournament(loss, draws(state, places, "tournament"), e)
     state.records["selection_loss"][places.centre] = best
@@ -122,6 +121,7 @@ def tournament(
     generator; the fitness is that of the winning encoder.
     """
     concept, n = CONCEPTS[e.solution_concept], loss.shape[1]
+    loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
     entrants = [g.integers(0, n, (2, e.tournament_size)) for g in generators]
     entrants = np.stack(entrants, axis=1)

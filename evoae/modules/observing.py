@@ -9,6 +9,7 @@ The sums add up over processes that train one module together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -250,7 +251,9 @@ class Observer:
         if question == "input_norm":
             return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
         if question == "gradients":
-            return Gradients(*slopes("slopes"))
+            weight, bias = slopes("slopes")
+            there = "bias" in self.place.tensors
+            return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
         if question == "curvature":
             return slopes("slope_squares")
         kept = as_shown(self.place, lambda part: sums[f"{question}.{part}"])

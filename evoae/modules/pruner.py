@@ -101,6 +101,9 @@ class Pruner:
         self.operator: Operator = operators.find(self.experiment.operator)
         self.epoch = -1
         self.places = find_layers(module, layers, exclude, relu)
+        weights = sum(place.layer.weight.numel() for place in self.places)
+        biases = sum(place.units for place in self.places if "bias" in place.tensors)
+        self.experiment.check_target(weights + biases, weights)
         questions = questions_of(self.operator, self.experiment.operator_settings(0))
         if "recall" in questions and (examples is None or not len(examples)):
             name = getattr(operator, "__name__", operator)

@@ -78,19 +78,18 @@ def put(tensors: list[Masks], group: list[tuple[int, int]], values: np.ndarray) 
 
 def select(
     layers: list[Layer],
-    scores: list[Masks] | list[Tensor],
+    scores: list[Masks],
     rng: np.random.Generator,
     s: OperatorSettings,
+    units: bool = False,
 ) -> list[Masks]:
     """Keep-masks with exactly round(amount * N) entries pruned, what is pruned already included.
 
     Of all N parameters of the layers; with `prune_biases=False` biases stay, and the weights give
-    the whole number. Entries go in the order of their scores, ties by a draw; of units, whole ones,
-    and of the last the smallest weights. If more are pruned already, nothing changes.
+    the whole number. Entries go in the order of their scores, ties by a draw; `units` says that the
+    scores are those of `by_unit`. If more are pruned already, nothing changes. Raises ValueError
+    if that many may not be pruned.
     """
-    units = isinstance(scores[0], Tensor)
-    if units:
-        scores = [by_unit(*each, rng) for each in zip(layers, scores, strict=True)]
     masks = [(layer.active.clone(), layer.active_bias.clone()) for layer in layers]
     groups = groups_of(layers, s, units)
     there = [flat(masks, group) for group in groups]
@@ -98,6 +97,10 @@ def select(
     left = np.array([np.count_nonzero(each) for each in there])
     pruned = sum(int((~part).sum()) for mask in masks for part in mask)
     more = max(0, parameters_to_prune(s.amount, layers) - pruned)
+    if more > left.sum():
+        raise ValueError(
+            f"{pruned + more} parameters are to be pruned, and only {pruned + left.sum()} may be"
+        )
     dense = [density(s.allocation, tuple(layers[g[0][0]].weight.shape)) for g in groups]
     kept = spread(int(left.sum()) - more, np.array(dense) * size, left)
     for group, active, quota in zip(groups, there, left - kept, strict=True):
@@ -145,14 +148,16 @@ def exchange(
 ) -> list[Masks]:
     """Masks with as many entries opened as closed: a share `exchange` of the kept ones.
 
-    The lowest scores close, and those of the largest absolute gradient open (Evci et al. 2020).
+    The lowest scores close, and those of the largest absolute gradient open (Evci et al. 2020). An
+    entry that is not there (a layer without bias) has no gradient, nan, and does not open.
     """
     gradients = [layer.gradients() for layer in layers]
     slopes = [(found.weight.abs(), found.bias.abs()) for found in gradients]
     for group in groups_of(layers, s, units=False):
-        keep = flat(masks, group)
-        count = min(round(s.exchange * np.count_nonzero(keep)), int(np.count_nonzero(~keep)))
+        keep, slope = flat(masks, group), flat(slopes, group)
+        shut = ~keep & ~np.isnan(slope)
+        count = min(round(s.exchange * np.count_nonzero(keep)), int(np.count_nonzero(shut)))
         closed = lowest(flat(scores, group), keep, count, rng)
-        opened = lowest(-flat(slopes, group), ~keep, count, rng)
+        opened = lowest(-slope, shut, count, rng)
         put(masks, group, (keep & ~closed) | opened)
     return masks

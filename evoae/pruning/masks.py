@@ -150,7 +150,10 @@ def decide(
     """The keep-masks of one autoencoder's layers: by scores if there is a target, else by layer."""
     if s.to_target and operator.score is not None:
         scores = [operator.score(layer, rng, s) for layer in layers]
-        masks = allocation.select(layers, scores, rng, s)
+        units = isinstance(scores[0], Tensor)
+        if units:
+            scores = [allocation.by_unit(*each, rng) for each in zip(layers, scores, strict=True)]
+        masks = allocation.select(layers, scores, rng, s, units)
         if s.exchange:
             masks = allocation.exchange(layers, masks, scores, rng, s)
         return masks

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -90,9 +90,14 @@ def present(folder: Path) -> Run | None:
 def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float) -> None:
     """Add trials to a run's files, or begin them, from their last states and whole histories.
 
-    `seconds` is what they took together. The caller holds the run's lock.
+    Those that are there already are left out: they are the same. `seconds` is what they took
+    together. The caller holds the run's lock.
     """
     stored = present(folder)
+    known = [] if stored is None else stored.numbers
+    more = [missing for each in more if (missing := without(*each, known))]
+    if not more:
+        return
     history = pd.concat([table for _, table in more])
     with training.one_thread():
         rows = [row for state, table in more for row in trial_results(state, table)]
@@ -129,6 +134,29 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
             os.replace(awaiting(folder / name), folder / name)
     write_json(folder / RESULT, result)
     settle(folder)
+
+
+def without(
+    state: State, history: pd.DataFrame, known: Collection[int]
+) -> tuple[State, pd.DataFrame] | None:
+    """A last state and a history without the trials that are known; None if nothing is left."""
+    slots = [slot for slot, trial in enumerate(state.trials) if trial not in known]
+    if len(slots) == len(state.trials):
+        return state, history
+    if not slots:
+        return None
+    cells = np.arange(state.experiment.cells)
+    places = np.add.outer(np.array(slots) * len(cells), cells).ravel()
+    fewer = replace(
+        state,
+        trials=[state.trials[slot] for slot in slots],
+        data=[state.data[slot] for slot in slots],
+        population=state.population.take(places),
+        learning_rate=state.learning_rate[slots],
+        records={name: values[places] for name, values in state.records.items()},
+        model_steps=state.model_steps * len(slots) // len(state.trials),
+    )
+    return fewer, history[~history.trial.isin(known)]
 
 
 def joined(parts: Sequence[Population], order: np.ndarray) -> Population:

@@ -225,15 +225,15 @@ def test_only_runs_of_one_seed_and_size_are_compared():
     assert found.says.iloc[0] == "not run"
 
 
-def test_the_best_schedule_has_the_lowest_mean_of_all_and_late_is_tested_against_early():
+def test_the_best_schedule_is_lower_than_each_other_and_late_is_tested_against_early():
     ring = {"operator": "random"}
     means = dict.fromkeys(claims.LATE, 0.11) | dict.fromkeys(claims.EARLY, 0.2)
-    for best, word in ((0.10, "yes"), (0.12, "no")):
+    # 0.12 is lower than the mean of the others, and not than each; 0.11 is as good as the best
+    for best, word in ((0.10, "yes"), (0.12, "no"), (0.11, "open")):
         means["exponential"] = best
-        runs = {s: finished("lipi-ae-s", m, schedule=s, **ring) for s, m in means.items()}
+        runs = {s: finished("lipi-ae-s", m, 15, schedule=s, **ring) for s, m in means.items()}
         table = comparisons(Study(runs)).query("claim == 5 and reading == 'as released'")
         table = table[table.says != "not run"].set_index("b")
-        # 0.12 is lower than the mean of the others, and not than each
         assert table.says.to_dict() == {"random, the other schedules": word, "early": "yes"}
         late = table["mean a"]["early"]
         assert late == pytest.approx((3 * 0.11 + best) / 4, abs=0.001)

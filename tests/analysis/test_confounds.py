@@ -73,6 +73,14 @@ def crossed(effect: dict[str, float], blocks: int = 6) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def test_a_rate_at_which_a_trial_diverges_is_not_the_best() -> None:
+    rest = {"optimiser": "adam", "rate_policy": "constant", "loss": "l1"}
+    table = pd.DataFrame(
+        {"learning_rate": [0.1, 0.1, 0.01, 0.01], "validation_l1": [0.1, None, 0.2, 0.2]}
+    ).assign(**rest)
+    assert confounds.best_rate(table).learning_rate.tolist() == [0.01, 0.1]
+
+
 def test_the_gap_is_shared_out_as_it_was_made() -> None:
     effect = {"optimiser": -0.08, "rate_policy": -0.02, "neighbours": 0.0, "selection": 0.0}
     parts = confounds.parts_of_gap(crossed(effect)).set_index("factor")

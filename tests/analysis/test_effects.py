@@ -71,6 +71,22 @@ def test_permutations_within_blocks_see_an_effect_and_none_where_there_is_none()
     assert 0.3 < np.mean(p) < 0.7
 
 
+def test_trials_that_diverged_count_as_the_worst_and_show_nothing_by_themselves():
+    table = trials(blocks=4)
+    table.loc[3, "loss"] = np.nan
+    worst = table.assign(loss=table.loss.fillna(table.loss.max()))
+    within = ["seed", "optimiser", "neighbours", "selection"]
+    p = permutation_test(table, "rates", "loss", within, permutations=99)
+    assert p == permutation_test(worst, "rates", "loss", within, permutations=99)
+    factors = dict.fromkeys(FACTORS, (False, True))
+    for found in (
+        lambda t: mixed_model(t, ["optimiser"], "loss", "seed"),
+        lambda t: marginal_means(t, "optimiser", "loss", "seed"),
+        lambda t: shapley(t, factors, "loss", "seed"),
+    ):
+        pd.testing.assert_frame_equal(found(table), found(worst))
+
+
 def test_shapley_values_by_hand():
     # a alone is worth 1, b alone 2, both 6: a has (1 + 4) / 2, b (2 + 5) / 2
     assert shares({(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 6}) == [2.5, 3.5]

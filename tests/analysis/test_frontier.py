@@ -109,6 +109,8 @@ def test_the_best_that_prunes_is_chosen_on_validation_among_single_networks() ->
         validation_l1=[0.1, 0.1, 0.2, 0.3], test_l1=[0.1, 0.1, 0.9, 0.3],
     )  # fmt: skip
     assert frontier.best_pruned(table, 0.9, "d") == "obd"
+    diverged = table[table.method == "obd"].assign(trial=1, validation_l1=None)
+    assert frontier.best_pruned(pd.concat([table, diverged]), 0.9, "d") == "magnitude"
 
 
 def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from helpers import TINY
 from scipy import stats
 
 from evoae import grid, sweep
+from evoae.analysis import statistics
 from evoae.analysis.statistics import (
     LEAST,
     beats,
@@ -44,6 +45,14 @@ def trials(**groups) -> pd.DataFrame:
 
 
 # -- scores --------------------------------------------------------------------------------------
+
+
+def test_enough_trials_for_a_family_are_those_whose_smallest_p_can_be_below_the_level():
+    for family in (1, 2, 9, 19, 22, 57):
+        n = statistics.least(family)
+        assert family * 2 / 2**n < statistics.LEVEL
+        assert n == statistics.LEAST or family * 2 / 2 ** (n - 1) >= statistics.LEVEL
+    assert statistics.least(22) == 10
 
 
 def test_a_score_is_the_share_that_was_learnt_or_a_multiple_of_the_constants_loss():

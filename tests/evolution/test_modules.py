@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from evoae import evolve, evolve_modules
 from evoae.evolution.cells import initial
+from evoae.evolution.loop import tournament
 from evoae.networks.training import one_thread
 
 SEED = 4
@@ -105,6 +107,15 @@ def test_nothing_global_is_drawn_from() -> None:
     state = torch.get_rng_state()
     next(ring())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_pair_that_has_diverged_wins_nothing() -> None:
+    e, nan = tiny("lipi-ae-s", cells=4, tournament_size=2), float("nan")
+    loss = np.array([[[nan, nan, nan], [nan, 0.2, 0.3], [nan, 0.1, 0.4]]])
+    draws = [np.random.default_rng(n) for n in range(30)]
+    winners, best = tournament(np.repeat(loss, 30, axis=0), draws, e)
+    assert np.isfinite(best[winners[0] != 0]).all()
+    assert (winners[0] != 0).sum() > 20  # the first wins where it meets itself
 
 
 def test_the_better_pair_is_taken() -> None:

@@ -187,6 +187,23 @@ def test_prunes_happen_when_the_loop_draws_them() -> None:
 # -- targets -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("operator", ["magnitude", "obd", "apoz"])
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_an_exchange_keeps_the_number_where_layers_have_no_bias(
+    operator: str, share: float
+) -> None:
+    module = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 6, bias=False))
+    aim = {"target_sparsity": share, "pruned_weights": "masked", "exchange": 0.5}
+    pruner = Pruner(module, operator, "cubic", 6, prune_until=0.4, **aim)
+    optimiser, x = torch.optim.Adam(module.parameters(), 0.01), torch.rand(20, 6)
+    for _ in range(6):
+        optimiser.zero_grad()
+        F.l1_loss(module(x), x).backward()
+        optimiser.step()
+        pruner.epoch_end()
+    assert pruner.report().zeros.iloc[-1] == round(share * 96)
+
+
 @pytest.mark.parametrize("policy", ["masked", "regrow"])
 @pytest.mark.parametrize("operator", [n for n in ALONE if not OPERATORS[n].regrows])
 def test_a_target_is_reached_exactly_where_layers_have_no_bias(operator: str, policy: str) -> None:
@@ -520,6 +537,7 @@ BAD = [
     (nn.Linear(2, 2), {"schedule": lambda t, final, s: 1.5}, "gives 1.5 at epoch 0; it must lie"),
     (nn.Linear(2, 2), {"target_sparsity": 1.5}, r"target_sparsity=1.5 must lie in \[0, 1\]"),
     (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); val"),
+    (nn.Linear(2, 2), {"target_sparsity": 0.9, "prune_biases": False}, "out of reach: of 6 param"),
     (nn.Linear(2, 2), {"epochs": 0}, "epochs=0 must be at least 1"),
     (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must not be negative"),
     (nn.Linear(2, 2), {"operator": "set", "pruned_weights": "regrow"}, "must be masked"),

@@ -24,7 +24,10 @@ def layer(weight: list, bias: list, keep: list | None = None) -> Layer:
 
 def chosen(layers: list[Layer], scores: list, **options: object) -> list[tuple[list, list]]:
     s = OperatorSettings(to_target=True, **options)
-    masks = allocation.select(layers, scores, np.random.default_rng(0), s)
+    rng, units = np.random.default_rng(0), scores[0].__class__ is torch.Tensor
+    if units:
+        scores = [allocation.by_unit(*each, rng) for each in zip(layers, scores, strict=True)]
+    masks = allocation.select(layers, scores, rng, s, units)
     return [(weight.tolist(), bias.tolist()) for weight, bias in masks]
 
 
@@ -151,11 +154,15 @@ def test_every_operator_ends_exactly_at_the_target(operator: str, allocated: str
             assert not history.pruned.to_numpy()[-1]  # it is left alone once it is there
 
 
-@pytest.mark.parametrize("operator", ["obd", "magnitude", "taylor"])
+@pytest.mark.parametrize("operator", ["obd", "magnitude", "taylor", "conjunctive", "apoz"])
 def test_exchange_keeps_the_number_and_moves_the_places(operator: str) -> None:
     options = {"schedule": "cubic", "target_sparsity": 0.6, "prune_until": 0.3, "epochs": 8}
     moving = tiny(
-        operator=operator, exchange=0.5, pruned_weights="masked", allocation="global", **options
+        operator=operator,
+        exchange=0.5,
+        pruned_weights="masked",
+        **options,
+        allocation="global" if operators.OPERATORS[operator].compares else "erk",
     )
     still = moving.replace(exchange=0.0)
     (history, state), (_, other) = evolved(moving), evolved(still)

@@ -358,6 +358,16 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
         assert Run(copy).result["model_steps"] == eight.result["model_steps"]
 
 
+def test_trials_that_are_there_are_not_added_again(eight: Run, tmp_path: Path) -> None:
+    run(2, tmp_path)
+    kept = growth.keep(tmp_path, *trained(small(), 3, trials=3), seconds=2.0)
+    assert kept.numbers == [0, 1, 2]
+    assert kept.result["model_steps"] * 8 == eight.result["model_steps"] * 3
+    assert_same_bits(kept.history, eight.history[eight.history.trial < 3])
+    for mine, theirs in zip(kept.population.sides, eight.population.sides, strict=True):
+        assert torch.equal(mine.weights, theirs.weights[: 3 * 3])
+
+
 def test_a_file_replaced_while_it_is_read_is_read_again(
     eight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,10 +508,10 @@ def test_a_run_of_now_does_not_pass_for_one_of_before(
 # -- a training kept as a run ---------------------------------------------------------------------
 
 
-def trained(e: Experiment, epochs: int, **change: Any) -> tuple[Any, list[dict]]:
+def trained(e: Experiment, epochs: int, trials: int = 1, **change: Any) -> tuple[Any, list[dict]]:
     """The state after some epochs, settings changed after the first, and the history."""
     rows: list[dict] = []
-    for state in evoae.evolve(e, 1, engine="batched"):
+    for state in evoae.evolve(e, trials, engine="batched"):
         rows.append(growth.history_rows(state))
         if len(rows) == epochs:
             break
