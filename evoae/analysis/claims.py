@@ -2,10 +2,10 @@
 
 The contrasts are declared here, before any run is looked at, and Holm's correction counts all of
 them, whatever lies in a folder. A verdict needs every contrast of its claim, trials enough for that
-(`statistics.least`: ten), and networks that learnt something: where the better side of a contrast is no better than the
-constant predictor, nothing is claimed. Runs that are not of the paper's size give a verdict in
-words of its own. A claim's controls say what else could explain it; they are tested with the rest
-and are not part of the verdict.
+(`statistics.least`: ten), and networks that learnt something: where the better side of a contrast
+is no better than the constant predictor, nothing is claimed. Runs that are not of the paper's size
+give a verdict in words of its own. A claim's controls say what else could explain it; they are
+tested with the rest and are not part of the verdict.
 """
 
 from __future__ import annotations

@@ -73,7 +73,16 @@ def test_the_kept_summary_is_of_published_values_and_says_what_readme_says() -> 
     assert f"the mean difference is {difference.mean():.3f} [{low:.3f}, {high:.3f}]" in readme
 
 
-COLUMNS = ("frontier", "frontier-magnitude", "obd", "lamp", "magnitude", "one-shot", "random")
+COLUMNS = (
+    "frontier",
+    "frontier-ring",
+    "frontier-magnitude",
+    "obd",
+    "magnitude",
+    "lamp",
+    "wanda",
+    "random",
+)
 
 
 def test_the_kept_front_is_the_table_of_readme() -> None:
