@@ -123,3 +123,19 @@ def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert front["shift"].frontier == pytest.approx(-0.12)
     assert front.p_holm.frontier == pytest.approx(2 * 2 / 2**10, rel=1e-3)
     assert pd.isna(front["shift"].magnitude)
+
+
+def test_readme_says_the_verdicts_of_the_kept_contrasts() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme[readme.index("| claim | reading |") :].split("\n\n")[0].splitlines()[2:]
+    said, claim = {}, 0
+    for line in table:
+        first, reading, words = (cell.strip() for cell in line.strip("|").split("|"))
+        claim = int(first[0]) if first[:1].isdigit() else claim if not first else None
+        if claim is not None:
+            said[claim, reading] = words
+    verdicts = claims.verdicts(kept.contrasts())
+    run = verdicts[~verdicts.verdict.str.contains("not run")]
+    assert len(run) == len(said) >= 6
+    for row in run.itertuples():
+        assert said[row.claim, row.reading].startswith(row.verdict)
