@@ -62,10 +62,10 @@ def compact(module: nn.Module) -> nn.Module:
 
 
 def shared_parameters(module: nn.Module) -> set[int]:
-    """Ids of the parameters that several layers have."""
+    """Ids of the parameters that several layers have, or one that is called in several places."""
     seen: set[int] = set()
     shared: set[int] = set()
-    for part in module.modules():
+    for _, part in module.named_modules(remove_duplicate=False):
         for parameter in part._parameters.values():
             if parameter is not None:
                 (shared if id(parameter) in seen else seen).add(id(parameter))
@@ -77,7 +77,7 @@ def shared_parameters(module: nn.Module) -> set[int]:
 
 def chains(module: nn.Module, name: str, left: list[str], shared: set[int]) -> Iterator[list[Link]]:
     """The chains of layers in a module; names of what is in none are added to `left`."""
-    if isinstance(module, nn.Sequential):
+    if is_chain(module):
         yield from split(list(leaves(module, name)), left, shared)
         return
     for key, child in module.named_children():
@@ -86,11 +86,16 @@ def chains(module: nn.Module, name: str, left: list[str], shared: set[int]) -> I
         left.append(f"{name or 'the module'} ({type(module).__name__})")
 
 
+def is_chain(module: nn.Module) -> bool:
+    """Whether a module calls its children one after the other and does nothing else."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def leaves(module: nn.Sequential, name: str) -> Iterator[tuple[str, nn.Module]]:
     """What a Sequential calls one after the other, those inside it taken apart."""
-    for key, child in module.named_children():
+    for key, child in module._modules.items():  # a child that is called twice comes twice
         where = f"{name}.{key}" if name else key
-        if isinstance(child, nn.Sequential):
+        if is_chain(child):
             yield from leaves(child, where)
         else:
             yield where, child
@@ -107,7 +112,7 @@ def split(
                 yield chain
                 chain = []
             chain.append(Link(part))
-        elif chain and is_known(part, chain[-1].layer):
+        elif chain and is_known(part, chain[-1].layer) and are_own(part, shared):
             chain[-1].after.append(part)
         else:
             if not isinstance(part, (*EACH_UNIT, *UNCHANGED, nn.Flatten)):
@@ -121,8 +126,13 @@ def split(
 
 def can_shrink(layer: nn.Module, shared: set[int]) -> bool:
     """Whether units of a layer may be left out: its parameters are its own, its groups one."""
-    plain = all(id(parameter) not in shared for parameter in layer.parameters())
-    return plain and getattr(layer, "groups", 1) == 1 and type(layer) in LAYERS
+    plain = getattr(layer, "groups", 1) == 1 and type(layer) in LAYERS
+    return plain and are_own(layer, shared)
+
+
+def are_own(part: nn.Module, shared: set[int]) -> bool:
+    """Whether nothing else has the parameters of a part."""
+    return all(id(parameter) not in shared for parameter in part.parameters())
 
 
 def is_known(part: nn.Module, layer: nn.Module) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evoae import Pruner, compact
 
@@ -162,3 +163,55 @@ def test_tied_and_grouped_layers_are_left() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compact(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
+
+
+class Scaled(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def dense(*widths: int) -> list[nn.Linear]:
+    """Layers, each with a unit that is off for every input, and one that is constant."""
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight[:2] = 0
+            layer.bias[0], layer.bias[1] = -3, 0.7
+    return layers
+
+
+def called_twice() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    relu, norm, twice = nn.ReLU(), nn.BatchNorm1d(6), dense(6, 6)[0]
+    norm.running_mean += torch.rand(6)
+    one, two, three = dense(5, 6, 6, 4)
+    residual = Residual(dense(6, 6)[0], nn.ReLU())
+    return {
+        "a ReLU": nn.Sequential(one, relu, two, relu, three),
+        "a layer": nn.Sequential(one, nn.ReLU(), twice, nn.ReLU(), twice, nn.ReLU(), three),
+        "a BatchNorm": nn.Sequential(one, norm, nn.ReLU(), two, norm, nn.ReLU(), three),
+        "a forward of its own": Scaled(one, nn.ReLU(), two, nn.ReLU(), three),
+        "one inside": nn.Sequential(Scaled(one, nn.ReLU()), two, nn.ReLU(), three),
+        "a residual": nn.Sequential(
+            one, nn.ReLU(), Residual(block, nn.ReLU()), two, nn.ReLU(), three
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:compact leaves")
+@pytest.mark.parametrize("name", list(called_twice()))
+def test_what_is_called_twice_or_in_another_way_gives_equal_outputs(name: str) -> None:
+    module = called_twice()[name].eval()
+    x = torch.randn(50, 5)
+    torch.testing.assert_close(compact(module)(x), module(x), atol=1e-6, rtol=1e-5)
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_left_and_said() -> None:
+    module = called_twice()["a residual"].eval()
+    with pytest.warns(UserWarning, match=r"leaves as it is: 2 \(Residual\)"):
+        compact(module)
