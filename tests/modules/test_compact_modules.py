@@ -197,9 +197,7 @@ def called_twice() -> dict[str, nn.Module]:
         "a BatchNorm": nn.Sequential(one, norm, nn.ReLU(), two, norm, nn.ReLU(), three),
         "a forward of its own": Scaled(one, nn.ReLU(), two, nn.ReLU(), three),
         "one inside": nn.Sequential(Scaled(one, nn.ReLU()), two, nn.ReLU(), three),
-        "a residual": nn.Sequential(
-            one, nn.ReLU(), Residual(block, nn.ReLU()), two, nn.ReLU(), three
-        ),
+        "a residual": nn.Sequential(one, nn.ReLU(), residual, two, nn.ReLU(), three),
     }
 
 
