@@ -425,6 +425,16 @@ class Experiment:
         """The epoch at which the pruning clock has run out."""
         return self.epochs if self.pruning_clock == "epochs" else self.epochs - 1
 
+    @property
+    def most_sparse(self) -> float:
+        """The largest share of all parameters that may be pruned: of weights, where biases stay."""
+        if self.prune_biases:
+            return 1.0
+        widths = population.widths_of(self.dimension, self.model, self.kind)
+        return 1 - sum(sum(side[1:]) for side in widths) / sum(
+            map(population.parameter_count, widths)
+        )
+
     def check_target(self, size: int, weights: int) -> None:
         """Raise ValueError if biases stay, and so many weights are fewer than are to be pruned.
 

@@ -424,6 +424,20 @@ def test_what_a_function_reads_is_hashed_with_it(monkeypatch: pytest.MonkeyPatch
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+def test_a_target_beyond_the_weights_is_refused_before_training_where_biases_stay() -> None:
+    aim = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
+    e = Experiment(bits=20, clusters=2, examples=20, model="3-2", target_sparsity=0.9, **aim)
+    e.check_files()
+    assert e.most_sparse == 1
+    e = e.replace(prune_biases=False)
+    biases, size = 3 + 2 + 3 + 20, 20 * 3 + 3 * 2 + 2 * 3 + 3 * 20 + 28
+    assert e.most_sparse == pytest.approx(1 - biases / size)
+    with pytest.raises(ValueError, match=r"target_sparsity=0.9 is out of reach: of 160 parameters"):
+        e.check_files()
+    e.replace(target_sparsity=e.most_sparse).check_files()
+    e.replace(operator="none").check_files()
+
+
 def test_a_users_operator_may_prune_to_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     def mine(layer: Any, rng: Any, s: Any) -> Any:
         return operators.magnitude(layer, rng, s)
