@@ -15,7 +15,7 @@ from evoae.runs.study import Study
 
 FOLDER = Path(__file__).parent
 REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
-FRONTIER = FOLDER / "frontier_results.csv"
+FRONTIER, MECHANISM = FOLDER / "frontier_results.csv", FOLDER / "mechanism_results.csv"
 POINT = ["dataset", "method", "target"]
 CONTRAST = ["claim", "role", "reading", "a", "b"]
 
@@ -39,6 +39,11 @@ def front() -> pd.DataFrame:
     tested = table[table.p.notna()]  # magnitude is what the others are compared with
     by = tested.groupby(["dataset", "target"], sort=False).p
     return table.assign(p_holm=by.transform(statistics.holm))
+
+
+def mechanism() -> pd.DataFrame:
+    """Runs of design A at the paper's size, a row each, as of `confounds.table_of`."""
+    return pd.read_csv(MECHANISM)
 
 
 def keep(study: Study) -> None:

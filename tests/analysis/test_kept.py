@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_claims import finished, paper
 
-from evoae.analysis import claims, kept, published
+from evoae.analysis import claims, confounds, kept, published
 from evoae.analysis.findings import READ
 from evoae.analysis.published import NAMES
 from evoae.analysis.published import published as figures
@@ -139,3 +139,22 @@ def test_readme_says_the_verdicts_of_the_kept_contrasts() -> None:
     assert len(run) == len(said) >= 6
     for row in run.itertuples():
         assert said[row.claim, row.reading].startswith(row.verdict)
+
+
+def test_readme_says_what_the_kept_mechanism_says() -> None:
+    table = kept.mechanism()
+    assert not table.duplicated(
+        ["data_seed", "trial", "operator", "optimiser", "rate_policy", "place"]
+    ).any()
+    parts = confounds.parts_of_gap(table).set_index("factor").value
+    told = {name: f"{value:.3f}" for name, value in parts.items()}
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert (
+        f"of {told['whole gap']} from one autoencoder to the ring, rate policy "
+        f"{told['rate_policy']}, optimiser {told['optimiser']}, neighbours {told['neighbours']}, "
+        f"selection {told['selection']} (Shapley values)"
+    ) in readme
+    means = table[(table.optimiser == "adam-per-batch") & (table.rate_policy == "mutated")]
+    means = means.groupby("place").train_l1.mean()
+    said = f"isolated cells end at {means['isolated']:.3f}, a ring at {means['ring']:.3f}"
+    assert said in readme
