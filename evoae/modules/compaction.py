@@ -53,7 +53,7 @@ def compact(module: nn.Module) -> nn.Module:
             if isinstance(part, LAYERS):
                 masking.remove(part, name)
     left: list[str] = []
-    shared = shared_parameters(small)
+    shared = shared_tensors(small)
     for chain in chains(small, "", left, shared):
         shrink(chain)
     if left:
@@ -61,14 +61,14 @@ def compact(module: nn.Module) -> nn.Module:
     return small
 
 
-def shared_parameters(module: nn.Module) -> set[int]:
-    """Ids of the parameters that several layers have, or one that is called in several places."""
+def shared_tensors(module: nn.Module) -> set[int]:
+    """Ids of the parameters and buffers that several layers have, or one layer in two places."""
     seen: set[int] = set()
     shared: set[int] = set()
     for _, part in module.named_modules(remove_duplicate=False):
-        for parameter in part._parameters.values():
-            if parameter is not None:
-                (shared if id(parameter) in seen else seen).add(id(parameter))
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if tensor is not None:
+                (shared if id(tensor) in seen else seen).add(id(tensor))
     return shared
 
 
@@ -80,7 +80,7 @@ def chains(module: nn.Module, name: str, left: list[str], shared: set[int]) -> I
     if is_chain(module):
         yield from split(list(leaves(module, name)), left, shared)
         return
-    for key, child in module.named_children():
+    for key, child in children(module):
         yield from chains(child, f"{name}.{key}" if name else key, left, shared)
     if not list(module.children()) and isinstance(module, (*LAYERS, _BatchNorm)):
         left.append(f"{name or 'the module'} ({type(module).__name__})")
@@ -91,9 +91,14 @@ def is_chain(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
+def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children by name; one that has two names comes twice, unlike in `named_children`."""
+    return [(key, child) for key, child in module._modules.items() if child is not None]
+
+
 def leaves(module: nn.Sequential, name: str) -> Iterator[tuple[str, nn.Module]]:
     """What a Sequential calls one after the other, those inside it taken apart."""
-    for key, child in module._modules.items():  # a child that is called twice comes twice
+    for key, child in children(module):
         where = f"{name}.{key}" if name else key
         if is_chain(child):
             yield from leaves(child, where)
@@ -131,8 +136,8 @@ def can_shrink(layer: nn.Module, shared: set[int]) -> bool:
 
 
 def are_own(part: nn.Module, shared: set[int]) -> bool:
-    """Whether nothing else has the parameters of a part."""
-    return all(id(parameter) not in shared for parameter in part.parameters())
+    """Whether nothing else has the parameters and buffers of a part."""
+    return all(id(tensor) not in shared for tensor in (*part.parameters(), *part.buffers()))
 
 
 def is_known(part: nn.Module, layer: nn.Module) -> bool:

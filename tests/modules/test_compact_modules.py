@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 
 import pytest
@@ -187,14 +188,19 @@ def dense(*widths: int) -> list[nn.Linear]:
 
 def called_twice() -> dict[str, nn.Module]:
     torch.manual_seed(0)
-    relu, norm, twice = nn.ReLU(), nn.BatchNorm1d(6), dense(6, 6)[0]
+    relu, norm, twice = nn.ReLU(), nn.BatchNorm1d(6), nn.Linear(6, 6)
     norm.running_mean += torch.rand(6)
+    bare = nn.BatchNorm1d(6, affine=False)
+    bare.running_mean += torch.rand(6)
     one, two, three = dense(5, 6, 6, 4)
     residual = Residual(dense(6, 6)[0], nn.ReLU())
     return {
         "a ReLU": nn.Sequential(one, relu, two, relu, three),
         "a layer": nn.Sequential(one, nn.ReLU(), twice, nn.ReLU(), twice, nn.ReLU(), three),
         "a BatchNorm": nn.Sequential(one, norm, nn.ReLU(), two, norm, nn.ReLU(), three),
+        "a BatchNorm without parameters": nn.Sequential(
+            one, bare, nn.ReLU(), two, bare, nn.ReLU(), three
+        ),
         "a forward of its own": Scaled(one, nn.ReLU(), two, nn.ReLU(), three),
         "one inside": nn.Sequential(Scaled(one, nn.ReLU()), two, nn.ReLU(), three),
         "a residual": nn.Sequential(one, nn.ReLU(), residual, two, nn.ReLU(), three),
@@ -206,10 +212,38 @@ def called_twice() -> dict[str, nn.Module]:
 def test_what_is_called_twice_or_in_another_way_gives_equal_outputs(name: str) -> None:
     module = called_twice()[name].eval()
     x = torch.randn(50, 5)
-    torch.testing.assert_close(compact(module)(x), module(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(compact(module)(x), module(x), atol=1e-6, rtol=0)
 
 
-def test_a_sequential_with_a_forward_of_its_own_is_left_and_said() -> None:
-    module = called_twice()["a residual"].eval()
-    with pytest.warns(UserWarning, match=r"leaves as it is: 2 \(Residual\)"):
-        compact(module)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a layer", "2 (Linear), 4 (Linear)"),
+        ("a BatchNorm", "1 (BatchNorm1d), 4 (BatchNorm1d)"),
+        ("a BatchNorm without parameters", "1 (BatchNorm1d), 4 (BatchNorm1d)"),
+        ("a forward of its own", "0 (Linear), 2 (Linear), 4 (Linear)"),
+        ("one inside", "0 (Scaled)"),
+        ("a residual", "2 (Residual)"),
+    ],
+)
+def test_what_is_called_twice_or_in_another_way_is_left_and_said(name: str, said: str) -> None:
+    with pytest.warns(UserWarning, match=rf"as it is: {re.escape(said)}$"):
+        compact(called_twice()[name])
+
+
+def test_a_chain_goes_on_behind_an_activation_that_is_called_twice() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = compact(called_twice()["a ReLU"])
+    assert [small[place].out_features for place in (0, 2, 4)] == [4, 4, 4]
+
+
+def test_a_layer_of_two_names_is_said_twice_and_an_empty_place_passed_over() -> None:
+    module = nn.Module()
+    module.one = module.other = nn.Linear(3, 3)
+    module.chain = nn.Sequential(*dense(3, 6, 3))
+    module.add_module("nothing", None)
+    module.chain.add_module("nothing", None)
+    with pytest.warns(UserWarning, match=r"as it is: one \(Linear\), other \(Linear\)$"):
+        small = compact(module)
+    assert small.chain[0].out_features == 4
