@@ -221,17 +221,13 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
     losses = pd.concat([table.train_l1.fillna(np.inf) for table in trials], axis=1, join="inner")
     constant = trials[0].constant_train_l1.loc[losses.index]
     steps = [run.result["model_steps"] / len(run.trials) for run in runs]
-    cut, sides = len(contrast.a), range(len(runs))
+    cut = len(contrast.a)
     a, b = losses.iloc[:, :cut].mean(axis=1), losses.iloc[:, cut:].mean(axis=1)
     found = statistics.paired(a, b)
     if contrast.margin:  # the test is of a against b and the margin; the shift shown is a - b
         found["p"] = statistics.shift(statistics.differences(a, b) - contrast.margin).p
-    rivals = [statistics.paired(losses.iloc[:, 0], losses.iloc[:, k]) for k in sides[cut:]]
-    lowest = all(rival["shift"] < 0 for rival in rivals)
-    if contrast.best and not lowest:  # is one of the rivals lower?
-        found["p"] = min(1.0, len(rivals) * min(r["p"] for r in rivals if r["shift"] >= 0))
-    elif contrast.best:  # lower than every rival
-        found["p"] = max(rival["p"] for rival in rivals)
+    if contrast.best:
+        found |= against_each(losses.iloc[:, 0], losses.iloc[:, cut:])
     winner = a if found["shift"] - contrast.margin < 0 else b
     return found | {
         "size": dimensions(max(runs, key=lambda run: run.setting("cells"))),
@@ -239,8 +235,17 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
         "steps b": float(np.mean(steps[cut:])),
         "constant": float(constant.mean()),
         "learnt": statistics.beats(winner, constant),
-        "lowest": lowest,
     }
+
+
+def against_each(losses: pd.Series, rivals: pd.DataFrame) -> dict[str, Any]:
+    """Whether losses are the `lowest`, below each rival's, and the p of that; else that they are
+    above one of them.
+    """
+    each = [statistics.paired(losses, rivals.iloc[:, k]) for k in range(rivals.shape[1])]
+    better = [rival["p"] for rival in each if rival["shift"] >= 0]
+    p = min(1.0, len(each) * min(better)) if better else max(rival["p"] for rival in each)
+    return {"lowest": not better, "p": p}
 
 
 def comparisons(study: Study) -> pd.DataFrame:
@@ -255,7 +260,7 @@ def comparisons(study: Study) -> pd.DataFrame:
 def contrasted(study: Study) -> pd.DataFrame:
     """What a study's runs give for every declared contrast, in both readings, before any verdict.
 
-    COLUMNS, and whether the better side `learnt` something and a has the `lowest` mean of all.
+    COLUMNS, whether the better side `learnt` something, and of a `best` whether it is `lowest`.
     """
     rows = []
     for reading, as_released in READINGS.items():
@@ -285,7 +290,7 @@ def say(one: Contrast, row: Any) -> str:
         return "too few trials"
     if not row.learnt:
         return "nothing learnt"
-    favours = row.shift < one.margin and (row.lowest or not one.best)
+    favours = row.shift < one.margin and (not one.best or row.lowest)
     if row.p_holm < LEVEL:
         return "yes" if favours else "no"
     return "open"

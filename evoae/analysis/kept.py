@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoae.analysis import claims, frontier, published, statistics
+from evoae.analysis import claims, confounds, frontier, published, statistics
 from evoae.runs.study import Study
 
 FOLDER = Path(__file__).parent
@@ -18,6 +18,8 @@ REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_
 FRONTIER, MECHANISM = FOLDER / "frontier_results.csv", FOLDER / "mechanism_results.csv"
 POINT = ["dataset", "method", "target"]
 CONTRAST = ["claim", "role", "reading", "a", "b"]
+MEASURED = ["train_l1", "test_l1"]
+CORNER = ["data_seed", "trial", "operator", "optimiser", "rate_policy", "place"]
 
 
 def reproduced() -> pd.DataFrame:
@@ -64,6 +66,13 @@ def keep_front(study: Study) -> None:
     most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
         FRONTIER, index=False
     )
+
+
+def keep_mechanism(study: Study) -> None:
+    """Take over the runs of `confounds.mechanism` of a study of full-size runs."""
+    table = pd.concat([mechanism(), confounds.table_of(study)], ignore_index=True)
+    table = table.drop_duplicates(CORNER)[[*CORNER, "neighbours", "selection", *MEASURED]]
+    table.sort_values(CORNER).round(6).to_csv(MECHANISM, index=False)
 
 
 def points_of(table: pd.DataFrame) -> pd.DataFrame:

@@ -66,6 +66,11 @@ class State:
             self.learning_rate[:] = self.experiment.learning_rate
 
 
+def places_of(slots: Sequence[int], cells: int) -> np.ndarray:
+    """Where the networks of trials at these slots lie, [slots * cells]."""
+    return np.add.outer(np.array(slots) * cells, np.arange(cells)).ravel()
+
+
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
     """An experiment as training may go on with it.
 
@@ -181,7 +186,7 @@ def starting_networks(
     if e.initial_weights is not None:
         saved = population.load(e.initial_weights, device)
         # taken in turn by the trials' own numbers, whatever others run beside them
-        index = np.add.outer(np.array(trials) * e.cells, np.arange(e.cells)).ravel() % len(saved)
+        index = places_of(trials, e.cells) % len(saved)
         return saved.take(index)
     generators = [
         stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from evoae import identity
-from evoae.evolution.cells import RECORDS, State
+from evoae.evolution.cells import RECORDS, State, places_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import MEANING, Experiment
 from evoae.networks import population, training
@@ -145,8 +145,7 @@ def without(
         return state, history
     if not slots:
         return None
-    cells = np.arange(state.experiment.cells)
-    places = np.add.outer(np.array(slots) * len(cells), cells).ravel()
+    places = places_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],

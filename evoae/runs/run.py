@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from evoae.data import datasets
+from evoae.evolution.cells import places_of
 from evoae.experiment import SETTINGS, Experiment
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
@@ -125,9 +126,8 @@ class Run:
         networks, held = self._fitting(WEIGHTS, population.load)
         if held == self.numbers:
             return networks
-        cells = np.arange(self.setting("cells"))
         slots = np.searchsorted(held, self.numbers)
-        return networks.take(np.add.outer(slots * len(cells), cells).ravel())
+        return networks.take(places_of(slots, self.setting("cells")))
 
     @cached_property
     def result(self) -> dict[str, Any]:

@@ -158,3 +158,15 @@ def test_readme_says_what_the_kept_mechanism_says() -> None:
     means = means.groupby("place").train_l1.mean()
     said = f"isolated cells end at {means['isolated']:.3f}, a ring at {means['ring']:.3f}"
     assert said in readme
+
+
+def test_runs_of_the_mechanism_are_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = kept.mechanism()
+    monkeypatch.setattr(kept, "MECHANISM", tmp_path / "mechanism.csv")
+    monkeypatch.setattr(confounds, "table_of", lambda study: study)
+    first = table[table.data_seed == 0]
+    first.to_csv(kept.MECHANISM, index=False)
+    kept.keep_mechanism(table.assign(loss="l1"))
+    pd.testing.assert_frame_equal(kept.mechanism(), table)
