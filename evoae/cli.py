@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import evoae
-from evoae.refusals import named, one_line, shortened, shown
+from evoae.refusals import LONGEST, named, one_line, shortened, shown
 from evoae.runs.signals import Terminated, terminable
 
 EXAMPLES = {
@@ -67,12 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143 if isinstance(ending, Terminated) else 130
 
 
+# what a message of argparse repeats whole
+LONG = rf"'[^']{{{LONGEST},}}'|\S{{{LONGEST},}}"
+
+
 class Parser(argparse.ArgumentParser):
     """Refuses in one line, as everything here does."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and end with exit code 2."""
-        self.exit(2, f"evoae: error: {one_line(message)} ({self.prog} --help tells more)\n")
+        """Print the message, long words cut, and end with exit code 2."""
+        words = re.sub(LONG, lambda found: shortened(found[0]), one_line(message))
+        self.exit(2, f"evoae: error: {words} ({self.prog} --help tells more)\n")
 
 
 def whole(text: str) -> int:

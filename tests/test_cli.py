@@ -176,3 +176,14 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     for result in results:
         del result["seconds"], result["model_steps_per_second"], result["sha256"]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("word", ["x" * 5000, "x " * 2500])
+def test_a_long_word_is_not_repeated_whole(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evoae: error: ")
+    assert "'report'" in error
+    assert len(error) < 600
