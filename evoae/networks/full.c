@@ -33,16 +33,14 @@ INLINE int next_tile(int left)
 INLINE void multiply_tile(const float *restrict w, const float *restrict x, int64_t in, int64_t stride,
                           Pair *restrict sums, const int tile)
 {
-    v8 s[MOST][2] = {{{0}}};
-    for (int64_t i = 0; i <= in; i++) {
-        const v8 w0 = *(const v8 *)(w + i * LANES), w1 = *(const v8 *)(w + i * LANES + 8);
-        for (int b = 0; b < tile; b++) {
-            const float value = x[b * stride + i];
-            s[b][0] += w0 * value;
-            s[b][1] += w1 * value;
+    wide s[MOST][HALVES] = {{{0}}};
+    for (int64_t i = 0; i <= in; i++, w += LANES)
+        for (int h = 0; h < HALVES; h++) {
+            const wide weight = ((const wide *)w)[h];
+            for (int b = 0; b < tile; b++) s[b][h] += weight * x[b * stride + i];
         }
-    }
-    for (int b = 0; b < tile; b++) sums[b][0] = s[b][0], sums[b][1] = s[b][1];
+    for (int b = 0; b < tile; b++)
+        for (int h = 0; h < HALVES; h++) ((wide *)sums[b])[h] = s[b][h];
 }
 
 static void multiply(const float *w, const float *x, int64_t in, int64_t stride, Pair *sums, int rows)
@@ -90,16 +88,24 @@ static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int 
     }
 }
 
-/* What the optimiser subtracts from 8 weights with gradient g. */
-INLINE v8 change(v8 g, Rule rule, int masked, const v8 *keep, v8 *first, v8 *second)
-{
-    if (masked) g *= *keep;
-    if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */
-    *first += (g - *first) * 0.5f;
-    *second = *second * 0.999f + g * g * 0.001f;
-    g = rule.rate * *first / (root(*second) * rule.correction + 1e-8f);
-    return masked ? (v8)(g * *keep) : g; /* moments from before a prune must not move it */
-}
+/* What the optimiser subtracts from weights with gradient g. */
+#define CHANGE(name, v)                                                                                  \
+    INLINE v name(v g, Rule rule, int masked, const v *keep, v *first, v *second)                          \
+    {                                                                                                     \
+        v size = g;                                                                                       \
+        if (masked) size = g *= *keep;                                                                    \
+        if (!rule.adam) { /* the first step of a new Adam */                                              \
+            for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = fabsf(size[i]);               \
+            return rule.rate * g / (size + 1e-8f);                                                        \
+        }                                                                                                 \
+        *first += (g - *first) * 0.5f;                                                                    \
+        size = *second = *second * 0.999f + g * g * 0.001f;                                               \
+        for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = sqrtf(size[i]);                   \
+        g = rule.rate * *first / (size * rule.correction + 1e-8f);                                        \
+        return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
+    }
+CHANGE(change, v8)
+CHANGE(change_wide, wide)
 
 /* Gradient and update of the weights of one input after the other in a few blocks, `size` floats each;
  * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before. */
@@ -111,24 +117,29 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
     float *restrict second = net->second + at;
     const float *restrict keep = net->keep + at; /* not used when absent */
     for (int64_t i = 0; i < size / LANES; i++) {
-        v8 sums[MOST], value[MOST];
+        v8 sums[MOST];
+        wide value[MOST];
         for (int b = 0; b < tile; b++) {
             if (back) sums[b] = back[i * tile + b];
             value[b] = all(x[b * stride + i]);
         }
-        for (int64_t block = 0; block < blocks; block++)
-            for (int64_t h = 0; h < 2; h++) {
-                const int64_t j = block * size + i * LANES + h * 8;
-                const v8 w = *(v8 *)(weights + j);
-                v8 even = {0}, odd = {0}; /* two chains, for their latency */
-                for (int b = 0; b < tile; b += 2) {
-                    even += delta[block * tile + b][h] * value[b];
-                    if (b + 1 < tile) odd += delta[block * tile + b + 1][h] * value[b + 1];
-                }
-                for (int b = 0; back && b < tile; b++) sums[b] += delta[block * tile + b][h] * w;
-                *(v8 *)(weights + j) = w - change(even + odd, rule, masked, (const v8 *)(keep + j),
-                                                  (v8 *)(first + j), (v8 *)(second + j));
+        for (int64_t block = 0; block < blocks; block++) {
+            const Pair *d = delta + block * tile;
+            for (int h = 0; back && h < 2; h++) {
+                const v8 w = *(v8 *)(weights + block * size + i * LANES + h * 8);
+                for (int b = 0; b < tile; b++) sums[b] += d[b][h] * w;
             }
+            for (int h = 0; h < HALVES; h++) {
+                const int64_t j = block * size + i * LANES + h * WIDTH;
+                wide even = {0}, odd = {0}; /* two chains, for their latency */
+                for (int b = 0; b < tile; b += 2) {
+                    even += ((const wide *)d[b])[h] * value[b];
+                    if (b + 1 < tile) odd += ((const wide *)d[b + 1])[h] * value[b + 1];
+                }
+                *(wide *)(weights + j) -= change_wide(even + odd, rule, masked, (const wide *)(keep + j),
+                                                      (wide *)(first + j), (wide *)(second + j));
+            }
+        }
         if (back)
             for (int b = 0; b < tile; b++) back[i * tile + b] = sums[b];
     }
@@ -138,32 +149,28 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
 INLINE void update_patch(const Net *net, int64_t at, const float *restrict x, int64_t stride,
                          const Pair *restrict delta, int rows, Rule rule, int masked, const int inputs)
 {
-    v8 even[PATCH][2] = {{{0}}}, odd[PATCH][2] = {{{0}}};
+    wide even[PATCH][HALVES] = {{{0}}}, odd[PATCH][HALVES] = {{{0}}};
     for (int b = 0; b < rows; b += 2, x += 2 * stride) {
-        v8 d0 = delta[b][0], d1 = delta[b][1];
-        HOLD(d0);
-        HOLD(d1);
-        for (int i = 0; i < inputs; i++) {
-            even[i][0] += d0 * x[i];
-            even[i][1] += d1 * x[i];
+        for (int h = 0; h < HALVES; h++) {
+            wide d = ((const wide *)delta[b])[h];
+            HOLD(d);
+            for (int i = 0; i < inputs; i++) even[i][h] += d * x[i];
         }
         if (b + 1 == rows) break;
-        d0 = delta[b + 1][0], d1 = delta[b + 1][1];
-        HOLD(d0);
-        HOLD(d1);
-        for (int i = 0; i < inputs; i++) {
-            odd[i][0] += d0 * x[stride + i];
-            odd[i][1] += d1 * x[stride + i];
+        for (int h = 0; h < HALVES; h++) {
+            wide d = ((const wide *)delta[b + 1])[h];
+            HOLD(d);
+            for (int i = 0; i < inputs; i++) odd[i][h] += d * x[stride + i];
         }
     }
     float *restrict weights = net->weights + at;
     const float *restrict keep = net->keep + at; /* not used when absent */
     float *restrict first = net->first + at, *restrict second = net->second + at;
     for (int i = 0; i < inputs; i++)
-        for (int h = 0; h < 2; h++) {
-            const int j = i * LANES + h * 8;
-            *(v8 *)(weights + j) -= change(even[i][h] + odd[i][h], rule, masked, (const v8 *)(keep + j),
-                                           (v8 *)(first + j), (v8 *)(second + j));
+        for (int h = 0; h < HALVES; h++) {
+            const int j = i * LANES + h * WIDTH;
+            *(wide *)(weights + j) -= change_wide(even[i][h] + odd[i][h], rule, masked, (const wide *)(keep + j),
+                                                  (wide *)(first + j), (wide *)(second + j));
         }
 }
 
@@ -171,13 +178,15 @@ INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const f
                    const Pair *delta, int rows, Rule rule, int masked)
 {
     const int64_t inputs = size / LANES;
-    for (int64_t i = 0; i < inputs; i += i + PATCH <= inputs ? PATCH : 1)
+    for (int64_t i = 0, n; i < inputs; i += n) {
+        n = inputs - i < PATCH ? 1 : PATCH;
         for (int block = 0; block < blocks; block++) {
             const int64_t to = at + block * size + i * LANES;
             const Pair *d = delta + block * rows;
-            if (i + PATCH <= inputs) update_patch(net, to, x + i, stride, d, rows, rule, masked, PATCH);
+            if (n == PATCH) update_patch(net, to, x + i, stride, d, rows, rule, masked, PATCH);
             else update_patch(net, to, x + i, stride, d, rows, rule, masked, 1);
         }
+    }
 }
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */

@@ -14,35 +14,38 @@ static void forward(Net *net, const Layer *l, const Work *work, int64_t c, float
         else multiply(net->weights + l->packed + block * (l->in + 1) * LANES, work->input[c], l->in, l->stride,
                       h, rows);
         for (int b = 0; b < rows; b++)
-            for (int k = 0; k < 2; k++) {
-                if (relu) h[b][k] = choose(h[b][k] < 0.0f, all(0.0f), h[b][k]);
-                ((v8 *)(y + b * stride + block * LANES))[k] = h[b][k];
+            for (int k = 0; k < HALVES; k++) {
+                wide *a = (wide *)h[b] + k;
+                if (relu) *a = choose(*a < 0.0f, all(0.0f), *a);
+                ((wide *)(y + b * stride + block * LANES))[k] = *a;
             }
         statistics(net, l->lane + block * LANES, h, rows);
     }
     for (int b = 0; b < rows; b++) y[b * stride + l->out] = 1.0f;
 }
 
-/* Which of 8 lanes, the first of them output `lane`, are outputs and not padding. */
-INLINE i8 present(const Layer *l, int64_t lane)
+/* Which of the lanes, the first of them output `lane`, are outputs and not padding. */
+INLINE iwide present(const Layer *l, int64_t lane)
 {
-    return (i8){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(l->out - lane);
+    iwide number;
+    for (int i = 0; i < WIDTH; i++) number[i] = i;
+    return number < (int32_t)(l->out - lane);
 }
 
 /* From outputs before the sigmoid the gradient of the loss, in place, for a tile of rows. */
 INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *target, int64_t stride, int bce,
                         float scale, const int tile)
 {
-    Pair e[MOST];
+    wide e[MOST][HALVES];
     for (int b = 0; b < tile; b++)
-        for (int h = 0; h < 2; h++) e[b][h] = exponential(-z[b][h]);
+        for (int h = 0; h < HALVES; h++) e[b][h] = exponential(-((wide *)z[b])[h]);
     for (int b = 0; b < tile; b++)
-        for (int h = 0; h < 2; h++) {
-            const v8 y = *(const v8u *)(target + b * stride + lane + h * 8);
-            const v8 s = 1.0f / (1.0f + e[b][h]), d = s - y;
-            const i8 slope = (i8)(s * (1.0f - s) * scale) ^ ((i8)d & INT32_MIN);
-            const v8 found = bce ? d * scale : (v8)(slope & (d != 0.0f)) + d * 0.0f;
-            z[b][h] = (v8)((i8)found & present(l, lane + h * 8));
+        for (int h = 0; h < HALVES; h++) {
+            const wide y = *(const wide *)(target + b * stride + lane + h * WIDTH);
+            const wide s = 1.0f / (1.0f + e[b][h]), d = s - y;
+            const iwide slope = (iwide)(s * (1.0f - s) * scale) ^ ((iwide)d & INT32_MIN);
+            const wide found = bce ? d * scale : (wide)(slope & (d != 0.0f)) + d * 0.0f;
+            ((wide *)z[b])[h] = (wide)((iwide)found & present(l, lane + h * WIDTH));
         }
 }
 
@@ -85,21 +88,20 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
 /* Sum of the losses of the rows over the outputs. */
 static double loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce)
 {
-    _Alignas(32) double lanes[LANES] = {0};
+    double lanes[LANES] = {0};
     double sum = 0;
     Pair z[SCORED];
     for (int64_t block = 0; block < l->blocks; block++) {
-        v8 sums[2] = {{0}};
+        wide sums[HALVES] = {{0}};
         multiply(net->weights + l->packed + block * (l->in + 1) * LANES, x, l->in, l->stride, z, rows);
         for (int b = 0; b < rows; b++)
-            for (int k = 0; k < 2; k++) {
-                const v8 y = ((const v8 *)(work->target + b * work->target_stride + block * LANES))[k];
-                const v8 a = z[b][k], positive = choose(a < 0.0f, all(0.0f), a);
+            for (int k = 0; k < HALVES; k++) {
+                const wide y = ((const wide *)(work->target + b * work->target_stride + block * LANES))[k];
+                const wide a = ((wide *)z[b])[k], positive = choose(a < 0.0f, all(0.0f), a);
                 if (bce) sums[k] += positive - a * y + log_one_plus(exponential(-absolute(a)));
                 else sums[k] += absolute(sigmoid(a) - y);
             }
-        for (int k = 0; k < 2; k++)
-            add(lanes + k * 8, choose(present(l, block * LANES + k * 8), sums[k], all(0.0f)));
+        for (int i = 0; i < LANES && block * LANES + i < l->out; i++) lanes[i] += sums[i / WIDTH][i % WIDTH];
     }
     for (int i = 0; i < LANES; i++) sum += lanes[i];
     return sum;

@@ -1,6 +1,6 @@
 /* The kernel is one source in four files, read one after the other: packing.c, full.c, thin.c, kernel.c.
  *
- * Here: what a network is, how it is packed, and arithmetic on 8 numbers at a time. A layer's weights
+ * Here: what a network is, how it is packed, and arithmetic on many numbers at a time. A layer's weights
  * are packed as [blocks][in + 1][16]: a block holds 16 outputs, and the bias is one more input whose
  * value is always 1. Padding outputs have zero weights and, as every gradient that reaches them is
  * exactly zero, keep them. A layer of which masks leave little is packed as lists instead.
@@ -14,24 +14,29 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define WIDE __attribute__((vector_size(32)))
-typedef float v8 WIDE;
-typedef int32_t i8 WIDE;
+typedef float v8 __attribute__((vector_size(32)));
+typedef int32_t i8 __attribute__((vector_size(32)));
 typedef float v8u __attribute__((vector_size(32), aligned(4)));
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4u __attribute__((vector_size(16), aligned(4)));
-typedef double d4 WIDE;
 typedef double d8 __attribute__((vector_size(64), aligned(8)));
 
-/* Up to TILE rows go through a product at once (as many as registers hold), PATCH inputs through an
- * update, GROUP blocks of the output layer forwards and backwards; scoring takes SCORED rows, so that
- * its bits depend on no batch size. */
-enum { LANES = 16, MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
+/* As many numbers as a register holds. Up to TILE rows go through a product at once (as many as there are
+ * registers for), PATCH inputs through an update. */
 #ifdef __AVX512VL__
-enum { TILE = MOST }; /* 32 registers */
+typedef float wide __attribute__((vector_size(64)));
+typedef int32_t iwide __attribute__((vector_size(64)));
+enum { TILE = 8, PATCH = 6 };
 #else
-enum { TILE = 6 };
+typedef v8 wide;
+typedef i8 iwide;
+enum { TILE = 6, PATCH = 4 };
 #endif
+
+/* A block has 16 outputs, so many registers. GROUP blocks of the output layer go forwards and backwards at
+ * a time; scoring takes SCORED rows, so that its bits depend on no batch size. */
+enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH };
+enum { MOST = 8, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
     int64_t layers;
@@ -78,7 +83,7 @@ typedef struct { /* one optimiser step of one network */
     float rate, correction;
 } Rule;
 
-typedef v8 Pair[2]; /* the 16 outputs of a block, of one row */
+typedef v8 Pair[2] __attribute__((aligned(64))); /* the outputs of a block, of one row */
 
 /* Buffers of one model step. Layers of encoder and decoder are counted through. */
 typedef struct {
@@ -228,49 +233,35 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
         }
 }
 
-/* ---- arithmetic on 8 lanes ---- */
+/* ---- arithmetic on as many numbers as a register holds ---- */
 
-INLINE v8 choose(i8 mask, v8 yes, v8 no) { return (v8)((mask & (i8)yes) | (~mask & (i8)no)); }
-INLINE v8 all(float x) { return (v8){x, x, x, x, x, x, x, x}; }
-INLINE v8 absolute(v8 x) { return (v8)((i8)x & 0x7fffffff); }
-
-/* Adds 8 floats to 8 doubles. */
-INLINE void add(double *to, v8 x)
-{
-    v4 half[2];
-    memcpy(half, &x, sizeof x);
-    for (int k = 0; k < 2; k++) ((d4 *)to)[k] += __builtin_convertvector(half[k], d4);
-}
-
-INLINE v8 root(v8 x)
-{
-    for (int i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
-    return x;
-}
+INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
+INLINE wide all(float x) { return x - (wide){0}; }
+INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
 
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
-INLINE v8 exponential(v8 x)
+INLINE wide exponential(wide x)
 {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     x = choose(x > 87.0f, all(87.0f), x);
     x = choose(x < -87.0f, all(-87.0f), x);
-    const v8 shifted = x * 1.44269504f + shift, power = shifted - shift;
-    const v8 r = (x - power * 0.693359375f) + power * 2.12194440e-4f, q = r * r;
-    v8 p = r * 1.9841270e-4f + 1.3888889e-3f;
+    const wide shifted = x * 1.44269504f + shift, power = shifted - shift;
+    const wide r = (x - power * 0.693359375f) + power * 2.12194440e-4f, q = r * r;
+    wide p = r * 1.9841270e-4f + 1.3888889e-3f;
     p = p * r + 8.3333333e-3f;
     p = p * r + 4.1666667e-2f;
     p = p * r + 1.6666667e-1f;
     p = p * r + 0.5f;
     p = (p * q + r) + 1.0f;
-    return p * (v8)(((i8)shifted << 23) + 0x3f800000);
+    return p * (wide)(((iwide)shifted << 23) + 0x3f800000);
 }
 
-INLINE v8 sigmoid(v8 z) { return 1.0f / (1.0f + exponential(-z)); }
+INLINE wide sigmoid(wide z) { return 1.0f / (1.0f + exponential(-z)); }
 
 /* log(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)). */
-INLINE v8 log_one_plus(v8 e)
+INLINE wide log_one_plus(wide e)
 {
-    v8 u = e / (e + 2.0f), q = u * u, p = q * (2.0f / 15) + 2.0f / 13;
+    wide u = e / (e + 2.0f), q = u * u, p = q * (2.0f / 15) + 2.0f / 13;
     p = p * q + 2.0f / 11;
     p = p * q + 2.0f / 9;
     p = p * q + 2.0f / 7;
