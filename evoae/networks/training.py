@@ -193,7 +193,7 @@ def gradients(
     for number in reversed(range(len(layers))):
         below = seen[number - 1] if number else x
         weight, bias = places[number]
-        weight.copy_(torch.bmm(below.mT, delta).mT)
+        torch.bmm(delta.mT, below, out=weight)
         torch.sum(delta, 1, out=bias)
         if number or flows:
             delta = torch.bmm(delta, layers[number][0])
