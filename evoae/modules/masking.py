@@ -26,7 +26,7 @@ class Mask(nn.Module):
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
         if self.dense:
-            return tensor - tensor.detach() * (1 - self.kept)
+            return torch.addcmul(tensor, tensor.detach(), self.kept - 1)
         return tensor * self.kept
 
 

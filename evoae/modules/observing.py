@@ -129,11 +129,13 @@ class Observer:
         if "squares" in self.names:
             if not self.counts["units"]:
                 sums["pivot"] = seen.mean(over).to(sums["total"])
-            pivot = sums["pivot"].to(seen)
-            seen = seen - pivot.view(-1, *[1] * (-1 - self.place.axis))
-            self.add("squares", seen.square().sum(over))
+            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.place.axis))
+            # of what is ours, in place: new memory costs more than arithmetic
+            seen = seen.sub_(pivot) if self.place.relu else seen - pivot
         if "total" in self.names:
             self.add("total", seen.sum(over))
+        if "squares" in self.names:
+            self.add("squares", seen.mul_(seen).sum(over))
         self.count("units", seen.numel() // self.place.units)
 
     @contextmanager
@@ -170,18 +172,20 @@ class Observer:
         """
         mask = masking.mask_of(self.place.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
-        weight = getattr(self.place.layer, part).detach()
         if part == "weight":
             self.count("gradients", 1)
         if "slopes" in self.names:
             self.add(f"slopes.{part}", seen)
         if "slope_squares" in self.names:
             self.add(f"slope_squares.{part}", seen.square())
-        if "movement" in self.names:
-            self.add(f"movement.{part}", -weight * seen)
-        if "sensitivity" in self.names and part not in self.weighed:
-            self.weighed.add(part)
-            self.add(f"sensitivity.{part}", weight * seen)
+        weighs = "sensitivity" in self.names and part not in self.weighed
+        if weighs or "movement" in self.names:
+            product = getattr(self.place.layer, part).detach() * seen
+            if "movement" in self.names:
+                self.add(f"movement.{part}", -product)
+            if weighs:
+                self.weighed.add(part)
+                self.add(f"sensitivity.{part}", product)
         return None if mask is None else gradient * mask.kept
 
     def count(self, kind: str, more: int) -> None:
