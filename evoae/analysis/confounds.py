@@ -195,7 +195,8 @@ def paragraph(
     """What came out, in plain sentences made from the numbers.
 
     `when` is the p of the permutation test that timing changes nothing, `noise` a comparison of
-    random pruning with fresh values in as many places, `tuned` the best row of design T.
+    random pruning with fresh values in as many places (a row for each `when`), `tuned` the best row
+    of design T.
     """
     gap = parts.set_index("factor")
     words = []
@@ -212,8 +213,8 @@ def paragraph(
     text += (
         f"With the number of prunes fixed, when they happen {changes} the loss (p = {when:.3f}). "
     )
-    for row in noise.itertuples():
-        text += f"{row.a} against {row.b}: {row.shift:+.3f}{interval_of(row)}. "
+    shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
+    text += f"Random pruning against noise in as many places, pruned {', '.join(shifts)}. "
     return text + (
         f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
         f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."

@@ -117,3 +117,25 @@ def test_the_report_tells_the_parts_where_the_design_was_run() -> None:
     assert "2 epochs and 3 cells" in findings.apart(study)
     partly = Study({label: run for label, run in study.runs.items() if "adam-per" in label})
     assert "not run" in findings.apart(partly)
+
+
+def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
+    names = ["optimiser", "rate_policy", "neighbours", "selection", "whole gap"]
+    parts = pd.DataFrame({"factor": names, "value": [-0.03, -0.06, -0.01, 0.0, -0.1]})
+    parts = parts.assign(low=parts.value - 0.001, high=parts.value + 0.001)
+    shift = {"low": [0.1, np.nan], "high": [0.3, np.nan]}
+    restarts = pd.DataFrame({"cells": [3, 10], "shift": [0.2, -0.004], **shift})
+    noise = pd.DataFrame({"when": ["early", "late"], "shift": [0.2, 0.0], **shift})
+    tuned = pd.Series(
+        {"optimiser": "adam", "rate_policy": "constant", "loss": "l1", "learning_rate": 0.001,
+         "mean": 0.06}
+    )  # fmt: skip
+    assert confounds.paragraph(parts, restarts, 0.2, noise, tuned) == (
+        "Of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
+        "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
+        "A ring of 3 against as many restarts at equal steps: +0.200 [+0.100, +0.300]. A ring of "
+        "10 against as many restarts at equal steps: -0.004. With the number of prunes fixed, when "
+        "they happen is not seen to change the loss (p = 0.200). Random pruning against noise in "
+        "as many places, pruned early +0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, "
+        "constant, l1, rate 0.001) reaches 0.060 on validation."
+    )
