@@ -137,13 +137,17 @@ def table_of(study: Study) -> pd.DataFrame:
         for name in FACTORS
     }
     results = results.assign(**settings)
-    return results.assign(
+    return with_blocks(results).assign(
         place=results.apply(place_of, axis=1),
         neighbours=results.topology != "isolated",
         selection=(results.topology != "isolated") & (results.tournament_size > 1),
-        block=results.data_seed.astype(str) + " " + results.trial.astype(str),
         when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}),
     )
+
+
+def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `block`, the same for runs that are compared in pairs."""
+    return table.assign(block=table.data_seed.astype(str) + " " + table.trial.astype(str))
 
 
 def parts_of_gap(table: pd.DataFrame, operator: str = "none") -> pd.DataFrame:
@@ -184,6 +188,23 @@ def against_restarts(table: pd.DataFrame) -> pd.DataFrame:
             rows.append({"cells": n} | statistics.paired(sides["ring"], sides["isolated"]))
     found = pd.DataFrame(rows)
     return found.assign(p_holm=statistics.holm(found["p"])) if len(found) else found
+
+
+def when_matters(table: pd.DataFrame) -> float:
+    """Design B: p of the permutation test that it is all the same when prunes happen."""
+    return effects.permutation_test(table, "when", "train_l1", ["data_seed", "operator", "trial"])
+
+
+def against_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Design B: random pruning against fresh values in as many places, in pairs, by `when`."""
+    return statistics.compare(
+        table[table.operator.isin(["random", "noise"])],
+        by="operator",
+        value="train_l1",
+        baseline="noise",
+        within="when",
+        paired_by="block",
+    )
 
 
 # -- the paragraph -------------------------------------------------------------------------------

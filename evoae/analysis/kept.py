@@ -15,11 +15,17 @@ from evoae.runs.study import Study
 
 FOLDER = Path(__file__).parent
 REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
-FRONTIER, MECHANISM = FOLDER / "frontier_results.csv", FOLDER / "mechanism_results.csv"
+FRONTIER = FOLDER / "frontier_results.csv"
 POINT = ["dataset", "method", "target"]
 CONTRAST = ["claim", "role", "reading", "a", "b"]
-MEASURED = ["train_l1", "test_l1"]
-CORNER = ["data_seed", "trial", "operator", "optimiser", "rate_policy", "place"]
+# the designs of `confounds`, and what tells apart the runs of one data seed and trial
+DESIGNS = {
+    "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
+    "mechanism": ["operator", "optimiser", "rate_policy", "place", "neighbours", "selection"],
+    "timing": ["operator", "when"],
+    "populations": ["cells", "place"],
+}
+MEASURED = ["train_l1", "validation_l1", "test_l1"]
 
 
 def reproduced() -> pd.DataFrame:
@@ -43,9 +49,14 @@ def front() -> pd.DataFrame:
     return table.assign(p_holm=by.transform(statistics.holm))
 
 
-def mechanism() -> pd.DataFrame:
-    """Runs of design A at the paper's size, a row each, as of `confounds.table_of`."""
-    return pd.read_csv(MECHANISM)
+def design(name: str) -> pd.DataFrame:
+    """Full-size runs of a design of `DESIGNS`, a row each, as of `confounds.table_of`."""
+    return confounds.with_blocks(pd.read_csv(file_of(name)))
+
+
+def file_of(name: str) -> Path:
+    """Where the runs of a design are kept."""
+    return FOLDER / f"{name}_results.csv"
 
 
 def keep(study: Study) -> None:
@@ -68,11 +79,13 @@ def keep_front(study: Study) -> None:
     )
 
 
-def keep_mechanism(study: Study) -> None:
-    """Take over the runs of `confounds.mechanism` of a study of full-size runs."""
-    table = pd.concat([mechanism(), confounds.table_of(study)], ignore_index=True)
-    table = table.drop_duplicates(CORNER)[[*CORNER, "neighbours", "selection", *MEASURED]]
-    table.sort_values(CORNER).round(6).to_csv(MECHANISM, index=False)
+def keep_design(name: str, study: Study) -> None:
+    """Take over the full-size runs of a design of `DESIGNS` that are not kept yet."""
+    file, keys = file_of(name), ["data_seed", "trial", *DESIGNS[name]]
+    old = [pd.read_csv(file)] if file.exists() else []
+    table = pd.concat([*old, confounds.table_of(study)], ignore_index=True)
+    table = table.drop_duplicates(keys)[[*keys, *MEASURED]]
+    table.sort_values(keys).round(6).to_csv(file, index=False)
 
 
 def points_of(table: pd.DataFrame) -> pd.DataFrame:

@@ -370,6 +370,13 @@ static void load(float *to, int64_t stride, const float *data, int64_t width, co
     }
 }
 
+/* Asks for rows that are needed soon: they lie anywhere in the data. */
+static void fetch(const float *data, int64_t width, const int64_t *order, int64_t rows)
+{
+    for (int64_t b = 0; b < rows; b++)
+        for (int64_t i = 0; i < width; i += LANES) __builtin_prefetch(data + order[b] * width + i, 0, 2);
+}
+
 /* ---- what kernel.py calls; 0, or one of these before any work is done ---- */
 
 enum { OUT_OF_MEMORY = 1, OUT_OF_RANGE = 2 };
@@ -446,6 +453,8 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
                 load(target, first->stride, targets[v], first->in, order + at, rows);
                 work.target = target;
             }
+            const int64_t left = n - b * batch_size - rows;
+            fetch(inputs[v], first->in, order + at + rows, left < most ? left : most);
             const float *noise = latent ? latent + at * decoders.shape.layer[0].in : NULL;
             for (int64_t j = 0; j < k; j++) {
                 const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;

@@ -141,32 +141,34 @@ def test_readme_says_the_verdicts_of_the_kept_contrasts() -> None:
         assert said[row.claim, row.reading].startswith(row.verdict)
 
 
-def test_readme_says_what_the_kept_mechanism_says() -> None:
-    table = kept.mechanism()
-    assert not table.duplicated(
-        ["data_seed", "trial", "operator", "optimiser", "rate_policy", "place"]
-    ).any()
-    parts = confounds.parts_of_gap(table).set_index("factor").value
-    told = {name: f"{value:.3f}" for name, value in parts.items()}
+def test_readme_says_what_the_kept_designs_say() -> None:
+    crossed, timed = kept.design("mechanism"), kept.design("timing")
+    said = confounds.paragraph(
+        confounds.parts_of_gap(crossed),
+        confounds.against_restarts(kept.design("populations")),
+        confounds.when_matters(timed),
+        confounds.against_noise(timed),
+        confounds.best_rate(kept.design("tuning")).iloc[0],
+    )
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
-    assert (
-        f"of {told['whole gap']} from one autoencoder to the ring, rate policy "
-        f"{told['rate_policy']}, optimiser {told['optimiser']}, neighbours {told['neighbours']}, "
-        f"selection {told['selection']} (Shapley values)"
-    ) in readme
-    means = table[(table.optimiser == "adam-per-batch") & (table.rate_policy == "mutated")]
-    means = means.groupby("place").train_l1.mean()
+    assert said in readme
+    ring = crossed[(crossed.optimiser == "adam-per-batch") & (crossed.rate_policy == "mutated")]
+    means = ring[ring.operator == "none"].groupby("place").train_l1.mean()
     said = f"isolated cells end at {means['isolated']:.3f}, a ring at {means['ring']:.3f}"
     assert said in readme
 
 
-def test_runs_of_the_mechanism_are_kept_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = kept.mechanism()
-    monkeypatch.setattr(kept, "MECHANISM", tmp_path / "mechanism.csv")
+@pytest.mark.parametrize("name", kept.DESIGNS)
+def test_no_run_of_a_design_is_kept_twice(name: str) -> None:
+    table = kept.design(name)
+    assert not table.duplicated(["data_seed", "trial", *kept.DESIGNS[name]]).any()
+    assert table.data_seed.nunique() == 5
+
+
+def test_runs_of_a_design_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = kept.design("mechanism")
+    monkeypatch.setattr(kept, "FOLDER", tmp_path)
     monkeypatch.setattr(confounds, "table_of", lambda study: study)
-    first = table[table.data_seed == 0]
-    first.to_csv(kept.MECHANISM, index=False)
-    kept.keep_mechanism(table.assign(loss="l1"))
-    pd.testing.assert_frame_equal(kept.mechanism(), table)
+    kept.keep_design("mechanism", table[table.data_seed == 0])
+    kept.keep_design("mechanism", table.assign(loss="l1"))
+    pd.testing.assert_frame_equal(kept.design("mechanism"), table)
