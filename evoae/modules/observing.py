@@ -41,6 +41,7 @@ class Observer:
         self.names = {name for question in questions for name in ANSWERED_BY[question]}
         self.places: int | None = None
         self.handles: list[Any] = []
+        self.first = place.layer.register_forward_hook(Hook(self.see_first))
         self.weighed: set[str] = set()  # whose gradients before training were seen
         self.sums: dict[str, Tensor] = {}
         self.begin()
@@ -85,11 +86,18 @@ class Observer:
         """Whether the operator asks for anything that is made of gradients."""
         return not self.names.isdisjoint((*OF_GRADIENTS, *LASTING))
 
+    @property
+    def lasts(self) -> bool:
+        """Whether a sum runs from the start of the training."""
+        return not self.names.isdisjoint(LASTING)
+
     # -- hooks -----------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Register the hooks: on the layer, at the end of its units, on its parameters."""
+        """Register the hooks that are not: on the layer, at the end of its units, on parameters."""
         layer = self.place.layer
+        if self.handles:
+            return
         if not self.names.isdisjoint(OF_UNITS):
             self.handles.append(self.place.end.register_forward_hook(Hook(self.see_units)))
         if "inputs" in self.names:
@@ -99,14 +107,25 @@ class Observer:
             if parameter.requires_grad:
                 see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
                 self.handles.append(parameter.register_hook(see))
-        self.first = layer.register_forward_hook(Hook(self.see_first))
-        self.handles.append(self.first)
+        self.show_gradients(not self.names.isdisjoint(OF_GRADIENTS))
 
-    def leave(self) -> None:
-        """Remove all hooks."""
+    def rest(self) -> None:
+        """Gather nothing until it is asked to watch again."""
         for handle in self.handles:
             handle.remove()
         self.handles = []
+        self.show_gradients(False)
+
+    def show_gradients(self, dense: bool) -> None:
+        """Whether masks let the gradients of masked entries through, to be seen."""
+        for part in self.place.tensors:
+            if (mask := masking.mask_of(self.place.layer, part)) is not None:
+                mask.dense = dense
+
+    def leave(self) -> None:
+        """Remove all hooks."""
+        self.rest()
+        self.first.remove()
 
     def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Once: that the layer is called, and over how many places its output spreads."""

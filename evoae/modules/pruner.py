@@ -53,7 +53,7 @@ class Pruner:
     batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
     places. Statistics are of forward passes in training mode, of all calls if a layer is called
     more than once; gradients are of your own backward passes. What an operator does not ask for is
-    not gathered.
+    not gathered, and nothing in epochs that no prune to come asks about.
 
     Masks (`pruned_weights="masked"`) are parametrizations of `torch.nn.utils.parametrize`: weights
     under one are zero whatever an optimiser does. They hold in copies, in pickles, and through
@@ -110,12 +110,11 @@ class Pruner:
             raise ValueError(f"operator {name} recalls examples: give examples=, rows of data")
         self.called = False
         if self.masked:
-            self.add_masks(dense=not questions.isdisjoint({"gradients", "curvature"}))
+            self.add_masks()
         self.observers = [Observer(place, questions, self.note_call) for place in self.places]
-        for observer in self.observers:
-            observer.watch()
         if self.operator.regrows and self.experiment.has_target:
             self.begin_sparse()
+        self.look_ahead()
 
     def note_call(self) -> None:
         """The module was called: there is something to prune by."""
@@ -126,11 +125,11 @@ class Pruner:
         """Whether pruned weights stay zero."""
         return self.experiment.pruned_weights == "masked"
 
-    def add_masks(self, dense: bool) -> None:
+    def add_masks(self) -> None:
         """Masks that keep everything: a bias that begins at zero may be trained."""
         for place, part in self.parts():
             everything = torch.ones_like(getattr(place.layer, part), requires_grad=False)
-            masking.add(place.layer, part, masking.Mask(everything, dense))
+            masking.add(place.layer, part, masking.Mask(everything))
 
     def parts(self) -> list[tuple[Place, str]]:
         """Every tensor that may be pruned."""
@@ -159,24 +158,47 @@ class Pruner:
             raise ValueError("epoch_end before any forward pass: train an epoch first")
         if t >= e.epochs:
             raise ValueError(f"epochs={e.epochs} are over: call finish, or plan for more epochs")
-        pruned = self.is_turn(t)
+        # where somebody else has changed masks, nothing was gathered: the next turn is looked for
+        pruned = t == self.next_turn and self.is_turn(t)
         if pruned:
             self.prune(e.operator_settings(t), self.operator, t)
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
         self.epoch = t
+        if pruned or t == self.next_turn or self.is_turn(t):
+            self.look_ahead()
+        self.watch_or_rest()
         return pruned
 
-    def is_turn(self, t: int) -> bool:
-        """Whether there is a prune after epoch t: the schedule's draw, or a target not reached."""
+    def is_turn(self, t: int, counts: tuple[int, int] | None = None) -> bool:
+        """Whether there is a prune after epoch t: the schedule's draw, or a target not reached by
+        `counts`, of pruned parameters and of all.
+        """
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
         if value == 0 or not e.has_target:
             return value != 0 and self.draw(t, "prune or not").random() < value
+        counts, settings = counts or self.totals(), e.operator_settings(t)
+        return not (self.masked and masks.is_reached(self.operator, settings, *counts))
+
+    def totals(self) -> tuple[int, int]:
+        """Pruned parameters, and all."""
         table = self.counts()
-        size, zeros = sum(table["parameters"]), sum(table["zeros"])
-        settings = e.operator_settings(t)
-        return not (self.masked and masks.is_reached(self.operator, settings, zeros, size))
+        return sum(table["zeros"]), sum(table["parameters"])
+
+    def look_ahead(self) -> None:
+        """Find the next epoch after which there is a prune, if there is one."""
+        counts, later = self.totals(), range(self.epoch + 1, self.experiment.epochs)
+        self.next_turn = next((t for t in later if self.is_turn(t, counts)), None)
+        self.watch_or_rest()
+
+    def watch_or_rest(self) -> None:
+        """Gather only what a prune to come asks for: nothing, if there is none."""
+        lasts = any(observer.lasts for observer in self.observers)
+        every = self.experiment.statistics_window == "since-prune" or lasts
+        soon = self.next_turn is not None and (every or self.next_turn == self.epoch + 1)
+        for observer in self.observers:
+            observer.watch() if soon else observer.rest()
 
     def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
         """Ask the operator, and apply its masks."""
@@ -331,3 +353,4 @@ class Pruner:
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.place.name])
+        self.look_ahead()

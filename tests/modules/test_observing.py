@@ -23,7 +23,7 @@ def everything(layer, rng, settings):
 
 
 def observed(module: nn.Module, batches: list[Tensor], **told: object) -> dict[str, Observer]:
-    pruner = Pruner(module, everything, "fixed", 1, **told)
+    pruner = Pruner(module, everything, "fixed", 1, probability=1.0, **told)
     for batch in batches:
         module(batch).sum().backward()
     return {observer.place.name: observer for observer in pruner.observers}

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from evoae import Pruner
+from evoae.modules.masking import Mask
 from evoae.networks import activations, gradients, population, training
 from evoae.pruning import masks
 from evoae.pruning.operators import OPERATORS
@@ -226,6 +227,66 @@ def test_once_it_is_reached_a_masked_module_is_left_alone() -> None:
     pruner = Pruner(module, "magnitude", "cubic", 9, **told)
     module(IMAGES)
     assert [pruner.epoch_end() for _ in range(9)] == [False, True, True] + [False] * 6
+
+
+def gathers(pruner: Pruner) -> bool:
+    """Whether the last epoch was looked at."""
+    return any(sum(each.counts.values()) for each in pruner.observers)
+
+
+@pytest.mark.parametrize("operator", ["variance-low", "taylor", "snip", "wanda"])
+def test_nothing_is_gathered_once_no_prune_is_to_come(operator: str) -> None:
+    module = convolutional()
+    told = KEPT | {"target_sparsity": 0.6, "prune_until": 0.5}
+    pruner = Pruner(module, operator, "cubic", 8, **told)
+    optimiser, pruned, gathered = torch.optim.SGD(module.parameters(), 0.1), [], []
+    for _ in range(8):
+        train(module, optimiser)
+        gathered.append(gathers(pruner))
+        pruned.append(pruner.epoch_end())
+    last = max(t for t, each in enumerate(pruned) if each)
+    assert last < 7
+    assert gathered == [True] * (last + 1) + [False] * (7 - last)
+    assert not any(place.layer._forward_hooks for place in pruner.places)
+    assert all(not parameter._backward_hooks for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("window", ["visit", "since-prune"])
+def test_epochs_that_no_prune_asks_about_are_not_looked_at(window: str) -> None:
+    module = convolutional()
+    told = KEPT | {"probability": 0.3, "statistics_window": window}
+    pruner = Pruner(module, "variance-low", "fixed", 12, **told)
+    optimiser, pruned, gathered = torch.optim.SGD(module.parameters(), 0.1), [], []
+    for t in range(12):
+        train(module, optimiser)
+        gathered.append(gathers(pruner))
+        pruned.append(pruner.epoch_end())
+        if t == 5:  # as if the training had been interrupted here
+            state = copy.deepcopy(pruner.state_dict())
+            pruner.load_state_dict(state)
+    assert 0 < sum(pruned) < 12
+    later = [any(pruned[t:]) for t in range(12)]
+    assert gathered == (pruned if window == "visit" else later)
+
+
+def test_masks_that_somebody_changed_are_seen_to() -> None:
+    module = convolutional()
+    told = KEPT | {"target_sparsity": 0.5, "prune_until": 0.3}
+    pruner = Pruner(module, "variance-low", "cubic", 12, **told)
+    optimiser = torch.optim.SGD(module.parameters(), 0.1)
+    for _ in range(6):
+        train(module, optimiser)
+        pruned = pruner.epoch_end()
+    before = pruner.report().zeros.iloc[-1]
+    assert not pruned
+    for part in module.modules():
+        if isinstance(part, Mask):
+            part.kept.fill_(1)
+    train(module, optimiser)
+    assert not pruner.epoch_end()  # nothing was gathered to prune by
+    train(module, optimiser)
+    assert pruner.epoch_end()
+    assert pruner.report().zeros.iloc[-1] == before
 
 
 def test_layers_that_are_not_chosen_are_left_alone() -> None:
