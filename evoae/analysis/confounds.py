@@ -74,14 +74,14 @@ def mechanism(
 def timing(
     operators: Sequence[str], prunes: int, data_seeds: Sequence[int], **size: Any
 ) -> dict[str, Experiment]:
-    """Design B: the same number of prunes early, evenly, late or in a last quarter.
+    """Design B: the same number of prunes early, evenly, late or in a last quarter; and never.
 
     None in the last twentieth, before which the last quarter ends, so that everything may recover.
     `decrease` is taken as the text means it: it falls to 0.
     """
-    return grid(
+    alike = {"prefix": "when", "data_seed": list(data_seeds), **size}
+    return grid("canonical", operator=["none"], **alike) | grid(
         "canonical",
-        prefix="when",
         operator=list(operators),
         schedule=list(WHEN.values()),
         decrease="intended",
@@ -89,8 +89,7 @@ def timing(
         prune_until=0.95,
         last_share=0.3,
         probability=0.5,
-        data_seed=list(data_seeds),
-        **size,
+        **alike,
     )
 
 
@@ -141,7 +140,9 @@ def table_of(study: Study) -> pd.DataFrame:
         place=results.apply(place_of, axis=1),
         neighbours=results.topology != "isolated",
         selection=(results.topology != "isolated") & (results.tournament_size > 1),
-        when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}),
+        when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}).where(
+            results.operator != "none", "never"
+        ),
     )
 
 
@@ -192,7 +193,8 @@ def against_restarts(table: pd.DataFrame) -> pd.DataFrame:
 
 def when_matters(table: pd.DataFrame) -> float:
     """Design B: p of the permutation test that it is all the same when prunes happen."""
-    return effects.permutation_test(table, "when", "train_l1", ["data_seed", "operator", "trial"])
+    pruned = table[table.when != "never"]
+    return effects.permutation_test(pruned, "when", "train_l1", ["data_seed", "operator", "trial"])
 
 
 def against_noise(table: pd.DataFrame) -> pd.DataFrame:
@@ -211,14 +213,28 @@ def against_noise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def paragraph(
-    parts: pd.DataFrame, restarts: pd.DataFrame, when: float, noise: pd.DataFrame, tuned: pd.Series
+    crossed: pd.DataFrame, sized: pd.DataFrame, timed: pd.DataFrame, tuned: pd.DataFrame
 ) -> str:
-    """What came out, in plain sentences made from the numbers.
+    """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
+    return sentences(
+        parts_of_gap(crossed),
+        against_restarts(sized),
+        when_matters(timed),
+        timed.groupby("operator").train_l1.mean(),
+        against_noise(timed),
+        best_rate(tuned).iloc[0],
+    )
 
-    `when` is the p of the permutation test that timing changes nothing, `noise` a comparison of
-    random pruning with fresh values in as many places (a row for each `when`), `tuned` the best row
-    of design T.
-    """
+
+def sentences(
+    parts: pd.DataFrame,
+    restarts: pd.DataFrame,
+    when: float,
+    ends: pd.Series,
+    noise: pd.DataFrame,
+    tuned: pd.Series,
+) -> str:
+    """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
     gap = parts.set_index("factor")
     words = []
     for name in ("optimiser", "rate_policy", "neighbours", "selection"):
@@ -234,8 +250,12 @@ def paragraph(
     text += (
         f"With the number of prunes fixed, when they happen {changes} the loss (p = {when:.3f}). "
     )
+    text += (
+        f"Unpruned, training ends at {ends['none']:.3f}, pruned at random at {ends['random']:.3f}, "
+        f"with noise in as many places at {ends['noise']:.3f}. "
+    )
     shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
-    text += f"Random pruning against noise in as many places, pruned {', '.join(shifts)}. "
+    text += f"Random pruning against noise, trial by trial: {', '.join(shifts)}. "
     return text + (
         f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
         f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."

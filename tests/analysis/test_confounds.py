@@ -41,11 +41,19 @@ def test_tuning_sees_data_of_its_own() -> None:
     assert {e.data_seed for e in tuned}.isdisjoint(e.data_seed for e in others)
 
 
-def test_timing_has_as_many_prunes_whenever_they_are() -> None:
+def test_timing_has_as_many_prunes_whenever_they_are_and_a_control() -> None:
     design = confounds.timing(["random", "noise"], 2, [0], epochs=20, **SMALL)
-    counts = sweep(design, 1, progress=False, workers=1).history.groupby("label").pruned.sum()
+    study = sweep(design, 1, progress=False, workers=1)
+    counts = study.history.groupby("label").pruned.sum()
+    assert counts.pop("when none 0") == 0
     assert (counts == 2).all()
     assert len(counts) == 8
+    table = confounds.table_of(study)
+    assert (table.operator[table.when == "never"] == "none").all()
+    assert table.when.value_counts().to_dict() == dict.fromkeys(confounds.WHEN, 2) | {"never": 1}
+    # the control is no time at which is pruned
+    pruned = table[table.when != "never"]
+    assert confounds.when_matters(table) == confounds.when_matters(pruned)
 
 
 def crossed(effect: dict[str, float], blocks: int = 6) -> pd.DataFrame:
@@ -130,12 +138,14 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
         {"optimiser": "adam", "rate_policy": "constant", "loss": "l1", "learning_rate": 0.001,
          "mean": 0.06}
     )  # fmt: skip
-    assert confounds.paragraph(parts, restarts, 0.2, noise, tuned) == (
+    ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
+    assert confounds.sentences(parts, restarts, 0.2, ends, noise, tuned) == (
         "Of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
         "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
         "A ring of 3 against as many restarts at equal steps: +0.200 [+0.100, +0.300]. A ring of "
         "10 against as many restarts at equal steps: -0.004. With the number of prunes fixed, when "
-        "they happen is not seen to change the loss (p = 0.200). Random pruning against noise in "
-        "as many places, pruned early +0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, "
+        "they happen is not seen to change the loss (p = 0.200). Unpruned, training ends at 0.210, "
+        "pruned at random at 0.070, with noise in as many places at 0.060. Random pruning against "
+        "noise, trial by trial: early +0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, "
         "constant, l1, rate 0.001) reaches 0.060 on validation."
     )

@@ -67,9 +67,8 @@ def test_the_kept_summary_is_of_published_values_and_says_what_readme_says() -> 
     difference = losses.reproduced - losses.value
     low, high = mean_interval(difference)
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
-    assert met.all()
-    said = f"all {len(losses)} published losses that they speak of are met"
-    assert said in readme
+    assert f"{len(found)} of the 95 published values" in readme
+    assert f"{met.sum()} of the {len(losses)} losses among them are met" in readme
     assert f"the mean difference is {difference.mean():.3f} [{low:.3f}, {high:.3f}]" in readme
 
 
@@ -142,14 +141,9 @@ def test_readme_says_the_verdicts_of_the_kept_contrasts() -> None:
 
 
 def test_readme_says_what_the_kept_designs_say() -> None:
-    crossed, timed = kept.design("mechanism"), kept.design("timing")
-    said = confounds.paragraph(
-        confounds.parts_of_gap(crossed),
-        confounds.against_restarts(kept.design("populations")),
-        confounds.when_matters(timed),
-        confounds.against_noise(timed),
-        confounds.best_rate(kept.design("tuning")).iloc[0],
-    )
+    crossed = kept.design("mechanism")
+    others = (kept.design(name) for name in ("populations", "timing", "tuning"))
+    said = confounds.paragraph(crossed, *others)
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
     assert said in readme
     ring = crossed[(crossed.optimiser == "adam-per-batch") & (crossed.rate_policy == "mutated")]
