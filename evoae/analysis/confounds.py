@@ -250,10 +250,8 @@ def sentences(
     text += (
         f"With the number of prunes fixed, when they happen {changes} the loss (p = {when:.3f}). "
     )
-    text += (
-        f"Unpruned, training ends at {ends['none']:.3f}, pruned at random at {ends['random']:.3f}, "
-        f"with noise in as many places at {ends['noise']:.3f}. "
-    )
+    losses = [f"{name} {loss:.3f}" for name, loss in ends.sort_values().items()]
+    text += f"Final losses by operator: {', '.join(losses)}. "
     shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
     text += f"Random pruning against noise, trial by trial: {', '.join(shifts)}. "
     return text + (

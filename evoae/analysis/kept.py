@@ -80,12 +80,13 @@ def keep_front(study: Study) -> None:
 
 
 def keep_design(name: str, study: Study) -> None:
-    """Take over the full-size runs of a design of `DESIGNS` that are not kept yet."""
+    """Take over the runs of a design of `DESIGNS` from a study of full-size runs."""
     file, keys = file_of(name), ["data_seed", "trial", *DESIGNS[name]]
     old = [pd.read_csv(file)] if file.exists() else []
     table = pd.concat([*old, confounds.table_of(study)], ignore_index=True)
-    table = table.drop_duplicates(keys)[[*keys, *MEASURED]]
-    table.sort_values(keys).round(6).to_csv(file, index=False)
+    table = table.drop_duplicates(keys, keep="last")[[*keys, *MEASURED]]
+    digits = dict.fromkeys(MEASURED, 6)  # what tells runs apart stays as it is
+    table.sort_values(keys).round(digits).to_csv(file, index=False)
 
 
 def points_of(table: pd.DataFrame) -> pd.DataFrame:

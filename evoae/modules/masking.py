@@ -18,10 +18,10 @@ class Mask(nn.Module):
     sets it takes the gradient away again before an optimiser sees it.
     """
 
-    def __init__(self, kept: Tensor, dense: bool = False) -> None:
+    def __init__(self, kept: Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
-        self.dense = dense
+        self.dense = False
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""

@@ -41,7 +41,7 @@ class Observer:
         self.names = {name for question in questions for name in ANSWERED_BY[question]}
         self.places: int | None = None
         self.handles: list[Any] = []
-        self.first = place.layer.register_forward_hook(Hook(self.see_first))
+        self.watching = True
         self.weighed: set[str] = set()  # whose gradients before training were seen
         self.sums: dict[str, Tensor] = {}
         self.begin()
@@ -93,11 +93,12 @@ class Observer:
 
     # -- hooks -----------------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """Register the hooks that are not: on the layer, at the end of its units, on parameters."""
+    def register(self) -> None:
+        """Register the hooks: on the layer, at the end of its units, on its parameters.
+
+        They stay: code that was compiled without a hook never calls one that comes later.
+        """
         layer = self.place.layer
-        if self.handles:
-            return
         if not self.names.isdisjoint(OF_UNITS):
             self.handles.append(self.place.end.register_forward_hook(Hook(self.see_units)))
         if "inputs" in self.names:
@@ -107,25 +108,22 @@ class Observer:
             if parameter.requires_grad:
                 see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
                 self.handles.append(parameter.register_hook(see))
-        self.show_gradients(not self.names.isdisjoint(OF_GRADIENTS))
+        self.first = layer.register_forward_hook(Hook(self.see_first))
+        self.handles.append(self.first)
 
-    def rest(self) -> None:
-        """Gather nothing until it is asked to watch again."""
-        for handle in self.handles:
-            handle.remove()
-        self.handles = []
-        self.show_gradients(False)
-
-    def show_gradients(self, dense: bool) -> None:
-        """Whether masks let the gradients of masked entries through, to be seen."""
+    def watch(self, watching: bool) -> None:
+        """Whether to gather from now on. Masks then let gradients of masked entries through."""
+        self.watching = watching
+        dense = watching and not self.names.isdisjoint(OF_GRADIENTS)
         for part in self.place.tensors:
             if (mask := masking.mask_of(self.place.layer, part)) is not None:
                 mask.dense = dense
 
     def leave(self) -> None:
         """Remove all hooks."""
-        self.rest()
-        self.first.remove()
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
 
     def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Once: that the layer is called, and over how many places its output spreads."""
@@ -137,7 +135,7 @@ class Observer:
 
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of units."""
-        if not (end.training and torch.is_grad_enabled()):
+        if not (self.watching and end.training and torch.is_grad_enabled()):
             return
         seen = output.detach().float()
         seen = seen.relu() if self.place.relu else seen
@@ -171,7 +169,7 @@ class Observer:
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of inputs."""
-        if layer.training and torch.is_grad_enabled():
+        if self.watching and layer.training and torch.is_grad_enabled():
             seen = inputs[0].detach().float()
             over = self.all_but_units(seen)
             squares = seen.square().sum(over)
@@ -189,6 +187,8 @@ class Observer:
         Mixed precision scales the loss: gradients then compare with each other, and a pass whose
         gradients overflow counts as zeros.
         """
+        if not self.watching:
+            return None
         mask = masking.mask_of(self.place.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":

@@ -17,7 +17,7 @@ from evoae.modules import masking
 from evoae.modules.observing import Observer, together
 from evoae.modules.questions import questions_of
 from evoae.modules.tracing import Chosen, Place, find_layers
-from evoae.pruning import masks, operators
+from evoae.pruning import masks, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Masks, OperatorSettings
 from evoae.pruning.operators import Operator
 from evoae.pruning.scores import random as random_scores
@@ -103,7 +103,8 @@ class Pruner:
         self.places = find_layers(module, layers, exclude, relu)
         weights = sum(place.layer.weight.numel() for place in self.places)
         biases = sum(place.units for place in self.places if "bias" in place.tensors)
-        self.experiment.check_target(weights + biases, weights)
+        self.size = weights + biases
+        self.experiment.check_target(self.size, weights)
         questions = questions_of(self.operator, self.experiment.operator_settings(0))
         if "recall" in questions and (examples is None or not len(examples)):
             name = getattr(operator, "__name__", operator)
@@ -112,9 +113,12 @@ class Pruner:
         if self.masked:
             self.add_masks()
         self.observers = [Observer(place, questions, self.note_call) for place in self.places]
+        for observer in self.observers:
+            observer.register()
         if self.operator.regrows and self.experiment.has_target:
             self.begin_sparse()
         self.look_ahead()
+        self.watch_if_asked()
 
     def note_call(self) -> None:
         """The module was called: there is something to prune by."""
@@ -158,47 +162,51 @@ class Pruner:
             raise ValueError("epoch_end before any forward pass: train an epoch first")
         if t >= e.epochs:
             raise ValueError(f"epochs={e.epochs} are over: call finish, or plan for more epochs")
-        # where somebody else has changed masks, nothing was gathered: the next turn is looked for
-        pruned = t == self.next_turn and self.is_turn(t)
+        turn = self.is_turn(t)
+        # where somebody else has opened masks, a turn may come that nothing was gathered for
+        pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
             self.prune(e.operator_settings(t), self.operator, t)
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
         self.epoch = t
-        if pruned or t == self.next_turn or self.is_turn(t):
+        if turn or t == self.next_turn:
             self.look_ahead()
-        self.watch_or_rest()
+        self.watch_if_asked()
         return pruned
 
-    def is_turn(self, t: int, counts: tuple[int, int] | None = None) -> bool:
-        """Whether there is a prune after epoch t: the schedule's draw, or a target not reached by
-        `counts`, of pruned parameters and of all.
+    def is_turn(self, t: int, zeros: int | None = None) -> bool:
+        """Whether there is a prune after epoch t: the schedule's draw, or a target not reached.
+
+        `zeros` parameters are pruned, by default as many as there are now.
         """
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
         if value == 0 or not e.has_target:
             return value != 0 and self.draw(t, "prune or not").random() < value
-        counts, settings = counts or self.totals(), e.operator_settings(t)
-        return not (self.masked and masks.is_reached(self.operator, settings, *counts))
-
-    def totals(self) -> tuple[int, int]:
-        """Pruned parameters, and all."""
-        table = self.counts()
-        return sum(table["zeros"]), sum(table["parameters"])
+        zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
+        settings = e.operator_settings(t)
+        return not (self.masked and masks.is_reached(self.operator, settings, zeros, self.size))
 
     def look_ahead(self) -> None:
-        """Find the next epoch after which there is a prune, if there is one."""
-        counts, later = self.totals(), range(self.epoch + 1, self.experiment.epochs)
-        self.next_turn = next((t for t in later if self.is_turn(t, counts)), None)
-        self.watch_or_rest()
+        """Find the next epoch after which there is a prune, if there is one.
 
-    def watch_or_rest(self) -> None:
+        A schedule of a user's may look at anything: there it may be the next one.
+        """
+        self.next_turn = self.epoch + 1
+        if self.experiment.schedule in schedules.SCHEDULES.own:
+            later = range(self.epoch + 1, self.experiment.epochs)
+            masked = [masking.mask_of(place.layer, part) for place, part in self.parts()]
+            zeros = sum(int((mask.kept == 0).sum()) for mask in masked if mask is not None)
+            self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
+
+    def watch_if_asked(self) -> None:
         """Gather only what a prune to come asks for: nothing, if there is none."""
         lasts = any(observer.lasts for observer in self.observers)
         every = self.experiment.statistics_window == "since-prune" or lasts
         soon = self.next_turn is not None and (every or self.next_turn == self.epoch + 1)
         for observer in self.observers:
-            observer.watch() if soon else observer.rest()
+            observer.watch(soon)
 
     def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
         """Ask the operator, and apply its masks."""
@@ -234,8 +242,8 @@ class Pruner:
         missing = sum(place.units for place in self.places if "bias" not in place.tensors)
         if not (missing and s.to_target and operator.score):
             return s
-        size = sum(self.counts()["parameters"])
-        return dataclasses.replace(s, amount=(round(s.amount * size) + missing) / (size + missing))
+        amount = (round(s.amount * self.size) + missing) / (self.size + missing)
+        return dataclasses.replace(s, amount=amount)
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
@@ -354,3 +362,6 @@ class Pruner:
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.place.name])
         self.look_ahead()
+        if self.experiment.has_target:
+            self.next_turn = self.epoch + 1  # masks may be loaded after this
+        self.watch_if_asked()

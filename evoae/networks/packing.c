@@ -224,6 +224,8 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
             float *w = flat + l->flat + o * l->in, *bias = flat + l->flat + l->out * l->in + o;
             float *p = packed + l->packed + o * (l->in + 1), *packed_bias = p + l->in * LANES;
             if (into_packed) {
+                /* padding must be zero, whatever another network has left here: 0 * NaN is NaN */
+                if (lanes < LANES) memset(p, 0, (size_t)(LANES * (l->in + 1)) * sizeof *p);
                 transpose(w, l->in, p, LANES, lanes, l->in);
                 memcpy(packed_bias, bias, bytes);
             } else {

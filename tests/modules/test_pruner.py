@@ -247,8 +247,6 @@ def test_nothing_is_gathered_once_no_prune_is_to_come(operator: str) -> None:
     last = max(t for t, each in enumerate(pruned) if each)
     assert last < 7
     assert gathered == [True] * (last + 1) + [False] * (7 - last)
-    assert not any(place.layer._forward_hooks for place in pruner.places)
-    assert all(not parameter._backward_hooks for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("window", ["visit", "since-prune"])

@@ -400,6 +400,33 @@ def test_a_visit_has_the_same_bits_alone_and_among_others():
 
 
 @needs_kernel
+@pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
+@pytest.mark.parametrize("left", [1.0, 0.02])
+def test_a_network_that_diverged_spoils_no_other(left, optimiser):
+    """What it leaves in memory that the next one uses must not be read: 0 times NaN is NaN."""
+
+    def fresh():
+        sides = [
+            sparse_side(widths, seed, kept=optimiser == "adam", left=left)
+            for seed, widths in enumerate([(60, 17, 5), (5, 17, 60)])
+        ]
+        for side in sides:
+            side.weights[0].masked_fill_(side.tensors["keep"][0], math.nan)
+            side.tensors["keep"][1] = True  # full layers after thin ones
+        return sides
+
+    x, order = make_data(23, 60, 1), torch.arange(23).repeat(2, 1)
+    pairs = torch.arange(2)[:, None, None, None].expand(2, 5, 1, 2).contiguous()
+    rates = torch.tensor([1e-3, 1e-3], dtype=torch.float64)
+    together, alone = fresh(), fresh()
+    train(*together, x, order, pairs, rates=rates, optimiser=optimiser)
+    train(*alone, x, order[1:], pairs[1:], rates=rates[1:], optimiser=optimiser)
+    for a, b in zip(together, alone, strict=True):
+        assert torch.equal(a.weights[1], b.weights[1])
+        assert b.weights[1].isfinite().all()
+
+
+@needs_kernel
 def test_statistics_are_added_to_and_may_be_absent():
     once, twice, without = (
         (make_side((20, 8, 3), 1, 1), make_side((3, 8, 20), 1, 2)) for _ in range(3)
