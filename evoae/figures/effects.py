@@ -68,5 +68,7 @@ def interaction(
             ax.set_xlim(-0.5, len(names) - 0.5)
             ax.label_outer()
         figure.supylabel(label_of(value))
+        if pd.api.types.is_numeric_dtype(table[x]):  # words say themselves what they are
+            figure.supxlabel(label_of(x))
         legend(figure, hue.replace("_", " "), keys_of(palette, marker="o"))
     return figure
