@@ -31,7 +31,8 @@ COUNTED = ("units", "inputs", "gradients")  # examples and places, or backward p
 class Observer:
     """Watches one layer: `sums` by name, and `places`, over how many an example's units spread.
 
-    `questions`: what will be asked. It sees forward passes in training mode with gradients.
+    `questions`: what will be asked. While `watching` it sees forward passes in training mode with
+    gradients.
     """
 
     def __init__(
