@@ -39,11 +39,17 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
 }
-# Raised when the same settings come to give other numbers: no run of before counts as one of now.
-MEANING = 3
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
+
+
+def meaning(kind: str) -> int:
+    """Raised where the same settings come to give other numbers: older runs do not count as new.
+
+    4: the noise of denoising autoencoders is drawn by PyTorch.
+    """
+    return 4 if kind == "denoising" else 3
 
 
 @dataclass(frozen=True)
@@ -550,7 +556,7 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([MEANING, self.settings(), more, files], sort_keys=True)
+        text = json.dumps([meaning(self.kind), self.settings(), more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import torch
+from torch import Tensor
 
 PURPOSES = (
     "data",
@@ -60,6 +62,16 @@ def streams(
         state["state"] = {"key": key, "counter": counter}
         bits.state = state
         yield generator
+
+
+def normals(rng: np.random.Generator, shape: Iterable[int], deviation: float) -> Tensor:
+    """Gaussian float32 numbers of mean 0, where there are many of them.
+
+    PyTorch draws them from one number of the stream, in a third of NumPy's time. It reads 32 bits
+    of that, so the same noise can come twice: of 4,000 draws (a ring's) with a chance of 0.2 %.
+    """
+    bits = torch.Generator().manual_seed(int(rng.integers(2**32)))
+    return torch.empty(*shape).normal_(0, deviation, generator=bits)
 
 
 def _position(

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from evoae.randomness import PURPOSES, stream, streams
+from evoae.randomness import PURPOSES, normals, stream, streams
 
 
 def test_the_same_key_gives_the_same_numbers() -> None:
@@ -64,3 +65,16 @@ def test_streams_are_those_of_the_places_one_after_the_other():
             alone.random(3, dtype=np.float32).tolist()
         )
         assert generator.integers(0, 1000, 9).tolist() == alone.integers(0, 1000, 9).tolist()
+
+
+def test_normals_are_gaussian_and_their_streams_own() -> None:
+    before = torch.get_rng_state()
+    drawn = [normals(stream(0, trial, 2, 3, "input noise"), (300, 100), 0.5) for trial in (0, 0, 1)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(drawn[0], drawn[1])
+    assert (drawn[0] == drawn[2]).float().mean() < 0.01
+    for numbers in drawn:
+        assert numbers.shape == (300, 100)
+        assert numbers.dtype == torch.float32
+        ranks = scipy.stats.kstest(numbers.flatten().numpy(), "norm", args=(0, 0.5))
+        assert ranks.pvalue > 0.001  # the seeds are fixed

@@ -37,7 +37,7 @@ from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import masks, operators, schedules
 from evoae.pruning.layer import EXAMPLES
-from evoae.randomness import stream
+from evoae.randomness import normals, stream
 
 CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
 
@@ -246,7 +246,7 @@ def learn(state: State, places: Places, working: Population, pairs: np.ndarray) 
     if e.kind == "denoising":
         noises = draws(state, places, "input noise")
         inputs = [
-            x + e.input_noise * torch.from_numpy(g.standard_normal(x.shape, np.float32)).to(x)
+            normals(g, x.shape, e.input_noise).to(x).add_(x)
             for x, g in zip(data, noises, strict=True)
         ]
     if e.kind == "variational":

@@ -178,7 +178,7 @@ def loss_gradient(logits: Tensor, y: Tensor, loss: str, scale: float) -> Tensor:
     s = logits.sigmoid()
     if loss == "bce":
         return s.sub_(y).mul_(scale)
-    return (s - y).sign_().mul_(scale).mul_(1 - s).mul_(s)
+    return torch.ops.aten.sigmoid_backward((s - y).sign_().mul_(scale), s)
 
 
 def gradients(
@@ -205,7 +205,7 @@ def gradients(
 def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
     """Mean loss over batch and bits, [P], of outputs before the sigmoid [P, batch, D]."""
     if loss == "l1":
-        return (logits.sigmoid() - y).abs().mean((1, 2))
+        return F.l1_loss(logits.sigmoid(), y, reduction="none").mean((1, 2))
     return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean((1, 2))
 
 

@@ -23,7 +23,7 @@ import torch
 from evoae import identity
 from evoae.evolution.cells import RECORDS, State, places_of
 from evoae.evolution.evaluation import trial_results
-from evoae.experiment import MEANING, Experiment
+from evoae.experiment import Experiment, meaning
 from evoae.networks import population, training
 from evoae.networks.population import Population
 from evoae.refusals import named
@@ -63,7 +63,7 @@ def write_config(
         "experiment": experiment.settings(),
         "preset": experiment.preset_name,
         "seed": seed,
-        "meaning": MEANING,
+        "meaning": meaning(experiment.kind),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
     write_json(folder / CONFIG, config | ({"changes": changes} if changes else {}))

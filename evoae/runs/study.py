@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evoae import identity
-from evoae.experiment import MEANING
+from evoae.experiment import meaning
 from evoae.runs.run import Run
 
 
@@ -118,7 +118,7 @@ def collect(folder: Path | str) -> Study:
         try:
             run = Run(path.parent)
             run.check()
-            if run.config.get("meaning") != MEANING:
+            if run.config.get("meaning") != meaning(run.config["experiment"]["kind"]):
                 raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
             runs[path.parent.name] = run
         except ValueError as error:

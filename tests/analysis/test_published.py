@@ -105,6 +105,20 @@ def test_runs_of_another_meaning_are_left_out(study, tmp_path):
         assert list(collect(tmp_path).runs) == ["now"]
 
 
+def test_denoising_runs_whose_noise_was_drawn_otherwise_are_left_out(study, tmp_path):
+    run = next(iter(study.runs.values()))
+    shutil.copytree(run.folder, tmp_path / "noisy")
+    config = run.config | {"experiment": run.config["experiment"] | {"kind": "denoising"}}
+    files.write_json(tmp_path / "noisy" / "config.json", config)  # it says 3
+    digests = run.result["files"] | {"config.json": files.digest(tmp_path / "noisy/config.json")}
+    files.write_json(tmp_path / "noisy" / "result.json", run.result | {"files": digests})
+    with (
+        pytest.warns(UserWarning, match="computes other numbers"),
+        pytest.raises(ValueError, match="no finished runs"),
+    ):
+        collect(tmp_path)
+
+
 def test_overview_has_a_row_per_run(study):
     assert sorted(study.overview.run) == sorted(study.runs)
 
