@@ -266,10 +266,14 @@ def _write_shared(
     made = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
         for split, (rows, index) in parts.items():
+            kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
             shape = (len(index), rows.shape[1])
-            to = np.lib.format.open_memmap(made / f"{split}.npy", "w+", np.float32, shape)
-            for start in range(0, len(index), BLOCK):
-                to[start : start + BLOCK] = convert(rows[index[start : start + BLOCK]])
+            with (made / f"{split}.npy").open("wb") as file:  # a mapped one would be held at once
+                header = {"descr": kind, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(file, header)
+                for start in range(0, len(index), BLOCK):
+                    block = convert(rows[index[start : start + BLOCK]])
+                    file.write(block.astype(np.float32).tobytes())
         (made / "known.json").write_text(json.dumps(known))
         made.rename(folder)
     except OSError:
