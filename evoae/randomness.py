@@ -3,7 +3,8 @@
 Philox is a counter-based generator: its output is a function of a key and a counter. The key is
 (seed, trial) and the counter starts at (purpose, cell, epoch), so two streams never meet, no stream
 depends on what was drawn before, and nothing reads a global generator. Draws are made on the CPU
-whatever the device, so a seed means the same numbers everywhere.
+whatever the device, so a seed means the same numbers everywhere; `normals` says what it leaves of
+that.
 """
 
 from __future__ import annotations
@@ -67,11 +68,13 @@ def streams(
 def normals(rng: np.random.Generator, shape: Iterable[int], deviation: float) -> Tensor:
     """Gaussian float32 numbers of mean 0, where there are many of them.
 
-    PyTorch draws them from one number of the stream, in a third of NumPy's time. It reads 32 bits
-    of that, so the same noise can come twice: of 4,000 draws (a ring's) with a chance of 0.2 %.
+    PyTorch draws them from a seed of 32 bits, in a third of NumPy's time. So the same noise can
+    come twice (in 4,000 draws, a ring's, with a chance of 0.2 %), and its last bits may be others
+    on a processor of another family and in another version of PyTorch.
     """
-    bits = torch.Generator().manual_seed(int(rng.integers(2**32)))
-    return torch.empty(*shape).normal_(0, deviation, generator=bits)
+    bits = torch.Generator("cpu").manual_seed(int(rng.integers(2**32)))
+    numbers = torch.empty(*shape, dtype=torch.float32, device="cpu")
+    return numbers.normal_(0, deviation, generator=bits)
 
 
 def _position(

@@ -206,7 +206,9 @@ def _fixed_dataset(
 ) -> Dataset:
     shared = None if stamp is None else _shared_folder(stamp, scale, seed)
     if shared is not None and cache.has(shared):
-        return _mapped(dataset, shared, seed)
+        with contextlib.suppress(ValueError):  # a file that was cut short is made anew
+            return _mapped(dataset, shared, seed)
+        shutil.rmtree(shared, ignore_errors=True)
     content, convert = _content(dataset, scale)
     parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
     if len(parts) == 1:
@@ -272,8 +274,7 @@ def _write_shared(
                 header = {"descr": kind, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_2_0(file, header)
                 for start in range(0, len(index), BLOCK):
-                    block = convert(rows[index[start : start + BLOCK]])
-                    file.write(block.astype(np.float32).tobytes())
+                    file.write(convert(rows[index[start : start + BLOCK]]).data)
         (made / "known.json").write_text(json.dumps(known))
         made.rename(folder)
     except OSError:

@@ -3,15 +3,17 @@
 import shutil
 
 import pytest
+from helpers import tiny
 
-from evoae import Experiment, grid, sweep
+import evoae.experiment
+from evoae import Experiment, grid, run, sweep
 from evoae.analysis.published import (
     compare_with,
     find,
     published,
     summary,
 )
-from evoae.runs import files
+from evoae.runs import files, growth
 from evoae.runs.study import Study, collect
 
 TINY = {"clusters": 2, "bits": 16, "examples": 6, "epochs": 8}
@@ -105,18 +107,22 @@ def test_runs_of_another_meaning_are_left_out(study, tmp_path):
         assert list(collect(tmp_path).runs) == ["now"]
 
 
-def test_denoising_runs_whose_noise_was_drawn_otherwise_are_left_out(study, tmp_path):
-    run = next(iter(study.runs.values()))
-    shutil.copytree(run.folder, tmp_path / "noisy")
-    config = run.config | {"experiment": run.config["experiment"] | {"kind": "denoising"}}
-    files.write_json(tmp_path / "noisy" / "config.json", config)  # it says 3
-    digests = run.result["files"] | {"config.json": files.digest(tmp_path / "noisy/config.json")}
-    files.write_json(tmp_path / "noisy" / "result.json", run.result | {"files": digests})
-    with (
-        pytest.warns(UserWarning, match="computes other numbers"),
-        pytest.raises(ValueError, match="no finished runs"),
-    ):
-        collect(tmp_path)
+def test_denoising_runs_whose_noise_was_drawn_otherwise_count_as_others(tmp_path, monkeypatch):
+    noisy, plain = tiny(kind="denoising"), tiny()
+    now = noisy.hash(), plain.hash()
+    with monkeypatch.context() as before:
+        before.setattr(evoae.experiment, "meaning", lambda kind: 3)
+        before.setattr(growth, "meaning", lambda kind: 3)
+        assert noisy.hash() != now[0]
+        assert plain.hash() == now[1]
+        old = [run(e, out=tmp_path, progress=False).folder for e in (noisy, plain)]
+    with pytest.warns(UserWarning, match="computes other numbers"):
+        assert list(collect(tmp_path).runs) == [old[1].name]
+    new = [run(e, out=tmp_path, progress=False).folder for e in (noisy, plain)]
+    assert new[0] != old[0]
+    assert new[1] == old[1]
+    with pytest.warns(UserWarning, match="computes other numbers"):
+        assert set(collect(tmp_path).runs) == {folder.name for folder in new}
 
 
 def test_overview_has_a_row_per_run(study):

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import math
 import os
+import resource
 import struct
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from evoae import cache
 from evoae.data import built_in, datasets
 from evoae.data.datasets import BUILT_IN, SPLITS, SUFFIXES, Dataset, check, fingerprint, load
 
@@ -773,13 +775,31 @@ def test_large_interactions_hide_the_same_items(
 
 @pytest.mark.usefixtures("_everything_is_large")
 def test_where_nothing_can_be_written_each_process_holds_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).random((500, 12)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        held = load(str(path), seed=1, trial=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert held.train.shape == (350, 12)
+    assert not list(cache.directory().iterdir())
+    datasets._fixed_dataset.cache_clear()
+    assert torch.equal(load(str(path), seed=1, trial=0).train, held.train)
+    assert list(cache.directory().iterdir())
+
+
+@pytest.mark.usefixtures("_everything_is_large")
+def test_a_shared_file_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
     np.save(path, np.random.default_rng(0).random((50, 12)))
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(datasets, "_write_shared", full)
-    assert load(str(path), seed=1, trial=0).train.shape == (36, 12)
+    before = load(str(path), seed=1, trial=0).train.clone()
+    (folder,) = cache.directory().iterdir()
+    os.truncate(folder / "train.npy", 200)
+    datasets._fixed_dataset.cache_clear()
+    assert torch.equal(load(str(path), seed=1, trial=0).train, before)
+    datasets._fixed_dataset.cache_clear()
+    assert torch.equal(load(str(path), seed=1, trial=0).train, before)
