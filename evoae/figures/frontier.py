@@ -79,7 +79,7 @@ def fronts(
             if shrinks:
                 ax.set_xscale("log")
                 ax.invert_xaxis()
-                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
                 ax.xaxis.set_major_formatter("{x:,.0f}")
                 ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])

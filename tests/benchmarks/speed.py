@@ -133,8 +133,8 @@ def side_by_side(batch: int, kind: str, model: str, optimiser: str, compiled: bo
     own = {name: min(seconds, whole_run(batch, name, **settings)) for name, seconds in own.items()}
     row = {"kind": kind, "model": model, "optimiser": optimiser, "batch": batch}
     row |= {"plain loop": 1e6 * min(plain), "kernel": 1e6 * own["fused"]}
-    row["kernel / plain"] = min(plain) / own["fused"]
-    row["no compiler / plain"] = min(plain) / own["batched"]
+    row["plain / kernel"] = min(plain) / own["fused"]
+    row["plain / no compiler"] = min(plain) / own["batched"]
     if compiled:
         found = [plain_loop(batch, **settings, compiled=True) for _ in range(2)]
         row["torch.compile"] = 1e6 * min(found)
