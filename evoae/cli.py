@@ -170,7 +170,10 @@ def parser() -> argparse.ArgumentParser:
             "--out", type=folder, default=Path("out"), metavar="DIR", help="folder (default: out)"
         )
         each.add_argument(
-            "--workers", type=whole, metavar="N", help="processes (default: one per core)"
+            "--workers",
+            type=whole,
+            metavar="N",
+            help="processes (default: one per core; on a GPU one)",
         )
     try:
         import shtab  # tab completion, where the extra is installed

@@ -161,9 +161,9 @@ def initial(
     e.check_files()
     footprint.check(e, len(trials))
     data = [e.load_data(seed, trial) for trial in trials]
-    if device != "cpu":
-        moved = ({s: getattr(d, s).to(device) for s in datasets.SPLITS} for d in data)
-        data = [dataclasses.replace(d, **splits) for d, splits in zip(data, moved, strict=True)]
+    if device != "cpu":  # what trials share is there once
+        shared = {id(d): moved(d, device) for d in data}
+        data = [shared[id(d)] for d in data]
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = operators.find(e.operator)
@@ -177,6 +177,12 @@ def initial(
             rng = stream(seed, trial, 0, cell, "first mask")
             masks.begin_sparse(networks, i, rng, e.operator_settings(0, e.target_sparsity))
     return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def moved(data: datasets.Dataset, device: str) -> datasets.Dataset:
+    """The same rows on a device."""
+    splits = {split: getattr(data, split).to(device) for split in datasets.SPLITS}
+    return dataclasses.replace(data, **splits)
 
 
 def starting_networks(

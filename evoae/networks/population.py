@@ -138,7 +138,7 @@ class Networks:
         """Overwrite the networks at `index` [M] by the M networks of `other`."""
         index = torch.as_tensor(index)
         for key, tensor in self.tensors.items():
-            tensor[index] = other.tensors[key]
+            tensor[index] = other.tensors[key].to(tensor.device)
 
     def shrink(self, amount: Tensor) -> None:
         """Move the weights of each network towards zero by amount [P], not beyond; biases stay."""
@@ -150,7 +150,9 @@ class Networks:
         """Number of weights and biases that are zero, or masked where there are masks, [P]."""
         if "keep" in self.tensors:  # an entry that regrew at zero is not pruned
             return (~self.tensors["keep"]).sum(1).cpu().numpy()
-        rows = self.weights.cpu().numpy()  # counted row by row: it stays in cache
+        if self.weights.device.type != "cpu":
+            return (self.weights == 0).sum(1).cpu().numpy()
+        rows = self.weights.numpy()  # counted row by row: it stays in cache
         return np.array([np.count_nonzero(row == 0) for row in rows], dtype=int)
 
     def module(self, i: int) -> nn.Sequential:

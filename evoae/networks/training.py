@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.adam import adam
 
 from evoae.networks import activations, kernel
 from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
@@ -24,7 +25,8 @@ from evoae.networks.population import Networks, Population
 __all__ = ["LOSSES", "OPTIMISERS", "Lesson"]
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
-CHUNK_BYTES = 2 << 20  # weights of a chunk: they should stay in the second-level cache
+# Of an accelerator: autoencoders of a chunk, their weights, and the values they are evaluated on.
+CHUNK, CHUNK_BYTES, LOSS_BYTES = 512, 256 << 20, 512 << 20
 
 
 def choose_engine(engine: str, population: Population) -> str:
@@ -82,10 +84,8 @@ def train(population: Population, lesson: Lesson, engine: str) -> None:
     if engine == "fused":
         kernel.train(population, lesson)
         return
-    size = chunk_size(population)
-    visits = torch.arange(len(lesson.pairs))
-    for chunk in visits.split(size):
-        train_chunk(population, lesson, chunk, padding=size - len(chunk))
+    for visits, real in chunks(len(lesson.pairs), chunk_size(population)):
+        train_chunk(population, lesson, visits, real)
 
 
 def chunk_size(population: Population) -> int:
@@ -96,23 +96,32 @@ def chunk_size(population: Population) -> int:
     """
     if population.encoder.weights.device.type == "cpu":
         return 1
-    return max(1, min(16, CHUNK_BYTES // (4 * population.parameters)))
+    return max(1, min(CHUNK, CHUNK_BYTES // (4 * population.parameters)))
 
 
-def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding: int) -> None:
-    device, real = population.encoder.weights.device, len(visits)
-    visits = torch.cat([visits, visits[:1].expand(padding)])
-    pairs = lesson.pairs[visits].to(device)
-    rates = lesson.rates[visits].float().to(device)
+def chunks(items: int, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Indices of chunks, [size] each, and how many are real: the last is filled up by its first."""
+    for chunk in torch.arange(items).split(size):
+        yield torch.cat([chunk, chunk[:1].expand(size - len(chunk))]), len(chunk)
+
+
+def train_chunk(population: Population, lesson: Lesson, visits: Tensor, real: int) -> None:
+    device = population.encoder.weights.device
+    pairs, latent = lesson.pairs[visits], lesson.latent
     constant = bool((pairs == pairs[:, :1, :1]).all())
+    pairs, order = pairs.to(device), lesson.order[visits].to(device)
+    rates = lesson.rates[visits].float().to(device)
+    noises = None if latent is None else latent[visits].to(device)
+    inputs = targets = Tables(lesson.inputs, visits)
+    if lesson.targets is not lesson.inputs:
+        targets = Tables(lesson.targets, visits)
     moving = population.take(*pairs[:, 0, 0].unbind(1)) if constant else None
     for number in range(pairs.shape[1]):
         batch = slice(number * lesson.batch_size, (number + 1) * lesson.batch_size)
-        rows = [lesson.order[v, batch].to(device) for v in visits]
-        x = y = rows_of(lesson.inputs, visits, rows)
-        if lesson.targets is not lesson.inputs:
-            y = rows_of(lesson.targets, visits, rows)
-        noise = None if lesson.latent is None else lesson.latent[visits, batch].to(device)
+        x = y = inputs.rows(order[:, batch])
+        if targets is not inputs:
+            y = targets.rows(order[:, batch])
+        noise = None if noises is None else noises[:, batch]
         for pair in pairs[:, number].unbind(1):
             encoders, decoders = pair.unbind(1)
             stepping = moving or population.take(encoders, decoders)
@@ -123,10 +132,22 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, padding:
         put_first(population, *pairs[:, 0, 0].unbind(1), moving, real)
 
 
-def rows_of(data: Sequence[Tensor], visits: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """The rows of one batch of each visit, [V, batch, D]."""
-    found = [data[v].index_select(0, r) for v, r in zip(visits, rows, strict=True)]
-    return found[0][None] if len(found) == 1 else torch.stack(found)
+class Tables:
+    """The data of a chunk of visits: tables that several share are there once, [tables * n, D]."""
+
+    def __init__(self, data: Sequence[Tensor], visits: Tensor) -> None:
+        own = [data[v] for v in visits]
+        distinct = {id(table): table for table in own}
+        places = {key: i for i, key in enumerate(distinct)}
+        first, *others = distinct.values()
+        self.flat = torch.cat([first, *others]) if others else first
+        starts = [places[id(table)] * len(first) for table in own]
+        self.starts = torch.tensor(starts, device=first.device)[:, None]
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of each visit's own table at `index` [V, batch]: [V, batch, D]."""
+        found = self.flat.index_select(0, (index + self.starts).flatten())
+        return found.view(*index.shape, -1)
 
 
 def put_first(
@@ -223,13 +244,36 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
         networks.weights.sub_(change.div_(gradient.abs_().add_(EPSILON)))
         return
     tensors["steps"] += 1
+    if networks.weights.device.type == "cpu":
+        own = (tensors[name] for name in ("weights", "first_moment", "second_moment", "steps"))
+        for network in zip(*own, gradient, rates, strict=True):
+            adam_step(*network)
+        return
     steps, (beta1, beta2) = tensors["steps"][:, None], BETAS
-    first = tensors["first_moment"].mul_(beta1).add_(gradient, alpha=1 - beta1)
+    first = tensors["first_moment"].lerp_(gradient, 1 - beta1)
     second = tensors["second_moment"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     # new memory costs more than arithmetic, and the gradient's is free now
-    deviation = torch.div(second, 1 - beta2**steps, out=gradient).sqrt_().add_(EPSILON)
-    change = rates / (1 - beta1**steps) * first
-    networks.weights.sub_(change.div_(deviation))
+    correction = (1 - beta2**steps).sqrt()
+    deviation = torch.sqrt(second, out=gradient).add_(EPSILON * correction)
+    change = torch.div(first, deviation, out=gradient)
+    networks.weights.addcmul_(change, -rates * correction / (1 - beta1**steps))
+
+
+def adam_step(
+    weights: Tensor, first: Tensor, second: Tensor, steps: Tensor, gradient: Tensor, rate: Tensor
+) -> None:
+    """PyTorch's own step of one network, in one pass over its memory: on the CPU that counts."""
+    adam(
+        *([weights], [gradient], [first], [second], [], [steps - 1.0]),
+        fused=True,
+        amsgrad=False,
+        maximize=False,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        lr=rate.item(),
+        weight_decay=0.0,
+        eps=EPSILON,
+    )
 
 
 def batch_losses(
@@ -246,23 +290,25 @@ def batch_losses(
     """
     if engine == "fused":
         return kernel.losses(population, pairs, data, rows, loss)
-    found = []
-    for item, batch, values in zip(pairs, rows, data, strict=True):
-        x = values[batch.to(values.device)]
-        member = population.take(item[:, 0], item[:, 1])
-        inputs = x.expand(len(item), *x.shape)
+    found, (items, k, _) = [], pairs.shape
+    device = population.encoder.weights.device
+    values = k * rows.shape[1] * data[0].shape[1]
+    size = min(-(-chunk_size(population) // k), 1 + LOSS_BYTES // (4 * values))
+    for chunk, real in chunks(items, size):
+        encoders, decoders = pairs[chunk].to(device).flatten(0, 1).unbind(1)
+        member = population.take(encoders, decoders)
+        x = Tables(data, chunk).rows(rows[chunk].to(device))
+        x = x[:, None].expand(size, k, *x.shape[1:]).flatten(0, 1)
         with torch.no_grad():
-            logits = member.activations(inputs)[1][-1]
-            found.append(loss_of(logits, inputs, loss).double().cpu())
-    return torch.stack(found)
+            logits = member.activations(x)[1][-1]
+            found.append(loss_of(logits, x, loss).double().view(size, k)[:real].cpu())
+    return torch.cat(found)
 
 
 def data_losses(
     population: Population, data: Sequence[Tensor], engine: str, loss: str = "l1"
 ) -> Tensor:
     """Loss of every autoencoder over a whole data set of its own, float64 [P]."""
-    found = []
-    for i, values in enumerate(data):
-        own, everything = torch.tensor([[[i, i]]]), torch.arange(len(values))[None]
-        found.append(batch_losses(population, own, [values], everything, loss, engine)[0, 0])
-    return torch.stack(found)
+    own = torch.arange(len(data)).view(-1, 1, 1).repeat(1, 1, 2)
+    everything = torch.arange(len(data[0])).repeat(len(data), 1)
+    return batch_losses(population, own, data, everything, loss, engine)[:, 0]

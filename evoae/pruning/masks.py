@@ -127,20 +127,21 @@ def prune(
     Returns the masks of what was kept, per autoencoder and layer. Raises ValueError if the
     operator's masks are not boolean tensors of the layer's shapes.
     """
-    near, found = population.cpu(), []
+    on_cpu, found = population.encoder.weights.device.type == "cpu", []
+    near = population if on_cpu else population.take(index).cpu()
     encoders = len(near.encoder.widths) - 1
     opens = operator.regrows or settings.exchange > 0
-    for i, rng in zip(index, generators, strict=True):
+    for place, (i, rng) in enumerate(zip(index, generators, strict=True)):
         given = functools.partial(examples, i), functools.partial(rows, i)
-        layers = Examined(near, i, *given, loss).layers()
+        at = i if on_cpu else place
+        layers = Examined(near, at, *given, loss).layers()
         masks = decide(operator, layers, rng, settings)
         fresh = initial_values(near, rng) if operator.renews else [None, None]
-        apply(near.encoder, i, masks[:encoders], opens, fresh[0])
-        apply(near.decoder, i, masks[encoders:], opens, fresh[1])
+        apply(near.encoder, at, masks[:encoders], opens, fresh[0])
+        apply(near.decoder, at, masks[encoders:], opens, fresh[1])
         found.append(masks)
-    for side, theirs in zip(population.sides, near.sides, strict=True):
-        for key, tensor in side.tensors.items():
-            tensor.copy_(theirs.tensors[key])  # on the CPU it is the same: nothing is done
+    if not on_cpu:
+        population.put(index, near)
     return found
 
 

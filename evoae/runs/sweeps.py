@@ -52,9 +52,9 @@ def run(
 ) -> Run:
     """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
 
-    `trials` is a number or a slice such as range(3, 6); `workers` processes share them (one per
-    core by default). Raises ValueError for wrong settings before any work is done. After a
-    KeyboardInterrupt the same call resumes the run.
+    `trials` is a number or a slice such as range(3, 6); `workers` processes share them (by default
+    one per core; on a GPU one, which trains them together). Raises ValueError for wrong settings
+    before any work is done. After a KeyboardInterrupt the same call resumes the run.
     """
     options = {"out": out, "device": device, "engine": engine}
     try:
@@ -93,7 +93,7 @@ def sweep(
     """
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
-    workers = workers or os.cpu_count() or 1
+    workers = workers or (1 if device != "cpu" else os.cpu_count() or 1)
     if out is not None and (not str(out) or "\0" in str(out)):
         raise ValueError(f"out={shown(out)} is no name of a folder")
     span = range(trials) if isinstance(trials, int) else trials

@@ -252,6 +252,32 @@ def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
     )
 
 
+@pytest.mark.parametrize("room", [1, 1 << 20])
+def test_losses_in_padded_chunks_are_those_of_each_alone(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five items with two pairs each; two have the same data. And each over all of its data."""
+    found, x = drawn(5, "adam"), data(5)
+    x[3] = x[1]
+    pairs = torch.tensor([[[i, i], [i, (i + 1) % 5]] for i in range(5)])
+    rows = torch.tensor([[i, i + 1, 7] for i in range(5)])
+    alone = training.batch_losses(found, pairs, x, rows, "l1", "batched")
+    for i, j in itertools.product(range(5), range(2)):
+        encoder, decoder = found.take([i]), found.take(pairs[i, j, 1:])
+        both = Population(encoder.encoder, decoder.decoder)
+        expected = (both.reconstruct(x[i][rows[i]][None]) - x[i][rows[i]]).abs().mean()
+        torch.testing.assert_close(alone[i, j], expected.double())
+    whole = training.data_losses(found, x, "batched")
+    monkeypatch.setattr(training, "chunk_size", lambda found: 4)
+    monkeypatch.setattr(training, "LOSS_BYTES", room)
+    chunked = training.batch_losses(found, pairs, x, rows, "l1", "batched")
+    torch.testing.assert_close(chunked, alone, rtol=1e-6, atol=0)
+    chunked = training.data_losses(found, x, "batched")
+    torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=0)
+    assert whole.shape == (5,)
+    assert alone.shape == (5, 2)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_pairs_take_their_steps_one_after_the_other(engine: str) -> None:
     """Encoder 0 with decoder 1, then encoder 2 with decoder 0, on every batch."""
