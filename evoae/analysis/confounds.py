@@ -8,7 +8,7 @@ data seed differ in their training only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -217,7 +217,7 @@ def paragraph(
 ) -> str:
     """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
     return sentences(
-        parts_of_gap(crossed),
+        {operator: parts_of_gap(crossed, operator) for operator in crossed.operator.unique()},
         against_restarts(sized),
         when_matters(timed),
         timed.groupby("operator").train_l1.mean(),
@@ -227,20 +227,23 @@ def paragraph(
 
 
 def sentences(
-    parts: pd.DataFrame,
+    parts: Mapping[str, pd.DataFrame],
     restarts: pd.DataFrame,
     when: float,
     ends: pd.Series,
     noise: pd.DataFrame,
     tuned: pd.Series,
 ) -> str:
-    """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
-    gap = parts.set_index("factor")
-    words = []
-    for name in ("optimiser", "rate_policy", "neighbours", "selection"):
-        row = gap.loc[name]
-        words.append(f"{name.replace('_', ' ')} {row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")
-    text = f"Of the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
+    """The paragraph; `parts` are those of the gap by operator, `ends` design B's mean losses by
+    operator, `tuned` design T's best row."""
+    text = ""
+    for operator, shares in parts.items():
+        gap, words = shares.set_index("factor"), []
+        for name in ("optimiser", "rate_policy", "neighbours", "selection"):
+            row = gap.loc[name]
+            words.append(f"{name.replace('_', ' ')} {row.value:+.3f}{interval_of(row)}")
+        text += "Unpruned, of " if operator == "none" else f"Pruned by {operator}, of "
+        text += f"the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
     for row in restarts.itertuples():
         text += (
             f"A ring of {row.cells} against as many restarts at equal steps: {row.shift:+.3f}"

@@ -139,13 +139,15 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
          "mean": 0.06}
     )  # fmt: skip
     ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
-    assert confounds.sentences(parts, restarts, 0.2, ends, noise, tuned) == (
-        "Of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
+    both = {"none": parts, "random": parts.assign(value=-parts.value, low=np.nan)}
+    assert confounds.sentences(both, restarts, 0.2, ends, noise, tuned) == (
+        "Unpruned, of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
         "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
-        "A ring of 3 against as many restarts at equal steps: +0.200 [+0.100, +0.300]. A ring of "
-        "10 against as many restarts at equal steps: -0.004. With the number of prunes fixed, when "
-        "they happen is not seen to change the loss (p = 0.200). Final losses by operator: noise "
-        "0.060, random 0.070, none 0.210. Random pruning against noise, trial by trial: early "
-        "+0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, constant, l1, rate 0.001) "
-        "reaches 0.060 on validation."
+        "Pruned by random, of the gap of +0.100, optimiser +0.030, rate policy +0.060, neighbours "
+        "+0.010, selection -0.000. A ring of 3 against as many restarts at equal steps: +0.200 "
+        "[+0.100, +0.300]. A ring of 10 against as many restarts at equal steps: -0.004. With the "
+        "number of prunes fixed, when they happen is not seen to change the loss (p = 0.200). "
+        "Final losses by operator: noise 0.060, random 0.070, none 0.210. Random pruning against "
+        "noise, trial by trial: early +0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, "
+        "constant, l1, rate 0.001) reaches 0.060 on validation."
     )
