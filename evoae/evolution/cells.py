@@ -162,8 +162,9 @@ def initial(
     footprint.check(e, len(trials))
     data = [e.load_data(seed, trial) for trial in trials]
     if device != "cpu":  # what trials share is there once
-        shared = {id(d): moved(d, device) for d in data}
-        data = [shared[id(d)] for d in data]
+        distinct = {id(d): d for d in data}
+        there = {key: moved(d, device) for key, d in distinct.items()}
+        data = [there[id(d)] for d in data]
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = operators.find(e.operator)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ from evoae.networks.population import Networks, Population
 __all__ = ["LOSSES", "OPTIMISERS", "Lesson"]
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
-# Of an accelerator: autoencoders of a chunk, their weights, and the values they are evaluated on.
-CHUNK, CHUNK_BYTES, LOSS_BYTES = 512, 256 << 20, 512 << 20
+# Of a chunk on an accelerator: autoencoders, their weights, and their activations for a batch.
+CHUNK, WEIGHT_BYTES, ACTIVATION_BYTES = 512, 256 << 20, 1 << 30
 
 
 def choose_engine(engine: str, population: Population) -> str:
@@ -84,19 +85,21 @@ def train(population: Population, lesson: Lesson, engine: str) -> None:
     if engine == "fused":
         kernel.train(population, lesson)
         return
-    for visits, real in chunks(len(lesson.pairs), chunk_size(population)):
+    for visits, real in chunks(len(lesson.pairs), chunk_size(population, lesson.batch_size)):
         train_chunk(population, lesson, visits, real)
 
 
-def chunk_size(population: Population) -> int:
-    """Autoencoders in a chunk: fixed by their size alone, never by how many there are.
+def chunk_size(population: Population, rows: int) -> int:
+    """Autoencoders in a chunk that see so many rows each: by their size alone, never their number.
 
     On the CPU one: there the last bits of a batched product depend on the alignment of each of its
     matrices, so on an autoencoder's position in the chunk.
     """
     if population.encoder.weights.device.type == "cpu":
         return 1
-    return max(1, min(CHUNK, CHUNK_BYTES // (4 * population.parameters)))
+    units = sum(sum(side.widths) for side in population.sides)
+    weights, activations = 4 * population.parameters, 4 * rows * units
+    return max(1, min(CHUNK, WEIGHT_BYTES // weights, ACTIVATION_BYTES // activations))
 
 
 def chunks(items: int, size: int) -> Iterator[tuple[Tensor, int]]:
@@ -106,6 +109,7 @@ def chunks(items: int, size: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def train_chunk(population: Population, lesson: Lesson, visits: Tensor, real: int) -> None:
+    """Train at the visits of a chunk, the first `real` of which count."""
     device = population.encoder.weights.device
     pairs, latent = lesson.pairs[visits], lesson.latent
     constant = bool((pairs == pairs[:, :1, :1]).all())
@@ -133,16 +137,17 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, real: in
 
 
 class Tables:
-    """The data of a chunk of visits: tables that several share are there once, [tables * n, D]."""
+    """The data of a chunk of visits side by side, [rows of all, D]; what several share, once."""
 
     def __init__(self, data: Sequence[Tensor], visits: Tensor) -> None:
         own = [data[v] for v in visits]
         distinct = {id(table): table for table in own}
-        places = {key: i for i, key in enumerate(distinct)}
-        first, *others = distinct.values()
-        self.flat = torch.cat([first, *others]) if others else first
-        starts = [places[id(table)] * len(first) for table in own]
-        self.starts = torch.tensor(starts, device=first.device)[:, None]
+        tables = list(distinct.values())
+        self.flat = torch.cat(tables) if len(tables) > 1 else tables[0]
+        ends = accumulate(map(len, tables), initial=0)
+        begins = dict(zip(distinct, ends, strict=False))
+        starts = [begins[id(table)] for table in own]
+        self.starts = torch.tensor(starts, device=self.flat.device)[:, None]
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of each visit's own table at `index` [V, batch]: [V, batch, D]."""
@@ -157,7 +162,8 @@ def put_first(
     for networks, index, theirs in zip(
         population.sides, (encoders, decoders), other.sides, strict=True
     ):
-        networks.put(index[:real], theirs.take(torch.arange(real)))
+        kept = theirs if real == len(theirs) else theirs.take(torch.arange(real))
+        networks.put(index[:real], kept)
 
 
 def step(
@@ -245,11 +251,37 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
         return
     tensors["steps"] += 1
     if networks.weights.device.type == "cpu":
-        own = (tensors[name] for name in ("weights", "first_moment", "second_moment", "steps"))
-        for network in zip(*own, gradient, rates, strict=True):
-            adam_step(*network)
-        return
-    steps, (beta1, beta2) = tensors["steps"][:, None], BETAS
+        fused_adam(networks, gradient, rates[:, 0])
+    else:
+        adam_together(networks, gradient, rates)
+
+
+def fused_adam(networks: Networks, gradient: Tensor, rates: Tensor) -> None:
+    """PyTorch's own step, one network after the other: one pass over memory, which counts here."""
+    own = (networks.tensors[name] for name in ("weights", "first_moment", "second_moment", "steps"))
+    for weights, first, second, steps, g, rate in zip(*own, gradient, rates, strict=True):
+        adam(
+            [weights],
+            [g],
+            [first],
+            [second],
+            [],
+            [steps.float() - 1],  # it counts this step itself
+            fused=True,
+            amsgrad=False,
+            maximize=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate.item(),
+            weight_decay=0.0,
+            eps=EPSILON,
+        )
+
+
+def adam_together(networks: Networks, gradient: Tensor, rates: Tensor) -> None:
+    """The same for all networks at once, with a rate [P, 1] for each, which PyTorch's has not."""
+    tensors, (beta1, beta2) = networks.tensors, BETAS
+    steps = tensors["steps"][:, None]
     first = tensors["first_moment"].lerp_(gradient, 1 - beta1)
     second = tensors["second_moment"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     # new memory costs more than arithmetic, and the gradient's is free now
@@ -257,23 +289,6 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
     deviation = torch.sqrt(second, out=gradient).add_(EPSILON * correction)
     change = torch.div(first, deviation, out=gradient)
     networks.weights.addcmul_(change, -rates * correction / (1 - beta1**steps))
-
-
-def adam_step(
-    weights: Tensor, first: Tensor, second: Tensor, steps: Tensor, gradient: Tensor, rate: Tensor
-) -> None:
-    """PyTorch's own step of one network, in one pass over its memory: on the CPU that counts."""
-    adam(
-        *([weights], [gradient], [first], [second], [], [steps - 1.0]),
-        fused=True,
-        amsgrad=False,
-        maximize=False,
-        beta1=BETAS[0],
-        beta2=BETAS[1],
-        lr=rate.item(),
-        weight_decay=0.0,
-        eps=EPSILON,
-    )
 
 
 def batch_losses(
@@ -290,14 +305,14 @@ def batch_losses(
     """
     if engine == "fused":
         return kernel.losses(population, pairs, data, rows, loss)
-    found, (items, k, _) = [], pairs.shape
+    found, (items, k) = [], pairs.shape[:2]
     device = population.encoder.weights.device
-    values = k * rows.shape[1] * data[0].shape[1]
-    size = min(-(-chunk_size(population) // k), 1 + LOSS_BYTES // (4 * values))
+    index = rows.to(device)
+    size = -(-chunk_size(population, rows.shape[1]) // k)  # of items with k pairs each
     for chunk, real in chunks(items, size):
         encoders, decoders = pairs[chunk].to(device).flatten(0, 1).unbind(1)
         member = population.take(encoders, decoders)
-        x = Tables(data, chunk).rows(rows[chunk].to(device))
+        x = torch.stack([data[item].index_select(0, index[item]) for item in chunk])
         x = x[:, None].expand(size, k, *x.shape[1:]).flatten(0, 1)
         with torch.no_grad():
             logits = member.activations(x)[1][-1]
@@ -308,7 +323,10 @@ def batch_losses(
 def data_losses(
     population: Population, data: Sequence[Tensor], engine: str, loss: str = "l1"
 ) -> Tensor:
-    """Loss of every autoencoder over a whole data set of its own, float64 [P]."""
-    own = torch.arange(len(data)).view(-1, 1, 1).repeat(1, 1, 2)
-    everything = torch.arange(len(data[0])).repeat(len(data), 1)
-    return batch_losses(population, own, data, everything, loss, engine)[:, 0]
+    """Loss of every autoencoder over a data set of its own, float64 [P]: all of as many rows."""
+    found = []
+    for chunk in torch.arange(len(data)).split(chunk_size(population, len(data[0]))):
+        own, tables = chunk[:, None, None].repeat(1, 1, 2), [data[i] for i in chunk]
+        everything = torch.arange(len(tables[0])).repeat(len(chunk), 1)
+        found.append(batch_losses(population, own, tables, everything, loss, engine)[:, 0])
+    return torch.cat(found)

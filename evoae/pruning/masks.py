@@ -131,9 +131,9 @@ def prune(
     near = population if on_cpu else population.take(index).cpu()
     encoders = len(near.encoder.widths) - 1
     opens = operator.regrows or settings.exchange > 0
-    for place, (i, rng) in enumerate(zip(index, generators, strict=True)):
+    places = index if on_cpu else range(len(index))
+    for at, i, rng in zip(places, index, generators, strict=True):
         given = functools.partial(examples, i), functools.partial(rows, i)
-        at = i if on_cpu else place
         layers = Examined(near, at, *given, loss).layers()
         masks = decide(operator, layers, rng, settings)
         fresh = initial_values(near, rng) if operator.renews else [None, None]

@@ -80,12 +80,13 @@ def sweep(
 ) -> Study:
     """Run the trials of every experiment that are not in `out` yet, side by side.
 
-    A folder may hold more trials; the study is of those asked for.
+    A folder may hold more trials; the study is of those asked for. `workers` is as in `run`.
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
-    is only the number of blocks that a run is cut into. One failing run does not stop the others:
-    SweepError names it at the end. Trials that another process is working on are waited for, so any
-    number of processes, on machines that share a file system, can work on one sweep.
+    is only the number of blocks that a run is cut into (of GPUs, say). One failing run does not
+    stop the others: SweepError names it at the end. Trials that another process is working on are
+    waited for, so any number of processes, on machines that share a file system, can work on one
+    sweep.
 
     Two environment variables, set by `evoae reproduce`, say where a notebook's sweeps run:
     EVOAE_DASK, the address of a Dask scheduler, and EVOAE_SHARE, "I/N": begin with every N-th run

@@ -36,16 +36,14 @@ def best_of_two(work: Callable[[], None]) -> float:
 def model_step(together: int, batch: int, device: str, engine: str) -> float:
     """Microseconds a model step of so many autoencoders, all on the same data."""
     draw = torch.Generator().manual_seed(0)
-    x = (torch.rand(ROWS, BITS, generator=draw) < 0.75).float().to(device)
+    data = [(torch.rand(ROWS, BITS, generator=draw) < 0.75).float().to(device)] * together
     generators = [np.random.default_rng(i) for i in range(together)]
     found = population.initialise(BITS, "standard", "plain", generators, device)
     training.prepare(found, "adam", masked=False)
     order = torch.stack([torch.randperm(ROWS, generator=draw)[: batch * STEPS]] * together)
     pairs = torch.arange(together)[:, None, None, None].repeat(1, STEPS, 1, 2)
     rates = torch.full((together,), 1e-4, dtype=torch.float64)
-    lesson = training.Lesson(
-        pairs, [x] * together, [x] * together, order, rates, batch, "l1", "adam"
-    )
+    lesson = training.Lesson(pairs, data, data, order, rates, batch, "l1", "adam")
     training.train(found, lesson, engine)  # compiles, loads, warms up
     seconds = best_of_two(lambda: training.train(found, lesson, engine))
     return 1e6 * seconds / (together * STEPS)

@@ -11,6 +11,7 @@ from helpers import tiny
 
 from evoae import evolve, run
 from evoae.experiment import Experiment
+from evoae.networks import activations, training
 from evoae.runs import blocks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -19,7 +20,15 @@ SETTINGS = {
     "canonical": {"preset": "canonical", "cells": 1, "operator": "random", "schedule": "fixed"},
     "as released": {"operator": "conjunctive", "schedule": "final-n", "as_released": True},
     "variance in a ring": {"operator": "variance", "schedule": "fixed", "loss": "bce"},
-    "variational": {"preset": "canonical", "cells": 1, "kind": "variational", "loss": "bce"},
+    "variational": {
+        "preset": "canonical",
+        "cells": 1,
+        "kind": "variational",
+        "loss": "bce",
+        "optimiser": "adam",
+        "learning_rate": 0.05,
+    },
+    "of the paper's size": {"bits": 784, "model": "standard", "optimiser": "adam"},
     "denoising": {"kind": "denoising", "optimiser": "adam"},
     "masked": {
         "operator": "magnitude",
@@ -66,7 +75,24 @@ def test_a_run_is_that_of_the_cpu_up_to_rounding(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_trial_has_the_same_bits_whatever_runs_beside_it(name: str) -> None:
+def test_what_units_did_is_that_of_the_cpu_up_to_rounding(name: str) -> None:
+    e = made(name).replace(epochs=2)
+    *_, here = evolve(e, trials=[0], engine="batched")
+    *_, there = evolve(e, trials=[0], device="cuda")
+    for ours, theirs in zip(here.population.sides, there.population.sides, strict=True):
+        for key in activations.SUMS:
+            expected, found = ours.tensors[key], theirs.tensors[key].cpu()
+            off = (found - expected).abs() > 0.02 * expected.abs() + 0.02 * expected.abs().mean()
+            assert off.double().mean() < 0.02, key
+
+
+@pytest.mark.parametrize("chunk", [training.CHUNK, 4])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_trial_has_the_same_bits_whatever_runs_beside_it(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one chunk, and in several, the last of which is filled up."""
+    monkeypatch.setattr(training, "CHUNK", chunk)
     e = made(name)
     *_, last_three = evolve(e, trials=[0, 1, 2], device="cuda")
     *_, last_one = evolve(e, trials=[1], device="cuda")
@@ -85,17 +111,18 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
     e = made(name)
     whole = run(e, 2, 1, out=tmp_path / "whole", device="cuda", progress=False)
     monkeypatch.setattr(blocks, "CHECKPOINT_SECONDS", 0.0)
-    told = blocks.Told.after_epoch
+    told, epochs = blocks.Told.after_epoch, []
 
-    def interrupted(self: blocks.Told) -> None:
+    def interrupted_once(self: blocks.Told) -> None:
         told(self)
-        if self.state.epoch == 2:
+        epochs.append(self.state.epoch)
+        if epochs == [0, 1, 2]:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(blocks.Told, "after_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)
+    monkeypatch.setattr(blocks.Told, "after_epoch", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)
     parts = run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)
     for ours, theirs in zip(whole.population.sides, parts.population.sides, strict=True):
         assert torch.equal(ours.weights, theirs.weights)
+    assert epochs == [0, 1, 2, 2, 3]  # the one that was interrupted, again

@@ -241,7 +241,7 @@ def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
         one = replace(one, pairs=pairs.expand(6, batches, 2, 2).contiguous())
     alone, chunked = drawn(13, "adam"), drawn(13, "adam")
     training.train(alone, one, "batched")
-    monkeypatch.setattr(training, "chunk_size", lambda found: 4)
+    monkeypatch.setattr(training, "chunk_size", lambda found, rows: 4)
     training.train(chunked, one, "batched")
     for name, tensor in everything(chunked).items():
         torch.testing.assert_close(tensor, everything(alone)[name], rtol=1e-4, atol=1e-5)
@@ -252,9 +252,50 @@ def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
     )
 
 
-@pytest.mark.parametrize("room", [1, 1 << 20])
+def test_a_chunk_is_of_one_on_the_cpu_and_elsewhere_of_what_fits() -> None:
+    """By parameters and rows alone: a trial's bits do not depend on how many run beside it."""
+    few, many = drawn(1, "adam"), drawn(7, "adam")
+    assert training.chunk_size(many, 3) == 1
+    for found in (few, many):
+        for side in found.sides:
+            side.tensors = {key: tensor.to("meta") for key, tensor in side.tensors.items()}
+    assert training.chunk_size(few, 3) == training.chunk_size(many, 3) == training.CHUNK
+    rows = 1 << 20  # each 12 + 5 + 3 and 3 + 5 + 12 values of 4 bytes
+    assert training.chunk_size(many, rows) == (1 << 30) // (4 * rows * 40) == 6
+    assert training.chunk_size(many, 1 << 30) == 1
+
+
+def test_data_that_visits_share_lie_in_a_chunk_once() -> None:
+    short, long = torch.arange(6.0).view(3, 2), torch.arange(10.0).view(5, 2) + 100
+    tables = training.Tables([short, long, short], torch.tensor([2, 1, 0, 1]))
+    assert tables.flat.shape == (8, 2)
+    index = torch.tensor([[0, 2], [4, 0], [1, 1], [3, 2]])
+    expected = [short[[0, 2]], long[[4, 0]], short[[1, 1]], long[[3, 2]]]
+    assert torch.equal(tables.rows(index), torch.stack(expected))
+
+
+def test_adam_of_many_at_once_is_that_of_each() -> None:
+    """Networks of different rates, one of them with more steps behind it."""
+    draw = torch.Generator().manual_seed(0)
+    together, alone = drawn(3, "adam").encoder, drawn(3, "adam").encoder
+    start, rates = together.weights.clone(), torch.tensor([0.1, 0.01, 0.001])
+    for step in range(20):
+        for networks in (together, alone):
+            networks.tensors["steps"] += 1 if step else torch.tensor([1, 1, 8])
+        gradient = torch.randn(start.shape, generator=draw)
+        training.adam_together(together, gradient.clone(), rates[:, None])
+        training.fused_adam(alone, gradient, rates)
+    for name in ("weights", "first_moment", "second_moment"):
+        torch.testing.assert_close(
+            together.tensors[name], alone.tensors[name], atol=1e-5, rtol=1e-4
+        )
+    moved = (together.weights - start).abs().mean(1)
+    assert (moved > 2 * rates).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
 def test_losses_in_padded_chunks_are_those_of_each_alone(
-    room: int, monkeypatch: pytest.MonkeyPatch
+    size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five items with two pairs each; two have the same data. And each over all of its data."""
     found, x = drawn(5, "adam"), data(5)
@@ -268,8 +309,7 @@ def test_losses_in_padded_chunks_are_those_of_each_alone(
         expected = (both.reconstruct(x[i][rows[i]][None]) - x[i][rows[i]]).abs().mean()
         torch.testing.assert_close(alone[i, j], expected.double())
     whole = training.data_losses(found, x, "batched")
-    monkeypatch.setattr(training, "chunk_size", lambda found: 4)
-    monkeypatch.setattr(training, "LOSS_BYTES", room)
+    monkeypatch.setattr(training, "chunk_size", lambda found, rows: size)
     chunked = training.batch_losses(found, pairs, x, rows, "l1", "batched")
     torch.testing.assert_close(chunked, alone, rtol=1e-6, atol=0)
     chunked = training.data_losses(found, x, "batched")
