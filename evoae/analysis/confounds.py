@@ -29,7 +29,7 @@ PLACES = {
 }
 TUNED_APART = 1000  # added to data seeds for tuning: data that no later comparison sees
 FACTORS = (
-    *("topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
+    *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
     *("optimiser", "rate_policy", "loss", "operator", "schedule"),
 )
 WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}

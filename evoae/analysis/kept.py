@@ -49,9 +49,10 @@ def front() -> pd.DataFrame:
     return table.assign(p_holm=by.transform(statistics.holm))
 
 
-def design(name: str) -> pd.DataFrame:
-    """Full-size runs of a design of `DESIGNS`, a row each, as of `confounds.table_of`."""
-    return confounds.with_blocks(pd.read_csv(file_of(name)))
+def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
+    """Runs of a design of `DESIGNS` on a data set, a row each, as of `confounds.table_of`."""
+    table = pd.read_csv(file_of(name))
+    return confounds.with_blocks(table[table.dataset == dataset].reset_index(drop=True))
 
 
 def file_of(name: str) -> Path:
@@ -81,7 +82,7 @@ def keep_front(study: Study) -> None:
 
 def keep_design(name: str, study: Study) -> None:
     """Take over the runs of a design of `DESIGNS` from a study of full-size runs."""
-    file, keys = file_of(name), ["data_seed", "trial", *DESIGNS[name]]
+    file, keys = file_of(name), ["dataset", "data_seed", "trial", *DESIGNS[name]]
     old = [pd.read_csv(file)] if file.exists() else []
     table = pd.concat([*old, confounds.table_of(study)], ignore_index=True)
     table = table.drop_duplicates(keys, keep="last")[[*keys, *MEASURED]]
