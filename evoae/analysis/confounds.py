@@ -8,7 +8,7 @@ data seed differ in their training only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,22 +151,25 @@ def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(block=table.data_seed.astype(str) + " " + table.trial.astype(str))
 
 
-def parts_of_gap(table: pd.DataFrame, operator: str = "none") -> pd.DataFrame:
-    """Shapley values of optimiser, rate policy, neighbours and selection in the published gap.
+def parts_of_gap(table: pd.DataFrame) -> pd.DataFrame:
+    """Shapley values of optimiser, rate policy, neighbours and selection, for each operator.
 
-    From one autoencoder as the paper trains it alone to its ring. Without neighbours there is
-    nobody to select among, so that corner is the same with and without selection.
+    Of the gap from one autoencoder as the paper trains it alone to its ring. Without neighbours
+    there is nobody to select among, so that corner is the same with and without selection.
     """
-    rows = table[(table.operator == operator) & table.rate_policy.isin(["step-decay", "mutated"])]
-    alone = rows[~rows.neighbours]
-    rows = pd.concat([rows, alone.assign(selection=True)])
+    rows = table[table.rate_policy.isin(["step-decay", "mutated"])]
+    rows = pd.concat([rows, rows[~rows.neighbours].assign(selection=True)])
     factors = {
         "optimiser": ("adam", "adam-per-batch"),
         "rate_policy": ("step-decay", "mutated"),
         "neighbours": (False, True),
         "selection": (False, True),
     }
-    return effects.shapley(rows, factors, "train_l1", "data_seed")
+    found = [
+        effects.shapley(own, factors, "train_l1", "data_seed").assign(operator=operator)
+        for operator, own in rows.groupby("operator", sort=False)
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
 def best_rate(table: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +220,7 @@ def paragraph(
 ) -> str:
     """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
     return sentences(
-        {operator: parts_of_gap(crossed, operator) for operator in crossed.operator.unique()},
+        parts_of_gap(crossed),
         against_restarts(sized),
         when_matters(timed),
         timed.groupby("operator").train_l1.mean(),
@@ -227,17 +230,16 @@ def paragraph(
 
 
 def sentences(
-    parts: Mapping[str, pd.DataFrame],
+    parts: pd.DataFrame,
     restarts: pd.DataFrame,
     when: float,
     ends: pd.Series,
     noise: pd.DataFrame,
     tuned: pd.Series,
 ) -> str:
-    """The paragraph; `parts` are those of the gap by operator, `ends` design B's mean losses by
-    operator, `tuned` design T's best row."""
+    """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
     text = ""
-    for operator, shares in parts.items():
+    for operator, shares in parts.groupby("operator", sort=False):
         gap, words = shares.set_index("factor"), []
         for name in ("optimiser", "rate_policy", "neighbours", "selection"):
             row = gap.loc[name]

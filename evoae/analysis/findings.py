@@ -158,7 +158,7 @@ def gap(study: Study) -> Finding:
 def apart(study: Study) -> str:
     """What optimiser, rates, neighbours and selection have of the gap, if design A was run."""
     sizes: dict[tuple, dict[str, Run]] = {}
-    for label, run in study.only(dataset="binary-clusters").runs.items():
+    for label, run in study.only(dataset="binary-clusters", operator="none").runs.items():
         if run.setting("data_seed") is not None and run.setting("cells") > 1:
             size = tuple(run.setting(name) for name in ("bits", "clusters", "epochs", "cells"))
             sizes.setdefault(size, {})[label] = run

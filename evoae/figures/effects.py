@@ -21,19 +21,26 @@ from evoae.figures.look import (
 
 
 def parts_of_gap(table: pd.DataFrame) -> Figure:
-    """Shapley values with their intervals, lying down: columns factor, value, low, high."""
-    require_columns(table, ["factor", "value", "low", "high"])
-    names = [str(name).replace("_", " ") for name in table["factor"]]
-    with draw_panels(height=1.2 + 0.45 * len(table)) as (figure, axes):
+    """Shapley values with their intervals, lying down: operator, factor, value, low, high.
+
+    The whole gap, which is their sum, is a square.
+    """
+    require_columns(table, ["operator", "factor", "value", "low", "high"])
+    palette, factors = palette_of(table["operator"], "operator"), list(table["factor"].unique())
+    with draw_panels(height=1.2 + (0.35 + 0.15 * len(palette)) * len(factors)) as (figure, axes):
         ax = axes[0, 0]
-        for at, row in enumerate(table.itertuples()):
-            colour = "#333333" if row.factor == "whole gap" else "#0072B2"
-            ax.hlines(at, row.low, row.high, color=colour, lw=1.8)
-            ax.plot(row.value, at, "o", color=colour, markersize=7)
+        for number, (operator, rows) in enumerate(table.groupby("operator", sort=False)):
+            aside = 0.24 * (number - (len(palette) - 1) / 2)
+            at, colour = positions(rows["factor"], factors) + aside, palette[operator]
+            ax.hlines(at, rows["low"], rows["high"], color=colour, lw=1.8)
+            for place, row in zip(at, rows.itertuples(), strict=True):
+                marker = "s" if row.factor == "whole gap" else "o"
+                ax.plot(row.value, place, marker, color=colour, markersize=7)
         ax.axvline(0, color="#444444", linewidth=1)
-        ax.set_yticks(range(len(names)), names)
-        ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="Part of the change in training loss (L1)")
+        ax.set_yticks(range(len(factors)), [str(name).replace("_", " ") for name in factors])
+        ax.set(ylim=(len(factors) - 0.5, -0.5), xlabel="Part of the change in training loss (L1)")
         ax.grid(False, axis="y")
+        legend(figure, "operator", keys_of(palette, marker="o"))
     return figure
 
 

@@ -98,6 +98,15 @@ def test_the_gap_is_shared_out_as_it_was_made() -> None:
     assert parts.value["whole gap"] == pytest.approx(-0.1, abs=1e-3)
 
 
+def test_each_operator_has_a_gap_of_its_own() -> None:
+    effect = {"optimiser": -0.08, "rate_policy": -0.02, "neighbours": 0.0, "selection": 0.0}
+    other = crossed(effect | {"optimiser": 0.04}).assign(operator="random")
+    parts = confounds.parts_of_gap(pd.concat([crossed(effect), other]))
+    found = parts[parts.factor == "whole gap"].set_index("operator").value
+    assert found["none"] == pytest.approx(-0.1, abs=1e-3)
+    assert found["random"] == pytest.approx(0.02, abs=1e-3)
+
+
 def test_selection_without_neighbours_is_nothing() -> None:
     """What selection does in the ring is shared with the neighbours that it needs."""
     effect = {"optimiser": 0.0, "rate_policy": 0.0, "neighbours": 0.0, "selection": -0.04}
@@ -125,6 +134,9 @@ def test_the_report_tells_the_parts_where_the_design_was_run() -> None:
     assert "2 epochs and 3 cells" in findings.apart(study)
     partly = Study({label: run for label, run in study.runs.items() if "adam-per" in label})
     assert "not run" in findings.apart(partly)
+    digits = {"dataset": "digits", "model": "5-3", "batch_size": 100}
+    other = confounds.mechanism(["none"], [0, 1], cells=3, epochs=1, **digits)
+    assert "not run" in findings.apart(sweep(other, 1, progress=False, workers=1))
 
 
 def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
@@ -139,7 +151,8 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
          "mean": 0.06}
     )  # fmt: skip
     ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
-    both = {"none": parts, "random": parts.assign(value=-parts.value, low=np.nan)}
+    turned = parts.assign(operator="random", value=-parts.value, low=np.nan)
+    both = pd.concat([parts.assign(operator="none"), turned])
     assert confounds.sentences(both, restarts, 0.2, ends, noise, tuned) == (
         "Unpruned, of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
         "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
