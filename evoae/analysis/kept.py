@@ -66,8 +66,8 @@ def keep(study: Study) -> None:
     values = most(reproduced(), published.summary(study), list(known), "trials")
     known.merge(values).round(5).to_csv(REPRODUCED, index=False)
     measured = claims.contrasted(study)
-    others = ~measured["size"].isin(published.PAPER)
-    measured.loc[others, [name for name in measured if name not in CONTRAST]] = None
+    ours = measured[measured["size"].isin(published.PAPER)]
+    measured = measured[CONTRAST].join(ours.drop(columns=CONTRAST))
     best = most(pd.read_csv(CONTRASTS), measured, CONTRAST, "n")
     measured[CONTRAST].merge(best).to_csv(CONTRASTS, index=False, float_format="%.6g")
 

@@ -46,6 +46,16 @@ def test_what_has_fewer_trials_or_is_smaller_changes_nothing(tables: Path) -> No
     assert kept.CONTRASTS.read_bytes() == before
 
 
+def test_a_study_of_which_every_contrast_was_measured_is_kept(
+    tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = claims.contrasted(Study(paper(15))).ffill().bfill().infer_objects()
+    measured["size"] = ["of another size"] * 2 + [published.PAPER[0]] * (len(measured) - 2)
+    monkeypatch.setattr(claims, "contrasted", lambda study: measured.copy())
+    kept.keep(Study({}))
+    assert kept.contrasts().n.notna().sum() == len(measured) - 2
+
+
 def test_parts_come_together(tables: Path) -> None:
     runs = paper(15)
     kept.keep(Study({name: runs[name] for name in ("ring", "random", "conjunctive")}))
