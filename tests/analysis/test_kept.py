@@ -154,11 +154,11 @@ def test_readme_says_the_verdicts_of_the_kept_contrasts() -> None:
 
 
 def test_readme_says_what_the_kept_designs_say() -> None:
-    crossed = kept.design("mechanism")
-    others = (kept.design(name) for name in ("populations", "timing", "tuning"))
-    said = confounds.paragraph(crossed, *others)
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
-    assert said in readme
+    for dataset in ("digits", "binary-clusters"):
+        crossed = kept.design("mechanism", dataset)
+        others = (kept.design(name, dataset) for name in ("populations", "timing", "tuning"))
+        assert confounds.paragraph(crossed, *others) in readme
     ring = crossed[(crossed.optimiser == "adam-per-batch") & (crossed.rate_policy == "mutated")]
     means = ring[ring.operator == "none"].groupby("place").train_l1.mean()
     said = f"isolated cells end at {means['isolated']:.3f}, a ring at {means['ring']:.3f}"
@@ -166,8 +166,9 @@ def test_readme_says_what_the_kept_designs_say() -> None:
 
 
 @pytest.mark.parametrize("name", kept.DESIGNS)
-def test_no_run_of_a_design_is_kept_twice(name: str) -> None:
-    table = kept.design(name)
+@pytest.mark.parametrize("dataset", ["digits", "binary-clusters"])
+def test_no_run_of_a_design_is_kept_twice(name: str, dataset: str) -> None:
+    table = kept.design(name, dataset)
     assert not table.duplicated(["data_seed", "trial", *kept.DESIGNS[name]]).any()
     assert table.data_seed.nunique() == 5
 
