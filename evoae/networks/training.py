@@ -312,7 +312,8 @@ def batch_losses(
     for chunk, real in chunks(items, size):
         encoders, decoders = pairs[chunk].to(device).flatten(0, 1).unbind(1)
         member = population.take(encoders, decoders)
-        x = torch.stack([data[item].index_select(0, index[item]) for item in chunk])
+        own = [data[item].index_select(0, index[item]) for item in chunk]
+        x = torch.stack(own) if size > 1 else own[0][None]  # all of large data: no second copy
         x = x[:, None].expand(size, k, *x.shape[1:]).flatten(0, 1)
         with torch.no_grad():
             logits = member.activations(x)[1][-1]
