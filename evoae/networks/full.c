@@ -98,10 +98,10 @@ static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int 
             for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = fabsf(size[i]);               \
             return rule.rate * g / (size + 1e-8f);                                                        \
         }                                                                                                 \
-        *first += (g - *first) * 0.5f;                                                                    \
+        const v mean = *first = *first + (g - *first) * 0.5f;                                             \
         size = *second = *second * 0.999f + g * g * 0.001f;                                               \
         for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = sqrtf(size[i]);                   \
-        g = rule.rate * *first / (size * rule.correction + 1e-8f);                                        \
+        g = rule.rate * mean / (size * rule.correction + 1e-8f);                                          \
         return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
     }
 CHANGE(change, v8)
@@ -145,48 +145,72 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
     }
 }
 
-/* Gradient and update of the weights of a few inputs, in one block, for any number of rows. */
-INLINE void update_patch(const Net *net, int64_t at, const float *restrict x, int64_t stride,
-                         const Pair *restrict delta, int rows, Rule rule, int masked, const int inputs)
+/* Weights of a few inputs in one block that are to be updated, and their gradients. */
+typedef struct {
+    float *weights, *first, *second;
+    const float *keep; /* not used when absent */
+    const wide *gradient;
+    int inputs; /* that are left */
+} Due;
+
+static Due due_at(const Net *net, int64_t at, const wide *gradient, int inputs)
+{
+    return (Due){net->weights + at, net->first + at, net->second + at, net->keep + at, gradient, inputs};
+}
+
+INLINE void update_next(Due *due, Rule rule, int masked)
+{
+    for (int h = 0; h < HALVES; h++)
+        ((wide *)due->weights)[h] -= change_wide(due->gradient[h], rule, masked, (const wide *)due->keep + h,
+                                                 (wide *)due->first + h, (wide *)due->second + h);
+    *due = (Due){due->weights + LANES, due->first + LANES, due->second + LANES, due->keep + LANES,
+                 due->gradient + HALVES, due->inputs - 1};
+}
+
+/* Gradients of the weights of a few inputs in one block, for any number of rows. What is due from the
+ * patch before is updated meanwhile: an optimiser's root and division keep nothing else waiting then. */
+INLINE void patch(wide *restrict gradient, const float *restrict x, int64_t stride, const Pair *restrict delta,
+                  int rows, Due due, Rule rule, int masked, const int inputs)
 {
     wide even[PATCH][HALVES] = {{{0}}}, odd[PATCH][HALVES] = {{{0}}};
-    for (int b = 0; b < rows; b += 2, x += 2 * stride) {
+    int b = 0;
+    for (; b + 1 < rows; b += 2, x += 2 * stride) {
         for (int h = 0; h < HALVES; h++) {
             wide d = ((const wide *)delta[b])[h];
             HOLD(d);
             for (int i = 0; i < inputs; i++) even[i][h] += d * x[i];
         }
-        if (b + 1 == rows) break;
         for (int h = 0; h < HALVES; h++) {
             wide d = ((const wide *)delta[b + 1])[h];
             HOLD(d);
             for (int i = 0; i < inputs; i++) odd[i][h] += d * x[stride + i];
         }
+        if (due.inputs) update_next(&due, rule, masked);
     }
-    float *restrict weights = net->weights + at;
-    const float *restrict keep = net->keep + at; /* not used when absent */
-    float *restrict first = net->first + at, *restrict second = net->second + at;
+    for (int h = 0; b < rows && h < HALVES; h++)
+        for (int i = 0; i < inputs; i++) even[i][h] += ((const wide *)delta[b])[h] * x[i];
+    while (due.inputs) update_next(&due, rule, masked);
     for (int i = 0; i < inputs; i++)
-        for (int h = 0; h < HALVES; h++) {
-            const int j = i * LANES + h * WIDTH;
-            *(wide *)(weights + j) -= change_wide(even[i][h] + odd[i][h], rule, masked, (const wide *)(keep + j),
-                                                  (wide *)(first + j), (wide *)(second + j));
-        }
+        for (int h = 0; h < HALVES; h++) gradient[i * HALVES + h] = even[i][h] + odd[i][h];
 }
 
 INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, int64_t stride,
                    const Pair *delta, int rows, Rule rule, int masked)
 {
     const int64_t inputs = size / LANES;
+    wide gradients[2][PATCH * HALVES];
+    int now = 0;
+    Due due = {.inputs = 0};
     for (int64_t i = 0, n; i < inputs; i += n) {
         n = inputs - i < PATCH ? 1 : PATCH;
-        for (int block = 0; block < blocks; block++) {
-            const int64_t to = at + block * size + i * LANES;
+        for (int block = 0; block < blocks; block++, now = !now) {
             const Pair *d = delta + block * rows;
-            if (n == PATCH) update_patch(net, to, x + i, stride, d, rows, rule, masked, PATCH);
-            else update_patch(net, to, x + i, stride, d, rows, rule, masked, 1);
+            if (n == PATCH) patch(gradients[now], x + i, stride, d, rows, due, rule, masked, PATCH);
+            else patch(gradients[now], x + i, stride, d, rows, due, rule, masked, 1);
+            due = due_at(net, at + block * size + i * LANES, gradients[now], (int)n);
         }
     }
+    while (due.inputs) update_next(&due, rule, masked);
 }
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */

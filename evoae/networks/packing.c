@@ -30,7 +30,7 @@ enum { TILE = 8, PATCH = 6 };
 #else
 typedef v8 wide;
 typedef i8 iwide;
-enum { TILE = 6, PATCH = 4 };
+enum { TILE = 6, PATCH = 3 };
 #endif
 
 /* A block has 16 outputs, so many registers. GROUP blocks of the output layer go forwards and backwards at
