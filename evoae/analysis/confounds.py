@@ -30,7 +30,7 @@ PLACES = {
 TUNED_APART = 1000  # added to data seeds for tuning: data that no later comparison sees
 FACTORS = (
     *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
-    *("optimiser", "rate_policy", "loss", "operator", "schedule"),
+    *("optimiser", "rate_policy", "loss", "operator", "schedule", "pruned_weights"),
 )
 WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}
 
@@ -53,21 +53,22 @@ def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> di
 
 
 def mechanism(
-    operators: Sequence[str], data_seeds: Sequence[int], **size: Any
+    operators: Sequence[str], data_seeds: Sequence[int], masked: Sequence[str] = (), **size: Any
 ) -> dict[str, Experiment]:
-    """Design A: optimiser, rate policy and the place of a cell among others, for each operator."""
+    """Design A: optimiser, rate policy and the place of a cell among others, for each operator.
+
+    Pruned weights may regrow, as in the released code; those of `masked` operators stay zero.
+    """
     found: dict[str, Experiment] = {}
     for place, settings in PLACES.items():
-        found |= grid(
-            "lipi-ae-s",
-            prefix=place,
-            optimiser=OPTIMISERS,
-            rate_policy=POLICIES,
-            operator=list(operators),
-            data_seed=list(data_seeds),
-            **settings,
-            **size,
-        )
+        crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}
+        crossed |= settings | size
+        if operators:
+            found |= grid("lipi-ae-s", prefix=place, operator=list(operators), **crossed)
+        if masked:
+            crossed["pruned_weights"] = "masked"
+            prefix = f"{place} masked"
+            found |= grid("lipi-ae-s", prefix=prefix, operator=list(masked), **crossed)
     return found
 
 
@@ -125,8 +126,15 @@ def place_of(row: pd.Series) -> str:
     return "ring without selection" if row.tournament_size == 1 else "ring"
 
 
+def pruning_of(row: pd.Series) -> str:
+    """The pruning of design A that a row of results is of: an operator, and whether masked."""
+    pruned = row.operator != "none" and row.pruned_weights == "masked"
+    return f"{row.operator}, masked" if pruned else row.operator
+
+
 def table_of(study: Study) -> pd.DataFrame:
-    """A study's results with every factor of the designs, and `place`, `neighbours`, `selection`.
+    """A study's results with every factor of the designs, and `place`, `neighbours`, `selection`,
+    `pruning`.
 
     `block` is a data seed with a trial: what is compared in pairs shares both.
     """
@@ -138,6 +146,7 @@ def table_of(study: Study) -> pd.DataFrame:
     results = results.assign(**settings)
     return with_blocks(results).assign(
         place=results.apply(place_of, axis=1),
+        pruning=results.apply(pruning_of, axis=1),
         neighbours=results.topology != "isolated",
         selection=(results.topology != "isolated") & (results.tournament_size > 1),
         when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}).where(
@@ -152,7 +161,7 @@ def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts_of_gap(table: pd.DataFrame) -> pd.DataFrame:
-    """Shapley values of optimiser, rate policy, neighbours and selection, for each operator.
+    """Shapley values of optimiser, rate policy, neighbours and selection, for each pruning.
 
     Of the gap from one autoencoder as the paper trains it alone to its ring. Without neighbours
     there is nobody to select among, so that corner is the same with and without selection.
@@ -166,8 +175,8 @@ def parts_of_gap(table: pd.DataFrame) -> pd.DataFrame:
         "selection": (False, True),
     }
     found = [
-        effects.shapley(own, factors, "train_l1", "data_seed").assign(operator=operator)
-        for operator, own in rows.groupby("operator", sort=False)
+        effects.shapley(own, factors, "train_l1", "data_seed").assign(pruning=pruning)
+        for pruning, own in rows.groupby("pruning", sort=False)
     ]
     return pd.concat(found, ignore_index=True)
 
@@ -239,12 +248,12 @@ def sentences(
 ) -> str:
     """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
     text = ""
-    for operator, shares in parts.groupby("operator", sort=False):
+    for pruning, shares in parts.groupby("pruning", sort=False):
         gap, words = shares.set_index("factor"), []
         for name in ("optimiser", "rate_policy", "neighbours", "selection"):
             row = gap.loc[name]
             words.append(f"{name.replace('_', ' ')} {row.value:+.3f}{interval_of(row)}")
-        text += "Unpruned, of " if operator == "none" else f"Pruned by {operator}, of "
+        text += "Unpruned, of " if pruning == "none" else f"Pruned by {pruning}, of "
         text += f"the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
     for row in restarts.itertuples():
         text += (

@@ -21,7 +21,7 @@ CONTRAST = ["claim", "role", "reading", "a", "b"]
 # the designs of `confounds`, and what tells apart the runs of one data seed and trial
 DESIGNS = {
     "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
-    "mechanism": ["operator", "optimiser", "rate_policy", "place", "neighbours", "selection"],
+    "mechanism": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
     "timing": ["operator", "when"],
     "populations": ["cells", "place"],
 }

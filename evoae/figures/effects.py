@@ -21,17 +21,17 @@ from evoae.figures.look import (
 
 
 def parts_of_gap(table: pd.DataFrame) -> Figure:
-    """Shapley values with their intervals, lying down: operator, factor, value, low, high.
+    """Shapley values with their intervals, lying down: pruning, factor, value, low, high.
 
     The whole gap, which is their sum, is a square.
     """
-    require_columns(table, ["operator", "factor", "value", "low", "high"])
-    palette, factors = palette_of(table["operator"], "operator"), list(table["factor"].unique())
+    require_columns(table, ["pruning", "factor", "value", "low", "high"])
+    palette, factors = palette_of(table["pruning"], "pruning"), list(table["factor"].unique())
     with draw_panels(height=1.2 + (0.35 + 0.15 * len(palette)) * len(factors)) as (figure, axes):
         ax = axes[0, 0]
-        for number, (operator, rows) in enumerate(table.groupby("operator", sort=False)):
+        for number, (pruning, rows) in enumerate(table.groupby("pruning", sort=False)):
             aside = 0.24 * (number - (len(palette) - 1) / 2)
-            at, colour = positions(rows["factor"], factors) + aside, palette[operator]
+            at, colour = positions(rows["factor"], factors) + aside, palette[pruning]
             ax.hlines(at, rows["low"], rows["high"], color=colour, lw=1.8)
             for place, row in zip(at, rows.itertuples(), strict=True):
                 marker = "s" if row.factor == "whole gap" else "o"
@@ -40,7 +40,7 @@ def parts_of_gap(table: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(factors)), [str(name).replace("_", " ") for name in factors])
         ax.set(ylim=(len(factors) - 0.5, -0.5), xlabel="Part of the change in training loss (L1)")
         ax.grid(False, axis="y")
-        legend(figure, "operator", keys_of(palette, marker="o"))
+        legend(figure, "pruning", keys_of(palette, marker="o"))
     return figure
 
 

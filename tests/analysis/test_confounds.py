@@ -28,6 +28,20 @@ def test_the_mechanism_crosses_its_factors() -> None:
     }  # fmt: skip
 
 
+def test_weights_that_stay_pruned_are_a_pruning_of_their_own() -> None:
+    size = SMALL | {"cells": 3, "epochs": 2}
+    design = confounds.mechanism(["none", "random"], [0], ["random"], **size)
+    kept = {label: e.pruned_weights for label, e in design.items() if e.operator == "random"}
+    assert len(design) == 3 * len([e for e in design.values() if e.operator == "none"])
+    assert {label for label, value in kept.items() if value == "masked"} == {
+        label for label in kept if " masked " in label
+    }
+    few = {label: e for label, e in design.items() if "adam-per-batch mutated" in label}
+    table = confounds.table_of(sweep(few, 1, progress=False, workers=1))
+    counts = {"none": 3, "random": 3, "random, masked": 3}  # a row each for every place
+    assert table.pruning.value_counts().to_dict() == counts
+
+
 def test_all_populations_train_as_many_steps() -> None:
     design = confounds.populations([1, 3, 4], 12, [0], **SMALL)
     steps = {label: e.cells * e.epochs for label, e in design.items()}
@@ -74,7 +88,7 @@ def crossed(effect: dict[str, float], blocks: int = 6) -> pd.DataFrame:
         rows.append(
             {
                 "optimiser": optimiser, "rate_policy": policy, "place": place,
-                "neighbours": neighbours, "selection": selection, "operator": "none",
+                "neighbours": neighbours, "selection": selection, "pruning": "none",
                 "data_seed": seed, "train_l1": loss,
             }
         )  # fmt: skip
@@ -100,9 +114,9 @@ def test_the_gap_is_shared_out_as_it_was_made() -> None:
 
 def test_each_operator_has_a_gap_of_its_own() -> None:
     effect = {"optimiser": -0.08, "rate_policy": -0.02, "neighbours": 0.0, "selection": 0.0}
-    other = crossed(effect | {"optimiser": 0.04}).assign(operator="random")
+    other = crossed(effect | {"optimiser": 0.04}).assign(pruning="random")
     parts = confounds.parts_of_gap(pd.concat([crossed(effect), other]))
-    found = parts[parts.factor == "whole gap"].set_index("operator").value
+    found = parts[parts.factor == "whole gap"].set_index("pruning").value
     assert found["none"] == pytest.approx(-0.1, abs=1e-3)
     assert found["random"] == pytest.approx(0.02, abs=1e-3)
 
@@ -151,16 +165,16 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
          "mean": 0.06}
     )  # fmt: skip
     ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
-    turned = parts.assign(operator="random", value=-parts.value, low=np.nan)
-    both = pd.concat([parts.assign(operator="none"), turned])
+    turned = parts.assign(pruning="random, masked", value=-parts.value, low=np.nan)
+    both = pd.concat([parts.assign(pruning="none"), turned])
     assert confounds.sentences(both, restarts, 0.2, ends, noise, tuned) == (
         "Unpruned, of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
         "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
-        "Pruned by random, of the gap of +0.100, optimiser +0.030, rate policy +0.060, neighbours "
-        "+0.010, selection -0.000. A ring of 3 against as many restarts at equal steps: +0.200 "
-        "[+0.100, +0.300]. A ring of 10 against as many restarts at equal steps: -0.004. With the "
-        "number of prunes fixed, when they happen is not seen to change the loss (p = 0.200). "
-        "Final losses by operator: noise 0.060, random 0.070, none 0.210. Random pruning against "
-        "noise, trial by trial: early +0.200 [+0.100, +0.300], late +0.000. Tuned alone (adam, "
-        "constant, l1, rate 0.001) reaches 0.060 on validation."
+        "Pruned by random, masked, of the gap of +0.100, optimiser +0.030, rate policy +0.060, "
+        "neighbours +0.010, selection -0.000. A ring of 3 against as many restarts at equal "
+        "steps: +0.200 [+0.100, +0.300]. A ring of 10 against as many restarts at equal steps: "
+        "-0.004. With the number of prunes fixed, when they happen is not seen to change the loss "
+        "(p = 0.200). Final losses by operator: noise 0.060, random 0.070, none 0.210. Random "
+        "pruning against noise, trial by trial: early +0.200 [+0.100, +0.300], late +0.000. Tuned "
+        "alone (adam, constant, l1, rate 0.001) reaches 0.060 on validation."
     )

@@ -160,10 +160,10 @@ def test_readme_says_what_the_kept_designs_say() -> None:
         others = (kept.design(name, dataset) for name in ("populations", "timing", "tuning"))
         assert confounds.paragraph(crossed, *others) in readme
     ring = crossed[(crossed.optimiser == "adam-per-batch") & (crossed.rate_policy == "mutated")]
-    means = ring[ring.operator == "none"].groupby("place").train_l1.mean()
+    means = ring[ring.pruning == "none"].groupby("place").train_l1.mean()
     said = f"isolated cells end at {means['isolated']:.3f}, a ring at {means['ring']:.3f}"
     assert said in readme
-    means = ring[ring.operator == "random"].groupby("place").train_l1.mean()
+    means = ring[ring.pruning == "random"].groupby("place").train_l1.mean()
     assert f"end at {means['isolated']:.3f} isolated" in readme
     assert f"at {means['ring without selection']:.3f} where each takes over a neighbour" in readme
     assert f"and at {means['ring']:.3f} where the better one is taken" in readme
