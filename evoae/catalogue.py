@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evoae import notebooks
+from evoae import gallery
 from evoae.data import built_in, files
 from evoae.experiment import BY_READING, PRESETS, SETTINGS
 from evoae.networks import population
@@ -42,7 +42,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
             ),
             entry("N-M-...", "Widths of your own from the input to the code, such as 50-20-5."),
         ],
-        "notebooks": [entry(n, notebooks.question(n)) for n in notebooks.available()],
+        "notebooks": [entry(n, gallery.question_of(gallery.read(n))) for n in gallery.available()],
         "settings": [
             entry(
                 name,

@@ -8,147 +8,28 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import html
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 import papermill
 import zmq
-from IPython import get_ipython
-from matplotlib.figure import Figure
-from nbformat import NotebookNode
 from traitlets.config import Config
 
 from evoae import pages
-from evoae.analysis.findings import Finding
-from evoae.figures import look
-from evoae.pages import Shown
+from evoae.gallery import available, check_parameter, defaults, folder, read
 from evoae.refusals import named, shown
-from evoae.rules import check_known
 
 REPORT = "report"
 SCALES = ("smoke", "quick", "paper")
-MAY_BE_ZERO = ("seed", "workers")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 # what a kernel says passes through ports that others on a shared machine might listen to
 ENCRYPTED = Config(
     {"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}}
 )
-
-
-class Gallery:
-    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables; and numbers it.
-
-    It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
-    was given and the notebook does not have, or has of another type: papermill itself only warns.
-    """
-
-    def __init__(self, out: str | Path, notebook: str) -> None:
-        check_injected(notebook)
-        index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
-        # of a job array, only the first job writes where people look
-        self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
-        source = "\n".join(cell.source for cell in read(notebook).cells)
-        self.figures, self.tables = (
-            re.findall(rf'gallery\.{kind}\(\s*"([^"]+)"', source) for kind in ("figure", "table")
-        )
-
-    def figure(self, name: str, figure: Figure, title: str) -> Shown:
-        """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
-        png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
-        return pages.figure_of(self.figures.index(name) + 1, name, title, png)
-
-    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
-        """Write a table as CSV; show it folded away, with consistent decimals.
-
-        Names of the notebook's figures in a column `figure` are shown as links.
-        """
-        path = self.out / "tables" / f"{self.notebook}-{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
-        number = self.tables.index(name) + 1
-        if "figure" in table and set(table["figure"]) <= set(self.figures):
-            table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
-        return pages.table_of(number, path.stem, title, table, unfolded)
-
-    def answer(self, text: str) -> Shown:
-        """What the notebook found, in a sentence or two; the index shows it, too."""
-        return Shown(f'<p class="answer">{html.escape(text)}</p>', "answer", html.escape(text))
-
-    def findings(self, found: Sequence[Finding]) -> Shown:
-        """Sentences with links to their figures; the index shows the first."""
-        lines = [
-            f"<li><b>{html.escape(one.heading)}.</b> {html.escape(one.text)} "
-            f"{self.link(one.figure)}</li>"
-            for one in found
-        ]
-        text = html.escape(" ".join(f"{one.heading}. {one.text}" for one in found[:1]))
-        return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
-
-    def link(self, name: str) -> str:
-        """A link to one of the notebook's figures."""
-        return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
-
-
-def folder() -> Path:
-    """Where the notebooks are: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    installed = package / "_notebooks"
-    return installed if installed.is_dir() else package.parent / "notebooks"
-
-
-def available() -> list[str]:
-    """Names of the notebooks that `reproduce` executes."""
-    paths = sorted(folder().glob("*.ipynb"))
-    return [path.stem for path in paths if "evoae" in read(path.stem).metadata]
-
-
-def read(name: str) -> NotebookNode:
-    """The notebook as it lies in the package."""
-    return nbformat.read(folder() / f"{name}.ipynb", 4)
-
-
-def question(name: str) -> str:
-    """What a notebook asks: the first sentence below its title."""
-    return pages.question_of(read(name))
-
-
-def defaults(notebook: NotebookNode) -> dict[str, Any]:
-    """Parameters and their default values, read from the cell tagged `parameters`."""
-    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    return assigned("\n".join(cell.source for cell in tagged))
-
-
-def assigned(source: str) -> dict[str, Any]:
-    """The names and values that a cell of parameters assigns."""
-    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
-
-
-def check_injected(name: str) -> None:
-    """Check the parameters that papermill gave to the notebook in which this runs."""
-    ran = get_ipython().user_ns["In"] if get_ipython() else []
-    given = [source for source in ran if source.startswith(("# Parameters\n", "# Parameters "))]
-    known = defaults(read(name))
-    for key, value in assigned("\n".join(given)).items():
-        check_parameter(name, known, key, value)
-
-
-def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
-    """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
-    check_known(key, known, f"{name} has no parameter {shown(key)}")
-    kind = type(known[key])
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{name}: {key}={shown(value)} must be of type {kind.__name__}")
-    least = 0 if key in MAY_BE_ZERO else 1
-    if kind is int and value < least:
-        raise ValueError(f"{name}: {key}={shown(value)} must be at least {least}")
 
 
 def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -183,7 +64,7 @@ def plan(
             )
         notebook = read(name)
         known = defaults(notebook)
-        plans[name] = {"out": str(out.absolute()), **notebook.metadata.evoae.scales[scale]}
+        plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}
         if workers is not None and "workers" in known:
             plans[name]["workers"] = workers
         unknown = set(plans[name]) - set(known)
@@ -230,7 +111,7 @@ def reproduce(
             except Exception as error:  # whatever a notebook raises is reported with its name
                 failures[name] = error
     names = available()
-    pictures = {name: read(name).metadata.evoae.get("picture", "") for name in names}
+    pictures = {name: read(name)["metadata"]["evoae"].get("picture", "") for name in names}
     page = target / "index.html"
     page.write_text(pages.index_of(target, [REPORT, *(n for n in names if n != REPORT)], pictures))
     return [*written, page], failures

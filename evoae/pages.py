@@ -6,24 +6,22 @@ the machine, the versions, the time. Figures are numbered, tables are folded awa
 
 from __future__ import annotations
 
-import base64
 import html
 import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
+from evoae.gallery import SHOWN, question_of, title_of
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PACKAGES = ("evoae", "torch", "numpy", "scipy", "statsmodels", "pandas")
 WARNINGS = {
@@ -59,72 +57,6 @@ body.index { max-width: 1080px; padding: 4px 10px; } .index h1 { font-size: 20px
 """
 
 
-@dataclass(frozen=True)
-class Shown:
-    """HTML in a notebook and on its page, and what it is: kind, and text for the index."""
-
-    body: str
-    kind: str
-    text: str
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        said = {"kind": self.kind, "text": self.text}
-        return {"text/html": self.body, "text/plain": self.text, SHOWN: said}
-
-
-# -- parts of a page -----------------------------------------------------------------------------
-
-
-def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
-    """A numbered figure, with what is compared in its title."""
-    data = base64.b64encode(png.read_bytes()).decode()
-    words = html.escape(title)
-    body = (
-        f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
-        f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
-    )
-    return Shown(body, "figure", f"Figure {number}. {title}")
-
-
-def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
-    """A numbered table, folded away; links in its cells stay links."""
-    shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
-    texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
-    lines = ["".join(cell("th", name, text) for name, text in zip(shown, texts, strict=True))]
-    for row in shown.itertuples(index=False):
-        lines.append("".join(cell("td", v, text) for v, text in zip(row, texts, strict=True)))
-    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
-    body = (
-        f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
-        f'<div class="scroll"><table>{rows}</table></div></details>'
-    )
-    return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
-
-
-def cell(tag: str, value: str, text: bool) -> str:
-    """A cell of a table; only a link made here is not escaped."""
-    inner = value if value.startswith('<a href="#') else html.escape(value)
-    return f"<{tag}{' class=text' if text else ''}>{inner}</{tag}>"
-
-
-def decimals(column: pd.Series) -> list[str]:
-    """A column's values for people: whole numbers as such, three decimals for others."""
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-        return ["–" if pd.isna(value) else str(value) for value in column]
-    known = column.dropna()
-    if str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
-        return ["–" if pd.isna(v) else "<0.001" if v < 0.001 else f"{v:.3f}" for v in column]
-    whole = (known % 1 == 0).all() and known.abs().max() > 1
-    whole |= pd.api.types.is_integer_dtype(column)
-    small = not whole and 0 < known.abs().max() < 0.01
-    form = "{:,.0f}" if whole else "{:.2g}" if small else "{:,.3f}"
-    return ["–" if pd.isna(value) else form.format(value) for value in column]
-
-
-# -- pages ---------------------------------------------------------------------------------------
-
-
 def whole(title: str, body: str, kind: str = "page") -> str:
     """A complete page."""
     return (
@@ -133,17 +65,6 @@ def whole(title: str, body: str, kind: str = "page") -> str:
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
         f'<body class="{kind}">\n{body}\n</body></html>\n'
     )
-
-
-def title_of(notebook: NotebookNode) -> str:
-    """The notebook's first heading."""
-    return notebook.cells[0].source.splitlines()[0].lstrip("# ").strip()
-
-
-def question_of(notebook: NotebookNode) -> str:
-    """What a notebook asks: the first sentence below its title."""
-    text = notebook.cells[0].source.partition("\n\n")[2].replace("\n", " ")
-    return re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0]
 
 
 def answer_of(notebook: NotebookNode) -> str:

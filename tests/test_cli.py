@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from evoae import notebooks
+from evoae import gallery, notebooks
 from evoae.cli import main, parse_settings, parse_trials
 from evoae.experiment import Experiment
 from evoae.runs.run import Run
@@ -127,8 +127,8 @@ def test_values_have_the_types_of_their_settings():
 
 
 def test_notebook_parameters_are_those_of_its_cell():
-    notebook = notebooks.read("00_tour")
-    known = notebooks.defaults(notebook)
+    notebook = gallery.read("00_tour")
+    known = gallery.defaults(notebook)
     assert known["dataset"] == "digits"
     assert notebooks.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
         "trials": 3,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evoae import notebooks
+from evoae import gallery
 from evoae.experiment import PRESETS, SETTINGS
 from evoae.runs.run import Run
 
@@ -170,7 +170,7 @@ def running(draw: st.DrawFn) -> list[str]:
 
 
 unknown = values.filter(lambda text: "=" not in text and Path(text).stem not in KNOWN)
-KNOWN = notebooks.available()
+KNOWN = gallery.available()
 others = st.one_of(
     st.tuples(st.just("report"), values.map(lambda text: f"no/{text}")),
     st.tuples(st.just("list"), values),

@@ -41,12 +41,12 @@ def test_readme_has_the_two_commands_and_ci_runs_the_second():
 def test_every_notebook_and_setting_that_the_readme_names_exists():
     from dataclasses import fields
 
-    from evoae import notebooks
+    from evoae import gallery
     from evoae.experiment import Experiment
 
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"evoae reproduce (\w+)", text):
-        assert name in notebooks.available()
+        assert name in gallery.available()
     known = {field.name for field in fields(Experiment)}
     for line in re.findall(r"evoae run .*", text):
         for key in re.findall(r" (\w+)=", line):

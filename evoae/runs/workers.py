@@ -65,6 +65,8 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
         pool.shutdown(wait=True, kill_workers=not finished)
         queue.put(None)
         reader.join()
+        queue.close()
+        queue.join_thread()  # at exit it might die before it gave back its semaphores
 
 
 def done(call: Callable[[], Any]) -> Future:

@@ -21,12 +21,12 @@ from pathlib import Path
 import pytest
 from helpers import tiny
 
-from evoae import Run, notebooks, run
+from evoae import Run, gallery, run
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NOTEBOOK = notebooks.folder() / "explore.ipynb"
+NOTEBOOK = gallery.folder() / "explore.ipynb"
 PATIENCE = 90_000  # milliseconds
 FLAGS = [
     "--no-sandbox",

@@ -14,9 +14,9 @@ import pandas as pd
 import papermill
 import pytest
 
-from evoae import cli, notebooks, pages
+from evoae import cli, gallery, notebooks
 
-NAMES = notebooks.available()
+NAMES = gallery.available()
 STUDIES = [name for name in NAMES if name != "explore"]  # that one is for the browser
 TRAINED = [name for name in STUDIES if name != "report"]
 MOST_CODE_CELLS = 20
@@ -27,7 +27,7 @@ SHARES = ["p", "p_holm", "covered", "aimed", "jaccard", "distance", "rejected", 
 
 
 def source(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(notebooks.folder() / f"{name}.ipynb", 4)
+    return nbformat.read(gallery.folder() / f"{name}.ipynb", 4)
 
 
 def code(name: str) -> list[nbformat.NotebookNode]:
@@ -41,7 +41,7 @@ def code(name: str) -> list[nbformat.NotebookNode]:
 def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     tagged = [cell for cell in code(name) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    known = notebooks.defaults(source(name))
+    known = gallery.defaults(source(name))
     assert {type(value) for value in known.values()} <= {int, float, str, bool}
     assert len(known) == len(tagged[0].source.splitlines())
     assert known["out"] == "out"
@@ -74,7 +74,7 @@ def test_every_figure_and_table_is_kept_and_comes_after_prose(name):
         before = cell
     assert source(name).cells[0].cell_type == "markdown"
     assert source(name).cells[0].source.startswith("# ")
-    assert pages.question_of(source(name)).endswith("?")
+    assert gallery.question_of(source(name)).endswith("?")
     picture = source(name).metadata.evoae.picture
     assert f'gallery.figure("{picture}"' in "".join(cell.source for cell in code(name))
 
@@ -121,7 +121,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, 
     [({"trails": 3}, "did you mean trials"), ({"trials": "3"}, "trials='3' must be of type int")],
 )
 def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
-    path = notebooks.folder() / "00_tour.ipynb"
+    path = gallery.folder() / "00_tour.ipynb"
     given = parameters | {"out": str(tmp_path / "out")}
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
         papermill.execute_notebook(
@@ -133,7 +133,7 @@ def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", notebooks.SCALES)
 def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
-    known = notebooks.defaults(source(name))
+    known = gallery.defaults(source(name))
     settings = source(name).metadata.evoae.scales[scale]
     assert {key: type(value) for key, value in settings.items()} == {
         key: type(known[key]) for key in settings
@@ -161,7 +161,7 @@ def executed(tmp_path_factory):
         if name == "report":  # of what the others leave
             for other in ("01_canonical_pruning", "02_coevolution_pruning"):
                 execute(other)
-        known = notebooks.defaults(source(name))
+        known = gallery.defaults(source(name))
         less = LESS | ({"epochs": 8} if name == "08_confounds" else {})  # its last quarter needs 7
         words = [f"{key}={value}" for key, value in less.items() if key in known]
         written, failures = notebooks.reproduce([name], "smoke", out, words=words)
@@ -227,7 +227,7 @@ def test_the_index_has_the_picture_question_and_answer_of_every_page(executed):
         (card,) = [c for c in cards if f'href="{name}.html"' in c]
         picture = re.search(r'src="([^"]+)"', card).group(1)
         assert (index.parent / picture).exists()
-        assert html.escape(pages.question_of(source(name))) in card
+        assert html.escape(gallery.question_of(source(name))) in card
         assert "smoke: no evidence" in card
         said = re.search(r'class="said"[^>]*>([^<]+)', card).group(1)
         page = html.unescape((index.parent / f"{name}.html").read_text())

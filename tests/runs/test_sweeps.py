@@ -358,10 +358,13 @@ def test_a_script_needs_no_guard(tmp_path) -> None:
         "    return layer.weight == layer.weight, layer.bias == layer.bias\n"
         "e = Experiment.preset('canonical', clusters=2, bits=12, examples=4, epochs=2,\n"
         "                      operator=keep_all, schedule='fixed')\n"
-        "print('trials', len(run(e, 2, workers=2, progress=False).result['trials']))\n"
+        "for seed in (1, 2, 3):\n"
+        "    made = run(e, 2, seed, workers=2, progress=False)\n"
+        "    print('trials', len(made.result['trials']))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout == "trials 2\n", done.stderr
+    assert done.stdout == 3 * "trials 2\n", done.stderr
+    assert "leaked" not in done.stderr
 
 
 def test_equal_labels_of_a_grid_are_refused() -> None:

@@ -10,7 +10,7 @@ import papermill
 import pytest
 from PIL import Image
 
-from evoae import notebooks
+from evoae import gallery
 from evoae.pages import WIDGET
 
 GIVEN = {"epochs": 3, "model": "8-3", "schedules": "cubic fixed", "operator": "magnitude"}
@@ -18,12 +18,12 @@ GIVEN = {"epochs": 3, "model": "8-3", "schedules": "cubic fixed", "operator": "m
 
 def execute(folder, **parameters) -> nbformat.NotebookNode:
     return papermill.execute_notebook(
-        notebooks.folder() / "explore.ipynb",
+        gallery.folder() / "explore.ipynb",
         folder / "explored.ipynb",
         GIVEN | {"out": str(folder / "out")} | parameters,
         kernel_name="python3",
         progress_bar=False,
-        cwd=str(notebooks.folder()),  # where JupyterLab's kernel would run
+        cwd=str(gallery.folder()),  # where JupyterLab's kernel would run
     )
 
 

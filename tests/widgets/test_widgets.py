@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from evoae import Experiment, Run, cli, notebooks, run
+from evoae import Experiment, Run, cli, gallery, notebooks, run
 from evoae.analysis.published import find
 from evoae.experiment import PRESETS, SETTINGS
 from evoae.runs.study import collect
@@ -402,7 +402,7 @@ def test_the_copied_notebook_is_given_what_is_on_view():
     """All its parameters, but for where it writes and whether it trains; as it would show them."""
     training = LiveTraining(ScheduleExplorer("decrease fixed", 0.3, epochs=7), **COPIED)
     _, given = copied(training)
-    known = notebooks.defaults(notebooks.read("explore"))
+    known = gallery.defaults(gallery.read("explore"))
     assert set(given) == set(known) - {"train_now", "out"}
     typed = notebooks.parse_parameters("explore", known, [f"{k}={v}" for k, v in given.items()])
     again = ScheduleExplorer(**{name: typed.pop(name) for name in training.explorer.parameters()})

@@ -1,0 +1,215 @@
+"""A notebook from inside: its parameters, and the figures, tables and answers that it shows.
+
+Apart from what executes notebooks and makes their pages, which takes seconds to load.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import html
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython import get_ipython
+from matplotlib.figure import Figure
+
+from evoae.analysis.findings import Finding
+from evoae.figures import look
+from evoae.refusals import shown
+from evoae.rules import check_known
+
+SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
+MAY_BE_ZERO = ("seed", "workers")
+
+
+class Gallery:
+    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables; and numbers it.
+
+    It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
+    was given and the notebook does not have, or has of another type: papermill itself only warns.
+    """
+
+    def __init__(self, out: str | Path, notebook: str) -> None:
+        check_injected(notebook)
+        index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
+        # of a job array, only the first job writes where people look
+        self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
+        source = "\n".join(source_of(cell) for cell in read(notebook)["cells"])
+        self.figures, self.tables = (
+            re.findall(rf'gallery\.{kind}\(\s*"([^"]+)"', source) for kind in ("figure", "table")
+        )
+
+    def figure(self, name: str, figure: Figure, title: str) -> Shown:
+        """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
+        png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
+        return figure_of(self.figures.index(name) + 1, name, title, png)
+
+    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
+        """Write a table as CSV; show it folded away, with consistent decimals.
+
+        Names of the notebook's figures in a column `figure` are shown as links.
+        """
+        path = self.out / "tables" / f"{self.notebook}-{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        number = self.tables.index(name) + 1
+        if "figure" in table and set(table["figure"]) <= set(self.figures):
+            table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
+        return table_of(number, path.stem, title, table, unfolded)
+
+    def answer(self, text: str) -> Shown:
+        """What the notebook found, in a sentence or two; the index shows it, too."""
+        return Shown(f'<p class="answer">{html.escape(text)}</p>', "answer", html.escape(text))
+
+    def findings(self, found: Sequence[Finding]) -> Shown:
+        """Sentences with links to their figures; the index shows the first."""
+        lines = [
+            f"<li><b>{html.escape(one.heading)}.</b> {html.escape(one.text)} "
+            f"{self.link(one.figure)}</li>"
+            for one in found
+        ]
+        text = html.escape(" ".join(f"{one.heading}. {one.text}" for one in found[:1]))
+        return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
+
+    def link(self, name: str) -> str:
+        """A link to one of the notebook's figures."""
+        return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
+
+
+# -- what is shown -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """HTML in a notebook and on its page, and what it is: kind, and text for the index."""
+
+    body: str
+    kind: str
+    text: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        said = {"kind": self.kind, "text": self.text}
+        return {"text/html": self.body, "text/plain": self.text, SHOWN: said}
+
+
+def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
+    """A numbered figure, with what is compared in its title."""
+    data = base64.b64encode(png.read_bytes()).decode()
+    words = html.escape(title)
+    body = (
+        f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
+        f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
+    )
+    return Shown(body, "figure", f"Figure {number}. {title}")
+
+
+def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
+    """A numbered table, folded away; links in its cells stay links."""
+    shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
+    texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
+    lines = ["".join(cell("th", name, text) for name, text in zip(shown, texts, strict=True))]
+    for row in shown.itertuples(index=False):
+        lines.append("".join(cell("td", v, text) for v, text in zip(row, texts, strict=True)))
+    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
+    body = (
+        f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
+        f'<div class="scroll"><table>{rows}</table></div></details>'
+    )
+    return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
+
+
+def cell(tag: str, value: str, text: bool) -> str:
+    """A cell of a table; only a link made here is not escaped."""
+    inner = value if value.startswith('<a href="#') else html.escape(value)
+    return f"<{tag}{' class=text' if text else ''}>{inner}</{tag}>"
+
+
+def decimals(column: pd.Series) -> list[str]:
+    """A column's values for people: whole numbers as such, three decimals for others."""
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        return ["–" if pd.isna(value) else str(value) for value in column]
+    known = column.dropna()
+    if str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
+        return ["–" if pd.isna(v) else "<0.001" if v < 0.001 else f"{v:.3f}" for v in column]
+    whole = (known % 1 == 0).all() and known.abs().max() > 1
+    whole |= pd.api.types.is_integer_dtype(column)
+    small = not whole and 0 < known.abs().max() < 0.01
+    form = "{:,.0f}" if whole else "{:.2g}" if small else "{:,.3f}"
+    return ["–" if pd.isna(value) else form.format(value) for value in column]
+
+
+# -- notebooks -----------------------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """Where the notebooks are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_notebooks"
+    return installed if installed.is_dir() else package.parent / "notebooks"
+
+
+def available() -> list[str]:
+    """Names of the notebooks that `reproduce` executes."""
+    paths = sorted(folder().glob("*.ipynb"))
+    return [path.stem for path in paths if "evoae" in read(path.stem)["metadata"]]
+
+
+def read(name: str) -> dict[str, Any]:
+    """The notebook as it lies in the package."""
+    return json.loads((folder() / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def source_of(cell: Mapping[str, Any]) -> str:
+    """A cell's text, which files hold as lines."""
+    return "".join(cell["source"])
+
+
+def title_of(notebook: Mapping[str, Any]) -> str:
+    """The notebook's first heading."""
+    return source_of(notebook["cells"][0]).splitlines()[0].lstrip("# ").strip()
+
+
+def question_of(notebook: Mapping[str, Any]) -> str:
+    """What a notebook asks: the first sentence below its title."""
+    text = source_of(notebook["cells"][0]).partition("\n\n")[2].replace("\n", " ")
+    return re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0]
+
+
+def defaults(notebook: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and their default values, read from the cell tagged `parameters`."""
+    tagged = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    return assigned("\n".join(map(source_of, tagged)))
+
+
+def assigned(source: str) -> dict[str, Any]:
+    """The names and values that a cell of parameters assigns."""
+    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+
+
+def check_injected(name: str) -> None:
+    """Check the parameters that papermill gave to the notebook in which this runs."""
+    ran = get_ipython().user_ns["In"] if get_ipython() else []
+    given = [source for source in ran if source.startswith(("# Parameters\n", "# Parameters "))]
+    known = defaults(read(name))
+    for key, value in assigned("\n".join(given)).items():
+        check_parameter(name, known, key, value)
+
+
+def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
+    """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
+    check_known(key, known, f"{name} has no parameter {shown(key)}")
+    kind = type(known[key])
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{name}: {key}={shown(value)} must be of type {kind.__name__}")
+    least = 0 if key in MAY_BE_ZERO else 1
+    if kind is int and value < least:
+        raise ValueError(f"{name}: {key}={shown(value)} must be at least {least}")
