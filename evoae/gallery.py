@@ -1,6 +1,7 @@
 """A notebook from inside: its parameters, and the figures, tables and answers that it shows.
 
-Apart from what executes notebooks and makes their pages, which takes seconds to load.
+Figures are numbered, tables are folded away. Apart from what executes notebooks and makes their
+pages, which takes seconds to load.
 """
 
 from __future__ import annotations

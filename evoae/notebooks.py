@@ -20,6 +20,7 @@ import zmq
 from traitlets.config import Config
 
 from evoae import pages
+from evoae.gallery import Gallery as Gallery  # where it was looked for before
 from evoae.gallery import available, check_parameter, defaults, folder, read
 from evoae.refusals import named, shown
 

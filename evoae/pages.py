@@ -1,7 +1,7 @@
 """Executed notebooks as pages of their own, and an index over them.
 
 A page asks no other for anything, prints well, and says what made it: the command, the parameters,
-the machine, the versions, the time. Figures are numbered, tables are folded away.
+the machine, the versions, the time.
 """
 
 from __future__ import annotations

@@ -58,7 +58,10 @@ def mechanism(
     """Design A: optimiser, rate policy and the place of a cell among others, for each operator.
 
     Pruned weights may regrow, as in the released code; those of `masked` operators stay zero.
+    ValueError for one that prunes nothing.
     """
+    if "none" in masked:
+        raise ValueError("masked='none': must be operators that prune, for weights to stay pruned")
     found: dict[str, Experiment] = {}
     for place, settings in PLACES.items():
         crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}
@@ -66,9 +69,10 @@ def mechanism(
         if operators:
             found |= grid("lipi-ae-s", prefix=place, operator=list(operators), **crossed)
         if masked:
-            crossed["pruned_weights"] = "masked"
-            prefix = f"{place} masked"
-            found |= grid("lipi-ae-s", prefix=prefix, operator=list(masked), **crossed)
+            crossed |= {"prefix": f"{place} masked", "pruned_weights": "masked"}
+            more = grid("lipi-ae-s", operator=list(masked), **crossed)
+            known = set(found.values())  # of some operators all weights stay pruned
+            found |= {label: e for label, e in more.items() if e not in known}
     return found
 
 

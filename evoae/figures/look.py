@@ -207,7 +207,7 @@ def label_of(value: str) -> str:
 def palette_of(names: pd.Series, hue: str) -> dict[object, object]:
     """A colour per name; operators keep theirs, other names share out a palette."""
     names = list(names.dropna().unique())
-    if hue == "operator":
+    if hue in ("operator", "pruning"):
         palette = {name: operator_colour(name) for name in names}
         for before, name in itertools.combinations(palette, 2):
             if palette[before] == palette[name]:  # two of a user's: one figure must part them

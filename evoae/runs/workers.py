@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from queue import Empty
 from typing import Any
 
 import cloudpickle
@@ -22,6 +23,7 @@ from evoae.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
 Tell = Callable[[float, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
+WAIT = 5.0  # seconds for the last words of workers; one that was killed may have left half of one
 
 
 @contextmanager
@@ -39,8 +41,8 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
             yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
         return
     context = get_context("loky")  # new interpreters, which need not import the caller's script
-    stop, queue = context.Event(), context.Queue()
-    reader = threading.Thread(target=read_progress, args=(queue, tell), daemon=True)
+    stop, queue, ended = context.Event(), context.Queue(), threading.Event()
+    reader = threading.Thread(target=read_progress, args=(queue, tell, ended), daemon=True)
     reader.start()
     pool = ProcessPoolExecutor(
         workers,
@@ -63,10 +65,8 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
             finished = True
     finally:
         pool.shutdown(wait=True, kill_workers=not finished)
-        queue.put(None)
-        reader.join()
-        queue.close()
-        queue.join_thread()  # at exit it might die before it gave back its semaphores
+        ended.set()  # not a word in the queue, which a killed worker may have locked
+        reader.join(timeout=WAIT)
 
 
 def done(call: Callable[[], Any]) -> Future:
@@ -79,10 +79,14 @@ def done(call: Callable[[], Any]) -> Future:
     return future
 
 
-def read_progress(queue: Any, tell: Tell) -> None:
-    """Pass on what workers tell, until None comes."""
-    while (told := queue.get()) is not None:
-        tell(*told)
+def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
+    """Pass on what workers tell, until they have ended and nothing is left."""
+    while True:
+        try:
+            tell(*queue.get(timeout=0.1))
+        except Empty:
+            if ended.is_set():
+                return
 
 
 REGISTRIES = (operators.OPERATORS, schedules.SCHEDULES)

@@ -14,6 +14,7 @@ from evoae.analysis import confounds, findings
 from evoae.runs.study import Study
 
 SMALL = {k: v for k, v in TINY.items() if k not in ("epochs", "learning_rate")}
+TARGET = {"target_sparsity": 0.5, "prune_until": 0.8}
 
 
 def test_the_mechanism_crosses_its_factors() -> None:
@@ -37,6 +38,10 @@ def test_weights_that_stay_pruned_are_a_pruning_of_their_own() -> None:
         label for label in kept if " masked " in label
     }
     few = {label: e for label, e in design.items() if "adam-per-batch mutated" in label}
+    always = confounds.mechanism(["rigl"], [0], ["rigl"], **size | {"schedule": "cubic"} | TARGET)
+    assert len(always) == 18  # what always stays pruned is not run twice
+    with pytest.raises(ValueError, match="must be operators that prune"):
+        confounds.mechanism(["random"], [0], ["none"], **size)
     table = confounds.table_of(sweep(few, 1, progress=False, workers=1))
     counts = {"none": 3, "random": 3, "random, masked": 3}  # a row each for every place
     assert table.pruning.value_counts().to_dict() == counts

@@ -163,6 +163,7 @@ def executed(tmp_path_factory):
                 execute(other)
         known = gallery.defaults(source(name))
         less = LESS | ({"epochs": 8} if name == "08_confounds" else {})  # its last quarter needs 7
+        less |= {"workers": 2} if name == "02_coevolution_pruning" else {}  # processes of a kernel
         words = [f"{key}={value}" for key, value in less.items() if key in known]
         written, failures = notebooks.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
