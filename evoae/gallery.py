@@ -15,16 +15,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from IPython import get_ipython
-from matplotlib.figure import Figure
 
-from evoae.analysis.findings import Finding
-from evoae.figures import look
 from evoae.refusals import shown
 from evoae.rules import check_known
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from evoae.analysis.findings import Finding
 
 SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
 MAY_BE_ZERO = ("seed", "workers")
@@ -49,6 +51,8 @@ class Gallery:
 
     def figure(self, name: str, figure: Figure, title: str) -> Shown:
         """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
+        from evoae.figures import look  # seconds that `evoae list` does without
+
         png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
         return figure_of(self.figures.index(name) + 1, name, title, png)
 

@@ -60,6 +60,22 @@ def test_a_new_module_must_be_given_its_floor(copy: Path) -> None:
     assert lint(copy).returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("evoae", "torch pandas"),
+        ("evoae.gallery", "torch papermill nbformat nbconvert seaborn"),
+        ("evoae.catalogue", "papermill nbformat nbconvert seaborn"),
+        ("evoae.runs.workers", "seaborn matplotlib papermill scipy.stats"),
+    ],
+)
+def test_what_begins_often_loads_little(module: str, unwanted: str, tmp_path: Path) -> None:
+    """`evoae list`, a notebook's kernel, a worker: each of these takes a second and more."""
+    loaded = run(f"import sys, {module}; print(*sys.modules)", tmp_path).split()
+    assert module in loaded
+    assert not set(unwanted.split()) & set(loaded)
+
+
 def recipe(title: str) -> str:
     """The Python block below "add ..." in README's "How it is built"."""
     section = README.split("## How it is built")[1].split("\n## ")[0]
