@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
             "--workers",
             type=whole,
             metavar="N",
-            help="processes (default: one per core; on a GPU one)",
+            help="processes (default: one per core; one for what takes seconds, and on a GPU)",
         )
     try:
         import shtab  # tab completion, where the extra is installed

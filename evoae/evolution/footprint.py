@@ -1,8 +1,8 @@
-"""What a run takes of memory, estimated from its settings before anything is made.
+"""What a run takes of memory and time, estimated from its settings before anything is made.
 
-An estimate follows the arrays that the loop and the files of a run hold at the same time. It is
-meant to be right within a factor of two: it keeps an experiment that cannot be computed from
-filling the machine, and lets through what fits.
+The estimate of memory follows the arrays that the loop and the files of a run hold at the same
+time. It is meant to be right within a factor of two: it keeps an experiment that cannot be computed
+from filling the machine, and lets through what fits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from evoae.refusals import Refused
 from evoae.resources import available_memory, in_words
 
 HISTORY_ROW = 750  # bytes: a row's columns, joined, sorted and written
+# seconds on a core of some 3 GHz, with the kernel: of a run, an epoch, a step, a row on a weight
+RUN, EPOCH, STEP, WEIGHT = 0.05, 2e-3, 8e-6, 1e-10
 
 # What each part is of, for whoever has to choose smaller values.
 SHAPED_BY = {
@@ -58,6 +60,21 @@ def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
     }
 
 
+def seconds(experiment: Experiment, trials: int) -> float:
+    """Roughly what a run takes of a core, from its files' first byte to the last."""
+    e = experiment
+    size = datasets.measure(e.dataset, **e.data_options)
+    parameters = sum(map(population.parameter_count, widths_of(e, size.dimension)))
+    batches = -(-max(1, round(e.data_share * size.train)) // e.batch_size)
+    steps = trials * e.epochs * e.cells * batches * (e.cells if e.pairing == "all-pairs" else 1)
+    return RUN + e.epochs * EPOCH + steps * (STEP + WEIGHT * e.batch_size * parameters)
+
+
+def widths_of(e: Experiment, dimension: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths of encoder and decoder, from inputs to outputs."""
+    return population.widths_of(dimension, e.model, e.kind)
+
+
 def visited_together(e: Experiment, trials: int) -> int:
     """The most places of one wave: neighbours are never in the same one."""
     if e.update_order == "synchronous" or e.pairing == "all-pairs" or e.cells == 1:
@@ -69,7 +86,7 @@ def bytes_of_networks(e: Experiment, dimension: int, places: int, together: int)
     """All centres with what belongs to them; beside them whatever takes most: the copies that
     learn, a checkpoint that is read or written, or the weights on their way into a file. And one
     autoencoder on which an operator works, in double precision."""
-    widths = population.widths_of(dimension, e.model, e.kind)
+    widths = widths_of(e, dimension)
     parameters = sum(population.parameter_count(side) for side in widths)
     units = sum(sum(side[1:]) for side in widths)
     moments = 8 if e.optimiser == "adam" else 0

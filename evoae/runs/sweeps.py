@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -18,7 +18,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from evoae.evolution import footprint
 from evoae.experiment import Experiment
+from evoae.networks import kernel
 from evoae.refusals import shown
 from evoae.resources import require
 from evoae.runs.blocks import RunSpec, finish
@@ -28,6 +30,7 @@ from evoae.runs.study import Study
 from evoae.runs.workers import placed
 
 WORKER = 150 << 20  # bytes that a process takes, beside its share of the run
+START = 5.0  # seconds of work that are done here by the time that two processes have done them
 
 
 class SweepError(RuntimeError):
@@ -53,8 +56,9 @@ def run(
     """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
 
     `trials` is a number or a slice such as range(3, 6); `workers` processes share them (by default
-    one per core; on a GPU one, which trains them together). Raises ValueError for wrong settings
-    before any work is done. After a KeyboardInterrupt the same call resumes the run.
+    one per core; one for what takes seconds, and on a GPU, which trains them together). Raises
+    ValueError for wrong settings before any work is done. After a KeyboardInterrupt the same call
+    resumes the run.
     """
     options = {"out": out, "device": device, "engine": engine}
     try:
@@ -94,7 +98,6 @@ def sweep(
     """
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
-    workers = workers or (1 if device != "cpu" else os.cpu_count() or 1)
     if out is not None and (not str(out) or "\0" in str(out)):
         raise ValueError(f"out={shown(out)} is no name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
@@ -111,7 +114,9 @@ def sweep(
         label: RunSpec(e, seed, span.start, span.stop, folder, device, engine)
         for label, e in experiments.items()
     }
-    if executor is None and not os.environ.get("EVOAE_DASK"):
+    here = executor is None and not os.environ.get("EVOAE_DASK")
+    workers = workers or default_workers(specs.values(), here)
+    if here:
         processes = min(workers, len(specs) * len(span))
         require(WORKER * (processes - 1), f"workers={processes}, each a process,")
     failures: dict[Path, BaseException] = {}
@@ -135,6 +140,15 @@ def sweep(
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more
     return Study(runs)
+
+
+def default_workers(specs: Collection[RunSpec], here: bool) -> int:
+    """One per core; one for a GPU, and for what is done before others would have started."""
+    if any(spec.device != "cpu" for spec in specs):
+        return 1
+    fast = kernel.reason_unavailable() is None and all(s.engine != "batched" for s in specs)
+    seconds = sum(footprint.seconds(spec.experiment, len(spec.trials)) for spec in specs)
+    return 1 if here and fast and seconds < START else os.cpu_count() or 1
 
 
 def unfinished(specs: list[RunSpec], failures: dict[Path, BaseException]) -> list[RunSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from helpers import ENGINES, assert_same_bits, evolved, tiny
 
 import evoae
 from evoae import Experiment, SweepError, grid, one_at_a_time, sweep
+from evoae.evolution import footprint
+from evoae.networks import kernel
 from evoae.pruning import operators, schedules
 from evoae.runs import checkpoints, workers
 from evoae.runs import sweeps as study
@@ -384,3 +387,32 @@ def test_a_users_function_is_called_by_its_name_in_tables(tmp_path: Path) -> Non
     others = [lambda layer, rng, s, n=n: operators.none(layer, rng, s) for n in (1, 2)]
     same = {str(n): small(operator=each) for n, each in enumerate(others)}
     assert sweep(same, 1, out=tmp_path, **QUIET).results.operator.nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "workers"),
+    [
+        (small(), {}, 1),
+        (small(), {"engine": "batched"}, 8),  # for which nobody knows how long it takes
+        (Experiment.preset("lipi-ae-s"), {}, 8),
+    ],
+)
+def test_short_work_is_done_before_processes_would_have_begun(
+    experiment: Experiment, options: dict, workers: int, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(kernel, "reason_unavailable", lambda: None)
+    spec = RunSpec(experiment, 1, 0, 2, tmp_path, **options)
+    assert study.default_workers([spec], here=True) == workers
+    assert study.default_workers([spec], here=False) == 8
+    assert study.default_workers(1000 * [spec], here=True) == 8
+    monkeypatch.setattr(kernel, "reason_unavailable", lambda: "no compiler")
+    assert study.default_workers([spec], here=True) == 8
+
+
+def test_time_is_estimated_by_what_takes_it() -> None:
+    few = footprint.seconds(small(epochs=10), 1)
+    more = [small(epochs=100), small(epochs=10, examples=40), small(epochs=10, bits=1000)]
+    assert all(footprint.seconds(e, 1) > few for e in more)
+    assert footprint.seconds(small(epochs=10), 50) > few
+    assert 5 < footprint.seconds(Experiment.preset("lipi-ae-s"), 1) < 100  # measured: 30
