@@ -136,7 +136,7 @@ def shapley(
     all orders of turning them on; the values sum to the gap. Rows: factor, value, low, high, and
     "whole gap" last. The intervals resample whole blocks; their quantiles are widened for the
     number of blocks (Hesterberg 2015), as those of a plain bootstrap are too narrow for a few.
-    Raises ValueError for a corner that a block lacks.
+    Raises ValueError for a corner that a block lacks, or a single block.
     """
     names = list(factors)
     require_columns(table, [*names, value, block])
@@ -149,7 +149,9 @@ def shapley(
         columns[corner] = rows.groupby(block)[value].mean()
     means = pd.DataFrame(columns).reindex(table[block].unique())
     if means.isna().any(axis=None) or len(means) < 2:
-        raise ValueError(f"every {block} needs all {len(corners)} corners of {', '.join(names)}")
+        raise ValueError(
+            f"every {block}, of two or more, needs all {len(corners)} corners of {', '.join(names)}"
+        )
     parts = np.array([shares(dict(zip(corners, row, strict=True))) for row in means.to_numpy()])
     parts = np.column_stack([parts, parts.sum(1)])  # a row per block
     n = len(parts)

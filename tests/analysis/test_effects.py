@@ -98,7 +98,9 @@ def test_shapley_values_part_the_gap_and_split_an_interaction_evenly():
     assert parts["whole gap"] == pytest.approx(parts[:-1].sum())
     assert parts[:-1].tolist() == pytest.approx([-0.09, -0.01, -0.01, 0.0], abs=0.002)
     assert ((found.low <= found.value) & (found.value <= found.high)).all()
-    with pytest.raises(ValueError, match="every seed needs all 16 corners of optimiser, rates"):
+    with pytest.raises(
+        ValueError, match="every seed, of two or more, needs all 16 corners of opti"
+    ):
         shapley(trials().iloc[2:], FACTORS, "loss", "seed")
 
 
