@@ -64,15 +64,17 @@ def seconds(experiment: Experiment, trials: int) -> float:
     """Roughly what a run takes of a core, from its files' first byte to the last."""
     e = experiment
     size = datasets.measure(e.dataset, **e.data_options)
-    parameters = sum(map(population.parameter_count, widths_of(e, size.dimension)))
-    batches = -(-max(1, round(e.data_share * size.train)) // e.batch_size)
+    widths = population.widths_of(size.dimension, e.model, e.kind)
+    parameters = sum(map(population.parameter_count, widths))
+    _, batches = rows_and_batches(e, size)
     steps = trials * e.epochs * e.cells * batches * (e.cells if e.pairing == "all-pairs" else 1)
     return RUN + e.epochs * EPOCH + steps * (STEP + WEIGHT * e.batch_size * parameters)
 
 
-def widths_of(e: Experiment, dimension: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths of encoder and decoder, from inputs to outputs."""
-    return population.widths_of(dimension, e.model, e.kind)
+def rows_and_batches(e: Experiment, size: Size) -> tuple[int, int]:
+    """How many of either a network learns from in a visit."""
+    rows = max(1, round(e.data_share * size.train))
+    return rows, -(-rows // e.batch_size)
 
 
 def visited_together(e: Experiment, trials: int) -> int:
@@ -86,7 +88,7 @@ def bytes_of_networks(e: Experiment, dimension: int, places: int, together: int)
     """All centres with what belongs to them; beside them whatever takes most: the copies that
     learn, a checkpoint that is read or written, or the weights on their way into a file. And one
     autoencoder on which an operator works, in double precision."""
-    widths = widths_of(e, dimension)
+    widths = population.widths_of(dimension, e.model, e.kind)
     parameters = sum(population.parameter_count(side) for side in widths)
     units = sum(sum(side[1:]) for side in widths)
     moments = 8 if e.optimiser == "adam" else 0
@@ -116,8 +118,7 @@ def bytes_of_selection(e: Experiment, places: int, together: int, n: int) -> int
 
 def bytes_of_lesson(e: Experiment, size: Size) -> int:
     """The order of the rows, the pairs that take a step on each batch, and noise, of a visit."""
-    rows = max(1, round(e.data_share * size.train))
-    batches = -(-rows // e.batch_size)
+    rows, batches = rows_and_batches(e, size)
     steps = 1 if e.pairing == "selected" else 4
     noise = {"denoising": 4 * size.train * size.dimension, "variational": 8 * rows * 100}
     return 16 * rows + 16 * batches * steps + noise.get(e.kind, 0)
