@@ -265,9 +265,8 @@ def sentences(
             f"{interval_of(row)}. "
         )
     changes = "changes" if when < statistics.LEVEL else "is not seen to change"
-    text += (
-        f"With the number of prunes fixed, when they happen {changes} the loss (p = {when:.3f}). "
-    )
+    p = "p < 0.001" if when < 0.001 else f"p = {when:.3f}"
+    text += f"With the number of prunes fixed, when they happen {changes} the loss ({p}). "
     losses = [f"{name} {loss:.3f}" for name, loss in ends.sort_values().items()]
     text += f"Final losses by operator: {', '.join(losses)}. "
     shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]

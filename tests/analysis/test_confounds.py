@@ -172,6 +172,7 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
     ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
     turned = parts.assign(pruning="random, masked", value=-parts.value, low=np.nan)
     both = pd.concat([parts.assign(pruning="none"), turned])
+    assert "(p < 0.001)" in confounds.sentences(both, restarts, 1e-4, ends, noise, tuned)
     assert confounds.sentences(both, restarts, 0.2, ends, noise, tuned) == (
         "Unpruned, of the gap of -0.100, optimiser -0.030 [-0.031, -0.029], rate policy -0.060 "
         "[-0.061, -0.059], neighbours -0.010 [-0.011, -0.009], selection +0.000 [-0.001, +0.001]. "
