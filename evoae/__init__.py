@@ -36,17 +36,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "Experiment": "experiment",
     "Pruner": "modules.pruner",
-    "Run": "runs.run",
+    "Run": "study.runs.run",
     "State": "evolution.cells",
-    "Study": "runs.study",
-    "SweepError": "runs.sweeps",
+    "Study": "study.runs.study",
+    "SweepError": "study.runs.sweeps",
     "compact": "modules.compaction",
     "evolve": "evolution.loop",
     "evolve_modules": "evolution.modules",
-    "grid": "runs.grids",
-    "one_at_a_time": "runs.grids",
-    "run": "runs.sweeps",
-    "sweep": "runs.sweeps",
+    "figures": "study.figures",
+    "grid": "study.runs.grids",
+    "one_at_a_time": "study.runs.grids",
+    "run": "study.runs.sweeps",
+    "sweep": "study.runs.sweeps",
 }
 __all__ = list(_HOMES)
 
@@ -54,7 +55,8 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'evoae' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"evoae.{_HOMES[name]}"), name)
+    module = importlib.import_module(f"evoae.{_HOMES[name]}")
+    value = getattr(module, name, module)  # `figures` is a module itself
     globals()[name] = value
     return value
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import evoae
-from evoae.refusals import LONGEST, named, one_line, shortened, shown
-from evoae.runs.signals import Terminated, terminable
+from evoae.messages import LONGEST, named, one_line, shortened, shown
+from evoae.study.runs.signals import Terminated, terminable
 
 EXAMPLES = {
     "list": """examples:
@@ -188,8 +188,6 @@ def parser() -> argparse.ArgumentParser:
 
 def list_names(options: argparse.Namespace) -> int:
     """Print every name with a sentence, or all about one, or everything as JSON."""
-    from evoae.catalogue import catalogue
-
     known = catalogue()
     if options.name is not None:
         found = {
@@ -219,6 +217,61 @@ def list_names(options: argparse.Namespace) -> int:
                     print(f"    {key.replace('_', ' '):12} {each[key]}")
     sys.stdout.flush()
     return 0
+
+
+def catalogue() -> dict[str, list[dict[str, Any]]]:
+    """Every name that a setting or an argument may take: name, description, and what else."""
+    from evoae.data import built_in, files
+    from evoae.experiment import BY_READING, PRESETS, SETTINGS
+    from evoae.networks import population
+    from evoae.pruning import operators, schedules
+    from evoae.pruning.registry import sentence
+    from evoae.study.report import notebooks
+
+    def entry(name: str, description: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "description": description, **more}
+
+    readings = [
+        entry(name, f"{released} as released, {intended} as the text means.")
+        for name, (released, intended) in BY_READING["operator"].items()
+    ]
+    return {
+        "presets": [entry(n, p.description, settings=p.settings) for n, p in PRESETS.items()],
+        "operators": [
+            *(entry(n, o.description) | o.abilities() for n, o in operators.OPERATORS.items()),
+            *readings,
+        ],
+        "schedules": [
+            entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()
+        ],
+        "datasets": [
+            *(entry(n, sentence(made)) for n, made in built_in.BUILT_IN.items()),
+            *(entry(f"FILE{s}", f"{sentence(r)}") for s, r in files.SUFFIXES.items()),
+        ],
+        "models": [
+            *(
+                entry(n, f"Widths from the input to the code: {'-'.join(map(str, widths))}.")
+                for n, widths in population.MODELS.items()
+            ),
+            entry("N-M-...", "Widths of your own from the input to the code, such as 50-20-5."),
+        ],
+        "notebooks": [
+            entry(n, notebooks.question_of(notebooks.read(n))) for n in notebooks.available()
+        ],
+        "settings": [
+            entry(
+                name,
+                s.says,
+                default=s.default,
+                rule=f"must {s.rule}",
+                type=s.kind.__name__,
+                source=s.source,
+                may_change=s.live,
+                readings=s.readings,
+            )
+            for name, s in SETTINGS.items()
+        ],
+    }
 
 
 # -- run -----------------------------------------------------------------------------------------
@@ -253,9 +306,9 @@ def parse_trials(text: str) -> range:
 
 def run(options: argparse.Namespace) -> int:
     """Run one experiment, and print the means of what came out."""
-    from evoae.analysis import inspection
     from evoae.experiment import Experiment
-    from evoae.runs import sweeps
+    from evoae.study.analysis import inspection
+    from evoae.study.runs import sweeps
 
     experiment = Experiment.preset(options.preset, **parse_settings(options.words))
     done = sweeps.run(
@@ -290,11 +343,11 @@ def number(value: float) -> str:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Execute notebooks, and print the paths of what they wrote."""
-    from evoae import notebooks
+    from evoae.study.report import execution, notebooks
 
     names = [word for word in options.words if "=" not in word]
     settings = [word for word in options.words if "=" in word]
-    written, failures = notebooks.reproduce(
+    written, failures = execution.reproduce(
         names or notebooks.available(),
         options.scale,
         options.out,
@@ -309,8 +362,8 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Execute the report over a folder of runs."""
-    from evoae import notebooks
-    from evoae.runs.study import collect
+    from evoae.study.report import execution
+    from evoae.study.runs.study import collect
 
     if not os.path.isdir(options.out):
         raise ValueError(f"{named(options.out)} is no folder of runs")
@@ -319,7 +372,7 @@ def report(options: argparse.Namespace) -> int:
         collect(options.out)
     for warning in left_out:
         print(f"evoae: {warning.message}", file=sys.stderr)
-    return tell(*notebooks.reproduce([notebooks.REPORT], "paper", options.out))
+    return tell(*execution.reproduce([execution.REPORT], "paper", options.out))
 
 
 # -- export --------------------------------------------------------------------------------------
@@ -327,8 +380,8 @@ def report(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write one autoencoder, compacted, and print its sizes and how far its outputs differ."""
-    from evoae.runs.exports import check_target, export
-    from evoae.runs.run import Run
+    from evoae.study.runs.exports import check_target, export
+    from evoae.study.runs.run import Run
 
     check_target(options.file)
     done = export(Run(options.run), options.file, options.trial, options.cell)

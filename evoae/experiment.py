@@ -16,11 +16,11 @@ import numpy as np
 
 from evoae import identity, topology
 from evoae.data import datasets
+from evoae.messages import named, shown
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.layer import OperatorSettings
-from evoae.refusals import named, shown
 from evoae.rules import (
     FLAG,
     NOT_NEGATIVE,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-from evoae.refusals import Refused
+from evoae.messages import Refused
 
 # Where control groups tell of memory, by version: the root, the limit, what is used.
 UNIFIED = ("/sys/fs/cgroup", "memory.max", "memory.current")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_type_hints
 
-from evoae.refusals import shown
+from evoae.messages import shown
 
 
 @dataclass(frozen=True)

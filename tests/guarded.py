@@ -15,8 +15,8 @@ import time
 import traceback
 from pathlib import Path
 
-from evoae import notebooks  # noqa: F401  (imported before the first fork, as all it needs)
 from evoae.cli import main
+from evoae.study.report import execution  # noqa: F401  (imported before the first fork)
 
 MEMORY = 4 << 30
 SECONDS = 20  # after which what has not said a word is killed, and what has is interrupted

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from evoae import gallery, notebooks
 from evoae.cli import main, parse_settings, parse_trials
 from evoae.experiment import Experiment
-from evoae.runs.run import Run
+from evoae.study.report import execution, notebooks
+from evoae.study.runs.run import Run
 
 TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "epochs=3"]
 
@@ -127,10 +127,10 @@ def test_values_have_the_types_of_their_settings():
 
 
 def test_notebook_parameters_are_those_of_its_cell():
-    notebook = gallery.read("00_tour")
-    known = gallery.defaults(notebook)
+    notebook = notebooks.read("00_tour")
+    known = notebooks.defaults(notebook)
     assert known["dataset"] == "digits"
-    assert notebooks.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
+    assert execution.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
         "trials": 3,
         "learning_rate": 1.0,
     }

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evoae import gallery
 from evoae.experiment import PRESETS, SETTINGS
-from evoae.runs.run import Run
+from evoae.study.report import notebooks
+from evoae.study.runs.run import Run
 
 TINY = {"clusters": 1, "bits": 6, "examples": 4, "model": "3-2", "epochs": 2}
 DIGITS = "9" * 5000
@@ -170,7 +170,7 @@ def running(draw: st.DrawFn) -> list[str]:
 
 
 unknown = values.filter(lambda text: "=" not in text and Path(text).stem not in KNOWN)
-KNOWN = gallery.available()
+KNOWN = notebooks.available()
 others = st.one_of(
     st.tuples(st.just("report"), values.map(lambda text: f"no/{text}")),
     st.tuples(st.just("list"), values),

@@ -42,7 +42,7 @@ def test_imports_go_down_the_house_only() -> None:
 @pytest.mark.parametrize(
     ("module", "upward"),
     [
-        ("networks/population.py", "from evoae.runs.run import Run"),
+        ("networks/population.py", "from evoae.study.runs.run import Run"),
         ("pruning/schedules.py", "from evoae import experiment"),
         ("data/files.py", "from evoae.data import datasets"),  # inside a room, too
     ],
@@ -64,9 +64,9 @@ def test_a_new_module_must_be_given_its_floor(copy: Path) -> None:
     ("module", "unwanted"),
     [
         ("evoae", "torch pandas"),
-        ("evoae.gallery", "torch papermill nbformat nbconvert seaborn"),
-        ("evoae.catalogue", "papermill nbformat nbconvert seaborn"),
-        ("evoae.runs.workers", "seaborn matplotlib papermill scipy.stats"),
+        ("evoae.study.report.contents", "torch papermill nbformat nbconvert seaborn"),
+        ("evoae.study.report.notebooks", "torch papermill nbformat nbconvert seaborn"),
+        ("evoae.study.runs.workers", "seaborn matplotlib papermill scipy.stats"),
     ],
 )
 def test_what_begins_often_loads_little(module: str, unwanted: str, tmp_path: Path) -> None:

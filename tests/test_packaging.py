@@ -41,12 +41,12 @@ def test_readme_has_the_two_commands_and_ci_runs_the_second():
 def test_every_notebook_and_setting_that_the_readme_names_exists():
     from dataclasses import fields
 
-    from evoae import gallery
     from evoae.experiment import Experiment
+    from evoae.study.report import notebooks
 
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"evoae reproduce (\w+)", text):
-        assert name in gallery.available()
+        assert name in notebooks.available()
     known = {field.name for field in fields(Experiment)}
     for line in re.findall(r"evoae run .*", text):
         for key in re.findall(r" (\w+)=", line):
@@ -85,7 +85,7 @@ def test_the_wheel_carries_notebooks_kernel_and_published_results(wheel):
     assert notebooks
     assert names >= notebooks | {
         *(f"evoae/networks/{name}" for name in kernel.SOURCES),
-        "evoae/analysis/published_results.csv",
+        "evoae/study/analysis/published_results.csv",
         "evoae/cli.py",
     }
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from evoae import resources
-from evoae.refusals import Refused
+from evoae.messages import Refused
 
 
 def test_no_more_than_the_machine_has() -> None:

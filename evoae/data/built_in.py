@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from evoae.data.splits import Dataset, Size
+from evoae.messages import Refused, shown
 from evoae.randomness import stream
-from evoae.refusals import Refused, shown
 from evoae.resources import require
 
 

@@ -26,8 +26,8 @@ from evoae import cache
 from evoae.data.built_in import BUILT_IN, Clusters, check_flag, check_whole
 from evoae.data.files import SUFFIXES, Content
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
+from evoae.messages import Refused, named, reading, shown
 from evoae.randomness import stream
-from evoae.refusals import Refused, named, reading, shown
 from evoae.resources import require
 
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes

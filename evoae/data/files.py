@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from evoae.refusals import Refused, shown
+from evoae.messages import Refused, shown
 from evoae.resources import in_words, require
 
 NUMBERS = "values must be numbers"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from evoae.data import datasets
 from evoae.data.datasets import Size
 from evoae.experiment import Experiment
+from evoae.messages import Refused
 from evoae.networks import population
-from evoae.refusals import Refused
 from evoae.resources import available_memory, in_words
 
 HISTORY_ROW = 750  # bytes: a row's columns, joined, sorted and written

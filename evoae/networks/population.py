@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evoae.refusals import Refused, reading, shown
+from evoae.messages import Refused, reading, shown
 from evoae.resources import require
 
 MODELS: dict[str, tuple[int, ...]] = {

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 
-from evoae.widgets import ActivationInspector, LiveTraining, ScheduleExplorer
+from evoae.study.widgets import ActivationInspector, LiveTraining, ScheduleExplorer
 
 MOVES = 20
 

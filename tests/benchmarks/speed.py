@@ -30,8 +30,8 @@ from torch.nn import functional
 from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, kernel, population, training
-from evoae.runs import blocks, checkpoints, growth
-from evoae.runs import sweeps as study
+from evoae.study.runs import blocks, checkpoints, growth
+from evoae.study.runs import sweeps as study
 
 ROWS, BITS = 12_000, 784  # of the data that one core's tables train on
 BATCHES = (1, 5, 16, 32, 64, 128, 256)

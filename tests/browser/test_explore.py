@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 from helpers import tiny
 
-from evoae import Run, gallery, run
+from evoae import Run, run
+from evoae.study.report import notebooks
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NOTEBOOK = gallery.folder() / "explore.ipynb"
+NOTEBOOK = notebooks.folder() / "explore.ipynb"
 PATIENCE = 90_000  # milliseconds
 FLAGS = [
     "--no-sandbox",

@@ -12,7 +12,7 @@ from helpers import tiny
 from evoae import evolve, run
 from evoae.experiment import Experiment
 from evoae.networks import activations, training
-from evoae.runs import blocks
+from evoae.study.runs import blocks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -17,7 +17,7 @@ from evoae.evolution.loop import EXAMPLES, batches, steps_of_an_epoch
 from evoae.networks import population
 from evoae.pruning import masks, operators
 from evoae.randomness import stream
-from evoae.runs.growth import COLUMNS
+from evoae.study.runs.growth import COLUMNS
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("canonical", {"operator": "variance", "probability": 0.6}),

@@ -14,9 +14,10 @@ import pandas as pd
 import papermill
 import pytest
 
-from evoae import cli, gallery, notebooks
+from evoae import cli
+from evoae.study.report import execution, notebooks
 
-NAMES = gallery.available()
+NAMES = notebooks.available()
 STUDIES = [name for name in NAMES if name != "explore"]  # that one is for the browser
 TRAINED = [name for name in STUDIES if name != "report"]
 MOST_CODE_CELLS = 20
@@ -27,7 +28,7 @@ SHARES = ["p", "p_holm", "covered", "aimed", "jaccard", "distance", "rejected", 
 
 
 def source(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(gallery.folder() / f"{name}.ipynb", 4)
+    return nbformat.read(notebooks.folder() / f"{name}.ipynb", 4)
 
 
 def code(name: str) -> list[nbformat.NotebookNode]:
@@ -41,7 +42,7 @@ def code(name: str) -> list[nbformat.NotebookNode]:
 def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     tagged = [cell for cell in code(name) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    known = gallery.defaults(source(name))
+    known = notebooks.defaults(source(name))
     assert {type(value) for value in known.values()} <= {int, float, str, bool}
     assert len(known) == len(tagged[0].source.splitlines())
     assert known["out"] == "out"
@@ -68,15 +69,15 @@ def test_every_figure_and_table_is_kept_and_comes_after_prose(name):
         if cell.cell_type == "code":
             for node in ast.walk(ast.parse(cell.source)):
                 if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                    assert ast.unparse(node.value).startswith("gallery.")
+                    assert ast.unparse(node.value).startswith("report.")
         else:
             assert before is None or before.cell_type == "code"
         before = cell
     assert source(name).cells[0].cell_type == "markdown"
     assert source(name).cells[0].source.startswith("# ")
-    assert gallery.question_of(source(name)).endswith("?")
+    assert notebooks.question_of(source(name)).endswith("?")
     picture = source(name).metadata.evoae.picture
-    assert f'gallery.figure("{picture}"' in "".join(cell.source for cell in code(name))
+    assert f'report.figure("{picture}"' in "".join(cell.source for cell in code(name))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -85,7 +86,7 @@ def test_every_figure_and_table_has_a_title_of_its_own(name):
         node
         for cell in code(name)
         for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("gallery.")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("report.")
     ]
     kinds = {kind: [c for c in calls if c.func.attr == kind] for kind in ("figure", "table")}
     for shown in kinds.values():
@@ -112,7 +113,7 @@ def test_every_figure_and_table_has_a_title_of_its_own(name):
 def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=message):
-        notebooks.reproduce([name], "smoke", out, words=[word])
+        execution.reproduce([name], "smoke", out, words=[word])
     assert not out.exists()
 
 
@@ -121,7 +122,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, 
     [({"trails": 3}, "did you mean trials"), ({"trials": "3"}, "trials='3' must be of type int")],
 )
 def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
-    path = gallery.folder() / "00_tour.ipynb"
+    path = notebooks.folder() / "00_tour.ipynb"
     given = parameters | {"out": str(tmp_path / "out")}
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
         papermill.execute_notebook(
@@ -131,20 +132,20 @@ def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", notebooks.SCALES)
+@pytest.mark.parametrize("scale", execution.SCALES)
 def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
-    known = gallery.defaults(source(name))
+    known = notebooks.defaults(source(name))
     settings = source(name).metadata.evoae.scales[scale]
     assert {key: type(value) for key, value in settings.items()} == {
         key: type(known[key]) for key in settings
     }
-    planned = notebooks.plan([name], scale, Path("x"), None, [])[name]
+    planned = execution.plan([name], scale, Path("x"), None, [])[name]
     assert planned == settings | {"out": str(Path("x").absolute())}
 
 
 def test_a_notebook_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"unknown notebook 'tuor'; choose one of {NAMES[0]}"):
-        notebooks.reproduce(["tuor"], "smoke", tmp_path / "out")
+        execution.reproduce(["tuor"], "smoke", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -161,11 +162,11 @@ def executed(tmp_path_factory):
         if name == "report":  # of what the others leave
             for other in ("01_canonical_pruning", "02_coevolution_pruning"):
                 execute(other)
-        known = gallery.defaults(source(name))
+        known = notebooks.defaults(source(name))
         less = LESS | ({"epochs": 8} if name == "08_confounds" else {})  # its last quarter needs 7
         less |= {"workers": 2} if name == "02_coevolution_pruning" else {}  # processes of a kernel
         words = [f"{key}={value}" for key, value in less.items() if key in known]
-        written, failures = notebooks.reproduce([name], "smoke", out, words=words)
+        written, failures = execution.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
         return written
 
@@ -185,10 +186,10 @@ def test_it_runs_and_leaves_a_page_figures_and_plausible_numbers(name, executed)
     suffixes = [path.suffix for path in written]
     assert suffixes[:2] == [".ipynb", ".html"]
     text = "".join(cell.source for cell in code(name))
-    called = text.count("gallery.figure(")
+    called = text.count("report.figure(")
     assert suffixes.count(".png") == suffixes.count(".svg") == called
     found = tables(written)
-    assert len(found) == text.count("gallery.table(")
+    assert len(found) == text.count("report.table(")
     for title, table in found.items():
         assert len(table) or name == "report"
         if title == "differences":  # multiples of a loss
@@ -203,7 +204,7 @@ def test_a_page_stands_alone_and_says_what_it_is(name, executed):
     title = source(name).cells[0].source.splitlines()[0].lstrip("# ")
     assert f"<title>{html.escape(title)}</title>" in page
     assert not re.search(r"""(src|href)=["']http""", page)
-    assert "gallery" not in page  # no code
+    assert "report." not in page  # no code
     assert "Traceback" not in page
     assert "<script" not in page
     # smoke runs are no evidence, and the page says so before anything else
@@ -211,7 +212,7 @@ def test_a_page_stands_alone_and_says_what_it_is(name, executed):
     figures = re.findall(r"<b>Figure (\d+)\.</b>", page)
     assert figures == [str(n + 1) for n in range(len(figures))]
     assert page.count("<img alt=") == len(figures)
-    assert page.count("<details") == "".join(c.source for c in code(name)).count("gallery.table(")
+    assert page.count("<details") == "".join(c.source for c in code(name)).count("report.table(")
     foot = page[page.index("<footer>") :]
     for word in (f"reproduce {name}" if name != "report" else "evoae report", "torch 2", "cores"):
         assert word in foot
@@ -228,7 +229,7 @@ def test_the_index_has_the_picture_question_and_answer_of_every_page(executed):
         (card,) = [c for c in cards if f'href="{name}.html"' in c]
         picture = re.search(r'src="([^"]+)"', card).group(1)
         assert (index.parent / picture).exists()
-        assert html.escape(gallery.question_of(source(name))) in card
+        assert html.escape(notebooks.question_of(source(name))) in card
         assert "smoke: no evidence" in card
         said = re.search(r'class="said"[^>]*>([^<]+)', card).group(1)
         page = html.unescape((index.parent / f"{name}.html").read_text())
@@ -346,10 +347,10 @@ def test_your_data_may_be_a_file(executed, tmp_path):
     np.save(path, np.random.default_rng(0).integers(0, 3, (60, 9)))
     tiny = ["epochs=1", "trials=1", "cells=3", "workers=1", "operators=none random"]
     words = [f"dataset={path}", "scale=True", *tiny]
-    written, failures = notebooks.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
+    written, failures = execution.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
     assert not failures
     results = tables(written)["results"]
     assert results.operator.tolist() == ["none", "random"] * 3
     words[1] = "scale=False"
-    _, failures = notebooks.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
+    _, failures = execution.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
     assert "[0, 1]" in str(failures["09_your_data"])

@@ -1,0 +1,1 @@
+"""What runs, analyses, draws and shows experiments. The library below knows nothing of it."""

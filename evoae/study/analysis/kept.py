@@ -1,0 +1,116 @@
+"""Small tables of full-size runs, kept in the package: what README's numbers are taken from.
+
+Hours of computing come in parts, on whatever machine has time. `keep` takes from a study what was
+measured in more trials than the tables have, and leaves the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from evoae.study.analysis import claims, confounds, frontier, published, statistics
+from evoae.study.runs.study import Study
+
+FOLDER = Path(__file__).parent
+REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
+FRONTIER = FOLDER / "frontier_results.csv"
+POINT = ["dataset", "method", "target"]
+CONTRAST = ["claim", "role", "reading", "a", "b"]
+# the designs of `confounds`, and what tells apart the runs of one data seed and trial
+DESIGNS = {
+    "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
+    "mechanism": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
+    "timing": ["operator", "when"],
+    "populations": ["cells", "place"],
+}
+MEASURED = ["train_l1", "validation_l1", "test_l1"]
+
+
+def reproduced() -> pd.DataFrame:
+    """The published values that full-size runs stand beside, as of `published.summary`."""
+    return pd.read_csv(REPRODUCED)
+
+
+def contrasts() -> pd.DataFrame:
+    """The contrasts of the paper's claims in full-size runs, as of `claims.comparisons`."""
+    return claims.judged(pd.read_csv(CONTRASTS))
+
+
+def front() -> pd.DataFrame:
+    """Means of every method at every sparsity of the full-size front, as of `points_of`.
+
+    `p_holm` has Holm's correction over the methods of a data set and target.
+    """
+    table = pd.read_csv(FRONTIER)
+    tested = table[table.p.notna()]  # magnitude is what the others are compared with
+    by = tested.groupby(["dataset", "target"], sort=False).p
+    return table.assign(p_holm=by.transform(statistics.holm))
+
+
+def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
+    """Runs of a design of `DESIGNS` on a data set, a row each, as of `confounds.table_of`."""
+    table = pd.read_csv(file_of(name))
+    return confounds.with_blocks(table[table.dataset == dataset].reset_index(drop=True))
+
+
+def file_of(name: str) -> Path:
+    """Where the runs of a design are kept."""
+    return FOLDER / f"{name}_results.csv"
+
+
+def keep(study: Study) -> None:
+    """Take over what a study of full-size runs has measured in more trials than the tables."""
+    known = published.published()
+    values = most(reproduced(), published.summary(study), list(known), "trials")
+    known.merge(values).round(5).to_csv(REPRODUCED, index=False)
+    measured = claims.contrasted(study)
+    ours = measured[measured["size"].isin(published.PAPER)]
+    measured = measured[CONTRAST].join(ours.drop(columns=CONTRAST))
+    best = most(pd.read_csv(CONTRASTS), measured, CONTRAST, "n")
+    measured[CONTRAST].merge(best).to_csv(CONTRASTS, index=False, float_format="%.6g")
+
+
+def keep_front(study: Study) -> None:
+    """Take over what a study of `frontier.points` has measured in more trials than the table."""
+    measured = points_of(frontier.told_apart(study, "target"))
+    most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
+        FRONTIER, index=False
+    )
+
+
+def keep_design(name: str, study: Study) -> None:
+    """Take over the runs of a design of `DESIGNS` from a study of full-size runs."""
+    file, keys = file_of(name), ["dataset", "data_seed", "trial", *DESIGNS[name]]
+    old = [pd.read_csv(file)] if file.exists() else []
+    table = pd.concat([*old, confounds.table_of(study)], ignore_index=True)
+    table = table.drop_duplicates(keys, keep="last")[[*keys, *MEASURED]]
+    digits = dict.fromkeys(MEASURED, 6)  # what tells runs apart stays as it is
+    table.sort_values(keys).round(digits).to_csv(file, index=False)
+
+
+def points_of(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
+    constant's, sizes, steps; and the shift from magnitude with its interval and p. `table` is of
+    `frontier.told_apart`.
+    """
+    sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
+    means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")
+    beside = []
+    for (dataset, target), rows in table.groupby(["dataset", "target"], sort=False):
+        if "magnitude" in set(rows.method):
+            tests = statistics.compare(rows, by="method", value="test_l1", baseline="magnitude")
+            named = {"a": "method", "low": "shift_low", "high": "shift_high"}
+            tests = tests.rename(columns=named)[["method", "shift", "shift_low", "shift_high", "p"]]
+            beside.append(tests.assign(dataset=dataset, target=target))
+    return means.merge(pd.concat(beside), on=POINT, how="left") if beside else means
+
+
+def most(
+    old: pd.DataFrame, new: pd.DataFrame, keys: list[str], count: str | list[str]
+) -> pd.DataFrame:
+    """Of the rows of two tables those of the larger `count`; of the new one where it is equal."""
+    both = pd.concat([old, new], ignore_index=True)
+    both = both.sort_values(count, kind="stable", na_position="first")
+    return both.drop_duplicates(keys, keep="last")

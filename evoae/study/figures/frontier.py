@@ -1,0 +1,168 @@
+"""Figures of the frontier: loss against size for many methods, and where the zeros lie.
+
+Points are means over trials, lines their 95 % intervals; with fewer than six trials there is no
+interval, and every trial is a small point. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from evoae.study.analysis.statistics import LEAST, require_columns, summary
+from evoae.study.figures.heatmaps import SHARE_COLOURS
+from evoae.study.figures.look import (
+    INK,
+    LOOK,
+    OPERATOR_COLOURS,
+    OTHER_COLOURS,
+    WIDTH,
+    draw_panels,
+    label_of,
+    legend,
+    panel_per,
+)
+
+# the axis' label, and whether it is logarithmic with small on the right
+SIZES = {
+    "sparsity": ("Sparsity (% of parameters)", False),
+    "macs": ("Multiply-accumulates per example that are left", True),
+    "compact_parameters": ("Parameters of the compacted network", True),
+}
+OTHERS = "#BBBBBB"
+
+
+def fronts(
+    table: pd.DataFrame, means: pd.DataFrame, x: str, named: Sequence[str], y: str = "relative_test"
+) -> Figure:
+    """Loss `y` against the size `x` of each method at its targets, a panel per data set.
+
+    `table` has a row per trial, `means` a row per setting with `on_front` (of this size); both have
+    the columns dataset, method and target. Methods on the front and those `named` have colours, the
+    others are grey; rings mark the front. `x` is one of SIZES.
+    """
+    require_columns(table, ["dataset", "method", "target", x, y])
+    title, shrinks = SIZES[x]
+    chosen = means[means.on_front]
+    looks = method_looks(list(table.method.unique()))
+    looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
+    with panel_per(table, "dataset", sharey=False) as (figure, *_, panels):
+        for ax, _, rows in panels:
+            for method, own in rows.groupby("method", sort=False):
+                at = own.groupby("target")[x].mean()
+                at = 100 * at if x == "sparsity" else at
+                line = summary(own, "target", y).set_index("target").loc[at.index].reset_index()
+                front, colour = method in looks, looks.get(method, {"color": OTHERS})["color"]
+                size = {"lw": 1.6, "ms": 4.5, "zorder": 3} if front else {"lw": 0.8, "ms": 2.5}
+                if front:
+                    ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
+                ax.plot(
+                    at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
+                )
+                if front and line["n"].max() < LEAST:
+                    places = own.target.map(at)
+                    ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
+            here = rows.merge(chosen[["dataset", "method", "target"]])
+            here = here.groupby(["method", "target"])[[x, y]].mean()
+            scale = 100 if x == "sparsity" else 1
+            ax.scatter(
+                scale * here[x], here[y], s=110, facecolors="none", edgecolors=INK, lw=1.1, zorder=4
+            )
+            if y == "relative_test":
+                ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
+            if shrinks:
+                ax.set_xscale("log")
+                ax.invert_xaxis()
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                ax.xaxis.set_major_formatter("{x:,.0f}")
+                ax.xaxis.set_minor_locator(NullLocator())
+        figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
+        figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
+        keys = [
+            Line2D([], [], marker="o", ms=4.5, label=name, **look) for name, look in looks.items()
+        ]
+        if len(looks) < table.method.nunique():
+            keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
+        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
+        keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
+        keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
+        legend(figure, "method", keys)
+    return figure
+
+
+def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and line style of each method; the same in every figure of these methods.
+
+    Operators keep their colours, the frontier is black; other names share out a palette, and are
+    dashed when it begins again.
+    """
+    known = OPERATOR_COLOURS | {"frontier": INK}
+    others = [name for name in names if name not in known]
+    free = OTHER_COLOURS[1:]  # the first is close to magnitude's
+    found = {name: {"color": known[name], "ls": "-"} for name in names if name in known}
+    for number, name in enumerate(others):
+        style = "-" if number < len(free) else "--"
+        found[name] = {"color": free[number % len(free)], "ls": style}
+    return {name: found[name] for name in names}
+
+
+def kept_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
+    """How many parameters are left in each layer: a row per method, a column per layer.
+
+    `table` [methods, layers] counts them, `total` says how many a layer has. Colours are shares on
+    a logarithmic scale: a layer that is cut to nothing is white.
+    """
+    shares = 100 * table / pd.Series(total)
+    heads = [f"{layer}\nof {total[layer]:,}" for layer in table.columns]
+    with draw_panels(size=(WIDTH, 1.6 + 0.36 * len(table))) as (figure, axes):
+        ax = axes[0, 0]
+        sns.heatmap(
+            np.log10(shares.clip(lower=0.1)), annot=table.round(0).astype(int), fmt=",d", ax=ax,
+            cmap=SHARE_COLOURS, vmin=-1, vmax=2, linewidths=0.5, annot_kws={"fontsize": 9},
+            cbar_kws={"label": "Share that is left (%)", "ticks": [-1, 0, 1, 2]},
+        )  # fmt: skip
+        figure.axes[-1].set_yticklabels(["0.1", "1", "10", "100"])
+        ax.set_xticklabels(heads, rotation=0)
+        ax.set_yticklabels(table.index, rotation=0)
+        ax.set(xlabel="", ylabel="")
+    return figure
+
+
+def mask_pictures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Which weights are left (dark), layer by layer: a column per network, a row per layer.
+
+    `masks` maps a network's name to a layer's name to bool [out, in]. The long side lies across.
+    """
+    layers = list(next(iter(masks.values())))
+    with draw_panels(len(layers), len(masks), size=(WIDTH, 0.6 + 1.15 * len(layers))) as (
+        figure,
+        axes,
+    ):
+        for line, layer in zip(axes, layers, strict=True):
+            for ax, found in zip(line, masks.values(), strict=True):
+                keep = found[layer]
+                across = keep if keep.shape[0] <= keep.shape[1] else keep.T
+                order = np.argsort(-across.sum(1), kind="stable")  # the fullest first
+                kept = across[order]
+                # wide layers have more weights than the picture has dots: a dot is their share
+                step = max(1, -(-kept.shape[1] // 250))
+                padded = np.pad(kept.astype(float), ((0, 0), (0, -kept.shape[1] % step)))
+                dots = padded.reshape(len(kept), -1, step).mean(2)
+                ax.imshow(dots, cmap="Greys", vmin=0, vmax=max(dots.max(), 0.01), aspect="auto",
+                          interpolation="nearest")  # fmt: skip
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                ax.spines[:].set_visible(True)
+                used = np.count_nonzero(across.any(1))
+                words = f"{keep.sum():,} of {keep.size:,} weights, {used} of {len(across)} units"
+                ax.set_title(words, fontsize=9)
+            line[0].set_ylabel(layer, rotation=0, ha="right", va="center")
+        for ax, name in zip(axes[0], masks, strict=True):
+            ax.set_title(f"{name}\n{ax.get_title()}", fontsize=9)
+    return figure

@@ -1,0 +1,1 @@
+"""Notebooks executed by papermill, what they show, and their pages."""

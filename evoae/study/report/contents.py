@@ -1,0 +1,142 @@
+"""What a notebook shows: numbered figures, folded tables, and its answer."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from evoae.study.report.notebooks import check_injected, read, source_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from evoae.study.analysis.findings import Finding
+
+SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
+
+
+class Report:
+    """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables; and numbers it.
+
+    It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
+    was given and the notebook does not have, or has of another type: papermill itself only warns.
+    """
+
+    def __init__(self, out: str | Path, notebook: str) -> None:
+        check_injected(notebook)
+        index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
+        # of a job array, only the first job writes where people look
+        self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook
+        source = "\n".join(source_of(cell) for cell in read(notebook)["cells"])
+        self.figures, self.tables = (
+            re.findall(rf'report\.{kind}\(\s*"([^"]+)"', source) for kind in ("figure", "table")
+        )
+
+    def figure(self, name: str, figure: Figure, title: str) -> Shown:
+        """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
+        from evoae.study.figures import look  # seconds that `evoae list` does without
+
+        png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
+        return figure_of(self.figures.index(name) + 1, name, title, png)
+
+    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
+        """Write a table as CSV; show it folded away, with consistent decimals.
+
+        Names of the notebook's figures in a column `figure` are shown as links.
+        """
+        path = self.out / "tables" / f"{self.notebook}-{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        number = self.tables.index(name) + 1
+        if "figure" in table and set(table["figure"]) <= set(self.figures):
+            table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
+        return table_of(number, path.stem, title, table, unfolded)
+
+    def answer(self, text: str) -> Shown:
+        """What the notebook found, in a sentence or two; the index shows it, too."""
+        return Shown(f'<p class="answer">{html.escape(text)}</p>', "answer", html.escape(text))
+
+    def findings(self, found: Sequence[Finding]) -> Shown:
+        """Sentences with links to their figures; the index shows the first."""
+        lines = [
+            f"<li><b>{html.escape(one.heading)}.</b> {html.escape(one.text)} "
+            f"{self.link(one.figure)}</li>"
+            for one in found
+        ]
+        text = html.escape(" ".join(f"{one.heading}. {one.text}" for one in found[:1]))
+        return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
+
+    def link(self, name: str) -> str:
+        """A link to one of the notebook's figures."""
+        return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
+
+
+# -- what is shown -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """HTML in a notebook and on its page, and what it is: kind, and text for the index."""
+
+    body: str
+    kind: str
+    text: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        said = {"kind": self.kind, "text": self.text}
+        return {"text/html": self.body, "text/plain": self.text, SHOWN: said}
+
+
+def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
+    """A numbered figure, with what is compared in its title."""
+    data = base64.b64encode(png.read_bytes()).decode()
+    words = html.escape(title)
+    body = (
+        f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
+        f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
+    )
+    return Shown(body, "figure", f"Figure {number}. {title}")
+
+
+def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
+    """A numbered table, folded away; links in its cells stay links."""
+    shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
+    texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
+    lines = ["".join(cell("th", name, text) for name, text in zip(shown, texts, strict=True))]
+    for row in shown.itertuples(index=False):
+        lines.append("".join(cell("td", v, text) for v, text in zip(row, texts, strict=True)))
+    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
+    body = (
+        f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
+        f'<div class="scroll"><table>{rows}</table></div></details>'
+    )
+    return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
+
+
+def cell(tag: str, value: str, text: bool) -> str:
+    """A cell of a table; only a link made here is not escaped."""
+    inner = value if value.startswith('<a href="#') else html.escape(value)
+    return f"<{tag}{' class=text' if text else ''}>{inner}</{tag}>"
+
+
+def decimals(column: pd.Series) -> list[str]:
+    """A column's values for people: whole numbers as such, three decimals for others."""
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        return ["–" if pd.isna(value) else str(value) for value in column]
+    known = column.dropna()
+    if str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
+        return ["–" if pd.isna(v) else "<0.001" if v < 0.001 else f"{v:.3f}" for v in column]
+    whole = (known % 1 == 0).all() and known.abs().max() > 1
+    whole |= pd.api.types.is_integer_dtype(column)
+    small = not whole and 0 < known.abs().max() < 0.01
+    form = "{:,.0f}" if whole else "{:.2g}" if small else "{:,.3f}"
+    return ["–" if pd.isna(value) else form.format(value) for value in column]

@@ -1,0 +1,87 @@
+"""The notebooks: where they are, their parameters and the questions that they ask.
+
+Apart from what executes notebooks and makes their pages, which takes seconds to load.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from IPython import get_ipython
+
+import evoae
+from evoae.messages import shown
+from evoae.rules import check_known
+
+MAY_BE_ZERO = ("seed", "workers")
+
+
+def folder() -> Path:
+    """Where the notebooks are: in the installed package, or beside it in a checkout."""
+    package = Path(evoae.__file__).parent
+    installed = package / "_notebooks"
+    return installed if installed.is_dir() else package.parent / "notebooks"
+
+
+def available() -> list[str]:
+    """Names of the notebooks that `reproduce` executes."""
+    paths = sorted(folder().glob("*.ipynb"))
+    return [path.stem for path in paths if "evoae" in read(path.stem)["metadata"]]
+
+
+def read(name: str) -> dict[str, Any]:
+    """The notebook as it lies in the package."""
+    return json.loads((folder() / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def source_of(cell: Mapping[str, Any]) -> str:
+    """A cell's text, which files hold as lines."""
+    return "".join(cell["source"])
+
+
+def title_of(notebook: Mapping[str, Any]) -> str:
+    """The notebook's first heading."""
+    return source_of(notebook["cells"][0]).splitlines()[0].lstrip("# ").strip()
+
+
+def question_of(notebook: Mapping[str, Any]) -> str:
+    """What a notebook asks: the first sentence below its title."""
+    text = source_of(notebook["cells"][0]).partition("\n\n")[2].replace("\n", " ")
+    return re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0]
+
+
+def defaults(notebook: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and their default values, read from the cell tagged `parameters`."""
+    tagged = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    return assigned("\n".join(map(source_of, tagged)))
+
+
+def assigned(source: str) -> dict[str, Any]:
+    """The names and values that a cell of parameters assigns."""
+    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+
+
+def check_injected(name: str) -> None:
+    """Check the parameters that papermill gave to the notebook in which this runs."""
+    ran = get_ipython().user_ns["In"] if get_ipython() else []
+    given = [source for source in ran if source.startswith(("# Parameters\n", "# Parameters "))]
+    known = defaults(read(name))
+    for key, value in assigned("\n".join(given)).items():
+        check_parameter(name, known, key, value)
+
+
+def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
+    """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
+    check_known(key, known, f"{name} has no parameter {shown(key)}")
+    kind = type(known[key])
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{name}: {key}={shown(value)} must be of type {kind.__name__}")
+    least = 0 if key in MAY_BE_ZERO else 1
+    if kind is int and value < least:
+        raise ValueError(f"{name}: {key}={shown(value)} must be at least {least}")

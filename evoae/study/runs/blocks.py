@@ -1,0 +1,216 @@
+"""What is computed together: some trials of a run, from a checkpoint if there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evoae.evolution import footprint
+from evoae.evolution.cells import State, initial
+from evoae.evolution.loop import evolve, steps_of_an_epoch
+from evoae.experiment import Experiment
+from evoae.messages import named, shown
+from evoae.networks import population, training
+from evoae.rules import MOST
+from evoae.study.runs import checkpoints
+from evoae.study.runs.files import digest, read_sealed
+from evoae.study.runs.growth import LOCK, add, history_of, history_rows, write_config
+from evoae.study.runs.locks import locked
+from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
+
+# Between checkpoints; the variable reaches worker processes, too.
+CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What is asked for: trials [start, stop) of a run, and where and how they are computed."""
+
+    experiment: Experiment
+    seed: int
+    start: int
+    stop: int
+    out: Path
+    device: str = "cpu"
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= MOST:
+            raise ValueError(
+                f"trials {shown(self.start)}:{shown(self.stop)} are none, or too many; give a "
+                "positive number, or A:B with A < B"
+            )
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**64:
+            raise ValueError(
+                f"seed={shown(self.seed)} must be a whole number, 0 or more, below 2**64"
+            )
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise ValueError(f"unknown device {shown(self.device)}; choose cpu, cuda or cuda:N")
+        if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
+        self.experiment.check_files()
+        footprint.check(self.experiment, len(self.trials))
+        e = self.experiment
+        tiny = population.initialise(
+            e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
+        )
+        if self.device == "cpu":
+            chosen = training.choose_engine(self.engine, tiny)
+            if chosen != "fused" and self.engine == "auto":
+                say_once(
+                    "trained by PyTorch, which is slower than the kernel: "
+                    f"{training.why_not_fused(tiny)}"
+                )
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's directory, whatever trials of it are asked for."""
+        return self.out / self.experiment.hash(seed=self.seed)
+
+    @property
+    def trials(self) -> range:
+        """The trials that are asked for."""
+        return range(self.start, self.stop)
+
+    @property
+    def lock(self) -> Path:
+        """What is locked while the run's files are changed."""
+        return self.folder / LOCK
+
+    def make_folder(self) -> None:
+        """Make the run's directory. Raises ValueError if it cannot be made."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{named(self.out)}: cannot be written ({error.strerror})") from error
+
+    def open(self) -> None:
+        """Begin the directory, or see that it is this run's. Raises ValueError if it is not.
+
+        The caller holds the run's lock, unless nothing is to be written.
+        """
+        path = self.folder / CONFIG
+        if not path.exists():
+            self.make_folder()
+            write_config(self.folder, self.experiment, self.seed)
+            result = self.folder / RESULT
+            if result.exists() and read_sealed(result)["files"].get(CONFIG) != digest(path):
+                result.unlink()  # of a config.json that was taken away: to be computed again
+        found = read_config(self.folder)
+        wanted = {"experiment": self.experiment.settings(), "seed": self.seed}
+        for key, value in wanted.items():
+            if found[key] != json.loads(json.dumps(value)):
+                raise ValueError(f"{path}: holds another {key}; move the directory away")
+
+    def blocks(self, trials: Iterable[int], parts: int) -> list[range]:
+        """Slices of some trials to train side by side; those in a checkpoint stay together."""
+        cut, rest = [], sorted(trials)
+        for held in checkpoints.found_in(self.folder):
+            cut += slices_of(trial for trial in rest if trial in held)
+            rest = [trial for trial in rest if trial not in held]
+        for part in np.array_split(rest, min(parts, max(1, len(rest)))):
+            cut += slices_of(part.tolist())
+        return sorted(cut, key=lambda block: block.start)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Tell the user, once in a process."""
+    print(f"evoae: {text}", file=sys.stderr)
+
+
+SECONDS_BETWEEN_TELLS = 2.0
+
+
+class Told:
+    """What was told of a block's epochs, the one under way included."""
+
+    def __init__(self, tell: Callable[[float, int], None], state: State) -> None:
+        self.tell, self.state = tell, state
+        self.began = self.steps = state.model_steps
+        self.share, self.time = 0.0, time.time()
+
+    def between_visits(self) -> bool:
+        """Tell now and then how far the epoch is. False: it goes on."""
+        if time.time() - self.time > SECONDS_BETWEEN_TELLS:
+            done = (self.state.model_steps - self.began) / steps_of_an_epoch(self.state)
+            self.told(min(done, 1.0))
+        return False
+
+    def after_epoch(self) -> None:
+        """Tell the rest of an epoch that has ended."""
+        self.told(1.0)
+        self.began, self.share = self.state.model_steps, 0.0
+
+    def told(self, share: float) -> None:
+        """Tell how far the epoch is, a share in [0, 1]."""
+        trials, steps = len(self.state.trials), self.state.model_steps
+        self.tell(trials * (share - self.share), steps - self.steps)
+        self.share, self.steps, self.time = share, steps, time.time()
+
+
+def train_block(
+    spec: RunSpec,
+    trials: range,
+    tell: Callable[[float, int], None] = lambda epochs, steps: None,
+    stop: threading.Event | None = None,
+) -> tuple[float, float, float]:
+    """Train a block of a run to its end, from the checkpoint that holds it if there is one.
+
+    `tell(epochs, model steps)` is called with what was done since the last call: after each epoch,
+    and within one that takes long. When `stop` is
+    set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
+    clock at start and end, and the seconds that earlier attempts took.
+    """
+    if stop is not None and stop.is_set():
+        raise KeyboardInterrupt
+    path, state, history, earlier = checkpoints.path_of(spec.folder, trials), None, [], 0.0
+    if source := checkpoints.source_of(spec.folder, trials):
+        state, history, earlier = checkpoints.load(
+            source, spec.experiment, trials, spec.seed, spec.device, spec.engine
+        )
+        tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
+        if source != path and state.epoch + 1 == spec.experiment.epochs:
+            checkpoints.save(path, state, history, earlier)
+    begun = saved = time.time()
+    if state is None:
+        state = initial(spec.experiment, trials, spec.seed, spec.device, spec.engine)
+    told = Told(tell, state)
+    for _ in evolve(spec.experiment, state=state, abandon=told.between_visits):
+        history.append(history_rows(state))
+        told.after_epoch()
+        now = time.time()
+        stopping = stop is not None and stop.is_set()
+        last = state.epoch + 1 == spec.experiment.epochs
+        if stopping or last or now - saved > CHECKPOINT_SECONDS:
+            history = [checkpoints.save(path, state, history, earlier + now - begun)]
+            saved = now
+        if stopping and not last:
+            raise KeyboardInterrupt
+    return begun, time.time(), earlier
+
+
+def finish(spec: RunSpec, blocks: Iterable[range], seconds: float) -> None:
+    """Add the trials of blocks that were trained to their end to the run's files."""
+    with locked(spec.lock):
+        more = []
+        for block in blocks:
+            path = checkpoints.path_of(spec.folder, block)
+            state, history, _ = checkpoints.load(
+                path, spec.experiment, block, spec.seed, spec.device
+            )
+            more.append((state, history_of(history)))
+        add(spec.folder, more, seconds)
+        checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))

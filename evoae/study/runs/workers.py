@@ -1,0 +1,130 @@
+"""Where blocks of trials are trained: in this process, in local ones, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from queue import Empty
+from typing import Any
+
+import cloudpickle
+import torch
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
+
+from evoae.pruning import operators, schedules
+from evoae.study.runs.blocks import RunSpec, train_block
+from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
+
+Tell = Callable[[float, int], None]
+Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
+WAIT = 5.0  # seconds for the last words of workers; one that was killed may have left half of one
+
+
+@contextmanager
+def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> Iterator[Submit]:
+    """Where blocks are trained: here, in local processes, or by a given executor.
+
+    The first interrupt stops every block after its epoch, with a checkpoint; the second at once.
+    """
+    if executor is not None:
+        yield lambda spec, block: executor.submit(work, packed(spec, block))
+        return
+    if local:
+        stop = threading.Event()
+        with interrupts(stop):
+            yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
+        return
+    context = get_context("loky")  # new interpreters, which need not import the caller's script
+    stop, queue, ended = context.Event(), context.Queue(), threading.Event()
+    reader = threading.Thread(target=read_progress, args=(queue, tell, ended), daemon=True)
+    reader.start()
+    pool = ProcessPoolExecutor(
+        workers,
+        context=context,
+        initializer=begin_worker,
+        initargs=(queue, stop, os.getpid()),
+        env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a large run is no leak
+    )
+
+    def submit(spec: RunSpec, block: range) -> Future:
+        with handled(
+            signal.SIG_IGN, *ENDINGS
+        ):  # which new processes inherit: what comes meanwhile is ours to answer
+            return pool.submit(work, packed(spec, block))
+
+    finished = False
+    try:
+        with interrupts(stop):
+            yield submit
+            finished = True
+    finally:
+        pool.shutdown(wait=True, kill_workers=not finished)
+        ended.set()  # not a word in the queue, which a killed worker may have locked
+        reader.join(timeout=WAIT)
+
+
+def done(call: Callable[[], Any]) -> Future:
+    """A future of something computed here and now."""
+    future: Future = Future()
+    try:
+        future.set_result(call())
+    except (Exception, KeyboardInterrupt) as error:
+        future.set_exception(error)
+    return future
+
+
+def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
+    """Pass on what workers tell, until they have ended and nothing is left."""
+    while True:
+        try:
+            tell(*queue.get(timeout=0.1))
+        except Empty:
+            if ended.is_set():
+                return
+
+
+REGISTRIES = (operators.OPERATORS, schedules.SCHEDULES)
+
+
+def packed(spec: RunSpec, block: range) -> bytes:
+    """A block as bytes for another process, with the user's functions that it names."""
+    names = [spec.experiment.operator, spec.experiment.schedule]
+    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, block))
+
+
+# -- in a worker ---------------------------------------------------------------------------------
+
+worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
+worker_stop: Any = None
+
+
+def begin_worker(queue: Any, stop: Any, parent: int) -> None:
+    """One thread per worker; progress and the wish to stop pass between it and its parent."""
+    global worker_tell, worker_stop
+    ignore_all()
+    torch.set_num_threads(1)
+    worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
+    worker_stop = stop
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
+
+
+def follow(parent: int) -> None:
+    """End with the parent: a worker that waits for tasks would outlive one that was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def work(task: bytes) -> tuple[float, float, float]:
+    """Train one packed block."""
+    torch.set_num_threads(1)
+    named, spec, block = cloudpickle.loads(task)
+    for known, theirs in zip(REGISTRIES, named, strict=True):
+        known |= theirs  # also over older ones
+    return train_block(spec, block, worker_tell, worker_stop)

@@ -1,0 +1,275 @@
+"""Watch a training: pause, change, stop and continue it; keep it, and compare the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import traitlets
+from ipywidgets import (
+    Combobox,
+    Dropdown,
+    FloatText,
+    IntProgress,
+    IntText,
+    Layout,
+    ToggleButton,
+)
+
+from evoae.data import datasets
+from evoae.experiment import MAY_CHANGE, PRESETS, Experiment
+from evoae.networks import population
+from evoae.pruning.allocation import ALLOCATIONS
+from evoae.pruning.operators import OPERATORS
+from evoae.pruning.schedules import SCHEDULES
+from evoae.study.widgets import views
+from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer
+from evoae.study.widgets.parts import View, button, knob, knob_of, lines_to_copy, row
+from evoae.study.widgets.trainer import Curves, Trainer
+
+REFRESH = 0.4  # seconds between two pictures of a training
+# beside the preset
+OWN = ("dataset", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
+
+
+class LiveTraining(View):
+    """Train in the background, and watch.
+
+    What is not among its knobs comes from the schedule explorer. Operator, schedule, learning rate
+    and the explorer's sliders apply to a running training from its next epoch. `folder` is where
+    Save writes runs. `ended` counts the trainings that came to an end, `saved` is the last run
+    that was saved.
+    """
+
+    ended = traitlets.Int(0)
+    saved = traitlets.Unicode("")
+    render = staticmethod(views.training_figure)
+
+    def __init__(
+        self,
+        explorer: ScheduleExplorer | None = None,
+        dataset: str = "digits",
+        model: str = "standard",
+        preset: str = "lipi-ae-s",
+        operator: str = "random",
+        learning_rate: float = 1e-3,
+        seed: int = 1,
+        folder: str | Path = "out/runs",
+        allocation: str = "layer",
+    ) -> None:
+        self.explorer = explorer or ScheduleExplorer()
+        self.seed, self.folder, self.trainer = seed, Path(folder), None
+        self._before: Curves | None = None
+        self._problem = self._note = self._hint = ""
+        schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
+        self.dataset = knob_of("dataset", Combobox, options=list(datasets.BUILT_IN), value=dataset)
+        self.model = knob_of("model", Combobox, options=list(population.MODELS), value=model)
+        what = "Which algorithm: canonical training of one cell, or a way to coevolve several."
+        self.preset = knob(Dropdown, "Preset", what, options=list(PRESETS), value=preset)
+        self.epochs = knob_of("epochs", IntText, value=epochs)
+        traitlets.link((self.explorer.epochs, "value"), (self.epochs, "value"))
+        self.operator = knob_of("operator", Dropdown, options=list(OPERATORS), value=operator)
+        self.allocation = knob_of(
+            "allocation", Dropdown, options=list(ALLOCATIONS), value=allocation
+        )
+        self.schedule = knob_of("schedule", Dropdown, options=list(SCHEDULES), value=schedule)
+        self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
+        self.start = button("Train", "play", "Train from the beginning", self.train)
+        self.start.button_style = "primary"
+        self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
+        self.stop = button("Stop", "stop", "End this training now", self.end)
+        self.keep = button("Save", "save", f"Write it as a run into {self.folder}", self.save)
+        self.compare = ToggleButton(
+            description="Compare",
+            icon="clone",
+            tooltip="Show the training before this one, pale, behind it",
+        )
+        self.bar = IntProgress(layout=Layout(width="430px", max_width="98%"))
+        self.bar.style.description_width = "160px"
+        self.copy = lines_to_copy("The command lines for what these knobs, here and above, mean")
+        own = {name: getattr(self, name) for name in OWN}
+        above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
+        fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
+        self.fixed = [self.preset, *fixed, *above]  # while it trains
+        super().__init__(
+            row(self.preset, *own.values()),
+            row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
+            row(self.copy),
+        )
+        self.preset.observe(self._take_over, "value")
+        for each in (self.preset, *own.values()):
+            each.observe(self._adjust, "value")
+        self.compare.observe(self.redraw, "value")
+        self.explorer.observe(self._follow, "state")
+        self._adjust()
+
+    def settings(self, schedule: str = "") -> dict[str, Any]:
+        """What the knobs, here and in the explorer, describe: settings of the preset."""
+        _, settings = self.explorer.settings()
+        settings |= {name: getattr(self, name).value for name in OWN}
+        settings["schedule"] = schedule or self.schedule.value
+        radius, preset = settings.pop("radius", 0), Experiment.preset(self.preset.value)
+        ring = preset.cells > 1 and preset.topology == "ring"
+        return settings | ({"radius": radius} if ring else {})
+
+    def experiment(self, schedule: str = "") -> Experiment:
+        """What is trained, by default under the schedule chosen here. Raises ValueError."""
+        return Experiment.preset(self.preset.value, **self.settings(schedule))
+
+    def command_lines(self) -> str:
+        """`evoae run` for this training and for the other schedules on view, and the notebook."""
+        lines = []
+        for name in dict.fromkeys([self.schedule.value, *self.explorer.schedules.value]):
+            with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
+                self.experiment(name)
+                words = [f"{key}={value}" for key, value in self.settings(name).items()]
+                where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
+                lines.append(["evoae", "run", self.preset.value, *words, *where])
+        parameters = self.explorer.parameters() | {
+            name: getattr(self, name).value for name in (*OWN, "preset") if name != "schedule"
+        }
+        lines.append(["papermill", "notebooks/explore.ipynb", "explored.ipynb"])
+        for name, value in (parameters | {"seed": self.seed}).items():
+            lines[-1] += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+        return "\n".join(map(shlex.join, lines))
+
+    def _take_over(self, _: Any) -> None:
+        """Move the knobs, here and above, to what a newly chosen preset says of them."""
+        for name, value in PRESETS[self.preset.value].settings.items():
+            if name in OWN:
+                getattr(self, name).value = value
+            elif name in SLIDERS:
+                getattr(self.explorer, name).value = value
+
+    def _follow(self, _: Any) -> None:
+        """Train what is on view: of the explorer's schedules the one chosen here, or the first."""
+        picked = self.explorer.schedules.value
+        if self.schedule.value not in picked:
+            self.schedule.value = picked[0]
+        self._adjust()
+
+    def _adjust(self, *_: Any) -> None:
+        """Check the knobs, and tell a running training what has changed."""
+        if self.schedule.value not in self.explorer.schedules.value:
+            self.explorer.schedules.value = (*self.explorer.schedules.value, self.schedule.value)
+        try:
+            new, self._problem = self.experiment(), ""
+            shown = self.explorer.subpopulation.value
+            self._hint = (
+                ""
+                if new.subpopulation == shown
+                else (
+                    f"{self.preset.value} trains in sub-populations of {new.subpopulation}; "
+                    f"the schedules above are drawn for {shown}."
+                )
+            )
+            if self.running:
+                self.trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
+            self.copy.value = self.command_lines()
+        except ValueError as error:
+            self._problem = str(error)
+            self.copy.value = ""
+        self.say(*self.words(self.state))
+
+    @property
+    def running(self) -> bool:
+        """Whether a training is under way, be it paused."""
+        return self.trainer is not None and self.trainer.status in ("training", "paused")
+
+    def train(self, wait: bool = False) -> None:
+        """Start a training, unless one is running.
+
+        With `wait`, return when it has ended and its last picture is drawn. Raises ValueError then,
+        and only then, if it failed: whoever waits may not be looking.
+        """
+        if self.running:
+            return
+        try:
+            experiment, self._problem = self.experiment(), ""
+            experiment.check_files()
+        except ValueError as error:
+            self._problem = str(error)
+            self.say(error)
+            if wait:
+                raise
+            return
+        if self.trainer is not None and self.trainer.curves.done:
+            self._before = self.trainer.curves
+        self.trainer, self._note = Trainer(experiment, self.seed), ""
+        self.trainer.start()
+        watcher = threading.Thread(target=self._watch, args=[self.trainer], daemon=True)
+        watcher.start()
+        if wait:
+            watcher.join()
+            if self.trainer.status == "failed":
+                raise ValueError(self.trainer.curves.error)
+
+    def toggle(self) -> None:
+        """Pause the training, or let it go on."""
+        if self.running:
+            (self.trainer.resume if self.trainer.status == "paused" else self.trainer.pause)()
+            self.redraw()
+
+    def end(self) -> None:
+        """Stop the training, and show what it has reached."""
+        if self.running:
+            self.trainer.stop()
+            self.redraw()
+
+    def save(self) -> None:
+        """Write what was trained as a run, and say where it is."""
+        try:
+            if self.trainer is None:
+                raise ValueError("nothing to save yet: press Train")
+            run = self.trainer.save(self.folder)
+        except ValueError as error:
+            self.say(error)
+            return
+        except OSError as error:
+            self.say(f"{self.folder}: cannot be written ({error.strerror})")
+            return
+        self._note = f"Saved as {run.folder}"
+        self.say(*self.words(self.state))
+        self.saved = str(run.folder)
+
+    def _watch(self, trainer: Trainer) -> None:
+        """In a thread of its own: draw while there is something new, and once at the end."""
+        seen = None
+        while not trainer.wait(0 if seen is None else REFRESH):
+            now = trainer.curves.done
+            if now != seen:
+                self.redraw()
+                seen = now
+        if trainer is self.trainer:
+            self.redraw()
+        self.ended += 1
+
+    def look(self) -> Curves | None:
+        """What the training has reached, None before the first."""
+        if self.trainer is None:
+            return None
+        return replace(self.trainer.curves, before=self._before if self.compare.value else None)
+
+    def redraw(self, *_: Any) -> None:
+        """Show what is reached: the picture, and with it the bar and what may be pressed."""
+        with self._drawing:
+            super().redraw()
+            running, curves = self.running, self.state
+            self.start.disabled = running
+            self.pause.disabled = self.stop.disabled = not running
+            self.keep.disabled = curves is None or not curves.done or curves.status == "training"
+            for each in self.fixed:
+                each.disabled = running
+            if curves is not None:
+                self.pause.description = "Resume" if curves.status == "paused" else "Pause"
+                self.bar.max, self.bar.value = curves.experiment.epochs, curves.done
+                self.bar.description = views.epochs_of(curves)
+
+    def words(self, state: Curves | None) -> tuple[str, bool]:
+        """What is wrong, or else what to know, and where the training was saved."""
+        wrong = self._problem or (state.error if state else "")
+        return wrong or " ".join(filter(None, [self._hint, self._note])), bool(wrong)

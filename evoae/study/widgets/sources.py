@@ -1,0 +1,161 @@
+"""What the activation inspector looks into: a run on disk, or the training of this notebook."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evoae.data.datasets import Dataset
+from evoae.experiment import Experiment
+from evoae.networks import activations, training
+from evoae.networks.population import Population
+from evoae.pruning import masks
+from evoae.study.analysis.inspection import EXAMPLES
+from evoae.study.runs.files import read_json
+from evoae.study.runs.run import Run
+from evoae.study.widgets.inside import Inspection
+from evoae.study.widgets.parts import count
+from evoae.study.widgets.trainer import Trainer
+
+IMAGES, ROWS = 5, 16  # inputs beside their reconstructions
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Populations after the epochs `stored` of 0 to `last`, and what belongs to them.
+
+    `population(epoch)` holds trial s (by position), cell c at s * cells + c; `pruned(trial, cell)`
+    are the epochs after which that centre was pruned.
+    """
+
+    experiment: Experiment
+    trials: Sequence[int]
+    last: int
+    stored: tuple[int, ...]
+    population: Callable[[int], Population]
+    data: Callable[[int], Dataset]
+    pruned: Callable[[int, int], np.ndarray]
+    why: str  # not every epoch is stored
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, input first."""
+        return activations.layer_names(self.population(self.stored[-1]))
+
+
+def of_run(folder: Path | str) -> Source:
+    """A finished run. Raises ValueError if it cannot be read."""
+    run = Run(folder)
+
+    def pruned(trial: int, cell: int) -> np.ndarray:
+        h = run.history
+        return h.epoch[(h.trial == trial) & (h.cell == cell) & h.pruned].to_numpy()
+
+    return Source(
+        run.experiment,
+        run.numbers,
+        run.experiment.epochs - 1,
+        (run.experiment.epochs - 1,),
+        lambda epoch: run.population,
+        functools.cache(run.data),
+        pruned,
+        "a run on disk holds its last epoch only",
+    )
+
+
+def of_trainer(trainer: Trainer) -> Source:
+    """What a training has kept so far. Raises ValueError if that is nothing yet."""
+    snapshots, curves = trainer.snapshots, trainer.curves
+    if not snapshots:
+        raise ValueError("nothing was trained here yet: no epoch is done")
+    return Source(
+        trainer.experiment,
+        range(1),
+        curves.done - 1,
+        tuple(sorted(snapshots)),
+        snapshots.__getitem__,
+        lambda trial: trainer.data,
+        lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
+        f"a training keeps {len(snapshots)} epochs, evenly spread, and the last",
+    )
+
+
+def runs_in(folder: Path | str) -> dict[str, Path]:
+    """The finished runs in a folder, newest first, by a line that tells them apart."""
+    folders = {path.parent: path.stat().st_mtime for path in Path(folder).glob("*/result.json")}
+    return {line_of(path): path for path in sorted(folders, key=folders.get, reverse=True)}
+
+
+def line_of(folder: Path) -> str:
+    """What a run is, in a line."""
+    try:
+        config = read_json(folder / "config.json")
+        e = config["experiment"]
+        words = [e["dataset"], e["operator"], e["schedule"], count(e["cells"], "cell")]
+        if config.get("changes"):
+            words.append("changed on the way")
+    except (ValueError, KeyError):
+        words = ["damaged"]
+    return f"{folder.name[:8]}: {', '.join(words)}"
+
+
+def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> Inspection:
+    """One layer of one autoencoder, after `epoch` or the stored one that is nearest."""
+    shown = min(source.stored, key=lambda stored: abs(stored - epoch))
+    note = ""
+    if shown != epoch:
+        note = f"Epoch {epoch} is not stored ({source.why}); this is epoch {shown}."
+    networks, data = source.population(shown), source.data(trial)
+    place = source.trials.index(trial) * source.experiment.cells + cell
+    number = activations.layer_names(networks).index(layer)
+    weight, bias = masks.layers_of(networks, "weights", place)[number]
+    removed, words = last_prune(source, networks, place, number, trial, cell, shown)
+    inputs = data.test[: IMAGES if data.image_shape else ROWS]
+    with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
+        seen = activations.record(networks, place, data.test[:EXAMPLES])[layer]
+        outputs = networks.take([place]).reconstruct(inputs[None])[0]
+    return Inspection(
+        f"{source.experiment.dataset}, {layer}: trial {trial}, cell {cell}, epoch {shown}",
+        layer,
+        seen.numpy(),
+        weight.numpy(),
+        removed,
+        ((weight == 0).all(1) & (bias == 0)).numpy(),
+        inputs.numpy(),
+        outputs.numpy(),
+        data.image_shape,
+        words,
+        note,
+    )
+
+
+def last_prune(
+    source: Source, networks: Population, place: int, number: int, trial: int, cell: int, epoch: int
+) -> tuple[np.ndarray | None, str]:
+    """Which weights of a layer the last prune removed, where that is known, and words on it."""
+    before = source.pruned(trial, cell)
+    before = before[before <= epoch]
+    when = f"Last pruned after epoch {before[-1]}" if len(before) else ""
+    tensors = [side.tensors for side in networks.sides]
+    if not all("removed" in t for t in tensors):
+        if not len(before):
+            return None, "This cell was never pruned."
+        return None, (
+            f"{when}.\n\nA run on disk does not hold\nthe weights from before a prune:\n"
+            "what is left of it are\nthe zeros above."
+        )
+    removed = sum(int((t["removed"][place] != 0).sum()) for t in tensors)
+    if not removed:
+        return None, "No prune yet."
+    zero = sum(int((t["weights"][place] == 0).sum()) for t in tensors)
+    total = networks.parameters
+    words = (
+        f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
+        f"removed, {100 * zero / total:.1f} % zero now"
+    )
+    return (masks.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words

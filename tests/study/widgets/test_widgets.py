@@ -1,0 +1,812 @@
+"""The widgets without a browser: set values, click, wait for the thread, look at the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shlex
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, assert_same_bits, evolved, tiny
+from ipywidgets import Button, DOMWidget, Widget
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from evoae import Experiment, Run, cli, run
+from evoae.experiment import PRESETS, SETTINGS
+from evoae.study.analysis.published import find
+from evoae.study.report import execution, notebooks
+from evoae.study.runs.study import collect
+from evoae.study.widgets import (
+    ActivationInspector,
+    LiveTraining,
+    ScheduleExplorer,
+    live,
+    parts,
+    views,
+)
+from evoae.study.widgets.explorer import SLIDERS
+from evoae.study.widgets.trainer import Trainer
+
+SMALL = {"dataset": "digits", "model": "8-3"}
+PASSIVE = ("HTML", "IntProgress")  # show, and cannot be set
+
+
+def pixels(widget: parts.View, theme: str = "image") -> np.ndarray:
+    """The decoded picture, [height, width, 3]; `theme` may be "dark"."""
+    return np.asarray(Image.open(io.BytesIO(getattr(widget, theme).value)).convert("RGB"))
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> bool:
+    return before.shape != after.shape or bool((before != after).any())
+
+
+def until(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def within(widget: Widget) -> list[Widget]:
+    return [widget, *(part for child in getattr(widget, "children", ()) for part in within(child))]
+
+
+@pytest.fixture
+def training():
+    """A LiveTraining of a small network that would go on for long; stopped at the end."""
+    explorer = ScheduleExplorer(epochs=2000, subpopulation=1)
+    made = LiveTraining(explorer, **SMALL, preset="canonical")
+    yield made
+    made.end()
+    if made.trainer is not None:
+        assert made.trainer.join(10)
+
+
+def long_and_started(training: LiveTraining) -> None:
+    training.start.click()
+    until(lambda: training.trainer.curves.done > 1 or training.trainer.curves.error)
+    assert not training.trainer.curves.error
+
+
+# -- schedule explorer ---------------------------------------------------------------------------
+
+
+def test_expectations_by_hand():
+    values = np.array([0.0, 0.5, 1.0])
+    assert views.expected_prunes(values) == 1.5
+    kept = views.expected_preserved(values, 0.2, regrowth=False)
+    np.testing.assert_allclose(kept, [1, 0.9, 0.72])
+    kept = views.expected_preserved(values, 0.2, regrowth=True)
+    np.testing.assert_allclose(kept, [1, 0.9, 0.8])
+
+
+def test_a_target_sparsity_is_what_is_removed():
+    values = np.array([0.0, 0.3, 0.5])
+    assert views.expected_prunes(values, target=True) == 2
+    for regrowth in (True, False):
+        kept = views.expected_preserved(values, 0.2, regrowth=regrowth, target=True)
+        np.testing.assert_allclose(kept, [1, 0.7, 0.5])
+
+
+@pytest.mark.parametrize("regrowth", [True, False])
+def test_expected_share_is_the_mean_of_what_happens(regrowth):
+    rng = np.random.default_rng(0)
+    values, amount, weights = np.array([0.2, 0.9, 0.5]), 0.3, 2000
+    alive = np.ones((300, weights), dtype=bool)
+    for t, p in enumerate(values):
+        if regrowth:
+            alive[:] = True
+        hit = rng.random(300) < p
+        alive[hit] &= rng.random((hit.sum(), weights)) >= amount
+        expected = views.expected_preserved(values, amount, regrowth=regrowth)[t]
+        assert alive.mean() == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("schedules", ("increase", "cubic", "prune-after")),
+        ("probability", 0.9),
+        ("steepness", 7.0),
+        ("last_share", 0.6),
+        ("target_sparsity", 0.9),
+        ("prune_until", 0.4),
+        ("amount", 0.3),
+        ("reading", "intended"),
+        ("epochs", 50),
+        ("subpopulation", 7),
+    ],
+)
+def test_every_knob_of_the_explorer_changes_picture_and_lines(knob, value):
+    explorer = ScheduleExplorer("exponential final-n cubic decrease population", epochs=40)
+    training = LiveTraining(explorer, **SMALL)
+    before, lines = pixels(explorer), training.copy.value
+    getattr(explorer, knob).value = value
+    assert changed(before, pixels(explorer))
+    assert training.copy.value != lines
+    assert explorer.message.value == ""
+
+
+def test_impossible_epochs_are_explained_and_break_nothing():
+    explorer = ScheduleExplorer(epochs=20)
+    before = pixels(explorer)
+    explorer.epochs.value = 0
+    assert "epochs=0 must be at least 1" in explorer.message.value
+    assert not changed(before, pixels(explorer))
+    explorer.epochs.value = 30
+    assert explorer.message.value == ""
+    assert changed(before, pixels(explorer))
+
+
+def test_no_schedule_is_explained():
+    explorer = ScheduleExplorer(epochs=20)
+    explorer.schedules.value = ()
+    assert "pick at least one schedule" in explorer.message.value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"schedules": "fixed sometimes"}, "unknown schedule 'sometimes'"),
+        ({"reading": "meant"}, "unknown reading 'meant'"),
+        ({"subpopulation": 2}, "subpopulation=2 must be one of"),
+        ({"probability": 1.5}, "probability=1.5 must lie in"),
+    ],
+)
+def test_impossible_arguments_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words.replace("[", "\\[")):
+        ScheduleExplorer(**wrong)
+
+
+def test_the_picture_is_replaced_only_when_it_differs():
+    explorer = ScheduleExplorer(epochs=20)
+    seen = []
+    explorer.image.observe(seen.append, "value")
+    explorer.redraw()
+    assert seen == []
+    explorer.probability.value = 0.8
+    assert len(seen) == 1
+
+
+# -- live training -------------------------------------------------------------------------------
+
+
+def test_training_draws_until_the_end():
+    training = LiveTraining(ScheduleExplorer(epochs=5), **SMALL)
+    before = pixels(training)
+    training.train(wait=True)
+    assert training.trainer.status == "finished"
+    assert training.bar.value == training.bar.max == 5
+    assert changed(before, pixels(training))
+    assert not training.start.disabled
+    assert training.stop.disabled
+    curves = training.state
+    assert curves.loss.shape == curves.preserved.shape == (5, 10)
+    assert 0 < curves.loss.min() <= curves.loss.max() < 1
+    assert curves.constant == pytest.approx(0.18, abs=0.03)
+
+
+def test_the_picture_grows_while_it_trains(training):
+    long_and_started(training)
+    until(lambda: training.state is not None and training.state.done)
+    before, done = pixels(training), training.state.done
+    until(lambda: training.state.done > done)
+    assert changed(before, pixels(training))
+
+
+def test_stop_stops_within_a_second(training):
+    long_and_started(training)
+    training.stop.click()
+    assert training.trainer.join(1)
+    assert training.trainer.status == "stopped"
+    done = training.trainer.curves.done
+    time.sleep(0.1)
+    assert training.trainer.curves.done == done < 2000
+    assert not training.start.disabled
+
+
+def test_stop_does_not_wait_for_a_long_epoch():
+    """An epoch of this one takes several seconds; the thread itself ends between two visits."""
+    trainer = Trainer(Experiment.preset("lipi-ae-s", cells=100, examples=1000, bits=100, epochs=5))
+    trainer.start()
+    until(lambda: trainer.data is not None)
+    trainer.stop()
+    assert trainer.wait(0)
+    assert trainer.status == "stopped"
+    assert trainer.join(1)
+    assert trainer.curves.done == 0
+
+
+def test_pause_rests_and_goes_on(training):
+    long_and_started(training)
+    training.pause.click()
+    assert training.pause.description == "Resume"
+    time.sleep(0.3)
+    done = training.trainer.curves.done
+    time.sleep(0.3)
+    assert training.trainer.curves.done == done
+    assert training.trainer.status == "paused"
+    training.pause.click()
+    assert training.pause.description == "Pause"
+    until(lambda: training.trainer.curves.done > done)
+
+
+def test_stop_ends_a_pause(training):
+    long_and_started(training)
+    training.pause.click()
+    training.stop.click()
+    assert training.trainer.join(1)
+    assert training.trainer.status == "stopped"
+
+
+def test_two_trainings_in_a_row():
+    training = LiveTraining(ScheduleExplorer(epochs=3), **SMALL)
+    training.train(wait=True)
+    first, picture = training.trainer, pixels(training)
+    training.train(wait=True)
+    assert training.trainer is not first
+    np.testing.assert_array_equal(training.trainer.curves.loss, first.curves.loss)
+    training.operator.value = "magnitude"
+    training.train(wait=True)
+    assert changed(picture, pixels(training))
+    assert training.ended == 3
+
+
+def test_watching_does_not_change_the_numbers():
+    e = tiny("lipi-ae-s", operator="random", schedule="fixed", probability=1.0)
+    trainer = Trainer(e)
+    trainer.start()
+    assert trainer.wait(20)
+    weights = [side.weights for side in trainer.snapshots[e.epochs - 1].sides]
+    _, state = evolved(e, engine="auto")
+    for kept, side in zip(weights, state.population.sides, strict=True):
+        assert (kept == side.weights).all()
+
+
+def test_a_change_applies_from_the_next_epoch_and_is_marked(training):
+    training.schedule.value = "prune-after"
+    long_and_started(training)
+    training.schedule.value = "fixed"
+    training.explorer.probability.value = 1.0
+    until(lambda: training.trainer.curves.pruned[-3:].all() or training.trainer.curves.error)
+    curves = training.trainer.curves
+    # pruning after implied the probability 1.0 already: it is a change only if an epoch lay between
+    assert curves.changes[0][1] == "schedule: fixed"
+    assert {text for _, text in curves.changes[1:]} <= {"probability: 0.5", "probability: 1.0"}
+    assert curves.experiment.probability == 1.0
+    first = curves.changes[0][0]
+    assert not curves.pruned[:first].any()
+    training.end()
+    before = parts.pictures(views.training_figure(training.trainer.curves))
+    unmarked = dataclasses.replace(training.trainer.curves, changes=())
+    assert before != parts.pictures(views.training_figure(unmarked))
+
+
+def test_an_impossible_change_is_explained_and_training_goes_on(training):
+    training.schedule.value = "fixed"
+    long_and_started(training)
+    training.operator.value = "set"
+    assert "pruned_weights cannot change while training" in training.message.value
+    done = training.trainer.curves.done
+    until(lambda: training.trainer.curves.done > done + 2)
+    assert training.trainer.status == "training"
+    assert training.trainer.curves.changes == ()
+    training.operator.value = "random"
+    assert training.message.value == ""
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "words"),
+    [
+        ("dataset", "no/such.npy", "no/such.npy"),
+        ("model", "fifty", "unknown model"),
+        ("epochs", -1, "epochs=-1 must be at least 1"),
+        ("learning_rate", -1.0, "learning_rate=-1.0 must not be negative"),
+    ],
+)
+def test_an_impossible_setting_is_explained_and_breaks_nothing(knob, value, words):
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
+    before = pixels(training)
+    old = getattr(training, knob).value
+    getattr(training, knob).value = value
+    training.start.click()
+    assert words in training.message.value
+    assert not training.running
+    assert not changed(before, pixels(training))
+    getattr(training, knob).value = old
+    training.train(wait=True)
+    assert training.message.value == ""
+    assert training.trainer.status == "finished"
+
+
+def test_whoever_waits_is_told_by_an_exception():
+    training = LiveTraining(ScheduleExplorer(epochs=2), dataset="no/such.npy")
+    with pytest.raises(ValueError, match=r"no/such\.npy"):
+        training.train(wait=True)
+
+
+def test_a_failure_in_the_thread_appears_in_the_widget(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr("evoae.study.widgets.trainer.initial", broken)
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
+    training.start.click()
+    until(lambda: training.ended)
+    assert "the disk is on fire" in training.message.value
+    assert not training.start.disabled
+
+
+def test_threads_print_nothing(capfd):
+    test_training_draws_until_the_end()
+    assert capfd.readouterr() == ("", "")
+
+
+COPIED = {
+    "dataset": "patches",
+    "model": "20-4",
+    "operator": "magnitude",
+    "learning_rate": 0.002,
+    "seed": 7,
+}
+
+
+def copied(training: LiveTraining) -> tuple[list[Experiment], dict[str, str]]:
+    """The experiments that the copied lines run, and the parameters that they give the notebook."""
+    *runs, notebook = map(shlex.split, training.copy.value.splitlines())
+    assert notebook[:3] == ["papermill", "notebooks/explore.ipynb", "explored.ipynb"]
+    options = [cli.parser().parse_args(words[1:]) for words in runs]
+    assert {(o.seed, o.trials, o.out) for o in options} == {(training.seed, "1", training.folder)}
+    experiments = [Experiment.preset(o.preset, **cli.parse_settings(o.words)) for o in options]
+    return experiments, dict(zip(notebook[4::3], notebook[5::3], strict=True))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("reading", ["released", "intended"])
+def test_copied_lines_run_what_would_be_trained(preset, reading):
+    # the frontier exchanges weights on the way to a target, which the other lacks
+    schedules = "one-shot cubic" if preset == "frontier" else "decrease cubic"
+    explorer = ScheduleExplorer(schedules, 0.3, 3.0, reading=reading, subpopulation=5)
+    training = LiveTraining(explorer, **COPIED, preset=preset)
+    explorer.epochs.value = 7
+    (first, second), _ = copied(training)
+    assert first == training.experiment()
+    assert second == training.experiment("cubic")
+    assert (first.dataset, first.learning_rate, first.model) == ("patches", 0.002, "20-4")
+
+
+def test_a_preset_moves_the_knobs_that_it_speaks_of():
+    training = LiveTraining(ScheduleExplorer(epochs=9, subpopulation=1), **SMALL)
+    training.preset.value = "frontier"
+    assert training.message.value == ""
+    assert "cubic" in training.explorer.schedules.value
+    expected = Experiment.preset("frontier", **{k: SMALL[k] for k in ("dataset", "model")})
+    meant = training.experiment()
+    for name in PRESETS["frontier"].settings:
+        assert getattr(meant, name) == getattr(expected, name), name
+    training.operator.value = "wanda"
+    assert "operator=wanda do not compare between layers" in training.message.value
+    training.allocation.value = "erk"
+    assert training.message.value == ""
+    assert training.experiment().allocation == "erk"
+
+
+def test_copied_lines_leave_out_what_cannot_be_run():
+    training = LiveTraining(ScheduleExplorer("fixed cubic"), operator="noise")
+    experiments, _ = copied(training)
+    assert [e.schedule for e in experiments] == ["fixed"]
+    training.learning_rate.value = -1
+    assert training.copy.value == ""
+
+
+def test_the_copied_notebook_is_given_what_is_on_view():
+    """All its parameters, but for where it writes and whether it trains; as it would show them."""
+    training = LiveTraining(ScheduleExplorer("decrease fixed", 0.3, epochs=7), **COPIED)
+    _, given = copied(training)
+    known = notebooks.defaults(notebooks.read("explore"))
+    assert set(given) == set(known) - {"train_now", "out"}
+    typed = execution.parse_parameters("explore", known, [f"{k}={v}" for k, v in given.items()])
+    again = ScheduleExplorer(**{name: typed.pop(name) for name in training.explorer.parameters()})
+    assert again.image.value == training.explorer.image.value
+    assert LiveTraining(again, **typed).experiment() == training.experiment()
+
+
+def test_the_schedule_that_is_trained_is_on_view():
+    training = LiveTraining(ScheduleExplorer("decrease fixed"), **SMALL)
+    training.schedule.value = "cubic"
+    assert training.explorer.schedules.value == ("decrease", "fixed", "cubic")
+    training.explorer.probability.value = 0.3
+    assert training.schedule.value == "cubic"
+    training.explorer.schedules.value = ("fixed", "increase")
+    assert training.schedule.value == "fixed"
+
+
+def test_both_widgets_have_the_same_epochs():
+    training = LiveTraining(ScheduleExplorer(epochs=9), **SMALL)
+    training.epochs.value = 4
+    training.explorer.probability.value = 0.3
+    assert training.explorer.epochs.value == training.experiment().epochs == 4
+    training.train(wait=True)
+    assert training.bar.description == views.epochs_of(training.state) == "4 of 4 epochs"
+    texts = [text.get_text() for text in training.figure().texts]
+    assert any("finished, 4 of 4 epochs" in text for text in texts)
+
+
+def test_what_cannot_change_rests_while_training(training):
+    long_and_started(training)
+    until(lambda: training.start.disabled)
+    assert all(each.disabled for each in training.fixed)
+    training.end()
+    assert not any(each.disabled for each in training.fixed)
+
+
+def test_another_subpopulation_than_the_one_on_view_is_said():
+    training = LiveTraining(ScheduleExplorer(subpopulation=3), **SMALL, preset="canonical")
+    assert "canonical trains in sub-populations of 1" in training.message.value
+    training.explorer.subpopulation.value = 1
+    assert training.message.value == ""
+
+
+def test_the_explorer_carries_over():
+    explorer = ScheduleExplorer(epochs=9)
+    training = LiveTraining(explorer, **SMALL)
+    explorer.schedules.value = ("decrease",)
+    explorer.probability.value = 0.2
+    explorer.reading.value = "intended"
+    explorer.epochs.value = 4
+    explorer.subpopulation.value = 5
+    e = training.experiment()
+    assert (e.schedule, e.probability, e.epochs, e.subpopulation) == ("decrease", 0.2, 4, 5)
+    assert (e.decrease, e.pruned_weights) == ("intended", "masked")
+
+
+def test_snapshots_are_bounded_and_hold_the_last_epoch(monkeypatch):
+    monkeypatch.setattr("evoae.study.widgets.trainer.SNAPSHOTS", 4)
+    trainer = Trainer(tiny(epochs=30))
+    trainer.start()
+    assert trainer.wait(20)
+    assert 2 <= len(trainer.snapshots) <= 4
+    assert {0, 29} <= set(trainer.snapshots)
+
+
+def test_a_training_that_is_paused_holds_its_last_epoch(monkeypatch):
+    monkeypatch.setattr("evoae.study.widgets.trainer.SNAPSHOTS", 4)
+    trainer = Trainer(tiny(epochs=100_000))
+    trainer.start()
+    until(lambda: trainer.curves.done > 20)
+    trainer.pause()
+    until(lambda: trainer.curves.done - 1 == max(trainer.snapshots))
+    for _ in range(3):
+        trainer.resume()
+        trainer.pause()
+        until(lambda: trainer.curves.done - 1 == max(trainer.snapshots))
+    assert len(trainer.snapshots) <= 4
+    trainer.stop()
+
+
+# -- save, compare -------------------------------------------------------------------------------
+
+
+def went_on_changed(trainer: Trainer) -> bool:
+    """Whether an epoch is done since the first change."""
+    curves = trainer.curves
+    return bool(curves.changes) and curves.done > curves.changes[0][0]
+
+
+def test_a_saved_training_is_the_run_that_evoae_run_computes(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=6), **SMALL, seed=3, folder=tmp_path / "live")
+    training.train(wait=True)
+    training.keep.click()
+    saved = Run(training.saved)
+    computed = run(training.experiment(), seed=3, out=tmp_path / "run", workers=1)
+    assert saved.folder.name == computed.folder.name
+    assert saved.config == computed.config
+    assert saved.result["trials"] == computed.result["trials"]
+    assert saved.result["model_steps"] == computed.result["model_steps"]
+    assert saved.changes == []
+    assert_same_bits(saved.history, computed.history)
+    for one, other in zip(saved.population.sides, computed.population.sides, strict=True):
+        assert torch.equal(one.weights, other.weights)
+    written = (saved.folder / "result.json").stat().st_mtime_ns
+    run(training.experiment(), seed=3, out=tmp_path / "live", workers=1)  # it is there
+    training.keep.click()
+    assert (saved.folder / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, tmp_path):
+    training.folder = tmp_path
+    training.operator.value = "none"
+    long_and_started(training)
+    training.operator.value = "magnitude"
+    until(lambda: went_on_changed(training.trainer))
+    training.end()
+    assert training.trainer.join(10)
+    training.keep.click()
+    saved, curves = Run(training.saved), training.trainer.curves
+    (at, name, *values), cut = saved.changes
+    assert (name, *values) == ("operator", "none", "magnitude")
+    assert 0 < at < curves.done
+    assert cut == [curves.done, "epochs", 2000, curves.done]
+    assert (saved.setting("operator"), saved.setting("epochs")) == ("magnitude", curves.done)
+    assert saved.history.epoch.tolist() == list(range(curves.done))
+    np.testing.assert_array_equal(saved.history.pruned, curves.pruned[:, 0])
+    assert not saved.history.pruned[:at].any()
+    last = training.trainer.snapshots[curves.done - 1]
+    for one, other in zip(saved.population.sides, last.sides, strict=True):
+        assert torch.equal(one.weights, other.weights)
+    assert saved.result["mean"]["train_l1"] == pytest.approx(curves.loss[-1, 0], abs=0.02)
+    plain = run(saved.experiment, out=tmp_path, workers=1)  # the same settings all the way
+    assert plain.folder != saved.folder
+    assert plain.changes == []
+    told = collect(tmp_path).overview.set_index("run").changes
+    assert told[plain.folder.name] == ""
+    assert told[saved.folder.name].startswith(f"operator none to magnitude at epoch {at}; epochs")
+
+
+def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
+    """The report compares with the paper what had the same settings from beginning to end."""
+    trainer = Trainer(tiny(epochs=4000, operator="random"))
+    trainer.start()
+    until(lambda: trainer.curves.done > 2)
+    trainer.change(operator="none")
+    until(lambda: went_on_changed(trainer))
+    trainer.stop()
+    saved = trainer.save(tmp_path)
+    assert saved.setting("operator") == "none"
+    settings = {k: v for k, v in TINY.items() if k != "epochs"} | {"operator": "none"}
+    assert find(collect(tmp_path), "canonical", **settings) is None
+    plain = run(saved.experiment, out=tmp_path, workers=1)
+    assert find(collect(tmp_path), "canonical", **settings).folder == plain.folder
+
+
+def test_saving_needs_something_and_a_folder(training, tmp_path):
+    assert training.keep.disabled
+    training.save()
+    assert "nothing to save yet" in training.message.value
+    long_and_started(training)
+    training.pause.click()
+    until(lambda: not training.keep.disabled)  # what is reached at a pause can be kept, too
+    (tmp_path / "file").write_text("")
+    training.folder = tmp_path / "file"
+    training.keep.click()
+    assert "cannot be written" in training.message.value
+    assert training.saved == ""
+    training.folder = tmp_path
+    training.keep.click()
+    assert f"Saved as {training.saved}" in training.message.value
+
+
+def test_the_inspector_finds_what_was_saved(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL, folder=tmp_path)
+    inspector = ActivationInspector(training, tmp_path)
+    training.train(wait=True)
+    training.keep.click()
+    label = f"{Run(training.saved).folder.name[:8]}: digits, random, exponential, 10 cells"
+    assert [name for name, _ in inspector.run.options] == ["the training above", label]
+    live = inspector.state.weights
+    inspector.run.label = label
+    np.testing.assert_array_equal(inspector.state.weights, live)
+
+
+def test_compare_draws_the_training_before_behind_this_one():
+    training = LiveTraining(ScheduleExplorer(epochs=5), **SMALL)
+    training.train(wait=True)
+    first = training.trainer.curves
+    training.compare.value = True
+    assert training.state.before is None  # there is none before the first
+    training.operator.value, training.epochs.value = "magnitude", 3
+    training.train(wait=True)
+    np.testing.assert_array_equal(training.state.before.loss, first.loss)
+    loss, preserved = training.figure().axes[:2]
+    for ax, curves, scale in ((loss, "loss", 1), (preserved, "preserved", 100)):
+        behind, front = (line for line in ax.lines if len(line.get_xdata()) > 2)
+        np.testing.assert_allclose(behind.get_ydata(), scale * getattr(first, curves).mean(1))
+        assert len(front.get_ydata()) == 3
+        assert behind.get_alpha() < front.get_alpha() == 1
+        assert behind.zorder <= front.zorder
+        assert ax.get_xlim()[1] > 4  # all of it is seen
+    words = [text.get_text() for text in training.figure().texts]
+    assert any(t.startswith("pale: digits, 8-3: random") and "5 of 5 epochs" in t for t in words)
+    training.compare.value = False
+    assert training.state.before is None
+
+
+# -- activation inspector ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> LiveTraining:
+    made = LiveTraining(ScheduleExplorer("fixed", probability=1.0, epochs=30), **SMALL)
+    made.train(wait=True)
+    return made
+
+
+@pytest.mark.parametrize(("knob", "value"), [("layer", "output"), ("cell", 4), ("epoch", 0)])
+def test_every_knob_of_the_inspector_changes_the_picture(trained, tmp_path, knob, value):
+    inspector = ActivationInspector(trained, tmp_path)
+    before = pixels(inspector)
+    getattr(inspector, knob).value = value
+    assert changed(before, pixels(inspector))
+    assert "not stored" not in inspector.message.value
+
+
+def test_an_epoch_that_is_not_stored_is_said(trained, tmp_path):
+    inspector = ActivationInspector(trained, tmp_path)
+    missing = next(t for t in range(30) if t not in trained.trainer.snapshots)
+    inspector.epoch.value = missing
+    assert f"Epoch {missing} is not stored" in inspector.message.value
+
+
+def test_the_last_prune_is_exact(trained, tmp_path):
+    inspector = ActivationInspector(trained, tmp_path)
+    inspector.layer.value, inspector.epoch.value = "output", 0
+    state = inspector.state  # of the first cell that was visited: nothing was zero before
+    assert state.removed.sum() == round(0.1 * state.weights.size)
+    np.testing.assert_array_equal(state.weights == 0, state.removed)
+    assert "Last pruned after epoch 0" in state.words
+
+
+def test_nothing_to_look_into_is_said_in_words(tmp_path):
+    inspector = ActivationInspector(None, tmp_path)
+    assert inspector.state is None
+    assert f"{tmp_path} holds no finished run" in inspector.message.value
+    inspector.folder.value = str(tmp_path / "other")
+    assert f"There is no folder {tmp_path / 'other'}" in inspector.message.value
+    run(tiny(), out=tmp_path / "other", workers=1)
+    inspector.again.click()
+    assert inspector.message.value == ""
+    assert inspector.state.heading.startswith("binary-clusters")
+
+
+def test_a_training_is_opened_when_it_ends_unless_another_was_chosen(tmp_path):
+    run(tiny(), out=tmp_path, workers=1)
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
+    inspector = ActivationInspector(training, tmp_path)
+    assert inspector.state.heading.startswith("binary-clusters")
+    training.train(wait=True)
+    assert inspector.state.heading.startswith("digits")
+    inspector.run.label = inspector.run.options[1][0]
+    training.train(wait=True)
+    assert inspector.state.heading.startswith("binary-clusters")
+
+
+def test_a_run_on_disk(tmp_path):
+    e = Experiment.preset(
+        "lipi-ae-s", **SMALL, epochs=3, operator="random", schedule="fixed", probability=1.0
+    )
+    done = run(e, trials=2, out=tmp_path, workers=1)
+    inspector = ActivationInspector(None, tmp_path)
+    assert (inspector.trial.max, inspector.cell.max, inspector.epoch.max) == (1, 9, 2)
+    assert inspector.epoch.value == 2
+    before = pixels(inspector)
+    inspector.trial.value = 1
+    assert changed(before, pixels(inspector))
+    np.testing.assert_array_equal(
+        inspector.state.weights, done.population.encoder.layers()[1][0][10].numpy()
+    )
+    inspector.epoch.value = 0
+    assert "a run on disk holds its last epoch only" in inspector.message.value
+
+
+def test_a_damaged_run_is_explained(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "result.json").write_text("{")
+    inspector = ActivationInspector(None, tmp_path)
+    assert "no finished run" in inspector.message.value
+
+
+def test_the_inspector_follows_the_training(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL)
+    inspector = ActivationInspector(training, tmp_path)
+    assert inspector.state is None
+    training.train(wait=True)
+    assert inspector.epoch.max == 1
+    assert inspector.state.heading.startswith("digits")
+
+
+# -- all of them ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_three(trained) -> list[parts.View]:
+    return [trained.explorer, trained, ActivationInspector(trained, "nowhere")]
+
+
+def test_every_knob_has_a_tooltip_and_sliders_wait_until_let_go(all_three):
+    found = [part for view in all_three for part in within(view)]
+    found = [part for part in found if isinstance(part, Button) or hasattr(part, "description")]
+    found = [p for p in found if isinstance(p, DOMWidget) and type(p).__name__ not in PASSIVE]
+    assert len(found) > 25
+    for part in found:
+        assert part.tooltip, part.description
+        if "Slider" in type(part).__name__:
+            assert part.continuous_update is False, part.description
+
+
+def test_knobs_of_settings_are_read_off_the_declarations(all_three):
+    explorer, training, _ = all_three
+    known = {name: getattr(training, name) for name in live.OWN}
+    known |= {name: getattr(explorer, name) for name in (*SLIDERS, "epochs")}
+    for name, knob in known.items():
+        assert knob.tooltip.startswith(SETTINGS[name].says)
+        assert ("from the next epoch" in knob.tooltip) == SETTINGS[name].live
+        if name in SLIDERS:
+            rule = SETTINGS[name].rule
+            # a bound that is not allowed itself is a step away
+            low = rule.low + knob.step if rule.above else rule.low
+            assert (knob.min, knob.max) == (low, min(rule.high, 10))
+    assert ScheduleExplorer(steepness=30).steepness.max == 30
+
+
+@pytest.mark.parametrize(("theme", "page"), [("image", 255), ("dark", 17)])
+def test_pictures_are_900_pixels_wide_in_the_colour_of_the_page(all_three, theme, page):
+    for view in all_three:
+        picture = pixels(view, theme)
+        assert picture.shape[1] == 900
+        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == page).all()
+
+
+def test_darkened_by_hand():
+    """Light and dark change places, hues stay."""
+    names = ["white", "black", "#808080", "red", "#000080", "#80FFFF"]
+    pixels = np.array([[np.multiply(to_rgb(name), 255) for name in names]]).round().astype(np.uint8)
+    dark = (parts.darkened(pixels)[0].astype(float) - 17) / 238
+    expected = ["black", "white", "#7F7F7F", "red", "#7F7FFF", "#007F7F"]
+    np.testing.assert_allclose(dark, [to_rgb(name) for name in expected], atol=0.005)
+
+
+def test_photographs_are_no_negatives_on_a_dark_page(all_three):
+    inspector = all_three[2]
+    light, dark = pixels(inspector), pixels(inspector, "dark")
+    figure = inspector.figure()
+    FigureCanvasAgg(figure).draw()
+    shown = [i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"]
+    assert len(shown) == 10
+    for image in shown:
+        x, y = image.get_window_extent().get_points().mean(0).astype(int)
+        place = np.s_[len(light) - y - 10 : len(light) - y + 10, x - 10 : x + 10]
+        np.testing.assert_array_equal(light[place], dark[place])
+        assert np.ptp(light[place]) > 50
+
+
+def test_a_notebook_in_its_folder_works_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/explore.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    parts.to_root()
+    assert Path.cwd() == tmp_path / "notebooks"  # nobody is there: papermill was called here
+    monkeypatch.setattr(parts, "attended", lambda: True)
+    for _ in range(2):  # the cell may be run again
+        parts.to_root()
+        assert Path.cwd() == tmp_path
+
+
+def test_rendering_is_pure_and_works_in_any_thread(all_three):
+    for view in all_three:
+        found = []
+        other = threading.Thread(
+            target=lambda view=view, f=found: f.extend(parts.pictures(view.figure()))
+        )
+        other.start()
+        other.join()
+        assert found == [view.image.value, view.dark.value]
+
+
+@pytest.mark.parametrize("somebody", [True, False])
+def test_what_a_front_end_gets(all_three, monkeypatch, somebody):
+    monkeypatch.setattr(parts, "attended", lambda: somebody)
+    for view in all_three:
+        bundle = view._repr_mimebundle_()
+        assert bundle["image/png"]
+        assert ("application/vnd.jupyter.widget-view+json" in bundle) is somebody
+
+
+def test_without_a_kernel_nobody_is_there():
+    assert parts.attended() is False
