@@ -1,9 +1,9 @@
 """What a layer does while its module trains: sums gathered by hooks, and only those asked for.
 
-All sums are over examples, and places of convolutions, so their memory does not depend on how long
-they are gathered. Batches are summed in single precision, which is fast, and added up in double; so
-that a deviation does not drown in rounding, a unit's mean on the first batch (`pivot`) is
-taken off.
+All sums are over examples, and positions of convolutions, so their memory does not depend on how
+long they are gathered. Batches are summed in single precision, which is fast, and added up in
+double; so that a deviation does not drown in rounding, a unit's mean on the first batch (`pivot`)
+is taken off.
 The sums add up over processes that train one module together.
 """
 
@@ -18,29 +18,30 @@ import torch
 from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
+from evoae.modules.plain import Hook
 from evoae.modules.questions import ANSWERED_BY, LASTING, Answers
-from evoae.modules.tracing import Place
+from evoae.modules.tracing import LayerView
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import Layer, Masks
 
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
-COUNTED = ("units", "inputs", "gradients")  # examples and places, or backward passes
+COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
 
 class Observer:
-    """Watches one layer: `sums` by name, and `places`, over how many an example's units spread.
+    """Watches one layer: `sums` by name, and `positions`, over how many an example's units spread.
 
     `questions`: what will be asked. While `watching` it sees forward passes in training mode with
     gradients.
     """
 
     def __init__(
-        self, place: Place, questions: frozenset[str], on_call: Callable[[], None]
+        self, view: LayerView, questions: frozenset[str], on_call: Callable[[], None]
     ) -> None:
-        self.place, self.questions, self.on_call = place, questions, on_call
+        self.view, self.questions, self.on_call = view, questions, on_call
         self.names = {name for question in questions for name in ANSWERED_BY[question]}
-        self.places: int | None = None
+        self.positions: int | None = None
         self.handles: list[Any] = []
         self.watching = True
         self.weighed: set[str] = set()  # whose gradients before training were seen
@@ -49,17 +50,17 @@ class Observer:
 
     def begin(self) -> None:
         """Set all sums to zero, those that last from the start of the training too."""
-        layer, names = self.place.layer, self.names
+        layer, names = self.view.layer, self.names
         fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.place.units)}
+        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.view.units)}
         sizes = {name: size for name, size in sizes.items() if name in names}
         if "squares" in names:
-            sizes["pivot"] = self.place.units
+            sizes["pivot"] = self.view.units
         self.counts = dict.fromkeys(COUNTED, 0)
         like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
         self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
         for name in (*OF_GRADIENTS, *LASTING):
-            for part in self.place.tensors if name in names else ():
+            for part in self.view.tensors if name in names else ():
                 zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
                 self.sums[f"{name}.{part}"] = zeros
 
@@ -79,7 +80,7 @@ class Observer:
         for name, tensor in self.sums.items():
             tensor.copy_(state[name])
         self.counts = {name: state[name] for name in COUNTED}
-        parts = self.place.tensors if "sensitivity" in self.names else ()
+        parts = self.view.tensors if "sensitivity" in self.names else ()
         self.weighed = {part for part in parts if state[f"sensitivity.{part}"].any()}
 
     @property
@@ -99,12 +100,12 @@ class Observer:
 
         They stay: code that was compiled without a hook never calls one that comes later.
         """
-        layer = self.place.layer
+        layer = self.view.layer
         if not self.names.isdisjoint(OF_UNITS):
-            self.handles.append(self.place.end.register_forward_hook(Hook(self.see_units)))
+            self.handles.append(self.view.end.register_forward_hook(Hook(self.see_units)))
         if "inputs" in self.names:
             self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
-        for part in self.place.tensors if self.of_gradients else ():
+        for part in self.view.tensors if self.of_gradients else ():
             parameter = masking.stored(layer, part)
             if parameter.requires_grad:
                 see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
@@ -116,8 +117,8 @@ class Observer:
         """Whether to gather from now on. Masks then let gradients of masked entries through."""
         self.watching = watching
         dense = watching and not self.names.isdisjoint(OF_GRADIENTS)
-        for part in self.place.tensors:
-            if (mask := masking.mask_of(self.place.layer, part)) is not None:
+        for part in self.view.tensors:
+            if (mask := masking.mask_of(self.view.layer, part)) is not None:
                 mask.dense = dense
 
     def leave(self) -> None:
@@ -127,45 +128,45 @@ class Observer:
         self.handles = []
 
     def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Once: that the layer is called, and over how many places its output spreads."""
-        conv = self.place.axis != -1
-        over = output.shape[self.place.axis + 1 :] if conv else output.shape[1:-1]
-        self.places = over.numel()
+        """Once: that the layer is called, and over how many positions its output spreads."""
+        conv = self.view.axis != -1
+        over = output.shape[self.view.axis + 1 :] if conv else output.shape[1:-1]
+        self.positions = over.numel()
         self.first.remove()
         self.on_call()
 
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of units."""
-        if not (self.watching and end.training and torch.is_grad_enabled()):
+        if not (self.watching and self.view.layer.training and torch.is_grad_enabled()):
             return
         seen = output.detach().float()
-        seen = seen.relu() if self.place.relu else seen
+        seen = self.view.activate(seen)
         over, sums = self.all_but_units(seen), self.sums
         if "zeros" in self.names:  # sums of signs are faster than counts, and exact
-            signs = (seen if self.place.relu else seen.abs()).sign()
-            self.add("zeros", seen.numel() // self.place.units - signs.sum(over))
+            signs = (seen if self.view.relu else seen.abs()).sign()
+            self.add("zeros", seen.numel() // self.view.units - signs.sum(over))
         if "squares" in self.names:
             if not self.counts["units"]:
                 sums["pivot"] = seen.mean(over).to(sums["total"])
-            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.place.axis))
-            # of what is ours, in place: new memory costs more than arithmetic
-            seen = seen.sub_(pivot) if self.place.relu else seen - pivot
+            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.view.axis))
+            # of what is ours, in view: new memory costs more than arithmetic
+            seen = seen.sub_(pivot) if self.view.relu else seen - pivot
         if "total" in self.names:
             self.add("total", seen.sum(over))
         if "squares" in self.names:
             self.add("squares", seen.mul_(seen).sum(over))
-        self.count("units", seen.numel() // self.place.units)
+        self.count("units", seen.numel() // self.view.units)
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
-        """Within, the activations of every call are kept: [examples * places, units] each."""
+        """Within, the activations of every call are kept: [examples * positions, units] each."""
         rows: list[Tensor] = []
 
         def record(end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen = output.detach().float().movedim(self.place.axis, -1).flatten(0, -2)
-            rows.append((seen.relu() if self.place.relu else seen).cpu())
+            seen = output.detach().float().movedim(self.view.axis, -1).flatten(0, -2)
+            rows.append(self.view.activate(seen).cpu())
 
-        with self.place.end.register_forward_hook(record):
+        with self.view.end.register_forward_hook(record):
             yield rows
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -178,8 +179,8 @@ class Observer:
             self.add("inputs", squares)
 
     def all_but_units(self, values: Tensor) -> list[int]:
-        """Dimensions of inputs or outputs that are examples and places."""
-        axis = values.dim() + self.place.axis
+        """Dimensions of inputs or outputs that are examples and positions."""
+        axis = values.dim() + self.view.axis
         return [dim for dim in range(values.dim()) if dim != axis]
 
     def see_gradient(self, part: str, gradient: Tensor) -> Tensor | None:
@@ -190,7 +191,7 @@ class Observer:
         """
         if not self.watching:
             return None
-        mask = masking.mask_of(self.place.layer, part)
+        mask = masking.mask_of(self.view.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
             self.count("gradients", 1)
@@ -200,7 +201,7 @@ class Observer:
             self.add(f"slope_squares.{part}", seen.square())
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
-            product = getattr(self.place.layer, part).detach() * seen
+            product = getattr(self.view.layer, part).detach() * seen
             if "movement" in self.names:
                 self.add(f"movement.{part}", -product)
             if weighs:
@@ -224,7 +225,7 @@ class Observer:
         """What an operator is shown, in the CPU's memory: weights as [out, in], of a convolution
         [out, in * height * width]. A layer without bias has one of zeros, pruned already.
         """
-        place, layer = self.place, self.place.layer
+        view, layer = self.view, self.view.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
         counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
         counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
@@ -232,15 +233,15 @@ class Observer:
         def answer(question: str) -> Any:
             if question not in self.questions:
                 raise ValueError(
-                    f"the operator asks for {question} of layer {place.name}, and did not on the "
+                    f"the operator asks for {question} of layer {view.name}, and did not on the "
                     "first look at it: it must ask for the same in every call"
                 )
             return recalled if question == "recall" else self.answer(question, sums, counts)
 
-        weight, bias = as_shown(place, lambda part: getattr(layer, part).detach())
+        weight, bias = as_shown(view, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
-            active = as_shown(place, lambda part: mask_or_ones(layer, part))
+            active = as_shown(view, lambda part: mask_or_ones(layer, part))
         return Answers(answer).layer(weight, bias, active, keeps)
 
     def about_zero(self) -> dict[str, Tensor]:
@@ -258,13 +259,13 @@ class Observer:
         def mean(name: str, kind: str) -> Tensor:
             if counts[kind] == 0:
                 raise ValueError(
-                    f"layer {self.place.name} was not trained since the last prune, or is never "
+                    f"layer {self.view.name} was not trained since the last prune, or is never "
                     "called: train first, or exclude it"
                 )
             return sums[name] / counts[kind]
 
         def slopes(name: str) -> Masks:
-            return as_shown(self.place, lambda part: mean(f"{name}.{part}", "gradients"))
+            return as_shown(self.view, lambda part: mean(f"{name}.{part}", "gradients"))
 
         if question == "mean":
             return mean("total", "units")
@@ -273,29 +274,15 @@ class Observer:
         if question == "zero_share":
             return mean("zeros", "units")
         if question == "input_norm":
-            return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
+            return by_entry(self.view.layer, mean("inputs", "inputs").sqrt())
         if question == "gradients":
             weight, bias = slopes("slopes")
-            there = "bias" in self.place.tensors
+            there = "bias" in self.view.tensors
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
         if question == "curvature":
             return slopes("slope_squares")
-        kept = as_shown(self.place, lambda part: sums[f"{question}.{part}"])
+        kept = as_shown(self.view, lambda part: sums[f"{question}.{part}"])
         return tuple(part.abs() for part in kept) if question == "sensitivity" else kept
-
-
-class Hook:
-    """A hook that copies and pickles of a module do not carry on: there it does nothing."""
-
-    def __init__(self, call: Callable[..., Any] | None = None) -> None:
-        self.call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        """What the hook does, if it still is one."""
-        return self.call(*arguments) if self.call else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Hook, ()
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -317,12 +304,12 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def as_shown(place: Place, part_of: Callable[[str], Tensor]) -> Masks:
+def as_shown(view: LayerView, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
     weight = part_of("weight").flatten(1).cpu()
     weight = weight if weight.dtype == torch.bool else weight.float()
-    if "bias" not in place.tensors:
-        return weight, torch.zeros(place.units, dtype=weight.dtype)
+    if "bias" not in view.tensors:
+        return weight, torch.zeros(view.units, dtype=weight.dtype)
     return weight, part_of("bias").to(weight.device, weight.dtype)
 
 

@@ -16,7 +16,7 @@ from evoae.experiment import SETTINGS, Experiment
 from evoae.modules import masking
 from evoae.modules.observing import Observer, together
 from evoae.modules.questions import questions_of
-from evoae.modules.tracing import Chosen, Place, find_layers
+from evoae.modules.tracing import Chosen, LayerView, find_layers
 from evoae.pruning import masks, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Masks, OperatorSettings
 from evoae.pruning.operators import Operator
@@ -51,7 +51,7 @@ class Pruner:
     Call `epoch_end` after every epoch, `report` when you like, and `finish` at the end, or use it
     as a context manager. A unit is an output, or an output channel, and its activation is after the
     batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
-    places. Statistics are of forward passes in training mode, of all calls if a layer is called
+    positions. Statistics are of forward passes in training mode, of all calls if a layer is called
     more than once; gradients are of your own backward passes. What an operator does not ask for is
     not gathered, and nothing in epochs that no prune to come asks about.
 
@@ -100,9 +100,9 @@ class Pruner:
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator: Operator = operators.find(self.experiment.operator)
         self.epoch = -1
-        self.places = find_layers(module, layers, exclude, relu)
-        weights = sum(place.layer.weight.numel() for place in self.places)
-        biases = sum(place.units for place in self.places if "bias" in place.tensors)
+        self.layers = find_layers(module, layers, exclude, relu)
+        weights = sum(view.layer.weight.numel() for view in self.layers)
+        biases = sum(view.units for view in self.layers if "bias" in view.tensors)
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
         questions = questions_of(self.operator, self.experiment.operator_settings(0))
@@ -112,7 +112,7 @@ class Pruner:
         self.called = False
         if self.masked:
             self.add_masks()
-        self.observers = [Observer(place, questions, self.note_call) for place in self.places]
+        self.observers = [Observer(view, questions, self.note_call) for view in self.layers]
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
@@ -131,17 +131,17 @@ class Pruner:
 
     def add_masks(self) -> None:
         """Masks that keep everything: a bias that begins at zero may be trained."""
-        for place, part in self.parts():
-            everything = torch.ones_like(getattr(place.layer, part), requires_grad=False)
-            masking.add(place.layer, part, masking.Mask(everything))
+        for view, part in self.parts():
+            everything = torch.ones_like(getattr(view.layer, part), requires_grad=False)
+            masking.add(view.layer, part, masking.Mask(everything))
 
-    def parts(self) -> list[tuple[Place, str]]:
+    def parts(self) -> list[tuple[LayerView, str]]:
         """Every tensor that may be pruned."""
         biases = self.experiment.prune_biases
         return [
-            (place, part)
-            for place in self.places
-            for part in place.tensors
+            (view, part)
+            for view in self.layers
+            for part in view.tensors
             if biases or part == "weight"
         ]
 
@@ -196,7 +196,7 @@ class Pruner:
         self.next_turn = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
-            masked = [masking.mask_of(place.layer, part) for place, part in self.parts()]
+            masked = [masking.mask_of(view.layer, part) for view, part in self.parts()]
             zeros = sum(int((mask.kept == 0).sum()) for mask in masked if mask is not None)
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
@@ -213,14 +213,14 @@ class Pruner:
         rng = self.draw(t, "operator")
         found = self.decide(operator, settings, self.recall(t), rng)
         opens = operator.regrows or settings.exchange > 0
-        for place, keep in zip(self.places, found, strict=True):
-            fan_in = place.layer.weight[0].numel()
-            for part, kept in zip(place.tensors, keep, strict=False):
+        for view, keep in zip(self.layers, found, strict=True):
+            fan_in = view.layer.weight[0].numel()
+            for part, kept in zip(view.tensors, keep, strict=False):
                 fresh = None
                 if operator.renews:
                     drawn = 2 * rng.random(kept.numel(), np.float32) - 1
                     fresh = torch.from_numpy(drawn / np.float32(np.sqrt(fan_in)))
-                masking.prune(place.layer, part, kept, opens, fresh)
+                masking.prune(view.layer, part, kept, opens, fresh)
 
     def decide(
         self,
@@ -239,7 +239,7 @@ class Pruner:
 
     def counting_biases(self, s: OperatorSettings, operator: Operator) -> OperatorSettings:
         """Settings whose target counts the biases that layers do not have as pruned already."""
-        missing = sum(place.units for place in self.places if "bias" not in place.tensors)
+        missing = sum(view.units for view in self.layers if "bias" not in view.tensors)
         if not (missing and s.to_target and operator.score):
             return s
         amount = (round(s.amount * self.size) + missing) / (self.size + missing)
@@ -247,13 +247,13 @@ class Pruner:
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
-        sent = mask.to(self.places[0].layer.weight.device, torch.uint8)
+        sent = mask.to(self.layers[0].layer.weight.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
 
     @torch.no_grad()
     def recall(self, t: int) -> list[Tensor | None]:
-        """Activations of drawn examples by layer, [100 * places, out], if the operator asks."""
+        """Activations of drawn examples by layer, [100 * positions, out], if the operator asks."""
         if "recall" not in self.observers[0].questions:
             return [None] * len(self.observers)
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
@@ -263,13 +263,13 @@ class Pruner:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
             self.module.eval()
             try:
-                self.module(rows.to(self.places[0].layer.weight.device))
+                self.module(rows.to(self.layers[0].layer.weight.device))
             finally:
                 for part in training:
                     part.training = True
-        for place, calls in zip(self.places, recorded, strict=True):
+        for view, calls in zip(self.layers, recorded, strict=True):
             if not calls:
-                raise ValueError(f"layer {place.name} is never called: exclude it")
+                raise ValueError(f"layer {view.name} is never called: exclude it")
         return [torch.cat(calls) for calls in recorded]
 
     def begin_sparse(self) -> None:
@@ -277,20 +277,20 @@ class Pruner:
         e, rng = self.experiment, self.draw(0, "first mask")
         settings = dataclasses.replace(e.operator_settings(0, e.target_sparsity), exchange=0.0)
         random = Operator(random_scores, random_scores)
-        found = self.decide(random, settings, [None] * len(self.places), rng)
-        for place, keep in zip(self.places, found, strict=True):
-            for part, kept in zip(place.tensors, keep, strict=False):
-                masking.prune(place.layer, part, kept, opens=False)
+        found = self.decide(random, settings, [None] * len(self.layers), rng)
+        for view, keep in zip(self.layers, found, strict=True):
+            for part, kept in zip(view.tensors, keep, strict=False):
+                masking.prune(view.layer, part, kept, opens=False)
 
     # -- what came of it -------------------------------------------------------------------------
 
     def counts(self) -> dict[str, list[int]]:
         """By layer: parameters, and how many of them are pruned (masked, else zero)."""
         parameters, zeros = [], []
-        for place in self.places:
-            tensors = [getattr(place.layer, part) for part in place.tensors]
+        for view in self.layers:
+            tensors = [getattr(view.layer, part) for part in view.tensors]
             parameters.append(sum(tensor.numel() for tensor in tensors))
-            found = [masking.mask_of(place.layer, part) for part in place.tensors]
+            found = [masking.mask_of(view.layer, part) for part in view.tensors]
             kept = [t if m is None else m.kept for t, m in zip(tensors, found, strict=True)]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
@@ -302,14 +302,14 @@ class Pruner:
         incoming weight left; `macs` are multiply-accumulates for one example with the weights that
         are left (unknown before a forward pass).
         """
-        table = pd.DataFrame({"layer": [place.name for place in self.places]} | self.counts())
-        table["units"] = [place.units for place in self.places]
-        left = [place.layer.weight.detach().flatten(1) != 0 for place in self.places]
+        table = pd.DataFrame({"layer": [view.name for view in self.layers]} | self.counts())
+        table["units"] = [view.units for view in self.layers]
+        left = [view.layer.weight.detach().flatten(1) != 0 for view in self.layers]
         table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
-        spread = [observer.places for observer in self.observers]
+        spread = [observer.positions for observer in self.observers]
         table["macs"] = [
-            None if places is None else int(part.sum()) * places
-            for part, places in zip(left, spread, strict=True)
+            None if positions is None else int(part.sum()) * positions
+            for part, positions in zip(left, spread, strict=True)
         ]
         table["macs"] = table["macs"].astype("Int64")
         total = table.drop(columns="layer").sum(skipna=False)
@@ -321,8 +321,8 @@ class Pruner:
         """Leave the module plain, without hooks and masks: what was masked is zero. Returns it."""
         for observer in self.observers:
             observer.leave()
-        for place, part in self.parts():
-            masking.remove(place.layer, part)
+        for view, part in self.parts():
+            masking.remove(view.layer, part)
         return self.module
 
     def __enter__(self) -> Pruner:
@@ -335,7 +335,7 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the module's own state (masks are in that one)."""
-        gathered = {each.place.name: each.state_dict() for each in self.observers}
+        gathered = {each.view.name: each.state_dict() for each in self.observers}
         settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
         return {
             "epoch": self.epoch,
@@ -360,7 +360,7 @@ class Pruner:
                 raise ValueError(f"the state was saved with {name}={saved}; here it is {here}")
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
-            observer.load_state_dict(state["gathered"][observer.place.name])
+            observer.load_state_dict(state["gathered"][observer.view.name])
         self.look_ahead()
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this

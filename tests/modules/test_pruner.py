@@ -300,7 +300,7 @@ def test_layers_that_are_not_chosen_are_left_alone() -> None:
         for name in whole:
             assert (module.get_submodule(name).weight == 0).any() == (name in layers)
     inside = nn.Sequential(convolutional(), nn.Linear(64, 64))
-    assert len(Pruner(inside, "none", "fixed", 1, layers=["0"]).places) == 4
+    assert len(Pruner(inside, "none", "fixed", 1, layers=["0"]).layers) == 4
 
 
 # -- zeros that hold -----------------------------------------------------------------------------
@@ -343,13 +343,13 @@ def test_weights_that_regrow_begin_at_zero_whatever_momentum_did() -> None:
     for _ in range(5):
         train(module, optimiser, 3)
         before = zeros(module)
-        kept = [p.layer.parametrizations.weight[0].kept == 0 for p in pruner.places]
+        kept = [p.layer.parametrizations.weight[0].kept == 0 for p in pruner.layers]
         pruner.epoch_end()
-        now = [p.layer.parametrizations.weight[0].kept != 0 for p in pruner.places]
+        now = [p.layer.parametrizations.weight[0].kept != 0 for p in pruner.layers]
         opened = [a & b for a, b in zip(kept, now, strict=True)]
         regrown += sum(int(each.sum()) for each in opened)
-        for place, each in zip(pruner.places, opened, strict=True):
-            assert (place.layer.weight[each] == 0).all()
+        for view, each in zip(pruner.layers, opened, strict=True):
+            assert (view.layer.weight[each] == 0).all()
         assert before.keys() == zeros(module).keys()
     assert regrown > 100
 
