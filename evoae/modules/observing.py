@@ -45,6 +45,8 @@ class Observer:
         self.handles: list[Any] = []
         self.watching = True
         self.weighed: set[str] = set()  # whose gradients before training were seen
+        self.reached: set[str] = set()  # by a backward pass, of those that will be asked about
+        self.ignored = ""  # why calls were not looked at
         self.sums: dict[str, Tensor] = {}
         self.begin()
 
@@ -69,17 +71,21 @@ class Observer:
         for name, tensor in self.sums.items():
             if name.startswith(OF_GRADIENTS) or (pruned and not name.startswith(LASTING)):
                 tensor.zero_()
+        if not self.lasts:
+            self.reached = set()
         self.counts |= dict.fromkeys(COUNTED if pruned else ("gradients",), 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all sums and counts."""
-        return {name: tensor.clone() for name, tensor in self.sums.items()} | self.counts
+        sums = {name: tensor.clone() for name, tensor in self.sums.items()}
+        return sums | self.counts | {"reached": sorted(self.reached)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from sums that were saved."""
         for name, tensor in self.sums.items():
             tensor.copy_(state[name])
         self.counts = {name: state[name] for name in COUNTED}
+        self.reached = set(state.get("reached", self.view.tensors))
         parts = self.view.tensors if "sensitivity" in self.names else ()
         self.weighed = {part for part in parts if state[f"sensitivity.{part}"].any()}
 
@@ -137,7 +143,7 @@ class Observer:
 
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of units."""
-        if not (self.watching and self.view.layer.training and torch.is_grad_enabled()):
+        if not self.looks():
             return
         seen = output.detach().float()
         seen = self.view.activate(seen)
@@ -171,12 +177,21 @@ class Observer:
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of inputs."""
-        if self.watching and layer.training and torch.is_grad_enabled():
-            seen = inputs[0].detach().float()
-            over = self.all_but_units(seen)
-            squares = seen.square().sum(over)
-            self.count("inputs", seen.numel() // len(squares))
-            self.add("inputs", squares)
+        if not self.looks():
+            return
+        seen = inputs[0].detach().float()
+        over = self.all_but_units(seen)
+        squares = seen.square().sum(over)
+        self.count("inputs", seen.numel() // len(squares))
+        self.add("inputs", squares)
+
+    def looks(self) -> bool:
+        """Whether a call counts: it is watched for, and of training."""
+        if self.watching and not self.view.layer.training:
+            self.ignored = "it was called in evaluation mode: call train() on the module"
+        elif self.watching and not torch.is_grad_enabled():
+            self.ignored = "it was called without gradients, as under torch.no_grad"
+        return self.watching and self.view.layer.training and torch.is_grad_enabled()
 
     def all_but_units(self, values: Tensor) -> list[int]:
         """Dimensions of inputs or outputs that are examples and positions."""
@@ -191,6 +206,7 @@ class Observer:
         """
         if not self.watching:
             return None
+        self.reached.add(part)
         mask = masking.mask_of(self.view.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
@@ -207,7 +223,7 @@ class Observer:
             if weighs:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
-        return None if mask is None else gradient * mask.kept
+        return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype), 0)
 
     def count(self, kind: str, more: int) -> None:
         """So many more examples were seen."""
@@ -261,6 +277,7 @@ class Observer:
                 raise ValueError(
                     f"layer {self.view.name} was not trained since the last prune, or is never "
                     "called: train first, or exclude it"
+                    + (f" ({self.ignored})" if self.ignored else "")
                 )
             return sums[name] / counts[kind]
 

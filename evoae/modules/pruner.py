@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import warnings
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
@@ -11,10 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import AveragedModel
 
 from evoae.experiment import SETTINGS, Experiment
+from evoae.messages import one_line, shortened
 from evoae.modules import masking
 from evoae.modules.observing import Observer, together
+from evoae.modules.plain import why_not_a_module
 from evoae.modules.questions import questions_of
 from evoae.modules.tracing import Chosen, LayerView, find_layers
 from evoae.pruning import masks, operators, schedules
@@ -43,6 +48,9 @@ PRUNING = (
     "statistics_window",
     "as_released",
 )
+
+OF_GRADIENTS = {"gradients", "curvature", "movement", "sensitivity"}
+OF_ALL = {"mean", "input_norm", "gradients", "curvature"}
 
 
 class Pruner:
@@ -97,6 +105,8 @@ class Pruner:
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
+        if problem := why_not_a_module(module):
+            raise ValueError(f"the module to prune {problem}")
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator: Operator = operators.find(self.experiment.operator)
         self.epoch = -1
@@ -106,19 +116,116 @@ class Pruner:
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
         questions = questions_of(self.operator, self.experiment.operator_settings(0))
-        if "recall" in questions and (examples is None or not len(examples)):
-            name = getattr(operator, "__name__", operator)
-            raise ValueError(f"operator {name} recalls examples: give examples=, rows of data")
-        self.called = False
-        if self.masked:
-            self.add_masks()
+        # of an operator that fails on the first look, and may ask for anything, nothing is demanded
+        self.needs_gradients = not questions.isdisjoint(OF_GRADIENTS) and not questions >= OF_ALL
+        self.called = self.finished = False
         self.observers = [Observer(view, questions, self.note_call) for view in self.layers]
+        self.check_frozen()
+        self.check_relu()
+        self.check_examples("recall" in questions)
+        if self.masked:
+            self.warn_of_averages()
+            self.add_masks()
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
             self.begin_sparse()
         self.look_ahead()
         self.watch_if_asked()
+
+    # -- what is refused -------------------------------------------------------------------------
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's name, or its function's."""
+        operator = self.experiment.operator
+        return getattr(operator, "__name__", str(operator))
+
+    def frozen(self, parts: list[tuple[LayerView, str]]) -> str:
+        """Names of those tensors that do not train, or an empty string."""
+        return ", ".join(
+            f"{view.name}.{part}".removeprefix(".")
+            for view, part in parts
+            if not masking.stored(view.layer, part).requires_grad
+        )
+
+    def check_frozen(self) -> None:
+        """Raise ValueError if the operator needs gradients that frozen tensors do not have.
+
+        Other operators prune what is frozen all the same: a warning says so.
+        """
+        if self.experiment.operator == "none":
+            return
+        if frozen := self.frozen(self.parts_with_gradients()):
+            raise ValueError(
+                f"operator {self.operator_name} needs gradients, and {frozen} is frozen "
+                "(requires_grad=False): leave the layer out by exclude=, or let it train"
+            )
+        if frozen := self.frozen(self.parts()):
+            warnings.warn(
+                f"{frozen} is frozen (requires_grad=False), and will be pruned all the same: leave "
+                "the layer out by exclude= if it must not change",
+                stacklevel=3,
+            )
+
+    def check_relu(self) -> None:
+        """Raise ValueError if `apoz` would count zeros where nothing makes any.
+
+        The output layer usually has no ReLU: its units are never zero, and rank equally.
+        """
+        if self.operator.function is not operators.apoz:
+            return
+        inner = [view.name for view in self.layers if not (view.relu or view.is_output)]
+        if inner:
+            raise ValueError(
+                "operator apoz counts how often ReLU gives zero, and no ReLU is seen after "
+                f"{', '.join(inner)}: name the layers that ReLU follows in relu=, or leave them "
+                "out by exclude="
+            )
+        outputs = [view.name for view in self.layers if not view.relu]
+        if outputs and self.experiment.has_target:
+            warnings.warn(
+                f"operator apoz sees no ReLU after {', '.join(outputs)}, an output layer: of its "
+                "units it prunes some at random to reach the target; exclude= leaves it out",
+                stacklevel=3,
+            )
+
+    def check_examples(self, asked: bool) -> None:
+        """Raise ValueError if examples are missing, of a wrong kind, or do not fit the module."""
+        x = self.examples
+        if x is not None and not isinstance(x, Tensor):
+            raise ValueError(
+                f"examples must be a tensor of rows, [n, ...]; it is of type {type(x).__name__}"
+            )
+        if not asked:
+            return
+        if x is None or not x.dim() or not len(x):
+            raise ValueError(
+                f"operator {self.operator_name} recalls examples: give examples=, rows of data"
+            )
+        try:
+            with torch.random.fork_rng():
+                self.run(x[:2])
+        except Exception as error:  # whatever the module raises on rows that do not fit it
+            words = shortened(one_line(str(error)) or type(error).__name__)
+            raise ValueError(
+                f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words}"
+            ) from error
+
+    def warn_of_averages(self) -> None:
+        """Warn of an average of the module's weights that is kept in a copy without masks."""
+        own = {name: parameter.shape for name, parameter in self.module.named_parameters()}
+        for each in gc.get_referrers(AveragedModel):
+            if type(each) is AveragedModel and each.n_averaged == 0:
+                theirs = {name: p.shape for name, p in each.module.named_parameters()}
+                if theirs == own and type(each.module) is type(self.module):
+                    warnings.warn(
+                        "an AveragedModel of such a module was made before the Pruner and has no "
+                        "masks: make averages after the Pruner",
+                        stacklevel=3,
+                    )
+
+    # -- masks and draws -------------------------------------------------------------------------
 
     def note_call(self) -> None:
         """The module was called: there is something to prune by."""
@@ -131,9 +238,10 @@ class Pruner:
 
     def add_masks(self) -> None:
         """Masks that keep everything: a bias that begins at zero may be trained."""
-        for view, part in self.parts():
-            everything = torch.ones_like(getattr(view.layer, part), requires_grad=False)
-            masking.add(view.layer, part, masking.Mask(everything))
+        for view in self.layers:
+            for part in view.tensors:  # all of them: the order of parameters stays as it is
+                everything = torch.ones_like(getattr(view.layer, part), requires_grad=False)
+                masking.add(view.layer, part, masking.Mask(everything))
 
     def parts(self) -> list[tuple[LayerView, str]]:
         """Every tensor that may be pruned."""
@@ -166,6 +274,7 @@ class Pruner:
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
+            self.check_gradients()
             self.prune(e.operator_settings(t), self.operator, t)
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
@@ -174,6 +283,30 @@ class Pruner:
             self.look_ahead()
         self.watch_if_asked()
         return pruned
+
+    def check_gradients(self) -> None:
+        """Raise ValueError if the operator needs gradients, and no backward pass reached a layer.
+
+        A layer may have been frozen later, or its output not be part of the loss.
+        """
+        seen = {(each.view.name, part) for each in self.observers for part in each.reached}
+        asked = [(view.name, part) for view, part in self.parts_with_gradients()]
+        if unseen := [f"{name}.{part}".removeprefix(".") for name, part in asked
+                      if (name, part) not in seen]:  # fmt: skip
+            frozen = self.frozen(self.parts())
+            raise ValueError(
+                f"operator {self.operator_name} needs gradients, and no backward pass reached "
+                f"{', '.join(unseen)}"
+                + (f" ({frozen} is frozen)" if frozen else "")
+                + ": train the layer first, or leave it out by exclude="
+            )
+
+    def parts_with_gradients(self) -> list[tuple[LayerView, str]]:
+        """The tensors whose gradients the operator looks at, if it looks at any."""
+        if not self.needs_gradients:
+            return []
+        swaps = self.operator.regrows  # weights; biases stay as they are
+        return [(view, part) for view, part in self.parts() if part == "weight" or not swaps]
 
     def is_turn(self, t: int, zeros: int | None = None) -> bool:
         """Whether there is a prune after epoch t: the schedule's draw, or a target not reached.
@@ -258,19 +391,24 @@ class Pruner:
             return [None] * len(self.observers)
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
-        training = [part for part in self.module.modules() if part.training]
         with ExitStack() as stack:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
-            self.module.eval()
-            try:
-                self.module(rows.to(self.layers[0].layer.weight.device))
-            finally:
-                for part in training:
-                    part.training = True
+            self.run(rows)
         for view, calls in zip(self.layers, recorded, strict=True):
             if not calls:
                 raise ValueError(f"layer {view.name} is never called: exclude it")
         return [torch.cat(calls) for calls in recorded]
+
+    @torch.no_grad()
+    def run(self, rows: Tensor) -> None:
+        """Pass rows through the module in evaluation mode."""
+        training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            self.module(rows.to(self.layers[0].layer.weight.device))
+        finally:
+            for part in training:
+                part.training = True
 
     def begin_sparse(self) -> None:
         """Masks drawn at random, up to the target: where `set` and `rigl` begin."""
@@ -318,23 +456,53 @@ class Pruner:
         return table
 
     def finish(self) -> nn.Module:
-        """Leave the module plain, without hooks and masks: what was masked is zero. Returns it."""
+        """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.
+
+        Warns if the module is more than a hundredth of its parameters away from the target, or if
+        `epoch_end` was never called.
+        """
+        if not self.finished and (shortfall := self.shortfall()):
+            warnings.warn(shortfall, stacklevel=2)
+        self.release()
+        return self.module
+
+    def shortfall(self) -> str | None:
+        """What was asked for and not reached, in words."""
+        e = self.experiment
+        if e.operator == "none":
+            return None
+        done = f"finished after {self.epoch + 1} of {e.epochs} epochs"
+        if self.epoch < 0:
+            done = f"finished, and epoch_end was never called (epochs={e.epochs})"
+        if not e.has_target:
+            return f"{done}: nothing was pruned" if self.epoch < 0 else None
+        reached, asked = sum(self.counts()["zeros"]) / self.size, e.target_sparsity
+        if asked - reached <= 0.01:
+            return None
+        return f"{done}: {reached:.1%} of the parameters are pruned, {asked:.1%} were asked for"
+
+    def release(self) -> None:
+        """Leave the module plain, and say nothing."""
+        self.finished = True
         for observer in self.observers:
             observer.leave()
-        for view, part in self.parts():
-            masking.remove(view.layer, part)
-        return self.module
+        for view in self.layers:
+            for part in view.tensors:
+                masking.remove(view.layer, part)
 
     def __enter__(self) -> Pruner:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.finish()
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind:
+            self.release()
+        else:
+            self.finish()
 
     # -- resume ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs beside the module's own state (masks are in that one)."""
+        """What a resumed training needs beside the module's own state: masks too, by tensor."""
         gathered = {each.view.name: each.state_dict() for each in self.observers}
         settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
         return {
@@ -343,7 +511,17 @@ class Pruner:
             "seed": self.seed,
             "settings": settings,
             "gathered": gathered,
+            "masks": {key: mask.kept != 0 for key, mask in self.masks().items()},
         }
+
+    def masks(self) -> dict[str, masking.Mask]:
+        """The masks by the names of their tensors."""
+        found = {
+            f"{view.name}.{part}": masking.mask_of(view.layer, part)
+            for view in self.layers
+            for part in view.tensors
+        }
+        return {key: mask for key, mask in found.items() if mask is not None}
 
     def settings_told(self) -> tuple[str, ...]:
         """The settings that must be the same where a state is loaded."""
@@ -361,6 +539,9 @@ class Pruner:
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.view.name])
+        for key, mask in self.masks().items():
+            if key in state.get("masks", {}):
+                mask.kept.copy_(state["masks"][key])
         self.look_ahead()
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this

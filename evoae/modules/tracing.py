@@ -119,23 +119,24 @@ def matches(name: str, part: nn.Module, key: str | type[nn.Module]) -> bool:
 def check_plain(name: str, part: nn.Module, key: str) -> None:
     """Raise ValueError for a tensor that cannot be pruned as it is."""
     tensor = getattr(part, key, None)
+    where = f"layer {name}" if name else "the module"
     if is_lazy(tensor):
-        raise ValueError(f"layer {name} is lazy and has no {key} yet: pass it some data first")
+        raise ValueError(f"{where} is lazy and has no {key} yet: pass it some data first")
     hooks = part._forward_hooks.values()
     if masking.mask_of(part, key) or any(isinstance(h, Hook) and h.call for h in hooks):
         raise ValueError(
-            f"layer {name} is pruned by another Pruner already: finish that one first (of a copy "
+            f"{where} is pruned by another Pruner already: finish that one first (of a copy "
             "of such a module, torch.nn.utils.parametrize.remove_parametrizations takes masks off)"
         )
     if computed := why_computed(part):
-        raise ValueError(f"layer {name}: {computed}; exclude the layer")
+        raise ValueError(f"{where} cannot be pruned: {computed}; exclude it")
     if tensor is None:
         return
     if not tensor.is_floating_point():
-        raise ValueError(f"the {key} of layer {name} is {tensor.dtype}: exclude the layer")
+        raise ValueError(f"the {key} of {where} is {tensor.dtype}: exclude the layer")
     if not tensor.numel():
         shape = list(tensor.shape)
-        raise ValueError(f"the {key} of layer {name} is empty, {shape}: exclude the layer")
+        raise ValueError(f"the {key} of {where} is empty, {shape}: exclude the layer")
 
 
 # -- what follows a layer ------------------------------------------------------------------------
@@ -216,8 +217,10 @@ def followers_in(module: nn.Module) -> dict[str, Follower]:
         if isinstance(layer, LAYERS):
             name = str(node.target).removeprefix("module.").removeprefix("module")
             seen = follower(node, name, layer, named, alive)
-            if name in found and found[name] != seen:  # called twice, in two ways
-                seen = Follower(name)
+            if name in found:  # called more than once
+                alike = (found[name].end, found[name].activation) == (seen.end, seen.activation)
+                end, activation = (seen.end, seen.activation) if alike else (name, None)
+                seen = Follower(end, activation, found[name].is_output and seen.is_output)
             found[name] = seen
     return found
 

@@ -589,7 +589,7 @@ BAD = [
     (nn.Linear(2, 2), {"exclude": [nn.Conv1d]}, "there is no layer .*Conv1d"),
     (nn.Linear(2, 2), {"exclude": [nn.Linear]}, "all layers are excluded"),
     (nn.Sequential(nn.LazyLinear(3)), {}, "layer 0 is lazy and has no weight yet: pass it some"),
-    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "layer  is computed from others"),
+    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "computed by the parametrization _WeightNorm; excl"),
     (Shared(), {}, "layers one and other share a weight; exclude one"),
     (nn.Linear(2, 2), {"operator": "conjunctive"}, "operator conjunctive recalls examples: give"),
     (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
