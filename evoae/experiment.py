@@ -44,12 +44,15 @@ RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
-def meaning(kind: str) -> int:
-    """Raised where the same settings come to give other numbers: older runs do not count as new.
+def meaning(e: Experiment) -> int:
+    """A number that is raised where the same settings come to give other results.
 
-    4: the noise of denoising autoencoders is drawn by PyTorch.
+    Runs of before are then not taken for new ones. 4: the noise of denoising autoencoders is drawn
+    by PyTorch. 5: wanda prunes by rows under schedules of probabilities, too.
     """
-    return 4 if kind == "denoising" else 3
+    if e.operator == "wanda" and not e.has_target:
+        return 5
+    return 4 if e.kind == "denoising" else 3
 
 
 @dataclass(frozen=True)
@@ -510,7 +513,10 @@ class Experiment:
         return schedules.find(self.schedule).target
 
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
-        """What the operator is told after epoch t; `target` replaces what the schedule says."""
+        """The operator's settings after epoch t.
+
+        `target` replaces what the schedule says, for the masks that training begins with.
+        """
         operator, amount = operators.find(self.operator), self.amount
         if target is not None:
             amount = target
@@ -524,7 +530,7 @@ class Experiment:
             self.has_target,
             self.allocation,
             self.prune_biases,
-            self.exchange * self.fading(t),
+            self.exchange * self.fading(t) if target is None else 0.0,
         )
 
     def fading(self, t: int) -> float:
@@ -556,7 +562,7 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([meaning(self.kind), self.settings(), more, files], sort_keys=True)
+        text = json.dumps([meaning(self), self.settings(), more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
-from evoae.pruning import masks, operators
+from evoae.pruning import driver, members, operators
 from evoae.randomness import stream, streams
 
 GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
@@ -171,12 +171,13 @@ def initial(
     chosen = training.choose_engine(engine, networks)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
-        if operator.keeps:
+        if operator.lasting:
             rows = data[i // e.cells].train[:GRADIENT_ROWS]
-            gradients.keep(networks, i, operator.keeps, rows, e.loss_at(0))
+            gradients.keep(networks, i, operator.lasting, rows, e.loss_at(0))
         if operator.regrows and e.has_target:
             rng = stream(seed, trial, 0, cell, "first mask")
-            masks.begin_sparse(networks, i, rng, e.operator_settings(0, e.target_sparsity))
+            settings = e.operator_settings(0, e.target_sparsity)
+            members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
 
 

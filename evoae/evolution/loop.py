@@ -35,7 +35,7 @@ from evoae.evolution.rates import next_rates
 from evoae.experiment import Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
-from evoae.pruning import masks, operators, schedules
+from evoae.pruning import driver, members, operators, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals, stream
 
@@ -209,7 +209,7 @@ def shrink(state: State, places: Places, pair: Population) -> None:
 def observe_movement(state: State, places: Places, pair: Population) -> None:
     """Add to the sums of -w g, if the operator asks for them."""
     e = state.experiment
-    if "movement" in operators.find(e.operator).keeps:
+    if "movement" in operators.find(e.operator).lasting:
         for v in range(len(places)):
             rows = rows_of_gradients(state, places, v)
             gradients.observe_movement(pair, v, rows, e.loss_at(state.epoch))
@@ -281,7 +281,7 @@ def to_be_pruned(state: State) -> np.ndarray:
     if e.prune_count is not None:
         at = zip(everyone.slot, everyone.cell, strict=True)
         return np.array([state.epoch in prune_epochs(state, slot, cell) for slot, cell in at])
-    return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
+    return np.array([driver.fires(value, False, g) for g in draws(state, everyone, "prune or not")])
 
 
 def prune_epochs(state: State, slot: int, cell: int) -> frozenset[int]:
@@ -318,12 +318,12 @@ def prune(state: State, places: Places, pair: Population) -> None:
     e, index = state.experiment, np.flatnonzero(state.records["pruned"][places.centre])
     operator, settings = operators.find(e.operator), e.operator_settings(state.epoch)
     if e.has_target and e.pruned_weights == "masked":
-        there = masks.at_target(pair, operator, settings)[index]  # is left alone
+        there = members.at_target(pair, operator, settings)[index]  # is left alone
         state.records["pruned"][places.centre[index[there]]] = False
         index = index[~there]
     if not len(index):
         return
-    masks.prune(
+    members.prune(
         pair,
         index,
         operator,

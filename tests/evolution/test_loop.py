@@ -15,7 +15,7 @@ from evoae import Experiment, evolve, run
 from evoae.evolution.cells import MAY_CHANGE, initial, rows_of
 from evoae.evolution.loop import EXAMPLES, batches, steps_of_an_epoch
 from evoae.networks import population
-from evoae.pruning import masks, operators
+from evoae.pruning import members, operators
 from evoae.randomness import stream
 from evoae.study.runs.growth import COLUMNS
 
@@ -236,7 +236,7 @@ def test_conjunctive_examples_come_from_the_chosen_split(
     def prune(pair: Any, index: Any, operator: Any, rngs: Any, s: Any, examples: Any, *_: Any):
         seen.extend(map(examples, index))
 
-    monkeypatch.setattr(masks, "prune", prune)
+    monkeypatch.setattr(members, "prune", prune)
     e = tiny(
         operator="conjunctive", schedule="fixed", probability=1.0, conjunctive_examples=source,
         bits=24,
