@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,15 +44,16 @@ RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
-def meaning(e: Experiment) -> int:
+def meaning(settings: Mapping[str, Any]) -> int:
     """A number that is raised where the same settings come to give other results.
 
     Runs of before are then not taken for new ones. 4: the noise of denoising autoencoders is drawn
     by PyTorch. 5: wanda prunes by rows under schedules of probabilities, too.
     """
-    if e.operator == "wanda" and not e.has_target:
+    schedule = schedules.SCHEDULES.get(settings["schedule"])
+    if settings["operator"] == "wanda" and not (schedule and schedule.target):
         return 5
-    return 4 if e.kind == "denoising" else 3
+    return 4 if settings["kind"] == "denoising" else 3
 
 
 @dataclass(frozen=True)
@@ -562,7 +563,8 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([meaning(self), self.settings(), more, files], sort_keys=True)
+        settings = self.settings()
+        text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

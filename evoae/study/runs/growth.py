@@ -63,7 +63,7 @@ def write_config(
         "experiment": experiment.settings(),
         "preset": experiment.preset_name,
         "seed": seed,
-        "meaning": meaning(experiment),
+        "meaning": meaning(experiment.settings()),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
     write_json(folder / CONFIG, config | ({"changes": changes} if changes else {}))
