@@ -175,7 +175,7 @@ class MeanOfCode(nn.Module):
 
 @dataclass
 class Population:
-    """P encoders and P decoders; encoder i and decoder i are the centre of place i."""
+    """P encoders and P decoders; encoder i and decoder i are member i."""
 
     encoder: Networks
     decoder: Networks

@@ -208,12 +208,12 @@ class SlowLoop:
                 forget(side)
         x = self.data.train
         order = self.draw(t, draws_of, "training batches").permutation(len(x))
-        lesson = training.Lesson(
+        batches = training.Batches(
             torch.tensor([steps]), [x], [x], torch.from_numpy(order)[None],
             torch.tensor([self.rates[cell]], dtype=torch.float64),
             self.e.batch_size, self.e.loss, self.e.optimiser,
         )  # fmt: skip
-        training.train(working, lesson, self.engine)
+        training.train(working, batches, self.engine)
 
     def prune(self, t: int, cell: int, pair: Population) -> bool:
         e = self.e

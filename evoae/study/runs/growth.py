@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from evoae import identity
-from evoae.evolution.cells import RECORDS, State, places_of
+from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
 from evoae.messages import named
@@ -145,7 +145,7 @@ def without(
         return state, history
     if not slots:
         return None
-    places = places_of(slots, state.experiment.cells)
+    places = members_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],
