@@ -422,6 +422,16 @@ class Experiment:
         return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
 
     @functools.cached_property
+    def resolved_operator(self) -> operators.Operator:
+        """The operator behind the setting's name, or of its function."""
+        return operators.find(self.operator)
+
+    @functools.cached_property
+    def resolved_schedule(self) -> schedules.Schedule:
+        """The schedule behind the setting's name, or of its function."""
+        return schedules.find(self.schedule)
+
+    @functools.cached_property
     def subpopulation(self) -> int:
         """Number of cells in a sub-population."""
         return topology.subpopulation(self.topology, self.cells, self.radius)
@@ -485,7 +495,7 @@ class Experiment:
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = schedules.find(self.schedule)
+        schedule = self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -507,14 +517,14 @@ class Experiment:
     @property
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
-        return schedules.find(self.schedule).target
+        return self.resolved_schedule.target
 
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
         """The operator's settings after epoch t.
 
         `target` replaces what the schedule says, for the masks that training begins with.
         """
-        operator, amount = operators.find(self.operator), self.amount
+        operator, amount = self.resolved_operator, self.amount
         if target is not None:
             amount = target
         elif self.has_target and operator.regrows:
@@ -689,7 +699,7 @@ def check(e: Experiment) -> None:
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
-    if operators.find(e.operator).regrows and e.pruned_weights != "masked":
+    if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(
             f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
             f"pruned_weights={e.pruned_weights} must be masked"
@@ -719,7 +729,7 @@ def check_count(e: Experiment) -> None:
 
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
-    operator, name = operators.find(e.operator), identity.name_of(e.operator)
+    operator, name = e.resolved_operator, identity.name_of(e.operator)
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(

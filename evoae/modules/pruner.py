@@ -18,7 +18,6 @@ from evoae.modules.observing import NO_EXAMPLES, Observer, together
 from evoae.modules.tracing import Chosen, Place, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
-from evoae.pruning.operators import Operator
 from evoae.randomness import stream
 from evoae.rules import check_known
 
@@ -96,7 +95,7 @@ class Pruner:
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
-        self.operator: Operator = operators.find(self.experiment.operator)
+        self.operator = self.experiment.resolved_operator
         self.epoch = -1
         self.places = find_layers(module, layers, exclude, relu)
         weights = sum(place.layer.weight.numel() for place in self.places)
