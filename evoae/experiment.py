@@ -216,8 +216,8 @@ class Experiment:
     optimiser: Annotated[
         str | None,
         Choice(training.OPTIMISERS),
-        "Adam kept for the whole run, or a new one for every batch (in effect sign descent).",
-        "released code: kept alone, new in coevolution",
+        "One Adam for the whole run, or a new one for every batch (in effect sign descent).",
+        "released code: one for the run alone, new ones in coevolution",
     ] = None
     learning_rate: Annotated[
         float, NOT_NEGATIVE, "Adam's learning rate at the start.", "paper: 1e-5", LIVE
@@ -366,7 +366,7 @@ class Experiment:
     pruned_weights: Annotated[
         str | None,
         Choice(("regrow", "masked")),
-        "Whether training, and what a kept Adam remembers, may move pruned weights again, "
+        "Whether training, and what a persistent Adam remembers, may move pruned weights again, "
         "or they and their moments stay zero.",
         "released code: regrow; text: masked",
         Readings("regrow", "masked"),

@@ -237,7 +237,7 @@ def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
 
 
 def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) -> None:
-    """Move the weights by Adam: kept, or new for every batch.
+    """Move the weights by Adam: a persistent one, or new for every batch.
 
     A new Adam's first step has moments g and g^2 after bias correction: the weight moves by
     rate * g / (|g| + 1e-8). A masked weight gets no gradient, so its moments stay zero too.
