@@ -61,7 +61,7 @@ def train(population: Population, batches: Batches) -> None:
     """Train V visits one after the other, in place: each a pass over the rows in `order`.
 
     A visit's result has the same bits whatever others are in the call. Moments are those of the
-    persistent Adam; `keep` holds for the whole update, so moments from before a prune move nothing either.
+    persistent Adam; `keep` holds for the whole update, so moments from before a prune move nothing.
     Statistics of units are added to, if there are any.
 
     Raises:
@@ -186,7 +186,7 @@ def _check_latent(batches: Batches, shape: tuple[int, ...]) -> None:
 
 
 def _checked(side: Networks, training: bool = False, persistent: bool = False) -> _Side:
-    """The structure that C reads; for training with statistics, for a persistent Adam with moments."""
+    """The structure that C reads: for training with statistics, for a persistent Adam moments."""
     n, whole = len(side), (len(side), parameter_count(side.widths))
     wanted = {"weights": (torch.float32, whole)}
     if training and "keep" in side.tensors:
