@@ -39,8 +39,8 @@ class Dense:
 class Compacted:
     """What is left of a network, and where it was.
 
-    `layers`: the smaller ones; `units`: indices of those that are left, of the inputs first and then
-    of each layer.
+    `layers`: the smaller ones; `units`: indices of those that are left, first of the inputs and
+    then of each layer.
     """
 
     layers: list[Dense]
@@ -132,8 +132,8 @@ def fold(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
     """Biases with the constant units before them folded in, and which units are not constant.
 
     Outputs count as varying. A unit is constant if no varying unit is read with a weight, or, where
-    it would be silenced, if all that it reads is at or above zero, and neither a weight nor its bias
-    is: then it is silent.
+    it would be silenced, if all that it reads is at or above zero, and neither a weight nor its
+    bias is above: then it is silent.
     """
     biases, varying = [], [torch.ones(links[0].weight.shape[1], dtype=torch.bool)]
     values, positive, spread = torch.zeros(len(varying[0]), dtype=torch.float64), False, 1
@@ -163,7 +163,10 @@ def find_read(links: Sequence[Link], varying: Sequence[Tensor]) -> list[Tensor]:
     read = [torch.ones(len(varying[-1]), dtype=torch.bool)]
     for number in range(len(links) - 1, -1, -1):
         weight = links[number].weight[varying[number + 1] & read[-1]] != 0
-        read.append(weight.any(0).reshape(len(varying[number]), -1).any(1))
+        inputs = weight.any(0)
+        inputs = inputs.flatten(1).any(1) if inputs.dim() > 1 else inputs
+        spread = links[number - 1].spread if number else 1
+        read.append(inputs.view(len(varying[number]), spread).any(1))
     return read[::-1]
 
 
