@@ -754,8 +754,8 @@ def check_schedule(e: Experiment) -> None:
         )
     if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target: it needs "
-            "a schedule with a target, an operator with scores, and pruned_weights=masked"
+            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
+            "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)
