@@ -10,7 +10,7 @@ The sums add up over processes that train one module together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,28 +19,38 @@ from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook
-from evoae.modules.questions import ANSWERED_BY, LASTING, Answers
-from evoae.modules.tracing import LayerView
+from evoae.modules.tracing import Target
 from evoae.networks.gradients import Gradients
-from evoae.pruning.layer import Layer, Masks
+from evoae.pruning.layer import LASTING, Layer, Masks
 
+# each statistic that an operator may need, and the sums that it is made of
+SUMS_OF = {
+    "mean": ("total",),
+    "deviation": ("total", "squares"),
+    "zero_share": ("zeros",),
+    "input_norm": ("inputs",),
+    "gradients": ("slopes",),
+    "curvature": ("slope_squares",),
+    "movement": ("movement",),
+    "sensitivity": ("sensitivity",),
+    "recall": (),
+}
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
+NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
 COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
 
 class Observer:
     """Watches one layer: `sums` by name, and `positions`, over how many an example's units spread.
 
-    `questions`: what will be asked. While `watching` it sees forward passes in training mode with
-    gradients.
+    `needs`: the statistics that will be asked for. While `watching` it sees forward passes in
+    training mode with gradients.
     """
 
-    def __init__(
-        self, view: LayerView, questions: frozenset[str], on_call: Callable[[], None]
-    ) -> None:
-        self.view, self.questions, self.on_call = view, questions, on_call
-        self.names = {name for question in questions for name in ANSWERED_BY[question]}
+    def __init__(self, target: Target, needs: Collection[str], on_call: Callable[[], None]) -> None:
+        self.target, self.needs, self.on_call = target, needs, on_call
+        self.names = {name for needed in needs for name in SUMS_OF[needed]}
         self.positions: int | None = None
         self.handles: list[Any] = []
         self.watching = True
@@ -52,17 +62,17 @@ class Observer:
 
     def begin(self) -> None:
         """Set all sums to zero, those that last from the start of the training too."""
-        layer, names = self.view.layer, self.names
+        layer, names = self.target.layer, self.names
         fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.view.units)}
+        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.target.units)}
         sizes = {name: size for name, size in sizes.items() if name in names}
         if "squares" in names:
-            sizes["pivot"] = self.view.units
+            sizes["pivot"] = self.target.units
         self.counts = dict.fromkeys(COUNTED, 0)
         like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
         self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
         for name in (*OF_GRADIENTS, *LASTING):
-            for part in self.view.tensors if name in names else ():
+            for part in self.target.tensors if name in names else ():
                 zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
                 self.sums[f"{name}.{part}"] = zeros
 
@@ -85,8 +95,8 @@ class Observer:
         for name, tensor in self.sums.items():
             tensor.copy_(state[name])
         self.counts = {name: state[name] for name in COUNTED}
-        self.reached = set(state.get("reached", self.view.tensors))
-        parts = self.view.tensors if "sensitivity" in self.names else ()
+        self.reached = set(state.get("reached", self.target.tensors))
+        parts = self.target.tensors if "sensitivity" in self.names else ()
         self.weighed = {part for part in parts if state[f"sensitivity.{part}"].any()}
 
     @property
@@ -106,12 +116,12 @@ class Observer:
 
         They stay: code that was compiled without a hook never calls one that comes later.
         """
-        layer = self.view.layer
+        layer = self.target.layer
         if not self.names.isdisjoint(OF_UNITS):
-            self.handles.append(self.view.end.register_forward_hook(Hook(self.see_units)))
+            self.handles.append(self.target.end.register_forward_hook(Hook(self.see_units)))
         if "inputs" in self.names:
             self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
-        for part in self.view.tensors if self.of_gradients else ():
+        for part in self.target.tensors if self.of_gradients else ():
             parameter = masking.stored(layer, part)
             if parameter.requires_grad:
                 see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
@@ -123,8 +133,8 @@ class Observer:
         """Whether to gather from now on. Masks then let gradients of masked entries through."""
         self.watching = watching
         dense = watching and not self.names.isdisjoint(OF_GRADIENTS)
-        for part in self.view.tensors:
-            if (mask := masking.mask_of(self.view.layer, part)) is not None:
+        for part in self.target.tensors:
+            if (mask := masking.mask_of(self.target.layer, part)) is not None:
                 mask.dense = dense
 
     def leave(self) -> None:
@@ -135,8 +145,8 @@ class Observer:
 
     def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Once: that the layer is called, and over how many positions its output spreads."""
-        conv = self.view.axis != -1
-        over = output.shape[self.view.axis + 1 :] if conv else output.shape[1:-1]
+        conv = self.target.axis != -1
+        over = output.shape[self.target.axis + 1 :] if conv else output.shape[1:-1]
         self.positions = over.numel()
         self.first.remove()
         self.on_call()
@@ -146,22 +156,22 @@ class Observer:
         if not self.looks():
             return
         seen = output.detach().float()
-        seen = self.view.activate(seen)
+        seen = self.target.activate(seen)
         over, sums = self.all_but_units(seen), self.sums
         if "zeros" in self.names:  # sums of signs are faster than counts, and exact
-            signs = (seen if self.view.relu else seen.abs()).sign()
-            self.add("zeros", seen.numel() // self.view.units - signs.sum(over))
+            signs = (seen if self.target.relu else seen.abs()).sign()
+            self.add("zeros", seen.numel() // self.target.units - signs.sum(over))
         if "squares" in self.names:
             if not self.counts["units"]:
                 sums["pivot"] = seen.mean(over).to(sums["total"])
-            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.view.axis))
-            # of what is ours, in view: new memory costs more than arithmetic
-            seen = seen.sub_(pivot) if self.view.relu else seen - pivot
+            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.target.axis))
+            # of what is ours, in target: new memory costs more than arithmetic
+            seen = seen.sub_(pivot) if self.target.relu else seen - pivot
         if "total" in self.names:
             self.add("total", seen.sum(over))
         if "squares" in self.names:
             self.add("squares", seen.mul_(seen).sum(over))
-        self.count("units", seen.numel() // self.view.units)
+        self.count("units", seen.numel() // self.target.units)
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
@@ -169,10 +179,10 @@ class Observer:
         rows: list[Tensor] = []
 
         def record(end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen = output.detach().float().movedim(self.view.axis, -1).flatten(0, -2)
-            rows.append(self.view.activate(seen).cpu())
+            seen = output.detach().float().movedim(self.target.axis, -1).flatten(0, -2)
+            rows.append(self.target.activate(seen).cpu())
 
-        with self.view.end.register_forward_hook(record):
+        with self.target.end.register_forward_hook(record):
             yield rows
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -187,15 +197,15 @@ class Observer:
 
     def looks(self) -> bool:
         """Whether a call counts: it is watched for, and of training."""
-        if self.watching and not self.view.layer.training:
+        if self.watching and not self.target.layer.training:
             self.ignored = "it was called in evaluation mode: call train() on the module"
         elif self.watching and not torch.is_grad_enabled():
             self.ignored = "it was called without gradients, as under torch.no_grad"
-        return self.watching and self.view.layer.training and torch.is_grad_enabled()
+        return self.watching and self.target.layer.training and torch.is_grad_enabled()
 
     def all_but_units(self, values: Tensor) -> list[int]:
         """Dimensions of inputs or outputs that are examples and positions."""
-        axis = values.dim() + self.view.axis
+        axis = values.dim() + self.target.axis
         return [dim for dim in range(values.dim()) if dim != axis]
 
     def see_gradient(self, part: str, gradient: Tensor) -> Tensor | None:
@@ -207,7 +217,7 @@ class Observer:
         if not self.watching:
             return None
         self.reached.add(part)
-        mask = masking.mask_of(self.view.layer, part)
+        mask = masking.mask_of(self.target.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
             self.count("gradients", 1)
@@ -217,7 +227,7 @@ class Observer:
             self.add(f"slope_squares.{part}", seen.square())
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
-            product = getattr(self.view.layer, part).detach() * seen
+            product = getattr(self.target.layer, part).detach() * seen
             if "movement" in self.names:
                 self.add(f"movement.{part}", -product)
             if weighs:
@@ -235,30 +245,32 @@ class Observer:
             self.sums[name] = self.sums[name].to(value.device)
         self.sums[name] += value
 
-    # -- answers ---------------------------------------------------------------------------------
+    # -- statistics ------------------------------------------------------------------------------
 
-    def layer(self, recalled: Tensor | None, keeps: tuple[str, ...]) -> Layer:
-        """What an operator is shown, in the CPU's memory: weights as [out, in], of a convolution
-        [out, in * height * width]. A layer without bias has one of zeros, pruned already.
+    def view(self, recalled: Tensor | None) -> Layer:
+        """The layer as an operator sees it, in the CPU's memory: weights as [out, in], of a
+        convolution [out, in * height * width]. Where it has no bias, it has zeros, pruned already.
         """
-        view, layer = self.view, self.view.layer
+        target, layer = self.target, self.target.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
         counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
         counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
 
-        def answer(question: str) -> Any:
-            if question not in self.questions:
+        def statistic(name: str) -> Any:
+            if name == "recall" and recalled is None:
+                raise ValueError(NO_EXAMPLES.format("the operator"))
+            if name not in self.needs:
                 raise ValueError(
-                    f"the operator asks for {question} of layer {view.name}, and did not on the "
-                    "first look at it: it must ask for the same in every call"
+                    f"the operator reads {name} of layer {target.name}, which was not gathered: "
+                    f"register it with needs=({name!r},), beside what else it reads"
                 )
-            return recalled if question == "recall" else self.answer(question, sums, counts)
+            return recalled if name == "recall" else self.statistic(name, sums, counts)
 
-        weight, bias = as_shown(view, lambda part: getattr(layer, part).detach())
+        weight, bias = as_shown(target, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
-            active = as_shown(view, lambda part: mask_or_ones(layer, part))
-        return Answers(answer).layer(weight, bias, active, keeps)
+            active = as_shown(target, lambda part: mask_or_ones(layer, part))
+        return Layer(weight, bias, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
         """The sums, those of units as if nothing had been subtracted."""
@@ -269,37 +281,37 @@ class Observer:
             sums["total"] = sums["total"] + n * pivot
         return sums
 
-    def answer(self, question: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
-        """From the sums. Raises ValueError if nothing was seen."""
+    def statistic(self, name: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
+        """Made of the sums. Raises ValueError if nothing was seen."""
 
-        def mean(name: str, kind: str) -> Tensor:
+        def mean(of: str, kind: str) -> Tensor:
             if counts[kind] == 0:
                 raise ValueError(
-                    f"layer {self.view.name} was not trained since the last prune, or is never "
+                    f"layer {self.target.name} was not trained since the last prune, or is never "
                     "called: train first, or exclude it"
                     + (f" ({self.ignored})" if self.ignored else "")
                 )
-            return sums[name] / counts[kind]
+            return sums[of] / counts[kind]
 
-        def slopes(name: str) -> Masks:
-            return as_shown(self.view, lambda part: mean(f"{name}.{part}", "gradients"))
+        def slopes(of: str) -> Masks:
+            return as_shown(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
 
-        if question == "mean":
+        if name == "mean":
             return mean("total", "units")
-        if question == "deviation":
+        if name == "deviation":
             return (mean("squares", "units") - mean("total", "units").square()).clamp(min=0).sqrt()
-        if question == "zero_share":
+        if name == "zero_share":
             return mean("zeros", "units")
-        if question == "input_norm":
-            return by_entry(self.view.layer, mean("inputs", "inputs").sqrt())
-        if question == "gradients":
+        if name == "input_norm":
+            return by_entry(self.target.layer, mean("inputs", "inputs").sqrt())
+        if name == "gradients":
             weight, bias = slopes("slopes")
-            there = "bias" in self.view.tensors
+            there = "bias" in self.target.tensors
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
-        if question == "curvature":
+        if name == "curvature":
             return slopes("slope_squares")
-        kept = as_shown(self.view, lambda part: sums[f"{question}.{part}"])
-        return tuple(part.abs() for part in kept) if question == "sensitivity" else kept
+        lasting = as_shown(self.target, lambda part: sums[f"{name}.{part}"])
+        return tuple(part.abs() for part in lasting) if name == "sensitivity" else lasting
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -321,12 +333,12 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def as_shown(view: LayerView, part_of: Callable[[str], Tensor]) -> Masks:
+def as_shown(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
     weight = part_of("weight").flatten(1).cpu()
     weight = weight if weight.dtype == torch.bool else weight.float()
-    if "bias" not in view.tensors:
-        return weight, torch.zeros(view.units, dtype=weight.dtype)
+    if "bias" not in target.tensors:
+        return weight, torch.zeros(target.units, dtype=weight.dtype)
     return weight, part_of("bias").to(weight.device, weight.dtype)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import warnings
 from collections.abc import Callable, Collection
@@ -15,19 +14,16 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
-from evoae.experiment import SETTINGS, Experiment
+from evoae import identity
+from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.messages import one_line, shortened
 from evoae.modules import masking
-from evoae.modules.observing import Observer, together
+from evoae.modules.observing import NO_EXAMPLES, Observer, together
 from evoae.modules.plain import why_not_a_module
-from evoae.modules.questions import questions_of
-from evoae.modules.tracing import Chosen, LayerView, find_layers
-from evoae.pruning import masks, operators, schedules
-from evoae.pruning.layer import EXAMPLES, Masks, OperatorSettings
-from evoae.pruning.operators import Operator
-from evoae.pruning.scores import random as random_scores
+from evoae.modules.tracing import Chosen, Target, find_layers
+from evoae.pruning import driver, operators, schedules
+from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
-from evoae.rules import check_known
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
@@ -42,15 +38,14 @@ PRUNING = (
     "prune_until",
     "allocation",
     "prune_biases",
-    "exchange",
-    "exchange_until",
+    "drop_fraction",
+    "drop_until",
     "pruned_weights",
     "statistics_window",
     "as_released",
 )
 
 OF_GRADIENTS = {"gradients", "curvature", "movement", "sensitivity"}
-OF_ALL = {"mean", "input_norm", "gradients", "curvature"}
 
 
 class Pruner:
@@ -99,8 +94,7 @@ class Pruner:
         cell: int = 0,
         **settings: Any,
     ) -> None:
-        for name in settings:
-            check_known(name, PRUNING, f"unknown setting {name!r}")
+        check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
@@ -108,45 +102,53 @@ class Pruner:
         if problem := why_not_a_module(module):
             raise ValueError(f"the module to prune {problem}")
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
-        self.operator: Operator = operators.find(self.experiment.operator)
+        self.operator = self.experiment.resolved_operator
         self.epoch = -1
-        self.layers = find_layers(module, layers, exclude, relu)
-        weights = sum(view.layer.weight.numel() for view in self.layers)
-        biases = sum(view.units for view in self.layers if "bias" in view.tensors)
+        self.targets = find_layers(module, layers, exclude, relu)
+        weights = sum(target.layer.weight.numel() for target in self.targets)
+        biases = sum(target.units for target in self.targets if "bias" in target.tensors)
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
-        questions = questions_of(self.operator, self.experiment.operator_settings(0))
-        # of an operator that fails on the first look, and may ask for anything, nothing is demanded
-        self.needs_gradients = not questions.isdisjoint(OF_GRADIENTS) and not questions >= OF_ALL
         self.called = self.finished = False
-        self.observers = [Observer(view, questions, self.note_call) for view in self.layers]
         self.check_frozen()
         self.check_relu()
-        self.check_examples("recall" in questions)
+        needs = self.needs(has_examples=self.check_examples())
         if self.masked:
             self.warn_of_averages()
             self.add_masks()
+        self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
-            self.begin_sparse()
+            settings = self.experiment.operator_settings(0, self.experiment.target_sparsity)
+            driver.prune(self, driver.AT_RANDOM, settings, self.draw(0, "first mask"))
         self.look_ahead()
         self.watch_if_asked()
 
-    # -- what is refused -------------------------------------------------------------------------
+    def needs(self, has_examples: bool) -> set[str]:
+        """The statistics to gather. Raises ValueError if examples are missing."""
+        needed = set(self.operator.needs)
+        if self.experiment.operator_settings(0).drop_fraction:
+            needed.add("gradients")
+        if "recall" in needed and not has_examples:
+            if self.operator.needs != operators.ANY:
+                raise ValueError(NO_EXAMPLES.format(f"operator {self.name}"))
+            needed.remove("recall")  # a function that does not say what it reads may not recall
+        return needed
 
     @property
-    def operator_name(self) -> str:
-        """The operator's name, or its function's."""
-        operator = self.experiment.operator
-        return getattr(operator, "__name__", str(operator))
+    def name(self) -> str:
+        """The operator's."""
+        return identity.name_of(self.experiment.operator)
 
-    def frozen(self, parts: list[tuple[LayerView, str]]) -> str:
+    # -- what is refused -------------------------------------------------------------------------
+
+    def frozen(self, parts: list[tuple[Target, str]]) -> str:
         """Names of those tensors that do not train, or an empty string."""
         return ", ".join(
-            f"{view.name}.{part}".removeprefix(".")
-            for view, part in parts
-            if not masking.stored(view.layer, part).requires_grad
+            f"{target.name}.{part}".removeprefix(".")
+            for target, part in parts
+            if not masking.stored(target.layer, part).requires_grad
         )
 
     def check_frozen(self) -> None:
@@ -158,7 +160,7 @@ class Pruner:
             return
         if frozen := self.frozen(self.parts_with_gradients()):
             raise ValueError(
-                f"operator {self.operator_name} needs gradients, and {frozen} is frozen "
+                f"operator {self.name} needs gradients, and {frozen} is frozen "
                 "(requires_grad=False): leave the layer out by exclude=, or let it train"
             )
         if frozen := self.frozen(self.parts()):
@@ -175,14 +177,14 @@ class Pruner:
         """
         if self.operator.function is not operators.apoz:
             return
-        inner = [view.name for view in self.layers if not (view.relu or view.is_output)]
+        inner = [target.name for target in self.targets if not (target.relu or target.is_output)]
         if inner:
             raise ValueError(
                 "operator apoz counts how often ReLU gives zero, and no ReLU is seen after "
                 f"{', '.join(inner)}: name the layers that ReLU follows in relu=, or leave them "
                 "out by exclude="
             )
-        outputs = [view.name for view in self.layers if not view.relu]
+        outputs = [target.name for target in self.targets if not target.relu]
         if outputs and self.experiment.has_target:
             warnings.warn(
                 f"operator apoz sees no ReLU after {', '.join(outputs)}, an output layer: of its "
@@ -190,19 +192,19 @@ class Pruner:
                 stacklevel=3,
             )
 
-    def check_examples(self, asked: bool) -> None:
-        """Raise ValueError if examples are missing, of a wrong kind, or do not fit the module."""
+    def check_examples(self) -> bool:
+        """Whether there are examples. Raises ValueError for what the module does not take."""
         x = self.examples
-        if x is not None and not isinstance(x, Tensor):
+        if x is None:
+            return False
+        if not isinstance(x, Tensor):
             raise ValueError(
                 f"examples must be a tensor of rows, [n, ...]; it is of type {type(x).__name__}"
             )
-        if not asked:
-            return
-        if x is None or not x.dim() or not len(x):
-            raise ValueError(
-                f"operator {self.operator_name} recalls examples: give examples=, rows of data"
-            )
+        if not x.dim() or not len(x) or "recall" not in self.operator.needs:
+            return x.dim() > 0 and len(x) > 0
+        if self.operator.needs == operators.ANY:
+            return True  # a function that does not say what it reads may not recall
         try:
             with torch.random.fork_rng():
                 self.run(x[:2])
@@ -211,6 +213,7 @@ class Pruner:
             raise ValueError(
                 f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words}"
             ) from error
+        return True
 
     def warn_of_averages(self) -> None:
         """Warn of an average of the module's weights that is kept in a copy without masks."""
@@ -225,6 +228,33 @@ class Pruner:
                         stacklevel=3,
                     )
 
+    def parts_with_gradients(self) -> list[tuple[Target, str]]:
+        """The tensors whose gradients the operator looks at, if it looks at any."""
+        needed = self.operator.needs
+        if self.experiment.operator_settings(0).drop_fraction:
+            needed = (*needed, "gradients")
+        if self.operator.needs == operators.ANY or OF_GRADIENTS.isdisjoint(needed):
+            return []
+        swaps = self.operator.regrows  # weights; biases stay as they are
+        return [(target, part) for target, part in self.parts() if part == "weight" or not swaps]
+
+    def check_gradients(self) -> None:
+        """Raise ValueError if the operator needs gradients, and no backward pass reached a layer.
+
+        A layer may have been frozen later, or its output not be part of the loss.
+        """
+        seen = {(each.target.name, part) for each in self.observers for part in each.reached}
+        asked = [(target.name, part) for target, part in self.parts_with_gradients()]
+        if unseen := [f"{name}.{part}".removeprefix(".") for name, part in asked
+                      if (name, part) not in seen]:  # fmt: skip
+            frozen = self.frozen(self.parts())
+            raise ValueError(
+                f"operator {self.name} needs gradients, and no backward pass reached "
+                f"{', '.join(unseen)}"
+                + (f" ({frozen} is frozen)" if frozen else "")
+                + ": train the layer first, or leave it out by exclude="
+            )
+
     # -- masks and draws -------------------------------------------------------------------------
 
     def note_call(self) -> None:
@@ -238,18 +268,18 @@ class Pruner:
 
     def add_masks(self) -> None:
         """Masks that keep everything: a bias that begins at zero may be trained."""
-        for view in self.layers:
-            for part in view.tensors:  # all of them: the order of parameters stays as it is
-                everything = torch.ones_like(getattr(view.layer, part), requires_grad=False)
-                masking.add(view.layer, part, masking.Mask(everything))
+        for target in self.targets:
+            for part in target.tensors:  # all of them: the order of parameters stays as it is
+                everything = torch.ones_like(getattr(target.layer, part), requires_grad=False)
+                masking.add(target.layer, part, masking.Mask(everything))
 
-    def parts(self) -> list[tuple[LayerView, str]]:
+    def parts(self) -> list[tuple[Target, str]]:
         """Every tensor that may be pruned."""
         biases = self.experiment.prune_biases
         return [
-            (view, part)
-            for view in self.layers
-            for part in view.tensors
+            (target, part)
+            for target in self.targets
+            for part in target.tensors
             if biases or part == "weight"
         ]
 
@@ -275,7 +305,7 @@ class Pruner:
         pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
             self.check_gradients()
-            self.prune(e.operator_settings(t), self.operator, t)
+            driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
         self.epoch = t
@@ -283,30 +313,6 @@ class Pruner:
             self.look_ahead()
         self.watch_if_asked()
         return pruned
-
-    def check_gradients(self) -> None:
-        """Raise ValueError if the operator needs gradients, and no backward pass reached a layer.
-
-        A layer may have been frozen later, or its output not be part of the loss.
-        """
-        seen = {(each.view.name, part) for each in self.observers for part in each.reached}
-        asked = [(view.name, part) for view, part in self.parts_with_gradients()]
-        if unseen := [f"{name}.{part}".removeprefix(".") for name, part in asked
-                      if (name, part) not in seen]:  # fmt: skip
-            frozen = self.frozen(self.parts())
-            raise ValueError(
-                f"operator {self.operator_name} needs gradients, and no backward pass reached "
-                f"{', '.join(unseen)}"
-                + (f" ({frozen} is frozen)" if frozen else "")
-                + ": train the layer first, or leave it out by exclude="
-            )
-
-    def parts_with_gradients(self) -> list[tuple[LayerView, str]]:
-        """The tensors whose gradients the operator looks at, if it looks at any."""
-        if not self.needs_gradients:
-            return []
-        swaps = self.operator.regrows  # weights; biases stay as they are
-        return [(view, part) for view, part in self.parts() if part == "weight" or not swaps]
 
     def is_turn(self, t: int, zeros: int | None = None) -> bool:
         """Whether there is a prune after epoch t: the schedule's draw, or a target not reached.
@@ -316,10 +322,10 @@ class Pruner:
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
         if value == 0 or not e.has_target:
-            return value != 0 and self.draw(t, "prune or not").random() < value
+            return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
         settings = e.operator_settings(t)
-        return not (self.masked and masks.is_reached(self.operator, settings, zeros, self.size))
+        return not (self.masked and driver.is_reached(self.operator, settings, zeros, self.size))
 
     def look_ahead(self) -> None:
         """Find the next epoch after which there is a prune, if there is one.
@@ -329,7 +335,7 @@ class Pruner:
         self.next_turn = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
-            masked = [masking.mask_of(view.layer, part) for view, part in self.parts()]
+            masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
             zeros = sum(int((mask.kept == 0).sum()) for mask in masked if mask is not None)
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
@@ -341,62 +347,49 @@ class Pruner:
         for observer in self.observers:
             observer.watch(soon)
 
-    def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
-        """Ask the operator, and apply its masks."""
-        rng = self.draw(t, "operator")
-        found = self.decide(operator, settings, self.recall(t), rng)
-        opens = operator.regrows or settings.exchange > 0
-        for view, keep in zip(self.layers, found, strict=True):
-            fan_in = view.layer.weight[0].numel()
-            for part, kept in zip(view.tensors, keep, strict=False):
-                fresh = None
-                if operator.renews:
-                    drawn = 2 * rng.random(kept.numel(), np.float32) - 1
-                    fresh = torch.from_numpy(drawn / np.float32(np.sqrt(fan_in)))
-                masking.prune(view.layer, part, kept, opens, fresh)
+    # -- the source of the driver ----------------------------------------------------------------
 
-    def decide(
-        self,
-        operator: Operator,
-        settings: OperatorSettings,
-        recalled: list[Tensor | None],
-        rng: np.random.Generator,
-    ) -> list[Masks]:
-        """The operator's keep-masks; of processes that train together, those of the first."""
+    @property
+    def absent(self) -> int:
+        """Biases that layers do not have."""
+        return sum(target.units for target in self.targets if "bias" not in target.tensors)
+
+    def layers(self) -> list[Layer]:
+        """The layers as operators see them after this epoch."""
+        recalled = self.recall(self.epoch + 1)
         watched = zip(self.observers, recalled, strict=True)
-        layers = [observer.layer(rows, operator.keeps) for observer, rows in watched]
-        found = masks.decide(operator, layers, rng, self.counting_biases(settings, operator))
-        if together():
-            found = [tuple(self.of_first(mask) for mask in keep) for keep in found]
-        return found
+        return [observer.view(rows) for observer, rows in watched]
 
-    def counting_biases(self, s: OperatorSettings, operator: Operator) -> OperatorSettings:
-        """Settings whose target counts the biases that layers do not have as pruned already."""
-        missing = sum(view.units for view in self.layers if "bias" not in view.tensors)
-        if not (missing and s.to_target and operator.score):
-            return s
-        amount = (round(s.amount * self.size) + missing) / (self.size + missing)
-        return dataclasses.replace(s, amount=amount)
+    def apply(self, masks: list[Masks], opens: bool, fresh: list[Masks] | None) -> list[Masks]:
+        """Apply the masks; of processes that train together, those of the first."""
+        if together():
+            masks = [tuple(self.of_first(mask) for mask in keep) for keep in masks]
+        for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
+            scale = np.float32(np.sqrt(target.layer.weight[0].numel()))
+            for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
+                drawn = None if fresh is None else fresh[number][part] / scale
+                masking.prune(target.layer, name, kept, opens, drawn)
+        return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
-        sent = mask.to(self.layers[0].layer.weight.device, torch.uint8)
+        sent = mask.to(self.targets[0].layer.weight.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
 
     @torch.no_grad()
     def recall(self, t: int) -> list[Tensor | None]:
         """Activations of drawn examples by layer, [100 * positions, out], if the operator asks."""
-        if "recall" not in self.observers[0].questions:
+        if "recall" not in self.observers[0].needs:
             return [None] * len(self.observers)
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
         with ExitStack() as stack:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
             self.run(rows)
-        for view, calls in zip(self.layers, recorded, strict=True):
+        for target, calls in zip(self.targets, recorded, strict=True):
             if not calls:
-                raise ValueError(f"layer {view.name} is never called: exclude it")
+                raise ValueError(f"layer {target.name} is never called: exclude it")
         return [torch.cat(calls) for calls in recorded]
 
     @torch.no_grad()
@@ -405,30 +398,20 @@ class Pruner:
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
-            self.module(rows.to(self.layers[0].layer.weight.device))
+            self.module(rows.to(self.targets[0].layer.weight.device))
         finally:
             for part in training:
                 part.training = True
-
-    def begin_sparse(self) -> None:
-        """Masks drawn at random, up to the target: where `set` and `rigl` begin."""
-        e, rng = self.experiment, self.draw(0, "first mask")
-        settings = dataclasses.replace(e.operator_settings(0, e.target_sparsity), exchange=0.0)
-        random = Operator(random_scores, random_scores)
-        found = self.decide(random, settings, [None] * len(self.layers), rng)
-        for view, keep in zip(self.layers, found, strict=True):
-            for part, kept in zip(view.tensors, keep, strict=False):
-                masking.prune(view.layer, part, kept, opens=False)
 
     # -- what came of it -------------------------------------------------------------------------
 
     def counts(self) -> dict[str, list[int]]:
         """By layer: parameters, and how many of them are pruned (masked, else zero)."""
         parameters, zeros = [], []
-        for view in self.layers:
-            tensors = [getattr(view.layer, part) for part in view.tensors]
+        for target in self.targets:
+            tensors = [getattr(target.layer, part) for part in target.tensors]
             parameters.append(sum(tensor.numel() for tensor in tensors))
-            found = [masking.mask_of(view.layer, part) for part in view.tensors]
+            found = [masking.mask_of(target.layer, part) for part in target.tensors]
             kept = [t if m is None else m.kept for t, m in zip(tensors, found, strict=True)]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
@@ -440,9 +423,9 @@ class Pruner:
         incoming weight left; `macs` are multiply-accumulates for one example with the weights that
         are left (unknown before a forward pass).
         """
-        table = pd.DataFrame({"layer": [view.name for view in self.layers]} | self.counts())
-        table["units"] = [view.units for view in self.layers]
-        left = [view.layer.weight.detach().flatten(1) != 0 for view in self.layers]
+        table = pd.DataFrame({"layer": [target.name for target in self.targets]} | self.counts())
+        table["units"] = [target.units for target in self.targets]
+        left = [target.layer.weight.detach().flatten(1) != 0 for target in self.targets]
         table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
         spread = [observer.positions for observer in self.observers]
         table["macs"] = [
@@ -486,9 +469,9 @@ class Pruner:
         self.finished = True
         for observer in self.observers:
             observer.leave()
-        for view in self.layers:
-            for part in view.tensors:
-                masking.remove(view.layer, part)
+        for target in self.targets:
+            for part in target.tensors:
+                masking.remove(target.layer, part)
 
     def __enter__(self) -> Pruner:
         return self
@@ -503,7 +486,7 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the module's own state: masks too, by tensor."""
-        gathered = {each.view.name: each.state_dict() for each in self.observers}
+        gathered = {each.target.name: each.state_dict() for each in self.observers}
         settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
         return {
             "epoch": self.epoch,
@@ -517,9 +500,9 @@ class Pruner:
     def masks(self) -> dict[str, masking.Mask]:
         """The masks by the names of their tensors."""
         found = {
-            f"{view.name}.{part}": masking.mask_of(view.layer, part)
-            for view in self.layers
-            for part in view.tensors
+            f"{target.name}.{part}": masking.mask_of(target.layer, part)
+            for target in self.targets
+            for part in target.tensors
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
@@ -531,14 +514,15 @@ class Pruner:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
         pairs = {"seed": (state["seed"], self.seed)}
-        pairs |= {k: (state["settings"].get(k), v) for k, v in own["settings"].items()}
+        saved = with_new_names(state["settings"])
+        pairs |= {k: (saved.get(k), v) for k, v in own["settings"].items()}
         pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))
-        for name, (saved, here) in pairs.items():
-            if saved != here:
-                raise ValueError(f"the state was saved with {name}={saved}; here it is {here}")
+        for name, (then, here) in pairs.items():
+            if then != here:
+                raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
-            observer.load_state_dict(state["gathered"][observer.view.name])
+            observer.load_state_dict(state["gathered"][observer.target.name])
         for key, mask in self.masks().items():
             if key in state.get("masks", {}):
                 mask.kept.copy_(state["masks"][key])

@@ -22,7 +22,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class LayerView:
+class Target:
     """A layer of a module by its name; `units` are outputs, or output channels.
 
     `end` is the module whose output counts as the units' activation (the layer, or what normalises
@@ -63,7 +63,7 @@ class LayerView:
 
 def find_layers(
     module: nn.Module, chosen: Chosen | None, excluded: Chosen, relu: Collection[str]
-) -> list[LayerView]:
+) -> list[Target]:
     """The layers to be pruned, in the module's order. Raises ValueError, in one line.
 
     `chosen` and `excluded` name layers, or modules with layers in them, or types of layers; `relu`
@@ -99,14 +99,14 @@ def find_layers(
                     f"layers {owners[id(tensor)]} and {name} share a {key}; exclude one"
                 )
     followers = follow(module)
-    views = []
+    targets = []
     for name, part in found.items():
         seen = followers.get(name, Follower(name))
         says = any(matches(name, part, key) for key in relu)
         activation = seen.activation or (torch.relu if says else None)
         end = module.get_submodule(seen.end)
-        views.append(LayerView(name, part, end, activation, seen.is_output))
-    return views
+        targets.append(Target(name, part, end, activation, seen.is_output))
+    return targets
 
 
 def matches(name: str, part: nn.Module, key: str | type[nn.Module]) -> bool:
@@ -175,7 +175,7 @@ SHAPE = {"size", "dim", "numel", "ndimension", "nelement", "is_floating_point"}
 
 @dataclass(frozen=True)
 class Follower:
-    """What follows a layer: see `LayerView`; `end` by name."""
+    """What follows a layer: see `Target`; `end` by name."""
 
     end: str
     activation: Activation | None = None
