@@ -160,13 +160,13 @@ class Pruner:
             return
         if frozen := self.frozen(self.parts_with_gradients()):
             raise ValueError(
-                f"operator {self.name} needs gradients, and {frozen} is frozen "
-                "(requires_grad=False): leave the layer out by exclude=, or let it train"
+                f"operator {self.name} needs gradients; frozen (requires_grad=False): {frozen}. "
+                "Leave the layer out by exclude=, or let it train"
             )
         if frozen := self.frozen(self.parts()):
             warnings.warn(
-                f"{frozen} is frozen (requires_grad=False), and will be pruned all the same: leave "
-                "the layer out by exclude= if it must not change",
+                f"frozen parameters (requires_grad=False) will be pruned all the same: {frozen}. "
+                "Leave the layer out by exclude= if it must not change",
                 stacklevel=3,
             )
 
@@ -251,7 +251,7 @@ class Pruner:
             raise ValueError(
                 f"operator {self.name} needs gradients, and no backward pass reached "
                 f"{', '.join(unseen)}"
-                + (f" ({frozen} is frozen)" if frozen else "")
+                + (f" (frozen: {frozen})" if frozen else "")
                 + ": train the layer first, or leave it out by exclude="
             )
 

@@ -137,21 +137,44 @@ class Tracer(fx.Tracer):
             del vars(m)["forward"]
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """What is asserted is true; what else depends on a symbol cannot be followed."""
+        """What would raise otherwise; what else depends on a symbol cannot be followed."""
         frame = inspect.currentframe()
         while frame and frame.f_code.co_filename.startswith(FX):
             frame = frame.f_back
-        return (frame is not None and is_asserted(frame)) or super().to_bool(obj)
+        answer = None if frame is None else that_raises_nothing(frame)
+        return super().to_bool(obj) if answer is None else answer
 
 
-def is_asserted(frame: FrameType) -> bool:
-    """Whether a frame is at an `assert`: if that holds, it jumps over what would raise."""
-    later = [each for each in dis.get_instructions(frame.f_code) if each.offset >= frame.f_lasti]
-    names = [
-        each.opname for each in later[:6] if each.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")
-    ]
-    jump = next((n for n, name in enumerate(names) if name.startswith("POP_JUMP")), None)
-    return jump is not None and jump < 2 and names[jump + 1 : jump + 2] == ["LOAD_ASSERTION_ERROR"]
+def that_raises_nothing(frame: FrameType) -> bool | None:
+    """The truth that does not lead straight to a `raise` or a failed `assert`, if the other does.
+
+    The frame is at a condition. For inputs that raise there are no outputs to compare.
+    """
+    code = [each for each in dis.get_instructions(frame.f_code) if each.opname != "CACHE"]
+    at = next(n for n, each in enumerate(code) if each.offset >= frame.f_lasti)
+    jump = next((n for n in range(at, min(at + 4, len(code))) if "JUMP" in code[n].opname), None)
+    if jump is None or not code[jump].opname.startswith("POP_JUMP"):
+        return None
+    jumps_if = "TRUE" in code[jump].opname
+    if "NONE" in code[jump].opname:
+        return None
+    if raises(code[jump + 1 :]):
+        return jumps_if
+    target = code[jump].argval
+    return not jumps_if if raises([each for each in code if each.offset >= target]) else None
+
+
+def raises(code: list[dis.Instruction]) -> bool:
+    """Whether instructions do nothing but raise."""
+    for each in code:
+        if each.opname.startswith(("RAISE", "RERAISE")):
+            return True
+        if (
+            each.opname.startswith(("RETURN", "STORE", "FOR_ITER", "YIELD"))
+            or "JUMP" in each.opname
+        ):
+            return False
+    return False
 
 
 class Whole(nn.Module):
