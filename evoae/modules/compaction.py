@@ -191,6 +191,8 @@ class Grounds:
             return reason
         if any(id(tensor) in self.shared for tensor in (*part.parameters(), *part.buffers())):
             return "others have its parameters or buffers"
+        if not all(tensor.isfinite().all() for tensor in (*part.parameters(), *part.buffers())):
+            return "it holds NaN or infinity"
         return None
 
 
@@ -331,7 +333,7 @@ def shrink(chain: list[Link]) -> None:
         values = bias_of(link.layer)  # with what was constant before folded in
         for part in link.after:
             values = mapped(part, values)
-        idle &= values.isfinite().cpu()
+        idle &= values.isfinite().cpu()  # half precision may overflow
         if sees_border(following):
             idle &= (values == 0).cpu()
         fold(following, values, idle, link.positions)

@@ -171,24 +171,33 @@ class Pruner:
             )
 
     def check_relu(self) -> None:
-        """Raise ValueError if `apoz` would count zeros where nothing makes any.
+        """Say where `apoz` would count zeros that nothing makes.
 
-        The output layer usually has no ReLU: its units are never zero, and rank equally.
+        To reach a target it would prune units there that all rank equally, at random: ValueError,
+        but for an output layer, which usually has no ReLU, and is warned of. Without a target it
+        prunes no unit that was never zero: a warning names the layers that stay whole.
         """
         if self.operator.function is not operators.apoz:
             return
-        inner = [target.name for target in self.targets if not (target.relu or target.is_output)]
-        if inner:
+        target = self.experiment.has_target
+        unseen = [each for each in self.targets if not each.relu]
+        inner = ", ".join(each.name for each in unseen if not each.is_output)
+        outputs = ", ".join(each.name for each in unseen if each.is_output)
+        cure = "name the layers that ReLU follows in relu=, or leave them out by exclude="
+        if inner and target:
             raise ValueError(
                 "operator apoz counts how often ReLU gives zero, and no ReLU is seen after "
-                f"{', '.join(inner)}: name the layers that ReLU follows in relu=, or leave them "
-                "out by exclude="
+                f"{inner}: {cure}"
             )
-        outputs = [target.name for target in self.targets if not target.relu]
-        if outputs and self.experiment.has_target:
+        if inner:
             warnings.warn(
-                f"operator apoz sees no ReLU after {', '.join(outputs)}, an output layer: of its "
-                "units it prunes some at random to reach the target; exclude= leaves it out",
+                f"operator apoz sees no ReLU after {inner}, and prunes nothing there: {cure}",
+                stacklevel=3,
+            )
+        if outputs and target:
+            warnings.warn(
+                f"operator apoz sees no ReLU after {outputs}, an output layer: of its units it "
+                "prunes some at random to reach the target; exclude= leaves it out",
                 stacklevel=3,
             )
 

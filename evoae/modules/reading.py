@@ -297,11 +297,11 @@ def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
         )
         if not a.numel() or torch.equal(a.nan_to_num(), b.nan_to_num()):
             continue
-        if not torch.equal(a.isfinite(), b.isfinite()):
+        if not torch.equal(*(each.where(~each.isfinite(), 0).nan_to_num(7) for each in (a, b))):
             return float("inf")
-        there = a.isfinite()
-        largest = a[there].abs().max().clamp(min=1e-30) if there.any() else 1
-        found = max(found, float((a[there] - b[there]).abs().max() / largest))
+        if (there := a.isfinite()).any():
+            largest = a[there].abs().max().clamp(min=1e-30)
+            found = max(found, float((a[there] - b[there]).abs().max() / largest))
     return found
 
 
