@@ -139,6 +139,10 @@ def read_outside(
         return {}, "hooks are registered on all modules at once"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return {}, "other layers are lazy: pass the module some data first"
+    known = [part for part in module.modules() if isinstance(part, REPORTED)]
+    held = [t for part in known for t in (*part.parameters(), *part.buffers())]
+    if not all(tensor.isfinite().all() for tensor in held):  # zero times infinity is no constant
+        return {}, "layers or norms hold NaN or infinity"
     read: dict[str, str] = {}
     try:
         read |= reading.read_on_symbols(module)
@@ -191,8 +195,6 @@ class Grounds:
             return reason
         if any(id(tensor) in self.shared for tensor in (*part.parameters(), *part.buffers())):
             return "others have its parameters or buffers"
-        if not all(tensor.isfinite().all() for tensor in (*part.parameters(), *part.buffers())):
-            return "it holds NaN or infinity"
         return None
 
 

@@ -75,6 +75,12 @@ class Pruner:
             are drawn at a prune, and passed through the module in evaluation mode.
         seed, cell: of all draws, which are those of that cell in trial 0 of a run with that seed.
 
+    Operators that need gradients refuse frozen layers; others warn of them. `apoz` needs a ReLU
+    after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
+    it refuses a target, but for an output layer. A state dict has the names of the plain module,
+    with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
+    Make copies for averages of weights (EMA) after the Pruner: then they have its masks.
+
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
     """

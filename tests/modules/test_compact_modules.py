@@ -400,7 +400,7 @@ def test_complex_and_empty_layers_are_left() -> None:
 def test_what_is_not_finite_is_left(value: float) -> None:
     module, x = chain(nn.BatchNorm1d(6)), torch.randn(9, 5)
     module[1].running_mean[1] = value
-    with pytest.warns(UserWarning, match=r"1 \(BatchNorm1d\): it holds NaN or infinity"):
+    with pytest.warns(UserWarning, match="layers or norms hold NaN or infinity"):
         small = compact(module)
     torch.testing.assert_close(small.eval()(x), module.eval()(x), equal_nan=True)
 
