@@ -41,19 +41,38 @@ def test_readme_has_the_two_commands_and_ci_runs_the_second():
     assert "python -m pytest" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_notebook_and_setting_that_the_readme_names_exists():
+PAGES = [ROOT / name for name in ("README.md", "notebooks/README.md", "evoae/README.md")]
+PAGES += [ROOT / "tests" / "benchmarks" / "README.md", ROOT / "notebooks" / "RESULTS.md"]
+
+
+def test_every_notebook_and_setting_in_a_command_of_the_pages_exists():
     from dataclasses import fields
 
     from evoae.experiment import Experiment
     from evoae.study.report import notebooks
 
-    text = (ROOT / "README.md").read_text()
+    text = "\n".join(path.read_text() for path in PAGES)
     for name in re.findall(r"evoae reproduce (\w+)", text):
         assert name in notebooks.available()
     known = {field.name for field in fields(Experiment)}
     for line in re.findall(r"evoae run .*", text):
         for key in re.findall(r" (\w+)=", line):
             assert key in known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page):
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in anchors
+
+
+def test_the_readme_can_be_read_in_minutes():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
 
 
 def test_the_loop_of_the_readme_runs_as_it_stands(tmp_path):
