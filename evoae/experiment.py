@@ -16,6 +16,9 @@ import numpy as np
 
 from evoae import identity, topology
 from evoae.data import datasets
+from evoae.data.built_in import BUILT_IN
+from evoae.data.content import HEADERS, joined_names, split_names
+from evoae.data.files import SUFFIXES
 from evoae.messages import named, shown
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
@@ -27,6 +30,8 @@ from evoae.rules import (
     POSITIVE,
     SHARE,
     Choice,
+    File,
+    FlagOr,
     Named,
     Range,
     check_known,
@@ -41,6 +46,9 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
 }
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
+# Settings that are younger than kept runs, with what was done before there were they: they are part
+# of a run's hash where they say something else.
+LATER = {"header": "auto", "leave_out": ""}
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
@@ -64,7 +72,7 @@ class Experiment:
     # data
     dataset: str = setting(
         "binary-clusters",
-        Named(lambda value: None, "a built-in name or the path of a file"),
+        File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name or the path of a file"),
         "The data: a built-in name, or a file with rows of values in [0, 1].",
         source="paper: binary clustering",
     )
@@ -92,7 +100,22 @@ class Experiment:
         source="released code: yes; text: no",
         readings=(True, False),
     )
-    scale: bool = setting(False, FLAG, "Scale a file's values to [0, 1].")
+    scale: bool | str = setting(
+        False,
+        FlagOr(("columns",)),
+        "Scale a file's values to [0, 1] by their minimum and maximum, or each column by its own.",
+    )
+    header: str = setting(
+        "auto",
+        Choice(HEADERS),
+        "Whether the first line of a table as text names the columns.",
+    )
+    leave_out: str = setting(
+        "",
+        Named(split_names, "names of columns, separated by commas"),
+        "Columns of a table that are not learnt from, such as id,label; their numbers, from 0, "
+        "where columns have no names.",
+    )
     data_share: float = setting(
         1.0,
         Range(0, 1, above=True),
@@ -141,7 +164,7 @@ class Experiment:
     )
     initial_weights: str | None = setting(
         None,
-        Named(lambda value: None, "the path of a weights.safetensors"),
+        File((), (".safetensors",), "the path of a weights.safetensors"),
         "A run's weights.safetensors to begin from.",
         source="prior work (2024)",
     )
@@ -391,9 +414,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in SETTINGS}
-        if isinstance(self.model, list | tuple):
+        if isinstance(self.model, list | tuple | np.ndarray):
             given["model"] = "-".join(str(width) for width in self.model)
+        if isinstance(self.leave_out, list | tuple):
+            given["leave_out"] = joined_names(self.leave_out)
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
+        given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
         values, left_open = resolved(given)
         vars(self).update(values, left_open=left_open)  # the only place where they are set
         check(self)
@@ -413,7 +439,7 @@ class Experiment:
     def data_options(self) -> dict[str, Any]:
         """What `datasets.load` takes beside the name, the seed and the trial."""
         names = [f.name for f in dataclasses.fields(datasets.Clusters)]
-        return {name: getattr(self, name) for name in (*names, "scale")}
+        return {name: getattr(self, name) for name in (*names, "scale", "header", "leave_out")}
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""
@@ -549,14 +575,22 @@ class Experiment:
         return {k: described(v) if callable(v) else v for k, v in values.items()}
 
     def hash(self, **more: Any) -> str:
-        """Hash of all settings, defaults included, of `more`, and of the files they name."""
+        """Hash of all settings, defaults included, of `more`, and of the files they name.
+
+        A file counts by what it holds, wherever it lies.
+        """
+        settings = {k: v for k, v in self.settings().items() if k not in LATER or v != LATER[k]}
         files = {self.dataset: datasets.fingerprint(self.dataset)}
+        if self.dataset not in datasets.BUILT_IN:
+            settings["dataset"] = f"*{datasets.kind_of(self.dataset)}"
+            files = {settings["dataset"]: files[self.dataset]}
         if self.initial_weights is not None:
-            files[self.initial_weights] = population.fingerprint(self.initial_weights)
+            settings["initial_weights"] = "*"
+            files["*"] = population.fingerprint(self.initial_weights)
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([meaning(self.kind), self.settings(), more, files], sort_keys=True)
+        text = json.dumps([meaning(self.kind), settings, more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
