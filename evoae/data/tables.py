@@ -329,7 +329,11 @@ def looks_like_names(
         return False
     outside = bool(((first < rest.min()) | (first > rest.max())).all())
     within = bool(((first >= 0) & (first <= 1)).all())
-    ordered = width > 2 and bool(_ordered(first[None])[0]) and not _ordered(rest).any()
+    ordered = width > 2 and bool(_ordered(first[None])[0])
+    beyond = first.min() > rest.max() and (first == first.round()).all()
+    if ordered and beyond and not within:
+        return True
+    ordered = ordered and not _ordered(rest).any()
     even = width > 2 and bool(_even(first[None])[0]) and not _even(rest).any()
     if within:
         return even and width >= WIDE
