@@ -391,8 +391,8 @@ def export(options: argparse.Namespace) -> int:
     print(f"{'compact parameters':26}{small.sizes['compact_parameters']:,}")
     print(f"{'multiply-accumulates':26}{small.sizes['macs']:,}")
     print(f"{'inputs that are read':26}{len(small.inputs):,}")
-    told = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
-    print(f"{'largest difference, test':26}{told}")
+    difference = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
+    print(f"{'largest difference, test':26}{difference}")
     print(done.path)
     return 0
 
@@ -404,8 +404,8 @@ def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
     for name, error in failures.items():
         # of an error within a notebook papermill tells its traceback, which stands in the notebook
         kind, said = getattr(error, "ename", None), getattr(error, "evalue", error)
-        told = one_line(f"{kind}: {said}" if kind else str(said))
-        print(f"evoae: {name} failed: {told}", file=sys.stderr)
+        message = one_line(f"{kind}: {said}" if kind else str(said))
+        print(f"evoae: {name} failed: {message}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -1,7 +1,8 @@
-"""Settings declared once: a field's default, its rule, and a sentence that says what it does.
+"""Settings declared once: a field's type, default, rule, and a sentence that says what it does.
 
-A dataclass declares a setting with `setting(default, rule, says)`; `settings_of` reads the
-declarations back. Checks, listings, the command line and the widgets are read off them.
+A dataclass declares a setting as `name: Annotated[type, rule, sentence, ...] = default`; what may
+follow is its source (in the paper, the released code or other work), `LIVE` and `Readings`.
+`settings_of` reads the declarations. Checks, listings, the command line and the widgets use them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -138,30 +139,20 @@ Rule = Range | Choice | Named | Flag | FlagOr | File
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
 
 
-def setting(
-    default: Any,
-    rule: Rule,
-    says: str,
-    *,
-    source: str = "",
-    live: bool = False,
-    readings: tuple[Any, Any] | None = None,
-) -> Any:
-    """A dataclass field that declares a setting.
+@dataclass(frozen=True)
+class Readings:
+    """A setting's values as released and as intended; its default is then None."""
 
-    Args:
-        says: one sentence for a user of the paper.
-        source: its place in the paper, the released code, or other work.
-        live: it may change while a training runs.
-        readings: its values as released and as intended, for a default of None.
-    """
-    metadata = {"rule": rule, "says": says, "source": source, "live": live, "readings": readings}
-    return dataclasses.field(default=default, metadata=metadata)
+    released: Any
+    intended: Any
+
+
+LIVE = object()  # marks a setting that may change while a training runs
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A declared setting: see `setting`. `kind` is its type; None is a value if `optional`."""
+    """A declared setting. `kind` is its type; None is a value if `optional`."""
 
     name: str
     kind: type
@@ -240,20 +231,25 @@ def plain(value: Any) -> Any:
 
 def settings_of(declared: type) -> dict[str, Setting]:
     """The settings that a dataclass declares, by name; their types are parsed here only."""
-    hints, found = get_type_hints(declared), {}
+    hints, found = get_type_hints(declared, include_extras=True), {}
     for field in dataclasses.fields(declared):
-        if "rule" not in field.metadata:
+        if get_origin(hints[field.name]) is not Annotated:
             continue
-        hint = hints[field.name]
-        union = isinstance(hint, types.UnionType) or getattr(hint, "__origin__", None) is Union
+        hint, rule, says, *more = get_args(hints[field.name])
+        union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
         parts = get_args(hint) if union else (hint,)
+        readings = [each for each in more if isinstance(each, Readings)]
         found[field.name] = Setting(
             name=field.name,
             kind=parts[0],
             optional=type(None) in parts,
             takes_functions=any(get_origin(part) is Callable for part in parts),
             default=field.default,
-            **field.metadata,
+            rule=rule,
+            says=says,
+            source="".join(each for each in more if isinstance(each, str)),
+            live=LIVE in more,
+            readings=dataclasses.astuple(readings[0]) if readings else None,
         )
     return found
 

@@ -28,8 +28,8 @@ def spread(total: int, weights: np.ndarray, most: np.ndarray) -> np.ndarray:
     exact = np.minimum(high * weights, most)
     found = np.floor(exact + 1e-9).astype(np.int64)
     by_remainder = np.argsort(-(exact - found), kind="stable")
-    open_places = [n for n in by_remainder if found[n] < most[n]]
-    for n in open_places[: total - int(found.sum())]:
+    with_room = [n for n in by_remainder if found[n] < most[n]]
+    for n in with_room[: total - int(found.sum())]:
         found[n] += 1
     return found
 
@@ -57,8 +57,8 @@ def groups_of(layers: list[Layer], s: OperatorSettings, units: bool) -> list[lis
     parts = (0, 1) if s.prune_biases else (0,)
     by_layer = [[(number, part) for part in parts] for number in range(len(layers))]
     if s.allocation == "global":
-        return [[place for group in by_layer for place in group]]
-    return by_layer if units else [[place] for group in by_layer for place in group]
+        return [[tensor for group in by_layer for tensor in group]]
+    return by_layer if units else [[tensor] for group in by_layer for tensor in group]
 
 
 def flat(tensors: list[Masks], group: list[tuple[int, int]]) -> np.ndarray:
@@ -128,14 +128,14 @@ def lowest(
 def by_unit(layer: Layer, score: Tensor, rng: np.random.Generator) -> Masks:
     """Scores of entries that take units [out] whole, in their order, the smallest weights first.
 
-    An entry's score is its unit's place, plus its own place within the unit as a fraction.
+    An entry's score is its unit's rank, plus its own rank within the unit as a fraction.
     """
     order = torch.from_numpy(np.lexsort((rng.random(len(score)), score.double().numpy())))
-    place = torch.empty(len(score), dtype=torch.float64)
-    place[order] = torch.arange(len(score), dtype=torch.float64)
+    rank = torch.empty(len(score), dtype=torch.float64)
+    rank[order] = torch.arange(len(score), dtype=torch.float64)
     entries = torch.cat([layer.weight.abs(), layer.bias.abs()[:, None]], dim=1)
     within = entries.argsort(dim=1, stable=True).argsort(dim=1, stable=True).double()
-    worth = place[:, None] + within / entries.shape[1]
+    worth = rank[:, None] + within / entries.shape[1]
     return worth[:, :-1], worth[:, -1]
 
 

@@ -19,7 +19,7 @@ SCORED = [name for name, known in operators.OPERATORS.items() if known.score is 
 def layer(weight: list, bias: list, keep: list | None = None) -> Layer:
     weight, bias = torch.tensor(weight), torch.tensor(bias)
     masks = None if keep is None else (torch.tensor(keep), torch.ones(len(bias)) > 0)
-    return Layer(weight, bias, lambda: None, lambda: None, lambda: None, masks)
+    return Layer(weight, bias, lambda name: None, masks)
 
 
 def chosen(layers: list[Layer], scores: list, **options: object) -> list[tuple[list, list]]:
@@ -97,7 +97,7 @@ def test_exchange_closes_the_lowest_and_opens_the_steepest() -> None:
     found = Gradients(slope, torch.zeros(2))
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     masks = (keep, torch.ones(2) > 0)
-    one = Layer(weight, torch.ones(2), None, None, None, masks, gradients=lambda: found)
+    one = Layer(weight, torch.ones(2), {"gradients": found}.get, masks)
     s = OperatorSettings(to_target=True, exchange=0.25, prune_biases=False)
     ((after, _),) = allocation.exchange(
         [one], [masks], [(weight.abs(), torch.ones(2))], np.random.default_rng(0), s

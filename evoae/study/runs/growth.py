@@ -22,7 +22,7 @@ import torch
 
 from evoae import identity
 from evoae.data import datasets
-from evoae.evolution.cells import RECORDS, State, places_of
+from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
 from evoae.messages import named
@@ -65,7 +65,7 @@ def write_config(
         **datasets.described(experiment.dataset, **experiment.data_options),
         "preset": experiment.preset_name,
         "seed": seed,
-        "meaning": meaning(experiment.kind),
+        "meaning": meaning(experiment.settings()),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
     write_json(folder / CONFIG, config | ({"changes": changes} if changes else {}))
@@ -147,7 +147,7 @@ def without(
         return state, history
     if not slots:
         return None
-    places = places_of(slots, state.experiment.cells)
+    places = members_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],

@@ -19,7 +19,7 @@ from torch import nn
 
 from evoae.data import datasets
 from evoae.data.scaling import Scaling
-from evoae.evolution.cells import places_of
+from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
@@ -125,7 +125,7 @@ class Run:
         if held == self.numbers:
             return networks
         slots = np.searchsorted(held, self.numbers)
-        return networks.take(places_of(slots, self.setting("cells")))
+        return networks.take(members_of(slots, self.setting("cells")))
 
     @cached_property
     def result(self) -> dict[str, Any]:
