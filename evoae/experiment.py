@@ -404,8 +404,7 @@ class Experiment:
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
-        if name not in PRESETS:
-            raise ValueError(f"unknown preset {shown(name)}; choose one of {', '.join(PRESETS)}")
+        check_known(name, PRESETS, f"unknown preset {shown(name)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -692,7 +691,7 @@ PRESETS: dict[str, Preset] = {
 def check_names(settings: dict[str, Any]) -> None:
     """Raise ValueError for a name that is no setting."""
     for name in settings:
-        check_known(name, list(SETTINGS), f"unknown setting {shown(name)}")
+        check_known(name, SETTINGS, f"unknown setting {shown(name)}", "`evoae list`")
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -137,8 +137,8 @@ def test_quality_epochs() -> None:
 
 NAN, INFINITE = float("nan"), float("inf")
 REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "schedule")),
-    ({"nonsense": 1}, ("'nonsense'", "operator", "epochs")),
+    ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "`evoae list` lists all")),
+    ({"nonsense": 1}, ("'nonsense'", "`evoae list` lists all")),
     ({"operator": "axe"}, ("'axe'", *operators.OPERATORS)),
     ({"schedule": "now"}, ("'now'", *schedules.SCHEDULES)),
     ({"model": "huge"}, ("'huge'", *population.MODELS)),

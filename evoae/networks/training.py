@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
+from evoae.messages import shown
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
+from evoae.rules import check_known
 
 __all__ = ["LOSSES", "OPTIMISERS", "Batches"]
 ENGINES = ("auto", "fused", "batched")
@@ -35,8 +37,7 @@ def choose_engine(engine: str, population: Population) -> str:
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    check_known(engine, ENGINES, f"unknown engine {shown(engine)}")
     if engine == "batched":
         return engine
     reason = why_not_fused(population)
