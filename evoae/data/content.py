@@ -74,6 +74,7 @@ class Content:
     """Arrays named train, validation and test, or a single array of any name, yet to be split.
 
     `columns`: their names, if they have any. `notes`: what a user should know, a line each.
+    `doubt`: what to say if row 0 is no good, in case it is no row.
     """
 
     parts: dict[str, np.ndarray]
@@ -81,3 +82,4 @@ class Content:
     interactions: bool = False
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    doubt: str = ""

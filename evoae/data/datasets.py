@@ -128,6 +128,7 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
         state = (*state, found.st_ctime_ns)
         if state in _digests:
             return _digests[state]
+        require(found.st_size, "its values")  # before every byte is looked at
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED:
@@ -267,13 +268,14 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
     where = f"row {row}"
     if content.columns:
         where += f", column {shown(content.columns[column])}"
+    hint = (content.doubt if row == 0 else "") or _hint(content)
     rule = (
         "values must be finite"
         if within is finite
         else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum, or "
         "scale=columns to scale each column by its own)"
     )
-    raise Refused(f"{prefix}{where} holds {rows[row, column]}; {rule}{_hint(content)}")
+    raise Refused(f"{prefix}{where} holds {rows[row, column]}; {rule}{hint}")
 
 
 def _hint(content: Content) -> str:

@@ -28,7 +28,8 @@ from evoae.messages import Refused, shortened, shown
 from evoae.resources import require
 
 NUMBERS = "values must be numbers"
-HEAD, HEAD_LINES = 1 << 20, 100  # bytes and lines of a text that say how it is written
+UNNAMED = r"Unnamed: \d+"  # as pandas calls a column without a name
+HEAD, HEAD_LINES = 1 << 18, 100  # bytes and lines of a text that say how it is written
 PIECE = 1 << 20  # characters that are read at once
 SEPARATORS = "\t;|, "  # the first that cuts all lines into as many cells; a blank: any blanks
 COMPARED = 10_000  # rows that a first line is compared with
@@ -245,7 +246,7 @@ def _separator(lines: Sequence[str]) -> str:
     cut = {}
     for separator in SEPARATORS:
         same = (" ".join(line.split()) for line in lines) if separator == " " else lines
-        widths = [len(next(_cells([line], separator))) for line in same]
+        widths = [separator not in line or len(next(_cells([line], separator))) for line in same]
         if widths[0] > 1 and len(set(widths)) == 1:
             return separator
         cut[separator] = sum(width > 1 for width in widths)
@@ -267,7 +268,7 @@ def _names_columns(
     """
     if options.header != "auto":
         return options.header == "yes"
-    if len(first) > 1 and not first[0].strip():
+    if len(first) > 1 and re.fullmatch(UNNAMED, names[0]):
         return True
     numeric = [_is_number(cell, dialect) for cell in first]
     named = {name for name, number in zip(names, numeric, strict=True) if not number}
@@ -330,8 +331,8 @@ def looks_like_names(
     outside = bool(((first < rest.min()) | (first > rest.max())).all())
     within = bool(((first >= 0) & (first <= 1)).all())
     ordered = width > 2 and bool(_ordered(first[None])[0])
-    beyond = first.min() > rest.max() and (first == first.round()).all()
-    if ordered and beyond and not within:
+    certain = width > 3 or (first == first.round()).all()
+    if ordered and certain and first.min() > rest.max() and not within:
         return True
     ordered = ordered and not _ordered(rest).any()
     even = width > 2 and bool(_even(first[None])[0]) and not _even(rest).any()
@@ -506,7 +507,7 @@ def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int 
         pairs = frame[list(found)].set_axis(["user", "item"], axis=1)
         return _interactions(pairs, () if plainly else (note,))
     _refuse_doubles(all_names, kept)
-    if named and re.fullmatch(r"Unnamed: \d+", kept[0]):
+    if named and re.fullmatch(UNNAMED, kept[0]):
         raise Refused(
             "begins with a column without a name, as where row numbers were written, too; leave "
             f"them out (pandas: index=False, or here leave_out='{kept[0]}')"
@@ -522,7 +523,7 @@ def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int 
             )
     _refuse_missing(frame)
     columns = tuple(map(str, kept)) if named else None
-    return Content({"data": frame.to_numpy(dtype=np.float64)}, columns=columns)
+    return Content({"data": frame.to_numpy(dtype=np.float64)}, columns=columns, doubt=doubt)
 
 
 def _interactions(pairs: pd.DataFrame, notes: tuple[str, ...] = ()) -> Content:
