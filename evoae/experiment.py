@@ -8,7 +8,8 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from evoae.data import datasets
 from evoae.data.built_in import BUILT_IN
 from evoae.data.content import HEADERS, joined_names, split_names
 from evoae.data.files import SUFFIXES
-from evoae.messages import named, shown
+from evoae.messages import DataWarning, named, shown
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -44,6 +45,12 @@ from evoae.rules import (
 BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
+}
+# Settings that had other names: those of the field are new.
+RENAMED = {
+    "shrinkage": "l1_penalty",
+    "exchange": "drop_fraction",
+    "exchange_until": "drop_until",
 }
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
@@ -363,7 +370,7 @@ class Experiment:
     prune_biases: Annotated[
         bool, FLAG, "Whether biases are pruned, too.", "released code: yes", LIVE
     ] = True
-    exchange: Annotated[
+    drop_fraction: Annotated[
         float,
         SHARE,
         "Share of the active weights that every epoch swaps for the masked ones with the "
@@ -371,13 +378,13 @@ class Experiment:
         "as RigL (Evci et al. 2020)",
         LIVE,
     ] = 0.0
-    exchange_until: Annotated[
+    drop_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which the exchange, and the swaps of set and rigl, have fallen to 0.",
+        "Share of the run at which the drop fraction, and the swaps of set and rigl, reach 0.",
         LIVE,
     ] = 0.7
-    shrinkage: Annotated[
+    l1_penalty: Annotated[
         float,
         NOT_NEGATIVE,
         "L1 regularisation until prune_until: every step moves weights towards zero by this"
@@ -491,8 +498,11 @@ class Experiment:
     def check_files(self) -> None:
         """Read the files that the settings name. Raises ValueError if one cannot be used.
 
-        Or if the target is beyond what may be pruned of networks for that data.
+        Or if the target is beyond what may be pruned of networks for that data. Warns of columns
+        that are probably no measurements.
         """
+        for note in datasets.notes(self.dataset, **self.data_options):
+            warn_once(note)
         widths = population.widths_of(self.dimension, self.model, self.kind)
         size = sum(map(population.parameter_count, widths))
         self.check_target(size, size - sum(sum(side[1:]) for side in widths))
@@ -560,12 +570,12 @@ class Experiment:
             self.has_target,
             self.allocation,
             self.prune_biases,
-            self.exchange * self.fading(t) if target is None else 0.0,
+            self.drop_fraction * self.fading(t) if target is None else 0.0,
         )
 
     def fading(self, t: int) -> float:
-        """Half a cosine from 1 at the start to 0 at `exchange_until`."""
-        share = schedules.elapsed(t, self.epochs - 1) / self.exchange_until
+        """Half a cosine from 1 at the start to 0 at `drop_until`."""
+        share = schedules.elapsed(t, self.epochs - 1) / self.drop_until
         return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     def loss_at(self, t: int) -> str:
@@ -600,7 +610,10 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([meaning(self.settings()), settings, more, files], sort_keys=True)
+        # under the names of before, so that runs are found that were made then
+        before = {new: old for old, new in RENAMED.items()}
+        settings = {before.get(name, name): value for name, value in settings.items()}
+        text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -677,8 +690,8 @@ PRESETS: dict[str, Preset] = {
             "pruned_weights": "masked",
             "allocation": "global",
             "prune_biases": False,
-            "exchange": 0.5,
-            "shrinkage": 0.015,
+            "drop_fraction": 0.5,
+            "l1_penalty": 0.015,
             "learning_rate": 0.003,
             "rate_policy": "cosine",
             "rate_hold": 0.4,
@@ -688,10 +701,24 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def check_names(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a name that is no setting."""
+@functools.cache
+def warn_once(note: str) -> None:
+    """Warn of the data, once in a process."""
+    warnings.warn(note, DataWarning, stacklevel=4)
+
+
+def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that were written under names of before, under those of now."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def check_names(settings: Mapping[str, Any], known: Collection[str] | None = None) -> None:
+    """Raise ValueError for a name that is no setting, or none of the known ones."""
     for name in settings:
-        check_known(name, SETTINGS, f"unknown setting {shown(name)}", "`evoae list`")
+        if name in RENAMED:
+            raise ValueError(f"setting {shown(name)} is now called {RENAMED[name]}")
+        all_in = "" if known else "`evoae list`"
+        check_known(name, known or SETTINGS, f"unknown setting {shown(name)}", all_in)
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -766,10 +793,10 @@ def check_schedule(e: Experiment) -> None:
             f"allocation=global ranks all layers together, and scores of operator={name} do not "
             f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
         )
-    if e.exchange and not (e.has_target and operator.score and e.pruned_weights == "masked"):
+    if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
-            "schedule with a target, an operator with scores, and pruned_weights=masked"
+            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
+            "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pytest
 import torch
 from helpers import TINY, evolved, tiny
 
-from evoae import Experiment, run
-from evoae.experiment import DIFFERENCES, PRESETS, SETTINGS, meaning
+from evoae import Experiment, experiment, run
+from evoae.experiment import DIFFERENCES, PRESETS, RENAMED, SETTINGS, meaning
 from evoae.networks import population
 from evoae.pruning import operators, schedules
 from evoae.rules import Choice
@@ -300,6 +301,18 @@ def test_initial_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         assert "(12, 5, 3)" in str(caught.value)
 
 
+def test_columns_that_are_no_measurements_are_warned_of(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n % 7},{n % 5}\n" for n in range(40))
+    (tmp_path / "a.csv").write_text("id,f,label\n" + rows)
+    e = tiny(dataset=tmp_path / "a.csv", scale="columns")
+    experiment.warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="leave_out=label"), pytest.warns(match="leave_out=id"):
+        e.check_files()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        e.replace(leave_out="id,label").check_files()
+
+
 def test_experiments_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Experiment().epochs = 3  # type: ignore[misc]
@@ -337,15 +350,14 @@ OTHER: dict[str, Any] = {
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
     "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
     "header": "yes", "leave_out": "a", "allocation": "erk", "prune_biases": False,
-    "exchange": 0.3, "exchange_until": 0.5,
-    "shrinkage": 0.01,
+    "drop_fraction": 0.3, "drop_until": 0.5, "l1_penalty": 0.01,
 }  # fmt: skip
 AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
-    beside = AIMING if name == "exchange" else {}
+    beside = AIMING if name == "drop_fraction" else {}
     base = tiny(cells=9, **beside)
     if name == "initial_weights":
         path = tmp_path / "w.safetensors"
@@ -429,6 +441,8 @@ def test_hashes_of_runs_that_are_kept_stay() -> None:
     """Settings that came later are part of it where they say something else."""
     e = tiny(dataset="digits")
     older = {k: v for k, v in e.settings().items() if k not in ("header", "leave_out")}
+    before = {new: old for old, new in RENAMED.items()}
+    older = {before.get(k, k): v for k, v in older.items()}
     text = json.dumps([meaning(older), older, {"seed": 1}, {"digits": None}], sort_keys=True)
     assert e.hash(seed=1) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -661,3 +675,23 @@ def test_initial_weights_that_are_not_finite_are_refused(value: float, tmp_path:
 def test_initial_weights_need_a_name() -> None:
     with pytest.raises(ValueError, match=r"^'': no readable weights"):
         Experiment(initial_weights="").check_files()
+
+
+@pytest.mark.parametrize(("old", "new"), experiment.RENAMED.items())
+def test_a_setting_that_had_another_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=f"setting '{old}' is now called {new}"):
+        Experiment.preset("canonical", **{old: 0.5})
+    with pytest.raises(ValueError, match=f"setting '{old}' is now called {new}"):
+        Experiment().replace(**{old: 0.5})
+
+
+def test_a_run_of_before_is_found_under_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = Experiment.preset("frontier", l1_penalty=0.01)
+    settings = {old: e.settings()[new] for old, new in experiment.RENAMED.items()}
+    rest = {k: v for k, v in e.settings().items() if k not in experiment.RENAMED.values()}
+    assert experiment.with_new_names(settings | rest) == e.settings()
+    found = e.hash(seed=1)
+    monkeypatch.setattr(experiment, "RENAMED", {})
+    assert e.hash(seed=1) != found
+    monkeypatch.setattr(Experiment, "settings", lambda self: settings | rest)
+    assert e.hash(seed=1) == found

@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -77,7 +76,7 @@ def measure(
 ) -> Size:
     """The size of a dataset after checking all that `load` would: a file is read to its last value.
 
-    Nothing is drawn. ValueError as in `load`; a warning of what looks like no measurement.
+    Nothing is drawn. ValueError as in `load`.
     """
     options = Options(scale, header, leave_out)
     if dataset == "binary-clusters":
@@ -106,12 +105,27 @@ def described(
     """
     if dataset == "binary-clusters":
         return {"columns": None, "scaling": None}
-    options = Options(scale, header, leave_out)
-    known = _summary(str(dataset), fingerprint(dataset), options)
+    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
     return {
         "columns": known.columns and list(known.columns),
         "scaling": known.scaling and known.scaling.as_json(),
     }
+
+
+def notes(
+    dataset: str | os.PathLike[str],
+    *,
+    scale: bool | str = False,
+    header: str = "auto",
+    leave_out: str = "",
+    **clusters: Any,
+) -> tuple[str, ...]:
+    """What somebody who trains on a file should know, a line each: what it was taken for, and which
+    columns are probably no measurements. ValueError as in `load`."""
+    if dataset == "binary-clusters":
+        return ()
+    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
+    return tuple(f"{named(dataset)}: {note}" for note in known.notes)
 
 
 def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
@@ -316,6 +330,7 @@ class Summary:
     size: Size
     scaling: Scaling | None
     columns: tuple[str, ...] | None
+    notes: tuple[str, ...]
 
 
 @lru_cache(maxsize=64)
@@ -326,10 +341,9 @@ def _summary(dataset: str, digest: str | None, options: Options) -> Summary:
     rows = sum(sizes.values())
     dimension = next(iter(content.parts.values())).shape[1]
     train = sizes["train"] if len(sizes) > 1 else rows - 2 * _share(rows)
-    for note in (*content.notes, *columns.doubtful(content)):
-        warnings.warn(f"{named(dataset)}: {note}", stacklevel=4)
     size = Size(train, rows, dimension, held_out=content.interactions)
-    return Summary(size, ready.scaling, content.columns)
+    notes = (*content.notes, *columns.doubtful(content))
+    return Summary(size, ready.scaling, content.columns, notes)
 
 
 @lru_cache(maxsize=4)

@@ -201,9 +201,9 @@ def train_all_pairs(state: State) -> Iterator[None]:
 def shrink(state: State, wave: Wave, pair: Population) -> None:
     """L1 regularisation of a visit's training pass, until the target is reached."""
     e = state.experiment
-    if e.shrinkage and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
+    if e.l1_penalty and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
         rates = state.learning_rate[wave.slot, wave.cell]
-        pair.shrink(torch.from_numpy(e.shrinkage * rates * batch_count(state)))
+        pair.shrink(torch.from_numpy(e.l1_penalty * rates * batch_count(state)))
 
 
 def observe_movement(state: State, wave: Wave, pair: Population) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +54,10 @@ def message(path: Path, **options) -> str:
     return text
 
 
-def warned(path: Path, **options) -> list[str]:
-    datasets._summary.cache_clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        measure(path, **options)
-    return [str(each.message) for each in caught]
+def notes(path: Path, **options) -> list[str]:
+    found = datasets.notes(path, **options)
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in found)
+    return list(found)
 
 
 # A first line that holds numbers
@@ -326,21 +323,21 @@ def test_a_name_that_holds_a_comma_stands_in_quotes(tmp_path: Path) -> None:
 
 def test_what_is_probably_no_measurement_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", TABLE)
-    numbers, labels = warned(path, leave_out="species", scale="columns")
+    numbers, labels = notes(path, leave_out="species", scale="columns")
     assert "column 'id' counts up" in numbers
     assert "leave_out=id" in numbers
     assert "column 'label' is learnt from" in labels
-    assert warned(path, leave_out="id,label,species") == []
+    assert notes(path, leave_out="id,label,species") == []
     values = VALUES.copy()
     values[:, 3] = np.random.default_rng(0).permutation(40) + 1  # in any order
     values[:, 5] = np.linspace(0, 1, 40)  # scaled already
     for start, array in (("s", values), ("t", values.astype(np.float32))):
         np.save(tmp_path / f"{start}.npy", array)
-        (text,) = warned(tmp_path / f"{start}.npy", scale="columns")
+        (text,) = notes(tmp_path / f"{start}.npy", scale="columns")
         assert "columns '3', '5' count up" in text
         assert "leave_out=3,5" in text
     np.save(tmp_path / "ordinary.npy", VALUES)
-    assert warned(tmp_path / "ordinary.npy") == []
+    assert notes(tmp_path / "ordinary.npy") == []
 
 
 # Users and items
@@ -370,10 +367,10 @@ def test_common_names_of_users_and_items(
     plain = write(tmp_path / "b.csv", table(rows[:, columns], "user,item"))
     assert rows_of(path) == rows_of(plain)
     assert measure(path).held_out
-    (text,) = warned(path)
+    (text,) = notes(path)
     assert f"users are in column {found[0]}, items in {found[1]}" in text
     assert f"leave_out={found[0]},{found[1]}" in text
-    assert warned(plain) == []
+    assert notes(plain) == []
     pd.DataFrame(rows, columns=names).to_parquet(tmp_path / "a.parquet")
     assert rows_of(tmp_path / "a.parquet") == rows_of(plain)
     if len(names) > 2:
@@ -396,7 +393,7 @@ def test_users_alone_are_no_interactions_and_the_message_says_what_would_be(tmp_
     rows = np.random.default_rng(0).integers(1, 9, (60, 3))
     path = write(tmp_path / "a.csv", table(rows, "user_id,f,g"))
     assert "call the columns user and item" in message(path)
-    assert any("'user_id' is learnt from" in text for text in warned(path, scale=True))
+    assert any("'user_id' is learnt from" in text for text in notes(path, scale=True))
 
 
 def test_a_user_may_be_called_by_a_sign_of_comments(tmp_path: Path) -> None:

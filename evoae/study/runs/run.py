@@ -20,7 +20,7 @@ from torch import nn
 from evoae.data import datasets
 from evoae.data.scaling import Scaling
 from evoae.evolution.cells import members_of
-from evoae.experiment import SETTINGS, Experiment
+from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
 from evoae.study.runs.files import (
@@ -211,7 +211,7 @@ class Run:
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
-        plain = {"operator": "none", "schedule": "fixed", "exchange": 0.0}
+        plain = {"operator": "none", "schedule": "fixed", "drop_fraction": 0.0}
         known = self.config["experiment"] | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
@@ -226,8 +226,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
     # a setting that is newer than the run has the default: what was done before there was it
-    newer = {k: s.default for k, s in SETTINGS.items() if k not in config["experiment"]}
-    return config | {"experiment": config["experiment"] | newer}
+    found = with_new_names(config["experiment"])
+    newer = {k: s.default for k, s in SETTINGS.items() if k not in found}
+    return config | {"experiment": found | newer}
 
 
 def numbers_in(result: dict[str, Any]) -> list[int]:
