@@ -20,6 +20,7 @@ from evoae.networks import population
 from evoae.networks.compaction import Select
 from evoae.study.runs import exports
 from evoae.study.runs.exports import export
+from evoae.study.runs.files import digest, read_json, write_json
 from evoae.study.runs.run import Run
 
 PRUNED = TINY | {
@@ -272,6 +273,27 @@ def test_a_scaled_run_whose_data_are_gone_is_exported_with_its_scaling(tmp_path:
         inside = nn.Sequential(*done.best())(torch.from_numpy(done.scaling.scaled(raw)))
     expected = torch.from_numpy(done.scaling.raw(inside.numpy())).float()
     assert (reconstructions(found.path, x) - expected).abs().max() <= 1e-2
+
+
+def test_a_run_of_before_that_says_nothing_of_its_scaling_is_read_and_grows(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    np.savetxt(rows, np.random.default_rng(0).random((40, 8)) * 90, delimiter=",")
+    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": rows, "scale": True})
+    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    config = read_json(done.folder / "config.json")
+    for name in ("header", "leave_out"):
+        del config["experiment"][name]
+    for name in ("scaling", "columns"):
+        del config[name]
+    write_json(done.folder / "config.json", config)
+    result = read_json(done.folder / "result.json")
+    result["files"]["config.json"] = digest(done.folder / "config.json")
+    write_json(done.folder / "result.json", result)
+    old = Run(done.folder)
+    assert old.scaling.as_json() == done.scaling.as_json()
+    assert export(old, tmp_path / "small.safetensors").difference <= 1e-5
+    grown = run(experiment, 2, workers=1, out=tmp_path / "out", progress=False)
+    assert (grown.folder, grown.numbers) == (done.folder, [0, 1])
 
 
 def test_a_run_is_the_same_after_its_file_was_moved(
