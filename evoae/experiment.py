@@ -679,7 +679,7 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
-    # what each part is worth stands in README
+    # tuned by hand; no kept table says yet what each part is worth
     "frontier": Preset(
         "The smallest good autoencoder that is known here: one, pruned early and exchanged.",
         {
