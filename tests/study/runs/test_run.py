@@ -551,7 +551,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(workers: int, engine: str, tmp_
     environment = os.environ | {"EVOAE_TEST": str(script), "EVOAE_CHECKPOINT_SECONDS": "0"}
     child = subprocess.run([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     assert child.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 300  # however busy the machine is
     while (left := processes_of(script)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for number in left:
