@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoae import cache
 from evoae.data.built_in import BUILT_IN, Clusters, check_flag, check_whole
 from evoae.data.files import SUFFIXES, Content
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
 from evoae.messages import Refused, named, reading, shown
 from evoae.randomness import stream
-from evoae.resources import require
+from evoae.resources import cache_directory, cached, require, tidy_cache
 
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
 
@@ -205,7 +204,7 @@ def _fixed_dataset(
     dataset: str, stamp: tuple[str, int, int] | None, scale: bool, seed: int
 ) -> Dataset:
     shared = None if stamp is None else _shared_folder(stamp, scale, seed)
-    if shared is not None and cache.has(shared):
+    if shared is not None and cached(shared):
         with contextlib.suppress(ValueError):  # a file that was cut short is made anew
             return _mapped(dataset, shared, seed)
         shutil.rmtree(shared, ignore_errors=True)
@@ -218,7 +217,7 @@ def _fixed_dataset(
     if shared is not None and 4 * sum(len(i) * r.shape[1] for r, i in parts.values()) >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
             _write_shared(shared, parts, convert, known)
-            cache.tidy()
+            tidy_cache()
             return _mapped(dataset, shared, seed)
     arrays = {split: convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
@@ -252,10 +251,12 @@ def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
 # Large data: ready rows lie in files that all processes map into their memory
 
 
-def _shared_folder(stamp: tuple[str, int, int], scale: bool, seed: int) -> Path:
+def _shared_folder(stamp: tuple[str, int, int], scale: bool, seed: int) -> Path | None:
     path, *state = stamp
     keys = (hashlib.sha256(repr(k).encode()).hexdigest()[:16] for k in (path, (state, scale, seed)))
-    return cache.directory() / "data-{}-{}".format(*keys)
+    with contextlib.suppress(OSError):  # there is no folder for them
+        return cache_directory() / "data-{}-{}".format(*keys)
+    return None
 
 
 def _write_shared(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import Experiment
-from evoae.messages import named, shown
+from evoae.messages import named, say_once, shown
 from evoae.networks import population, training
 from evoae.rules import MOST
 from evoae.study.runs import checkpoints
@@ -123,12 +122,6 @@ class RunSpec:
         for part in np.array_split(rest, min(parts, max(1, len(rest)))):
             cut += slices_of(part.tolist())
         return sorted(cut, key=lambda block: block.start)
-
-
-@cache
-def say_once(text: str) -> None:
-    """Tell the user, once in a process."""
-    print(f"evoae: {text}", file=sys.stderr)
 
 
 SECONDS_BETWEEN_TELLS = 2.0

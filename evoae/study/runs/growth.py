@@ -8,7 +8,6 @@ writer is killed.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -24,12 +23,11 @@ from evoae import identity
 from evoae.evolution.cells import RECORDS, State, places_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
-from evoae.messages import named
 from evoae.networks import population, training
 from evoae.networks.population import Population
-from evoae.study.runs.files import digest, finite, read_sealed, whole, write_json
+from evoae.study.runs.files import digest, finite, read_sealed, replace_file, whole, write_json
 from evoae.study.runs.locks import locked
-from evoae.study.runs.run import CONFIG, FILES, HISTORY, RESULT, WEIGHTS, Run, awaiting, means
+from evoae.study.runs.run import CONFIG, FILES, HISTORY, RESULT, WEIGHTS, Run, awaiting, means, there
 
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
 COLUMNS = [*PLACE_COLUMNS, *RECORDS]
@@ -74,13 +72,7 @@ def present(folder: Path) -> Run | None:
 
     Raises ValueError if it is damaged.
     """
-    try:
-        missing = any(
-            not (folder / name).exists() and not awaiting(folder / name).exists() for name in FILES
-        )
-    except OSError as error:
-        raise ValueError(f"{named(folder)}: cannot be read ({error.strerror})") from error
-    if missing:
+    if not all(there(folder / name) or there(awaiting(folder / name)) for name in FILES):
         return None
     run = Run(folder)
     run.check()
@@ -131,7 +123,7 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
     if stored is None:  # a new run is there when its result is, which comes last
         (folder / RESULT).unlink(missing_ok=True)
         for name in others:
-            os.replace(awaiting(folder / name), folder / name)
+            replace_file(awaiting(folder / name), folder / name)
     write_json(folder / RESULT, result)
     settle(folder)
 
@@ -180,7 +172,7 @@ def settle(folder: Path) -> None:
         path = awaiting(folder / name)
         if path.exists():
             if digest(path) == said.get(name):
-                os.replace(path, folder / name)
+                replace_file(path, folder / name)
             else:
                 path.unlink()
 

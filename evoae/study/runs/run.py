@@ -49,10 +49,10 @@ class Run:
     """
 
     def __init__(self, folder: Path | str, trials: Collection[int] | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser().absolute()  # the working directory may change
         for name in FILES:
             path = self.folder / name
-            if not path.is_file() and not awaiting(path).is_file():
+            if not there(path) and not there(awaiting(path)):
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
         config = read_config(self.folder)
         # a setting that is newer than the run has the default: what was done before there was it
@@ -109,6 +109,8 @@ class Run:
                     return found[0], numbers_in(self._stored)
             newest = self._read_result()
             if newest == self._stored:
+                if not there(place):
+                    raise damaged(place, FileNotFoundError())
                 raise damaged(place, "it does not fit its digest")
             self._stored = newest
 
@@ -206,6 +208,16 @@ class Run:
         known = self.config["experiment"] | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
+
+
+def there(path: Path) -> bool:
+    """Whether a file is there. Raises ValueError if that cannot be seen."""
+    try:
+        return path.lstat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise damaged(path, error) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

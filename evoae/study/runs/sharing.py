@@ -75,6 +75,9 @@ def claimed(
             try:
                 if trials := claim(spec, held):
                     mine.append((spec, trials))
+            except PermissionError as error:
+                if not busy(spec.folder):  # else it is another user's, who is at work on it
+                    failures[spec.folder] = error
             except (OSError, ValueError) as error:
                 failures[spec.folder] = error
         yield mine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -20,9 +21,9 @@ from tqdm.auto import tqdm
 
 from evoae.evolution import footprint
 from evoae.experiment import Experiment
-from evoae.messages import shown
+from evoae.messages import say_once, shown
 from evoae.networks import kernel
-from evoae.resources import require
+from evoae.resources import available_cpus, require
 from evoae.study.runs.blocks import RunSpec, finish
 from evoae.study.runs.run import Run
 from evoae.study.runs.sharing import claimed, missing, tidy, wait_for_others
@@ -56,7 +57,8 @@ def run(
     """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
 
     `trials` is a number or a slice such as range(3, 6); `workers` processes share them (by default
-    one per core; one for what takes seconds, and on a GPU, which trains them together). Raises
+    one per processor that this process may use; one for what takes seconds, in a worker process of
+    another program, and on a GPU, which trains them together). Raises
     ValueError for wrong settings before any work is done. After a KeyboardInterrupt the same call
     resumes the run.
     """
@@ -104,7 +106,7 @@ def sweep(
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
     temporary = None if out is not None else tempfile.TemporaryDirectory(prefix="evoae-")
-    folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
+    folder = Path(temporary.name if temporary else out).expanduser().absolute()  # type: ignore[arg-type]
     if not experiments:
         raise ValueError("no experiments to run")
     for label, experiment in dict(experiments).items():
@@ -115,6 +117,10 @@ def sweep(
         for label, e in experiments.items()
     }
     here = executor is None and not os.environ.get("EVOAE_DASK")
+    if here and (workers or 2) > 1 and multiprocessing.current_process().daemon:
+        if workers:
+            say_once(f"workers={workers}: one, for this process may not start any (it is daemonic)")
+        workers = 1
     workers = workers or default_workers(specs.values(), here)
     if here:
         processes = min(workers, len(specs) * len(span))
@@ -143,12 +149,13 @@ def sweep(
 
 
 def default_workers(specs: Collection[RunSpec], here: bool) -> int:
-    """One per core; one for a GPU, and for what is done before others would have started."""
-    if any(spec.device != "cpu" for spec in specs):
+    """One per processor that may be used; one for a GPU, for what is done before others would have
+    started, and in a process that somebody else's work is already shared out to."""
+    if any(spec.device != "cpu" for spec in specs) or (here and multiprocessing.parent_process()):
         return 1
     fast = kernel.reason_unavailable() is None and all(s.engine != "batched" for s in specs)
     seconds = sum(footprint.seconds(spec.experiment, len(spec.trials)) for spec in specs)
-    return 1 if here and fast and seconds < START else os.cpu_count() or 1
+    return 1 if here and fast and seconds < START else available_cpus()
 
 
 def unfinished(specs: list[RunSpec], failures: dict[Path, BaseException]) -> list[RunSpec]:

@@ -322,7 +322,7 @@ def test_a_seed_too_large_for_the_streams_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -> None:
-    blocks.say_once.cache_clear()
+    messages.say_once.cache_clear()
     deep = "-".join(["3"] * (kernel.MAX_LAYERS + 1))
     for seed in (1, 2):
         e = small(model=deep, epochs=1)

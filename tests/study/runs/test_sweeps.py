@@ -400,7 +400,7 @@ def test_a_users_function_is_called_by_its_name_in_tables(tmp_path: Path) -> Non
 def test_short_work_is_done_before_processes_would_have_begun(
     experiment: Experiment, options: dict, workers: int, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(study, "available_cpus", lambda: 8)
     monkeypatch.setattr(kernel, "reason_unavailable", lambda: None)
     spec = RunSpec(experiment, 1, 0, 2, tmp_path, **options)
     assert study.default_workers([spec], here=True) == workers
