@@ -146,7 +146,11 @@ def cache_directory() -> Path:
 
     Raises OSError, with the cure, if neither can be used.
     """
-    return _usable(user_cache_path("evoae", appauthor=False), Path(tempfile.gettempdir()))
+    try:
+        directory = user_cache_path("evoae", appauthor=False)
+    except RuntimeError:  # nobody knows of a home directory
+        directory = Path("~")
+    return _usable(directory, Path(tempfile.gettempdir()))
 
 
 def cached(entry: Path) -> bool:
@@ -167,7 +171,6 @@ def tidy_cache() -> None:
 
 @cache
 def _usable(directory: Path, temporary: Path) -> Path:
-    # without a home directory the path begins with "~"
     with contextlib.suppress(OSError):
         if directory.is_absolute():
             directory.mkdir(parents=True, exist_ok=True)

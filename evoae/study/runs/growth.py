@@ -27,7 +27,17 @@ from evoae.networks import population, training
 from evoae.networks.population import Population
 from evoae.study.runs.files import digest, finite, read_sealed, replace_file, whole, write_json
 from evoae.study.runs.locks import locked
-from evoae.study.runs.run import CONFIG, FILES, HISTORY, RESULT, WEIGHTS, Run, awaiting, means, there
+from evoae.study.runs.run import (
+    CONFIG,
+    FILES,
+    HISTORY,
+    RESULT,
+    WEIGHTS,
+    Run,
+    awaiting,
+    means,
+    there,
+)
 
 PLACE_COLUMNS = ["trial", "epoch", "cell"]
 COLUMNS = [*PLACE_COLUMNS, *RECORDS]

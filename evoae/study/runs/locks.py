@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout, UnixFileLock, lock_descriptor
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, UnixFileLock, lock_descriptor
 
 from evoae.messages import say_once
 
@@ -24,6 +24,7 @@ NO_SERVICE = (  # ENOLCK: it has them, others may hold some, and nobody can tell
     "no locks are available, for the file system's lock service does not answer; choose a folder "
     "on another file system, such as a local disk"
 )
+HELD: set[BaseFileLock] = set()  # which would release itself if nothing referred to it
 
 
 class Lock:
@@ -45,6 +46,7 @@ class Lock:
             if error.errno == errno.ENOLCK:
                 raise OSError(error.errno, NO_SERVICE, str(folder)) from error
             raise
+        HELD.add(self.lock)
         return True
 
     def release(self) -> None:
@@ -53,6 +55,7 @@ class Lock:
             with contextlib.suppress(OSError):  # the folder is gone, or can only be read
                 self.path.unlink()
         self.lock.release()
+        HELD.discard(self.lock)
 
 
 @cache

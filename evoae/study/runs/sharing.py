@@ -51,10 +51,11 @@ def busy(folder: Path) -> dict[range, Lock]:
     """The slices that are being computed; locks that a killed process left are removed."""
     found = {}
     for trials, lock in claims(folder):
-        if lock.acquire(wait=False):
-            lock.release()
-        else:
-            found[trials] = lock
+        with contextlib.suppress(PermissionError):  # it is gone, and only others may make another
+            if lock.acquire(wait=False):
+                lock.release()
+            else:
+                found[trials] = lock
     return found
 
 
@@ -76,7 +77,8 @@ def claimed(
                 if trials := claim(spec, held):
                     mine.append((spec, trials))
             except PermissionError as error:
-                if not busy(spec.folder):  # else it is another user's, who is at work on it
+                # another user's: who is at work on it, or has finished it meanwhile
+                if not busy(spec.folder) and missing(spec):
                     failures[spec.folder] = error
             except (OSError, ValueError) as error:
                 failures[spec.folder] = error
@@ -106,8 +108,9 @@ def wait_for_others(specs: Sequence[RunSpec]) -> None:
     """Wait until one of the processes that compute trials of these runs is done with some."""
     for spec in specs:
         for lock in busy(spec.folder).values():
-            lock.acquire(wait=True)
-            lock.release()
+            with contextlib.suppress(PermissionError):  # it is gone: another user is done
+                lock.acquire(wait=True)
+                lock.release()
             return
 
 

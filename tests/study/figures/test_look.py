@@ -1,4 +1,4 @@
-"""A matplotlibrc of the user's changes no figure, and the figures change no setting of the user's."""
+"""A matplotlibrc of the user's changes no figure, and no figure changes the user's settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def pictures() -> list[bytes]:
     found = []
     for suffix in ("png", "pdf"):
         buffer = io.BytesIO()
-        panels().savefig(buffer, format=suffix, metadata={} if suffix == "png" else {"CreationDate": None})
+        panels().savefig(
+            buffer, format=suffix, metadata={} if suffix == "png" else {"CreationDate": None}
+        )
         found.append(buffer.getvalue())
     shown = io.BytesIO()
     FigureCanvasAgg(panels()).print_png(shown)

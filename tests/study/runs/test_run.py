@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import evoae
-from evoae import Experiment, Run
+from evoae import Experiment, Run, messages
 from evoae.networks import kernel, population
 from evoae.study.runs import blocks, checkpoints, files
 from evoae.study.runs import sweeps as study
