@@ -157,6 +157,7 @@ def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> lis
                 executed,
                 parameters,
                 kernel_name="python3",
+                language="python",
                 kernel_manager_class=OwnKernel,
                 iopub_timeout=120,
                 start_timeout=120,
