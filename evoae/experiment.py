@@ -8,9 +8,9 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -23,14 +23,15 @@ from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.layer import OperatorSettings
 from evoae.rules import (
     FLAG,
+    LIVE,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
     Choice,
     Named,
     Range,
+    Readings,
     check_known,
-    setting,
     settings_of,
 )
 
@@ -39,17 +40,27 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
 }
+# Settings that had other names: those of the field are new.
+RENAMED = {
+    "shrinkage": "l1_penalty",
+    "exchange": "drop_fraction",
+    "exchange_until": "drop_until",
+}
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
-def meaning(kind: str) -> int:
-    """Raised where the same settings come to give other numbers: older runs do not count as new.
+def meaning(settings: Mapping[str, Any]) -> int:
+    """A number that is raised where the same settings come to give other results.
 
-    4: the noise of denoising autoencoders is drawn by PyTorch.
+    Runs of before are then not taken for new ones. 4: the noise of denoising autoencoders is drawn
+    by PyTorch. 5: wanda prunes by rows under schedules of probabilities, too.
     """
-    return 4 if kind == "denoising" else 3
+    schedule = schedules.SCHEDULES.get(settings["schedule"])
+    if settings["operator"] == "wanda" and not (schedule and schedule.target):
+        return 5
+    return 4 if settings["kind"] == "denoising" else 3
 
 
 @dataclass(frozen=True)
@@ -62,320 +73,315 @@ class Experiment:
     """
 
     # data
-    dataset: str = setting(
-        "binary-clusters",
+    dataset: Annotated[
+        str,
         Named(lambda value: None, "a built-in name or the path of a file"),
         "The data: a built-in name, or a file with rows of values in [0, 1].",
-        source="paper: binary clustering",
-    )
-    clusters: int = setting(
-        10, POSITIVE, "Number of clusters K of binary-clusters.", source="paper"
-    )
-    bits: int = setting(1000, POSITIVE, "Bits D of each row of binary-clusters.", source="paper")
-    examples: int = setting(
-        100, POSITIVE, "Examples E per cluster in each split; divisible by K.", source="paper"
-    )
-    noise: float = setting(
-        0.05, SHARE, "Probability q that a bit of an example is flipped.", source="paper"
-    )
-    centroid_density: float | None = setting(
-        None,
+        "paper: binary clustering",
+    ] = "binary-clusters"
+    clusters: Annotated[int, POSITIVE, "Number of clusters K of binary-clusters.", "paper"] = 10
+    bits: Annotated[int, POSITIVE, "Bits D of each row of binary-clusters.", "paper"] = 1000
+    examples: Annotated[
+        int, POSITIVE, "Examples E per cluster in each split; divisible by K.", "paper"
+    ] = 100
+    noise: Annotated[
+        float, SHARE, "Probability q that a bit of an example is flipped.", "paper"
+    ] = 0.05
+    centroid_density: Annotated[
+        float | None,
         SHARE,
         "Share of ones among the centroids' bits.",
-        source="released code: 0.75; text: 0.5",
-        readings=(0.75, 0.5),
-    )
-    shared_test_noise: bool | None = setting(
-        None,
+        "released code: 0.75; text: 0.5",
+        Readings(0.75, 0.5),
+    ] = None
+    shared_test_noise: Annotated[
+        bool | None,
         FLAG,
         "Whether test and validation repeat one group's noise for all clusters.",
-        source="released code: yes; text: no",
-        readings=(True, False),
-    )
-    scale: bool = setting(False, FLAG, "Scale a file's values to [0, 1].")
-    data_share: float = setting(
-        1.0,
+        "released code: yes; text: no",
+        Readings(True, False),
+    ] = None
+    scale: Annotated[bool, FLAG, "Scale a file's values to [0, 1]."] = False
+    data_share: Annotated[
+        float,
         Range(0, 1, above=True),
         "Share of the training rows that each cell sees, drawn with replacement.",
-        source="prior work (2024)",
-    )
-    data_seed: int | None = setting(
-        None,
+        "prior work (2024)",
+    ] = 1.0
+    data_seed: Annotated[
+        int | None,
         NOT_NEGATIVE,
         "Seed of the data alone: trials then share the data, and the seed is of training.",
-        source="by default data follow seed and trial",
-    )
+        "by default data follow seed and trial",
+    ] = None
     # autoencoder
-    model: str = setting(
-        "standard",
+    model: Annotated[
+        str,
         Named(population.hidden_widths, "a named model, or widths such as 50-20-5"),
         "Widths from the input to the code: a named model, or numbers such as 50-20-5.",
-        source="paper: autoencoders",
-    )
-    kind: str = setting(
-        "plain",
+        "paper: autoencoders",
+    ] = "standard"
+    kind: Annotated[
+        str,
         Choice(population.KINDS),
         "A plain, a denoising or a variational autoencoder.",
-        source="prior work (2024)",
-    )
-    loss: str | None = setting(
-        None,
+        "prior work (2024)",
+    ] = "plain"
+    loss: Annotated[
+        str | None,
         Choice((*training.LOSSES, "bce-then-l1")),
-        "The loss that is trained on: mean absolute error, binary cross entropy, or the second and "
-        "then the first.",
-        source="paper: l1; bce as second loss",
-    )
-    loss_switch: float = setting(
-        0.75,
+        "The loss that is trained on: mean absolute error, binary cross entropy, or the "
+        "second and then the first.",
+        "paper: l1; bce as second loss",
+    ] = None
+    loss_switch: Annotated[
+        float,
         Range(0, 1, above=True, below=True),
         "Share of the run after which bce-then-l1 goes over to l1.",
-    )
-    input_noise: float = setting(
-        0.4,
+    ] = 0.75
+    input_noise: Annotated[
+        float,
         NOT_NEGATIVE,
         "Standard deviation of the noise on a denoising autoencoder's inputs.",
-        source="prior work (2024)",
-    )
-    identical_start: bool = setting(
-        False, FLAG, "All cells of a trial begin with the same weights.", source="prior work (2024)"
-    )
-    initial_weights: str | None = setting(
-        None,
+        "prior work (2024)",
+    ] = 0.4
+    identical_start: Annotated[
+        bool, FLAG, "All cells of a trial begin with the same weights.", "prior work (2024)"
+    ] = False
+    initial_weights: Annotated[
+        str | None,
         Named(lambda value: None, "the path of a weights.safetensors"),
         "A run's weights.safetensors to begin from.",
-        source="prior work (2024)",
-    )
+        "prior work (2024)",
+    ] = None
     # population
-    cells: int = setting(
-        1, POSITIVE, "Cells N of the population: 1 is canonical training.", source="paper: 10"
-    )
-    topology: str = setting(
-        "ring",
+    cells: Annotated[
+        int, POSITIVE, "Cells N of the population: 1 is canonical training.", "paper: 10"
+    ] = 1
+    topology: Annotated[
+        str,
         Choice(tuple(topology.TOPOLOGIES)),
         "Where cells lie, and so who their neighbours are.",
-        source="paper: ring",
-    )
-    radius: int = setting(
-        1, NOT_NEGATIVE, "Neighbours on each side that a cell sees.", source="paper: 1"
-    )
-    update_order: str = setting(
-        "asynchronous",
+        "paper: ring",
+    ] = "ring"
+    radius: Annotated[
+        int, NOT_NEGATIVE, "Neighbours on each side that a cell sees.", "paper: 1"
+    ] = 1
+    update_order: Annotated[
+        str,
         Choice(("asynchronous", "synchronous")),
         "Whether a cell sees neighbours that were already updated in this epoch.",
-        source="released code: asynchronous",
-    )
-    pairing: str = setting(
-        "selected",
+        "released code: asynchronous",
+    ] = "asynchronous"
+    pairing: Annotated[
+        str,
         Choice(("selected", "random-partner", "all-pairs")),
-        "Who trains together: the selected pair, random partners, or every encoder with every "
-        "decoder.",
-        source="paper: selected; prior work (2024): the others",
-    )
-    solution_concept: str = setting(
-        "best",
+        "Who trains together: the selected pair, random partners, or every encoder with "
+        "every decoder.",
+        "paper: selected; prior work (2024): the others",
+    ] = "selected"
+    solution_concept: Annotated[
+        str,
         Choice(("best", "worst", "mean")),
         "Which of its partners' losses is a network's fitness.",
-        source="paper: best case",
-    )
-    tournament_size: int = setting(
-        2,
+        "paper: best case",
+    ] = "best"
+    tournament_size: Annotated[
+        int,
         POSITIVE,
         "Entrants of a tournament, drawn with replacement; 1 removes selection.",
-        source="paper: 2",
-    )
-    selection: str = setting(
-        "joint",
+        "paper: 2",
+    ] = 2
+    selection: Annotated[
+        str,
         Choice(("joint", "separate")),
         "Whether encoder and decoder of the winning index are taken together.",
-        source="released code: joint",
-    )
-    replacement: str = setting(
-        "always",
+        "released code: joint",
+    ] = "joint"
+    replacement: Annotated[
+        str,
         Choice(("always", "better")),
         "Whether the trained pair replaces the centre always, or if its loss is not worse.",
-        source="paper: always",
-    )
-    prune_then_evaluate: bool = setting(
-        False,
+        "paper: always",
+    ] = "always"
+    prune_then_evaluate: Annotated[
+        bool,
         FLAG,
         "Measure the replacement loss after the prune and not before.",
-        source="paper: variant of the algorithm",
-    )
-    best_cell: str | None = setting(
-        None,
+        "paper: variant of the algorithm",
+    ] = False
+    best_cell: Annotated[
+        str | None,
         Choice(("validation", "first")),
         "How a trial's best cell is chosen: by validation loss, or always the first.",
-        source="released code: first",
-    )
+        "released code: first",
+    ] = None
     # training
-    epochs: int = setting(400, POSITIVE, "Epochs T: passes over the training data.", source="paper")
-    batch_size: int = setting(5, POSITIVE, "Rows of a batch.", source="paper: 5")
-    optimiser: str | None = setting(
-        None,
+    epochs: Annotated[int, POSITIVE, "Epochs T: passes over the training data.", "paper"] = 400
+    batch_size: Annotated[int, POSITIVE, "Rows of a batch.", "paper: 5"] = 5
+    optimiser: Annotated[
+        str | None,
         Choice(training.OPTIMISERS),
-        "Adam kept for the whole run, or a new one for every batch (in effect sign descent).",
-        source="released code: kept alone, new in coevolution",
-    )
-    learning_rate: float = setting(
-        1e-5, NOT_NEGATIVE, "Adam's learning rate at the start.", source="paper: 1e-5", live=True
-    )
-    rate_policy: str = setting(
-        "step-decay",
+        "One Adam for the whole run, or a new one for every batch (in effect sign descent).",
+        "released code: one for the run alone, new ones in coevolution",
+    ] = None
+    learning_rate: Annotated[
+        float, NOT_NEGATIVE, "Adam's learning rate at the start.", "paper: 1e-5", LIVE
+    ] = 1e-5
+    rate_policy: Annotated[
+        str,
         Choice(("step-decay", "mutated", "constant", "cosine")),
-        "How the learning rate moves: times 0.1 every T // 4 epochs, a random walk, not at all, or "
-        "down half a cosine to 0.",
-        source="released code: step-decay alone, mutated in coevolution",
-        live=True,
-    )
-    rate_hold: float = setting(
-        0.0,
+        "How the learning rate moves: times 0.1 every T // 4 epochs, a random walk, not at "
+        "all, or down half a cosine to 0.",
+        "released code: step-decay alone, mutated in coevolution",
+        LIVE,
+    ] = "step-decay"
+    rate_hold: Annotated[
+        float,
         Range(0, 1, below=True),
         "Share of the run for which rate policy cosine stays at the start.",
-        live=True,
-    )
-    rate_sigma: float = setting(
-        1e-5,
+        LIVE,
+    ] = 0.0
+    rate_sigma: Annotated[
+        float,
         NOT_NEGATIVE,
         "Standard deviation of a mutation of a cell's learning rate.",
-        source="paper: 1e-5",
-        live=True,
-    )
+        "paper: 1e-5",
+        LIVE,
+    ] = 1e-5
     # pruning
-    operator: str | Callable[..., Any] = setting(
-        "none",
+    operator: Annotated[
+        str | Callable[..., Any],
         Named(operators.find, "an operator's name, or a function"),
         "What a prune removes.",
-        source="paper: pruning operators",
-        live=True,
-    )
-    amount: float = setting(
-        0.1,
+        "paper: pruning operators",
+        LIVE,
+    ] = "none"
+    amount: Annotated[
+        float,
         SHARE,
-        "Share that one prune removes: of all entries (random), of the active ones (magnitude, "
-        "wanda, set), of the active units (apoz).",
-        source="paper: 0.1",
-        live=True,
-    )
-    threshold: float = setting(
-        0.1,
+        "Share that one prune removes: of all entries (random), of the active ones "
+        "(magnitude, wanda, set), of the active units (apoz).",
+        "paper: 0.1",
+        LIVE,
+    ] = 0.1
+    threshold: Annotated[
+        float,
         SHARE,
         "Scaled activation below which a unit is a candidate of the conjunctive operator.",
-        source="paper: 0.1",
-        live=True,
-    )
-    conjunctive_examples: str | None = setting(
-        None,
+        "paper: 0.1",
+        LIVE,
+    ] = 0.1
+    conjunctive_examples: Annotated[
+        str | None,
         Choice(("test", "train")),
         "Which data the conjunctive operator looks at.",
-        source="released code: test; clean: train",
-        live=True,
-        readings=("test", "train"),
-    )
-    statistics_window: str = setting(
-        "since-prune",
+        "released code: test; clean: train",
+        LIVE,
+        Readings("test", "train"),
+    ] = None
+    statistics_window: Annotated[
+        str,
         Choice(("since-prune", "visit")),
         "Since when activations are gathered: the last prune, or this visit of the cell.",
-        source="released code: since-prune alone, visit in coevolution",
-    )
-    schedule: str | Callable[..., float] = setting(
-        "exponential",
+        "released code: since-prune alone, visit in coevolution",
+    ] = "since-prune"
+    schedule: Annotated[
+        str | Callable[..., float],
         Named(schedules.find, "a schedule's name, or a function"),
         "When to prune: the probability of a prune by epoch, or a target sparsity by epoch.",
-        source="paper: schedules",
-        live=True,
-    )
-    probability: float | None = setting(
-        None,
+        "paper: schedules",
+        LIVE,
+    ] = "exponential"
+    probability: Annotated[
+        float | None,
         SHARE,
         "Base probability p of a prune; by default what the paper ran the operator with.",
-        source="paper: 0.5, variance 0.1, prune-after 1",
-        live=True,
-    )
-    prune_count: int | None = setting(
-        None,
+        "paper: 0.5, variance 0.1, prune-after 1",
+        LIVE,
+    ] = None
+    prune_count: Annotated[
+        int | None,
         POSITIVE,
         "Exactly so many prunes, in epochs drawn with the schedule's probabilities as weights.",
-        source="by default the schedule decides how many",
-    )
-    pruning_clock: str | None = setting(
-        None,
+        "by default the schedule decides how many",
+    ] = None
+    pruning_clock: Annotated[
+        str | None,
         Choice(("epochs", "last-epoch")),
         "When a schedule's time is up: after the last epoch (prune-after never fires), or in it.",
-        source="released code: epochs alone, last-epoch in coevolution",
-        live=True,
-        readings=("epochs", "last-epoch"),
-    )
-    decrease: str | None = setting(
-        None,
+        "released code: epochs alone, last-epoch in coevolution",
+        LIVE,
+        Readings("epochs", "last-epoch"),
+    ] = None
+    decrease: Annotated[
+        str | None,
         Choice(("released", "intended")),
         "Schedule decrease: from 1 to 1 - p as released, or from p to 0 as the text means.",
-        source="released code and text",
-        live=True,
-        readings=("released", "intended"),
-    )
-    steepness: float = setting(
-        2.0, NOT_NEGATIVE, "How fast schedule exponential rises.", source="paper: 2", live=True
-    )
-    last_share: float = setting(
-        0.25, SHARE, "The part of the run in which final-n prunes.", source="paper: 0.25", live=True
-    )
-    target_sparsity: float = setting(
-        0.5,
-        SHARE,
-        "Share of parameters pruned at the end of schedules cubic and one-shot.",
-        live=True,
-    )
-    prune_until: float = setting(
-        1.0,
+        "released code and text",
+        LIVE,
+        Readings("released", "intended"),
+    ] = None
+    steepness: Annotated[
+        float, NOT_NEGATIVE, "How fast schedule exponential rises.", "paper: 2", LIVE
+    ] = 2.0
+    last_share: Annotated[
+        float, SHARE, "The part of the run in which final-n prunes.", "paper: 0.25", LIVE
+    ] = 0.25
+    target_sparsity: Annotated[
+        float, SHARE, "Share of parameters pruned at the end of schedules cubic and one-shot.", LIVE
+    ] = 0.5
+    prune_until: Annotated[
+        float,
         Range(0, 1, above=True),
         "Share of the run at which a target sparsity is reached; after it nothing is pruned.",
-        live=True,
-    )
-    allocation: str = setting(
-        "layer",
+        LIVE,
+    ] = 1.0
+    allocation: Annotated[
+        str,
         Choice(ALLOCATIONS),
-        "How a target is spread: the same share in each layer, denser small layers (erk), or one "
-        "ranking over all.",
-        source="released code: layer",
-        live=True,
-    )
-    prune_biases: bool = setting(
-        True, FLAG, "Whether biases are pruned, too.", source="released code: yes", live=True
-    )
-    exchange: float = setting(
-        0.0,
+        "How a target is spread: the same share in each layer, denser small layers (erk), "
+        "or one ranking over all.",
+        "released code: layer",
+        LIVE,
+    ] = "layer"
+    prune_biases: Annotated[
+        bool, FLAG, "Whether biases are pruned, too.", "released code: yes", LIVE
+    ] = True
+    drop_fraction: Annotated[
+        float,
         SHARE,
-        "Share of the active weights that every epoch swaps for the masked ones with the largest "
-        "gradients, while a target is aimed at; it falls along half a cosine.",
-        source="as RigL (Evci et al. 2020)",
-        live=True,
-    )
-    exchange_until: float = setting(
-        0.7,
+        "Share of the active weights that every epoch swaps for the masked ones with the "
+        "largest gradients, while a target is aimed at; it falls along half a cosine.",
+        "as RigL (Evci et al. 2020)",
+        LIVE,
+    ] = 0.0
+    drop_until: Annotated[
+        float,
         Range(0, 1, above=True),
-        "Share of the run at which the exchange, and the swaps of set and rigl, have fallen to 0.",
-        live=True,
-    )
-    shrinkage: float = setting(
-        0.0,
+        "Share of the run at which the drop fraction, and the swaps of set and rigl, reach 0.",
+        LIVE,
+    ] = 0.7
+    l1_penalty: Annotated[
+        float,
         NOT_NEGATIVE,
-        "L1 regularisation until prune_until: every step moves weights towards zero by this times "
-        "the learning rate (applied once an epoch).",
-        live=True,
-    )
-    pruned_weights: str | None = setting(
-        None,
+        "L1 regularisation until prune_until: every step moves weights towards zero by this"
+        " times the learning rate (applied once an epoch).",
+        LIVE,
+    ] = 0.0
+    pruned_weights: Annotated[
+        str | None,
         Choice(("regrow", "masked")),
-        "Whether training, and what a kept Adam remembers, may move pruned weights again, or they "
-        "and their moments stay zero.",
-        source="released code: regrow; text: masked",
-        readings=("regrow", "masked"),
-    )
-    as_released: bool = setting(
-        True,
+        "Whether training, and what a persistent Adam remembers, may move pruned weights again, "
+        "or they and their moments stay zero.",
+        "released code: regrow; text: masked",
+        Readings("regrow", "masked"),
+    ] = None
+    as_released: Annotated[
+        bool,
         FLAG,
         "Where the released code and the paper's text differ: follow the code, or the text.",
-    )
+    ] = True
     # what the settings came from: no settings themselves
     preset_name: str | None = field(default=None, compare=False, repr=False)
     left_open: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
@@ -383,8 +389,7 @@ class Experiment:
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
-        if name not in PRESETS:
-            raise ValueError(f"unknown preset {shown(name)}; choose one of {', '.join(PRESETS)}")
+        check_known(name, PRESETS, f"unknown preset {shown(name)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -420,6 +425,16 @@ class Experiment:
         if self.data_seed is not None:
             seed, trial = self.data_seed, 0
         return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
+
+    @functools.cached_property
+    def resolved_operator(self) -> operators.Operator:
+        """The operator behind the setting's name, or of its function."""
+        return operators.find(self.operator)
+
+    @functools.cached_property
+    def resolved_schedule(self) -> schedules.Schedule:
+        """The schedule behind the setting's name, or of its function."""
+        return schedules.find(self.schedule)
 
     @functools.cached_property
     def subpopulation(self) -> int:
@@ -485,7 +500,7 @@ class Experiment:
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = schedules.find(self.schedule)
+        schedule = self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -507,11 +522,14 @@ class Experiment:
     @property
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
-        return schedules.find(self.schedule).target
+        return self.resolved_schedule.target
 
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
-        """What the operator is told after epoch t; `target` replaces what the schedule says."""
-        operator, amount = operators.find(self.operator), self.amount
+        """The operator's settings after epoch t.
+
+        `target` replaces what the schedule says, for the masks that training begins with.
+        """
+        operator, amount = self.resolved_operator, self.amount
         if target is not None:
             amount = target
         elif self.has_target and operator.regrows:
@@ -524,12 +542,12 @@ class Experiment:
             self.has_target,
             self.allocation,
             self.prune_biases,
-            self.exchange * self.fading(t),
+            self.drop_fraction * self.fading(t) if target is None else 0.0,
         )
 
     def fading(self, t: int) -> float:
-        """Half a cosine from 1 at the start to 0 at `exchange_until`."""
-        share = schedules.elapsed(t, self.epochs - 1) / self.exchange_until
+        """Half a cosine from 1 at the start to 0 at `drop_until`."""
+        share = schedules.elapsed(t, self.epochs - 1) / self.drop_until
         return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     def loss_at(self, t: int) -> str:
@@ -556,7 +574,11 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        text = json.dumps([meaning(self.kind), self.settings(), more, files], sort_keys=True)
+        settings = self.settings()
+        # under the names of before, so that runs are found that were made then
+        before = {new: old for old, new in RENAMED.items()}
+        settings = {before.get(name, name): value for name, value in settings.items()}
+        text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -633,8 +655,8 @@ PRESETS: dict[str, Preset] = {
             "pruned_weights": "masked",
             "allocation": "global",
             "prune_biases": False,
-            "exchange": 0.5,
-            "shrinkage": 0.015,
+            "drop_fraction": 0.5,
+            "l1_penalty": 0.015,
             "learning_rate": 0.003,
             "rate_policy": "cosine",
             "rate_hold": 0.4,
@@ -644,10 +666,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def check_names(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a name that is no setting."""
+def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that were written under names of before, under those of now."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def check_names(settings: Mapping[str, Any], known: Collection[str] | None = None) -> None:
+    """Raise ValueError for a name that is no setting, or none of the known ones."""
     for name in settings:
-        check_known(name, list(SETTINGS), f"unknown setting {shown(name)}")
+        if name in RENAMED:
+            raise ValueError(f"setting {shown(name)} is now called {RENAMED[name]}")
+        all_in = "" if known else "`evoae list`"
+        check_known(name, known or SETTINGS, f"unknown setting {shown(name)}", all_in)
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -685,7 +715,7 @@ def check(e: Experiment) -> None:
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
-    if operators.find(e.operator).regrows and e.pruned_weights != "masked":
+    if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(
             f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
             f"pruned_weights={e.pruned_weights} must be masked"
@@ -715,17 +745,17 @@ def check_count(e: Experiment) -> None:
 
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
-    operator, name = operators.find(e.operator), identity.name_of(e.operator)
+    operator, name = e.resolved_operator, identity.name_of(e.operator)
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
             f"allocation=global ranks all layers together, and scores of operator={name} do not "
             f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
         )
-    if e.exchange and not (e.has_target and operator.score and e.pruned_weights == "masked"):
+    if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
-            "schedule with a target, an operator with scores, and pruned_weights=masked"
+            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
+            "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)

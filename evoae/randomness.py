@@ -48,17 +48,17 @@ def stream(seed: int, trial: int, epoch: int, cell: int, purpose: str) -> np.ran
 
 
 def streams(
-    seed: int, places: Iterable[tuple[int, int]], epoch: int, purpose: str
+    seed: int, cells: Iterable[tuple[int, int]], epoch: int, purpose: str
 ) -> Iterator[np.random.Generator]:
     """The streams of several (trial, cell), one after the other.
 
-    It is one generator, set anew for each place: under a third of the time of making one. Draw
+    It is one generator, set anew for each cell: under a third of the time of making one. Draw
     from it before asking for the next.
     """
     key, counter = _position(seed, 0, epoch, 0, purpose)
     bits = np.random.Philox(key=key, counter=counter)
     state, generator = bits.state, np.random.Generator(bits)
-    for trial, cell in places:
+    for trial, cell in cells:
         key[1], counter[2] = trial, cell
         state["state"] = {"key": key, "counter": counter}
         bits.state = state

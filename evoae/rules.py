@@ -1,7 +1,8 @@
-"""Settings declared once: a field's default, its rule, and a sentence that says what it does.
+"""Settings declared once: a field's type, default, rule, and a sentence that says what it does.
 
-A dataclass declares a setting with `setting(default, rule, says)`; `settings_of` reads the
-declarations back. Checks, listings, the command line and the widgets are read off them.
+A dataclass declares a setting as `name: Annotated[type, rule, sentence, ...] = default`; what may
+follow is its source (in the paper, the released code or other work), `LIVE` and `Readings`.
+`settings_of` reads the declarations. Checks, listings, the command line and the widgets use them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from evoae.messages import shown
 
@@ -52,10 +53,7 @@ class Choice:
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other."""
-        if value not in self.names:
-            raise ValueError(
-                f"unknown {name} {shown(value)}; choose one of {', '.join(self.names)}"
-            )
+        check_known(value, self.names, f"unknown {name} {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -89,30 +87,20 @@ Rule = Range | Choice | Named | Flag
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
 
 
-def setting(
-    default: Any,
-    rule: Rule,
-    says: str,
-    *,
-    source: str = "",
-    live: bool = False,
-    readings: tuple[Any, Any] | None = None,
-) -> Any:
-    """A dataclass field that declares a setting.
+@dataclass(frozen=True)
+class Readings:
+    """A setting's values as released and as intended; its default is then None."""
 
-    Args:
-        says: one sentence for a user of the paper.
-        source: its place in the paper, the released code, or other work.
-        live: it may change while a training runs.
-        readings: its values as released and as intended, for a default of None.
-    """
-    metadata = {"rule": rule, "says": says, "source": source, "live": live, "readings": readings}
-    return dataclasses.field(default=default, metadata=metadata)
+    released: Any
+    intended: Any
+
+
+LIVE = object()  # marks a setting that may change while a training runs
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A declared setting: see `setting`. `kind` is its type; None is a value if `optional`."""
+    """A declared setting. `kind` is its type; None is a value if `optional`."""
 
     name: str
     kind: type
@@ -165,27 +153,38 @@ class Setting:
 
 def settings_of(declared: type) -> dict[str, Setting]:
     """The settings that a dataclass declares, by name; their types are parsed here only."""
-    hints, found = get_type_hints(declared), {}
+    hints, found = get_type_hints(declared, include_extras=True), {}
     for field in dataclasses.fields(declared):
-        if "rule" not in field.metadata:
+        if get_origin(hints[field.name]) is not Annotated:
             continue
-        hint = hints[field.name]
-        union = isinstance(hint, types.UnionType) or getattr(hint, "__origin__", None) is Union
+        hint, rule, says, *more = get_args(hints[field.name])
+        union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
         parts = get_args(hint) if union else (hint,)
+        readings = [each for each in more if isinstance(each, Readings)]
         found[field.name] = Setting(
             name=field.name,
             kind=parts[0],
             optional=type(None) in parts,
             takes_functions=any(part is not type(None) for part in parts[1:]),
             default=field.default,
-            **field.metadata,
+            rule=rule,
+            says=says,
+            source="".join(each for each in more if isinstance(each, str)),
+            live=LIVE in more,
+            readings=dataclasses.astuple(readings[0]) if readings else None,
         )
     return found
 
 
-def check_known(name: str, known: Collection[str], problem: str) -> None:
-    """Raise ValueError, with the nearest of the known names, if this is none of them."""
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{problem}{hint}; valid are {', '.join(known)}")
+def check_known(name: Any, known: Collection[str], problem: str, all_in: str = "") -> None:
+    """Raise ValueError if a name is none of the known ones, with the nearest of them.
+
+    The message lists them all, or, where there are many, says that `all_in` does.
+    """
+    if isinstance(name, str) and name in known:
+        return
+    close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
+    nearest = [each for each in known if each.lower() in close]
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    choices = f"{all_in} lists all" if all_in else f"choose one of {', '.join(known)}"
+    raise ValueError(f"{problem}{hint}; {choices}")

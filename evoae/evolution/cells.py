@@ -1,7 +1,7 @@
 """The cells of a run: where they lie, what they draw, what they hold.
 
-A run's trials lie side by side in one population. `State` is what a run is after an epoch, `Places`
-names the cells that are visited together, and every draw comes from the stream of its place.
+A run's trials lie side by side in one population. `State` is a run after an epoch, `Wave` names
+the cells that are visited together, and every draw comes from the stream of its cell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
-from evoae.pruning import masks, operators
+from evoae.pruning import driver, members
 from evoae.randomness import stream, streams
 
 GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
@@ -66,7 +66,7 @@ class State:
             self.learning_rate[:] = self.experiment.learning_rate
 
 
-def places_of(slots: Sequence[int], cells: int) -> np.ndarray:
+def members_of(slots: Sequence[int], cells: int) -> np.ndarray:
     """Where the networks of trials at these slots lie, [slots * cells]."""
     return np.add.outer(np.array(slots) * cells, np.arange(cells)).ravel()
 
@@ -88,7 +88,7 @@ def changed(experiment: Experiment, **settings: Any) -> Experiment:
 
 
 @dataclass(frozen=True)
-class Places:
+class Wave:
     """V cells visited together: positions of their trials, their cells, the cell number of their
     streams, [V] each; flat indices of their centres [V] and sub-populations [V, n].
     """
@@ -102,30 +102,30 @@ class Places:
     def __len__(self) -> int:
         return len(self.slot)
 
-    def take(self, index: np.ndarray) -> Places:
+    def take(self, index: np.ndarray) -> Wave:
         """Those at `index`."""
-        return Places(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
+        return Wave(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
 
 
-def places_at(
+def wave_at(
     state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
-) -> Places:
-    """Places by the positions of their trials, and their cells, [V] each."""
+) -> Wave:
+    """Wave by the positions of their trials, and their cells, [V] each."""
     e = state.experiment
     neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
     stream_cell = cell if stream_cell is None else stream_cell
     first = slot * e.cells
-    return Places(slot, cell, stream_cell, first + cell, first[:, None] + neighbours[cell])
+    return Wave(slot, cell, stream_cell, first + cell, first[:, None] + neighbours[cell])
 
 
-def all_places(state: State) -> Places:
+def all_cells(state: State) -> Wave:
     """Every cell of every trial, in the order of the population."""
     slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
-    return places_at(state, slot, cell)
+    return wave_at(state, slot, cell)
 
 
-def visiting_order(state: State) -> Iterator[Places]:
-    """Waves of places. Epoch 0 visits cells in their order, later epochs in a shuffled one."""
+def visiting_order(state: State) -> Iterator[Wave]:
+    """The waves of an epoch: in the order of the cells at first, in a shuffled one later."""
     e = state.experiment
     orders = np.tile(np.arange(e.cells), (len(state.trials), 1))
     if state.epoch > 0:
@@ -135,19 +135,19 @@ def visiting_order(state: State) -> Iterator[Places]:
     if e.update_order == "asynchronous" and e.pairing != "all-pairs":
         neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
     for slot, cell in topology.waves(orders, neighbours):
-        yield places_at(state, slot, cell)
+        yield wave_at(state, slot, cell)
 
 
-def draw(state: State, places: Places, v: int, purpose: str) -> np.random.Generator:
-    """The stream of one place."""
-    trial, cell = state.trials[places.slot[v]], int(places.stream_cell[v])
+def draw(state: State, wave: Wave, v: int, purpose: str) -> np.random.Generator:
+    """The stream of one cell of a wave."""
+    trial, cell = state.trials[wave.slot[v]], int(wave.stream_cell[v])
     return stream(state.seed, trial, state.epoch, cell, purpose)
 
 
-def draws(state: State, places: Places, purpose: str) -> Iterator[np.random.Generator]:
-    """The stream of each place in turn, good until the next one is asked for."""
-    trials = [state.trials[slot] for slot in places.slot]
-    at = zip(trials, places.stream_cell.tolist(), strict=True)
+def draws(state: State, wave: Wave, purpose: str) -> Iterator[np.random.Generator]:
+    """The stream of each cell in turn, good until the next one is asked for."""
+    trials = [state.trials[slot] for slot in wave.slot]
+    at = zip(trials, wave.stream_cell.tolist(), strict=True)
     return streams(state.seed, at, state.epoch, purpose)
 
 
@@ -167,16 +167,17 @@ def initial(
         data = [there[id(d)] for d in data]
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
-    operator = operators.find(e.operator)
+    operator = e.resolved_operator
     chosen = training.choose_engine(engine, networks)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
-        if operator.keeps:
+        if operator.lasting:
             rows = data[i // e.cells].train[:GRADIENT_ROWS]
-            gradients.keep(networks, i, operator.keeps, rows, e.loss_at(0))
+            gradients.keep(networks, i, operator.lasting, rows, e.loss_at(0))
         if operator.regrows and e.has_target:
             rng = stream(seed, trial, 0, cell, "first mask")
-            masks.begin_sparse(networks, i, rng, e.operator_settings(0, e.target_sparsity))
+            settings = e.operator_settings(0, e.target_sparsity)
+            members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
 
 
@@ -193,7 +194,7 @@ def starting_networks(
     if e.initial_weights is not None:
         saved = population.load(e.initial_weights, device)
         # taken in turn by the trials' own numbers, whatever others run beside them
-        index = places_of(trials, e.cells) % len(saved)
+        index = members_of(trials, e.cells) % len(saved)
         return saved.take(index)
     generators = [
         stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
@@ -219,20 +220,20 @@ def empty_records(state: State) -> dict[str, np.ndarray]:
 
 def batch_losses(
     state: State,
-    places: Places,
+    wave: Wave,
     networks: Population,
     pairs: np.ndarray,
     split: str,
     purpose: str,
 ) -> np.ndarray:
-    """Losses [V, k] of each place's pairs [V, k, 2] on one random batch of its "train" or "test".
+    """Losses [V, k] of each cell's pairs [V, k, 2] on one random batch of its "train" or "test".
 
     `purpose` is that of the stream that draws the batch.
     """
     e, test = state.experiment, split == "test"
-    data = [state.data[slot].test if test else state.data[slot].train for slot in places.slot]
+    data = [state.data[slot].test if test else state.data[slot].train for slot in wave.slot]
     rows = []
-    for g, slot, cell in zip(draws(state, places, purpose), places.slot, places.cell, strict=True):
+    for g, slot, cell in zip(draws(state, wave, purpose), wave.slot, wave.cell, strict=True):
         among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
         size = min(e.batch_size, among if test else len(among))
         rows.append(g.choice(among, size, replace=False))

@@ -50,7 +50,7 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
         validation, test = by_split["validation"][slot], by_split["test"][slot]
         best = int(np.nan_to_num(validation, nan=np.inf).argmin())
         best = best if e.best_cell == "validation" else 0
-        place = slot * e.cells + best
+        member = slot * e.cells + best
         now = ends.encoder_zeros + ends.decoder_zeros
         at_prune = ends.encoder_zeros_at_last_prune + ends.decoder_zeros_at_last_prune
         rows.append(
@@ -67,8 +67,8 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
                 "constant_train_l1": data.constant_loss("l1", "train"),
                 "constant_test_l1": data.constant_loss("l1", "test"),
             }
-            | compaction.compact(compaction.chain(state.population, place)).sizes
-            | retrieved(state.population, place, data)
+            | compaction.compact(compaction.chain(state.population, member)).sizes
+            | retrieved(state.population, member, data)
         )
         if e.cells > 1:
             rows[-1] |= ensemble(state, slot, best)
@@ -80,8 +80,8 @@ def ensemble(state: State, slot: int, cell: int) -> dict[str, Any]:
     e, data = state.experiment, state.data[slot]
     cells = topology.neighbourhood(e.topology, e.cells, e.radius)[cell].tolist()
     rng = stream(state.seed, state.trials[slot], e.epochs - 1, cell, "ensemble")
-    places = [slot * e.cells + neighbour for neighbour in cells]
-    mixture = evolve_mixture(state.population, places, data.validation, data.test, rng)
+    members = [slot * e.cells + neighbour for neighbour in cells]
+    mixture = evolve_mixture(state.population, members, data.validation, data.test, rng)
     return {
         "ensemble_validation_l1": mixture.validation_l1,
         "ensemble_test_l1": mixture.test_l1,
@@ -119,7 +119,7 @@ def ndcg(scores: Tensor, known: Tensor, hidden: Tensor, k: int) -> float:
 METRICS = {"recall_20": (recall, 20), "recall_100": (recall, 100), "ndcg_50": (ndcg, 50)}
 
 
-def retrieved(population: Population, place: int, data: Dataset) -> dict[str, float]:
+def retrieved(population: Population, member: int, data: Dataset) -> dict[str, float]:
     """Metrics on the test users of one autoencoder, and of ranking by popularity in train.
 
     Empty if the data set has no held-out interactions; nan if no user has hidden items.
@@ -130,7 +130,7 @@ def retrieved(population: Population, place: int, data: Dataset) -> dict[str, fl
     if not (hidden.sum(1) > 0).any():
         return dict.fromkeys(METRICS, np.nan)
     with torch.no_grad():
-        scores = population.take([place]).reconstruct(known[None].to(data.train))[0].cpu()
+        scores = population.take([member]).reconstruct(known[None].to(data.train))[0].cpu()
     popularity = data.train.cpu().mean(0).expand_as(scores)
     found = {}
     for name, (metric, k) in METRICS.items():
@@ -144,9 +144,9 @@ def retrieved(population: Population, place: int, data: Dataset) -> dict[str, fl
 
 @dataclass(frozen=True)
 class Mixture:
-    """Places of autoencoders in a population, their weights (sum 1), and the L1 reached [0, 1]."""
+    """Members of a population, their weights (sum 1), and the L1 reached [0, 1]."""
 
-    places: list[int]
+    members: list[int]
     weights: list[float]
     validation_l1: float
     test_l1: float
@@ -160,7 +160,7 @@ def mutated(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def evolve_mixture(
     population: Population,
-    places: list[int],
+    members: list[int],
     validation: Tensor,
     test: Tensor,
     rng: np.random.Generator,
@@ -172,8 +172,8 @@ def evolve_mixture(
     """
 
     def reconstructions(rows: Tensor) -> list[Tensor]:
-        """[places, rows, D] for each block of rows."""
-        chosen = [population.take([i]) for i in places]
+        """[members, rows, D] for each block of rows."""
+        chosen = [population.take([i]) for i in members]
         with torch.no_grad():
             blocks = [
                 [one.reconstruct(block[None]) for one in chosen] for block in rows.split(BLOCK)
@@ -188,11 +188,13 @@ def evolve_mixture(
         return total / len(rows)
 
     outputs = reconstructions(validation)
-    weights = np.full(len(places), 1 / len(places))
+    weights = np.full(len(members), 1 / len(members))
     best = loss(outputs, validation, weights)
     for _ in range(generations):
         mutant = mutated(weights, rng)
         found = loss(outputs, validation, mutant)
         if found <= best:
             weights, best = mutant, found
-    return Mixture(list(places), weights.tolist(), best, loss(reconstructions(test), test, weights))
+    return Mixture(
+        list(members), weights.tolist(), best, loss(reconstructions(test), test, weights)
+    )

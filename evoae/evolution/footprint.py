@@ -23,7 +23,7 @@ SHAPED_BY = {
     "data": ("dataset", "clusters", "examples", "bits"),
     "networks": ("cells", "model", "bits", "topology", "pairing"),
     "selection": ("cells", "topology", "radius", "tournament_size"),
-    "lessons": ("cells", "dataset", "clusters", "examples", "batch_size", "kind"),
+    "batches": ("cells", "dataset", "clusters", "examples", "batch_size", "kind"),
     "history": ("epochs", "cells"),
 }
 
@@ -49,14 +49,14 @@ def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
     """Bytes that a run takes at its peak, by what they are for."""
     e = experiment
     size = datasets.measure(e.dataset, **e.data_options)
-    places, n = trials * e.cells, e.subpopulation
+    members, n = trials * e.cells, e.subpopulation
     together = visited_together(e, trials)
     return {
         "data": bytes_of_data(size, trials, n if e.cells > 1 else 0),
-        "networks": bytes_of_networks(e, size.dimension, places, together),
-        "selection": bytes_of_selection(e, places, together, n),
-        "lessons": together * bytes_of_lesson(e, size),
-        "history": e.epochs * places * HISTORY_ROW,
+        "networks": bytes_of_networks(e, size.dimension, members, together),
+        "selection": bytes_of_selection(e, members, together, n),
+        "batches": together * bytes_of_batches(e, size),
+        "history": e.epochs * members * HISTORY_ROW,
     }
 
 
@@ -78,13 +78,13 @@ def rows_and_batches(e: Experiment, size: Size) -> tuple[int, int]:
 
 
 def visited_together(e: Experiment, trials: int) -> int:
-    """The most places of one wave: neighbours are never in the same one."""
+    """The most cells of one wave: neighbours are never in the same one."""
     if e.update_order == "synchronous" or e.pairing == "all-pairs" or e.cells == 1:
         return trials * e.cells
     return trials * (1 if e.subpopulation == e.cells else e.cells // 2)
 
 
-def bytes_of_networks(e: Experiment, dimension: int, places: int, together: int) -> int:
+def bytes_of_networks(e: Experiment, dimension: int, members: int, together: int) -> int:
     """All centres with what belongs to them; beside them whatever takes most: the copies that
     learn, a checkpoint that is read or written, or the weights on their way into a file. And one
     autoencoder on which an operator works, in double precision."""
@@ -95,8 +95,8 @@ def bytes_of_networks(e: Experiment, dimension: int, places: int, together: int)
     masks = 2 if e.pruned_weights == "masked" else 1  # kept ones, and those of the last prune
     network = (4 + moments + masks) * parameters + 24 * units
     learning = {"selected": 1, "random-partner": e.subpopulation + 2, "all-pairs": 3}[e.pairing]
-    beside = max(learning * together * network, places * network, 3 * places * 4 * parameters)
-    return places * network + beside + 32 * parameters
+    beside = max(learning * together * network, members * network, 3 * members * 4 * parameters)
+    return members * network + beside + 32 * parameters
 
 
 def bytes_of_data(size: Size, trials: int, ensemble: int) -> int:
@@ -109,14 +109,14 @@ def bytes_of_data(size: Size, trials: int, ensemble: int) -> int:
     return (trials if size.drawn else 1) * table + held_out + max(on_the_way, mixture)
 
 
-def bytes_of_selection(e: Experiment, places: int, together: int, n: int) -> int:
-    """Neighbours of every place; all pairs of the sub-populations, their losses, tournaments."""
+def bytes_of_selection(e: Experiment, members: int, together: int, n: int) -> int:
+    """Neighbours of every cell; all pairs of the sub-populations, their losses, tournaments."""
     if e.pairing == "all-pairs":
         return 0
-    return 24 * places * n + together * (72 * n * n + 48 * e.tournament_size)
+    return 24 * members * n + together * (72 * n * n + 48 * e.tournament_size)
 
 
-def bytes_of_lesson(e: Experiment, size: Size) -> int:
+def bytes_of_batches(e: Experiment, size: Size) -> int:
     """The order of the rows, the pairs that take a step on each batch, and noise, of a visit."""
     rows, batches = rows_and_batches(e, size)
     steps = 1 if e.pairing == "selected" else 4

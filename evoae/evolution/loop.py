@@ -3,10 +3,10 @@
 Canonical training is a population of one cell. `evolve` is a generator, one epoch a step; progress
 bars, checkpoints and widgets consume it, and none of them is inside it.
 
-A *place* is a cell of one trial; a *slot* is a trial's position in the run. A *visit* is what the
-paper does at one cell; a *wave* is a set of visits that depend on none of each other, and are made
-together: one `Places`, V of them. `pairs` [V, batches, k, 2] are the (encoder, decoder) pairs that
-take a step on each batch of a visit, one after the other, as indices into the networks at hand.
+A *slot* is a trial's position in the run. A *visit* is what the paper does at one cell; a *wave* is
+a set of visits that do not depend on each other and are made together: one `Wave`, V of them.
+`pairs` [V, batches, k, 2] are the (encoder, decoder) pairs that take a step on each batch of a
+visit, one after the other, as indices into the networks at hand.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import torch
 
 from evoae.evolution.cells import (
     GRADIENT_ROWS,
-    Places,
     State,
-    all_places,
+    Wave,
+    all_cells,
     batch_losses,
     draw,
     draws,
     empty_records,
     initial,
-    places_at,
     rows_of,
     visiting_order,
+    wave_at,
 )
 from evoae.evolution.rates import next_rates
 from evoae.experiment import Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
-from evoae.pruning import masks, operators, schedules
+from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals, stream
 
@@ -76,38 +76,38 @@ def run_epoch(state: State) -> Iterator[None]:
     state.records["pruned"][:] = to_be_pruned(state)
     if e.pairing == "all-pairs":
         yield from train_all_pairs(state)
-    for places in visiting_order(state):
-        visit(state, places)
+    for wave in visiting_order(state):
+        visit(state, wave)
         yield
     record_centres(state)
     next_rates(state)
 
 
-def visit(state: State, places: Places) -> None:
+def visit(state: State, wave: Wave) -> None:
     """Visit a wave of cells: select, train, prune, replace."""
     if state.experiment.pairing == "all-pairs":  # trained already, and nobody is selected
-        pair = state.population.take(places.centre)
+        pair = state.population.take(wave.centre)
     else:
-        encoders, decoders = select(state, places)
-        pair = TRAIN[state.experiment.pairing](state, places, encoders, decoders)
-    shrink(state, places, pair)
-    observe_movement(state, places, pair)
-    loss = prune_and_evaluate(state, places, pair)
-    replace(state, places, pair, loss)
+        encoders, decoders = select(state, wave)
+        pair = TRAIN[state.experiment.pairing](state, wave, encoders, decoders)
+    shrink(state, wave, pair)
+    observe_movement(state, wave, pair)
+    loss = prune_and_evaluate(state, wave, pair)
+    replace(state, wave, pair, loss)
 
 
 # -- select --------------------------------------------------------------------------------------
 
 
-def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
+def select(state: State, wave: Wave) -> tuple[np.ndarray, np.ndarray]:
     """Tournament in each sub-population; the winning encoders and decoders as indices [V]."""
-    e, subpopulation = state.experiment, places.subpopulation
+    e, subpopulation = state.experiment, wave.subpopulation
     visits, n = subpopulation.shape
     pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
-    loss = batch_losses(state, places, state.population, pairs, "train", "selection batch")
+    loss = batch_losses(state, wave, state.population, pairs, "train", "selection batch")
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
-    winners, best = tournament(loss, draws(state, places, "tournament"), e)
-    state.records["selection_loss"][places.centre] = best
+    winners, best = tournament(loss, draws(state, wave, "tournament"), e)
+    state.records["selection_loss"][wave.centre] = best
     encoders, decoders = np.take_along_axis(subpopulation[None], winners[..., None], axis=2)[..., 0]
     return encoders, decoders
 
@@ -115,7 +115,7 @@ def select(state: State, places: Places) -> tuple[np.ndarray, np.ndarray]:
 def tournament(
     loss: np.ndarray, generators: Iterable[np.random.Generator], e: Experiment
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Winners [2, V], the encoder's and the decoder's place in each sub-population; fitness [V].
+    """Winners [2, V], the encoder's and the decoder's position in each sub-population; fitness [V].
 
     `loss` [V, n, n] is that of encoder i with decoder j. Each sub-population draws from its
     generator; the fitness is that of the winning encoder.
@@ -137,35 +137,35 @@ def tournament(
 
 
 def train_selected(
-    state: State, places: Places, encoders: np.ndarray, decoders: np.ndarray
+    state: State, wave: Wave, encoders: np.ndarray, decoders: np.ndarray
 ) -> Population:
     """Train copies of the selected pairs together (canonical, Lipi-AE-S)."""
     pair = copies(state, encoders, decoders)
-    own = np.arange(len(places))[:, None, None, None]
-    learn(state, places, pair, np.broadcast_to(own, (len(places), batches(state), 1, 2)))
+    own = np.arange(len(wave))[:, None, None, None]
+    learn(state, wave, pair, np.broadcast_to(own, (len(wave), batch_count(state), 1, 2)))
     return pair
 
 
 def train_with_random_partners(
-    state: State, places: Places, encoders: np.ndarray, decoders: np.ndarray
+    state: State, wave: Wave, encoders: np.ndarray, decoders: np.ndarray
 ) -> Population:
     """Lipi-AE (2024): per batch, the encoder with a random decoder of the sub-population, then the
     decoder with a random encoder. Partners move too, and are dropped after the visit.
     """
-    visits, n = places.subpopulation.shape
+    visits, n = wave.subpopulation.shape
     working = copies(
         state,
-        np.column_stack([encoders, places.subpopulation]).ravel(),
-        np.column_stack([decoders, places.subpopulation]).ravel(),
+        np.column_stack([encoders, wave.subpopulation]).ravel(),
+        np.column_stack([decoders, wave.subpopulation]).ravel(),
     )
     own = np.arange(visits) * (n + 1)
     partners = np.stack(
-        [g.integers(1, n + 1, (batches(state), 2)) for g in draws(state, places, "partners")]
+        [g.integers(1, n + 1, (batch_count(state), 2)) for g in draws(state, wave, "partners")]
     )
-    pairs = np.broadcast_to(own[:, None, None, None], (visits, batches(state), 2, 2)).copy()
+    pairs = np.broadcast_to(own[:, None, None, None], (visits, batch_count(state), 2, 2)).copy()
     pairs[:, :, 0, 1] += partners[..., 0]
     pairs[:, :, 1, 0] += partners[..., 1]
-    learn(state, places, working, pairs)
+    learn(state, wave, working, pairs)
     return working.take(own)
 
 
@@ -187,31 +187,31 @@ def train_all_pairs(state: State) -> Iterator[None]:
         i = np.tile(i, len(state.trials))
         j = diagonal - i
         # a pass draws from the stream of "cell" i * cells + j
-        passes = places_at(state, slots, i, stream_cell=i * e.cells + j)
+        passes = wave_at(state, slots, i, stream_cell=i * e.cells + j)
         encoders, decoders = passes.centre, slots * e.cells + j
         working = state.population.take(np.repeat(encoders, 2), np.repeat(decoders, 2))
         real, copy = 2 * np.arange(len(passes)), 2 * np.arange(len(passes)) + 1
         steps = np.stack([np.stack([copy, real], -1), np.stack([real, copy], -1)], axis=1)
-        learn(state, passes, working, np.repeat(steps[:, None], batches(state), axis=1))
+        learn(state, passes, working, np.repeat(steps[:, None], batch_count(state), axis=1))
         state.population.encoder.put(encoders, working.encoder.take(real))
         state.population.decoder.put(decoders, working.decoder.take(real))
         yield
 
 
-def shrink(state: State, places: Places, pair: Population) -> None:
+def shrink(state: State, wave: Wave, pair: Population) -> None:
     """L1 regularisation of a visit's training pass, until the target is reached."""
     e = state.experiment
-    if e.shrinkage and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
-        rates = state.learning_rate[places.slot, places.cell]
-        pair.shrink(torch.from_numpy(e.shrinkage * rates * batches(state)))
+    if e.l1_penalty and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
+        rates = state.learning_rate[wave.slot, wave.cell]
+        pair.shrink(torch.from_numpy(e.l1_penalty * rates * batch_count(state)))
 
 
-def observe_movement(state: State, places: Places, pair: Population) -> None:
+def observe_movement(state: State, wave: Wave, pair: Population) -> None:
     """Add to the sums of -w g, if the operator asks for them."""
     e = state.experiment
-    if "movement" in operators.find(e.operator).keeps:
-        for v in range(len(places)):
-            rows = rows_of_gradients(state, places, v)
+    if "movement" in e.resolved_operator.lasting:
+        for v in range(len(wave)):
+            rows = rows_of_gradients(state, wave, v)
             gradients.observe_movement(pair, v, rows, e.loss_at(state.epoch))
 
 
@@ -224,7 +224,7 @@ def copies(state: State, encoders: np.ndarray, decoders: np.ndarray) -> Populati
     return taken
 
 
-def batches(state: State) -> int:
+def batch_count(state: State) -> int:
     """Batches in one pass over the training data of a cell."""
     return -(-len(rows_of(state, 0, 0)) // state.experiment.batch_size)
 
@@ -233,28 +233,28 @@ def steps_of_an_epoch(state: State) -> int:
     """Model steps of all trials."""
     cells = state.experiment.cells
     visits = {"selected": cells, "random-partner": 2 * cells, "all-pairs": 2 * cells**2}
-    return len(state.trials) * visits[state.experiment.pairing] * batches(state)
+    return len(state.trials) * visits[state.experiment.pairing] * batch_count(state)
 
 
-def learn(state: State, places: Places, working: Population, pairs: np.ndarray) -> None:
-    """One pass over each place's training data, in an order of its own."""
-    e, data = state.experiment, [state.data[slot].train for slot in places.slot]
-    at = zip(draws(state, places, "training batches"), places.slot, places.cell, strict=True)
+def learn(state: State, wave: Wave, working: Population, pairs: np.ndarray) -> None:
+    """One pass over each cell's training data, in an order of its own."""
+    e, data = state.experiment, [state.data[slot].train for slot in wave.slot]
+    at = zip(draws(state, wave, "training batches"), wave.slot, wave.cell, strict=True)
     orders = [g.permutation(rows_of(state, slot, cell)) for g, slot, cell in at]
     order = torch.from_numpy(np.stack(orders))
     inputs, latent = data, None
     if e.kind == "denoising":
-        noises = draws(state, places, "input noise")
+        noises = draws(state, wave, "input noise")
         inputs = [
             normals(g, x.shape, e.input_noise).to(x).add_(x)
             for x, g in zip(data, noises, strict=True)
         ]
     if e.kind == "variational":
         shape = (order.shape[1], working.decoder.widths[0])
-        noises = draws(state, places, "latent noise")
+        noises = draws(state, wave, "latent noise")
         latent = torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in noises]))
-    rates = torch.from_numpy(state.learning_rate[places.slot, places.cell])
-    lesson = training.Lesson(
+    rates = torch.from_numpy(state.learning_rate[wave.slot, wave.cell])
+    batches = training.Batches(
         torch.tensor(pairs),
         inputs,
         data,
@@ -265,8 +265,8 @@ def learn(state: State, places: Places, working: Population, pairs: np.ndarray) 
         e.optimiser,
         latent,
     )
-    training.train(working, lesson, state.engine)
-    state.model_steps += lesson.model_steps
+    training.train(working, batches, state.engine)
+    state.model_steps += batches.model_steps
 
 
 # -- prune ---------------------------------------------------------------------------------------
@@ -274,21 +274,21 @@ def learn(state: State, places: Places, working: Population, pairs: np.ndarray) 
 
 def to_be_pruned(state: State) -> np.ndarray:
     """Whose autoencoder will be pruned in this epoch, [trials * cells]: the schedule's draw."""
-    e, everyone = state.experiment, all_places(state)
+    e, everyone = state.experiment, all_cells(state)
     value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
     if value == 0 or e.has_target:  # a target is aimed at in every epoch
         return np.full(len(everyone), value != 0)
     if e.prune_count is not None:
         at = zip(everyone.slot, everyone.cell, strict=True)
         return np.array([state.epoch in prune_epochs(state, slot, cell) for slot, cell in at])
-    return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
+    return np.array([driver.fires(value, False, g) for g in draws(state, everyone, "prune or not")])
 
 
 def prune_epochs(state: State, slot: int, cell: int) -> frozenset[int]:
     """The epochs after which a cell is pruned, where their number is given."""
     e = state.experiment
-    place = (state.seed, state.trials[slot], int(cell))
-    return drawn_epochs(*place, e.prune_count, tuple(e.pruning_probabilities))
+    where = (state.seed, state.trials[slot], int(cell))
+    return drawn_epochs(*where, e.prune_count, tuple(e.pruning_probabilities))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -302,35 +302,35 @@ def drawn_epochs(
     return frozenset(np.argsort(-keys, kind="stable")[:count].tolist())
 
 
-def prune_and_evaluate(state: State, places: Places, pair: Population) -> np.ndarray:
+def prune_and_evaluate(state: State, wave: Wave, pair: Population) -> np.ndarray:
     """Prune the trained pairs; their losses [V] are those of before, or after if so set."""
-    first, index = state.experiment.prune_then_evaluate, np.arange(len(places))
+    first, index = state.experiment.prune_then_evaluate, np.arange(len(wave))
     if first:
-        prune(state, places, pair)
-    loss = own_losses(state, places, pair, index, "replacement batch")
+        prune(state, wave, pair)
+    loss = own_losses(state, wave, pair, index, "replacement batch")
     if not first:
-        prune(state, places, pair)
+        prune(state, wave, pair)
     return loss
 
 
-def prune(state: State, places: Places, pair: Population) -> None:
+def prune(state: State, wave: Wave, pair: Population) -> None:
     """Prune the trained pairs of those whose turn it is."""
-    e, index = state.experiment, np.flatnonzero(state.records["pruned"][places.centre])
-    operator, settings = operators.find(e.operator), e.operator_settings(state.epoch)
+    e, index = state.experiment, np.flatnonzero(state.records["pruned"][wave.centre])
+    operator, settings = e.resolved_operator, e.operator_settings(state.epoch)
     if e.has_target and e.pruned_weights == "masked":
-        there = masks.at_target(pair, operator, settings)[index]  # is left alone
-        state.records["pruned"][places.centre[index[there]]] = False
+        there = members.at_target(pair, operator, settings)[index]  # is left alone
+        state.records["pruned"][wave.centre[index[there]]] = False
         index = index[~there]
     if not len(index):
         return
-    masks.prune(
+    members.prune(
         pair,
         index,
         operator,
-        draws(state, places.take(index), "operator"),
+        draws(state, wave.take(index), "operator"),
         settings,
-        functools.partial(examples_of, state, places),
-        functools.partial(rows_of_gradients, state, places),
+        functools.partial(examples_of, state, wave),
+        functools.partial(rows_of_gradients, state, wave),
         e.loss_at(state.epoch),
     )
     if e.statistics_window == "since-prune":
@@ -338,24 +338,24 @@ def prune(state: State, places: Places, pair: Population) -> None:
             activations.reset(side, torch.from_numpy(index))
 
 
-def examples_of(state: State, places: Places, v: int) -> torch.Tensor:
-    """The examples that an operator may recall at one place, [100, D], drawn with replacement.
+def examples_of(state: State, wave: Wave, v: int) -> torch.Tensor:
+    """The examples that an operator may recall at one cell, [100, D], drawn with replacement.
 
     From the training data, but for the operator that reads the test data as released.
     """
-    e, data = state.experiment, state.data[places.slot[v]]
-    reads_test = operators.find(e.operator).reads_test and e.conjunctive_examples == "test"
+    e, data = state.experiment, state.data[wave.slot[v]]
+    reads_test = e.resolved_operator.reads_test and e.conjunctive_examples == "test"
     source = data.test if reads_test else data.train
-    rows = draw(state, places, v, "examples").integers(0, len(source), EXAMPLES)
+    rows = draw(state, wave, v, "examples").integers(0, len(source), EXAMPLES)
     return source[torch.from_numpy(rows).to(source.device)]
 
 
-def rows_of_gradients(state: State, places: Places, v: int) -> torch.Tensor:
-    """The training rows on which an operator sees gradients at one place, [at most 500, D]."""
-    source = state.data[places.slot[v]].train
+def rows_of_gradients(state: State, wave: Wave, v: int) -> torch.Tensor:
+    """The training rows on which an operator sees gradients at one cell, [at most 500, D]."""
+    source = state.data[wave.slot[v]].train
     if len(source) <= GRADIENT_ROWS:
         return source
-    rows = draw(state, places, v, "gradient rows").choice(len(source), GRADIENT_ROWS, replace=False)
+    rows = draw(state, wave, v, "gradient rows").choice(len(source), GRADIENT_ROWS, replace=False)
     return source[torch.from_numpy(rows).to(source.device)]
 
 
@@ -363,34 +363,34 @@ def rows_of_gradients(state: State, places: Places, v: int) -> torch.Tensor:
 
 
 def own_losses(
-    state: State, places: Places, networks: Population, index: np.ndarray, purpose: str
+    state: State, wave: Wave, networks: Population, index: np.ndarray, purpose: str
 ) -> np.ndarray:
-    """Loss of each place's autoencoder, at `index` [V] of the networks, on one random batch.
+    """Loss of each cell's autoencoder, at `index` [V] of the networks, on one random batch.
 
     The same purpose draws the same batch again. Of the test data for "test batch".
     """
     pairs = np.tile(index[:, None, None], (1, 1, 2))
     split = "test" if purpose == "test batch" else "train"
-    return batch_losses(state, places, networks, pairs, split, purpose)[:, 0]
+    return batch_losses(state, wave, networks, pairs, split, purpose)[:, 0]
 
 
-def replace(state: State, places: Places, pair: Population, loss: np.ndarray) -> None:
+def replace(state: State, wave: Wave, pair: Population, loss: np.ndarray) -> None:
     """The trained pair becomes the centre: always, or if not worse than the old centre."""
-    centre = places.centre
+    centre = wave.centre
     if state.experiment.replacement == "better":
         # on the batch that the trained pairs were measured on
-        old = own_losses(state, places, state.population, centre, "replacement batch")
+        old = own_losses(state, wave, state.population, centre, "replacement batch")
         kept = (loss <= old) | np.isnan(old)
         loss = np.fmin(loss, old)
         pair, centre = pair.take(kept), centre[kept]
-        state.records["pruned"][places.centre[~kept]] = False
-    state.records["replacement_loss"][places.centre] = loss
+        state.records["pruned"][wave.centre[~kept]] = False
+    state.records["replacement_loss"][wave.centre] = loss
     state.population.put(centre, pair)
 
 
 def record_centres(state: State) -> None:
     """What the history says of every centre after an epoch."""
-    e, everyone = state.experiment, all_places(state)
+    e, everyone = state.experiment, all_cells(state)
     records = state.records
     records["learning_rate"][:] = state.learning_rate.ravel()
     loss = own_losses(state, everyone, state.population, everyone.centre, "test batch")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from evoae.evolution.cells import State, all_places, draws
+from evoae.evolution.cells import State, all_cells, draws
 from evoae.experiment import RATE_BOUNDS
 
 
@@ -23,7 +23,7 @@ def step_decay(state: State) -> np.ndarray:
 
 def mutated(state: State) -> np.ndarray:
     """A random walk: each cell's rate wanders by a normal step, within bounds."""
-    e, everyone = state.experiment, all_places(state)
+    e, everyone = state.experiment, all_cells(state)
     moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
     moves = np.reshape(moves, state.learning_rate.shape)
     if e.pairing == "all-pairs":  # no space: one rate for all

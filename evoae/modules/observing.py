@@ -10,7 +10,7 @@ The sums add up over processes that train one module together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,28 +18,38 @@ import torch
 from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
-from evoae.modules.questions import ANSWERED_BY, LASTING, Answers
 from evoae.modules.tracing import Place
 from evoae.networks.gradients import Gradients
-from evoae.pruning.layer import Layer, Masks
+from evoae.pruning.layer import LASTING, Layer, Masks
 
+# each statistic that an operator may need, and the sums that it is made of
+SUMS_OF = {
+    "mean": ("total",),
+    "deviation": ("total", "squares"),
+    "zero_share": ("zeros",),
+    "input_norm": ("inputs",),
+    "gradients": ("slopes",),
+    "curvature": ("slope_squares",),
+    "movement": ("movement",),
+    "sensitivity": ("sensitivity",),
+    "recall": (),
+}
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
+NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
 COUNTED = ("units", "inputs", "gradients")  # examples and places, or backward passes
 
 
 class Observer:
     """Watches one layer: `sums` by name, and `places`, over how many an example's units spread.
 
-    `questions`: what will be asked. While `watching` it sees forward passes in training mode with
-    gradients.
+    `needs`: the statistics that will be asked for. While `watching` it sees forward passes in
+    training mode with gradients.
     """
 
-    def __init__(
-        self, place: Place, questions: frozenset[str], on_call: Callable[[], None]
-    ) -> None:
-        self.place, self.questions, self.on_call = place, questions, on_call
-        self.names = {name for question in questions for name in ANSWERED_BY[question]}
+    def __init__(self, place: Place, needs: Collection[str], on_call: Callable[[], None]) -> None:
+        self.place, self.needs, self.on_call = place, needs, on_call
+        self.names = {name for needed in needs for name in SUMS_OF[needed]}
         self.places: int | None = None
         self.handles: list[Any] = []
         self.watching = True
@@ -218,30 +228,32 @@ class Observer:
             self.sums[name] = self.sums[name].to(value.device)
         self.sums[name] += value
 
-    # -- answers ---------------------------------------------------------------------------------
+    # -- statistics ------------------------------------------------------------------------------
 
-    def layer(self, recalled: Tensor | None, keeps: tuple[str, ...]) -> Layer:
-        """What an operator is shown, in the CPU's memory: weights as [out, in], of a convolution
-        [out, in * height * width]. A layer without bias has one of zeros, pruned already.
+    def view(self, recalled: Tensor | None) -> Layer:
+        """The layer as an operator sees it, in the CPU's memory: weights as [out, in], of a
+        convolution [out, in * height * width]. Where it has no bias, it has zeros, pruned already.
         """
         place, layer = self.place, self.place.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
         counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
         counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
 
-        def answer(question: str) -> Any:
-            if question not in self.questions:
+        def statistic(name: str) -> Any:
+            if name == "recall" and recalled is None:
+                raise ValueError(NO_EXAMPLES.format("the operator"))
+            if name not in self.needs:
                 raise ValueError(
-                    f"the operator asks for {question} of layer {place.name}, and did not on the "
-                    "first look at it: it must ask for the same in every call"
+                    f"the operator reads {name} of layer {place.name}, which was not gathered: "
+                    f"register it with needs=({name!r},), beside what else it reads"
                 )
-            return recalled if question == "recall" else self.answer(question, sums, counts)
+            return recalled if name == "recall" else self.statistic(name, sums, counts)
 
         weight, bias = as_shown(place, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
             active = as_shown(place, lambda part: mask_or_ones(layer, part))
-        return Answers(answer).layer(weight, bias, active, keeps)
+        return Layer(weight, bias, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
         """The sums, those of units as if nothing had been subtracted."""
@@ -252,36 +264,36 @@ class Observer:
             sums["total"] = sums["total"] + n * pivot
         return sums
 
-    def answer(self, question: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
-        """From the sums. Raises ValueError if nothing was seen."""
+    def statistic(self, name: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Any:
+        """Made of the sums. Raises ValueError if nothing was seen."""
 
-        def mean(name: str, kind: str) -> Tensor:
+        def mean(of: str, kind: str) -> Tensor:
             if counts[kind] == 0:
                 raise ValueError(
                     f"layer {self.place.name} was not trained since the last prune, or is never "
                     "called: train first, or exclude it"
                 )
-            return sums[name] / counts[kind]
+            return sums[of] / counts[kind]
 
-        def slopes(name: str) -> Masks:
-            return as_shown(self.place, lambda part: mean(f"{name}.{part}", "gradients"))
+        def slopes(of: str) -> Masks:
+            return as_shown(self.place, lambda part: mean(f"{of}.{part}", "gradients"))
 
-        if question == "mean":
+        if name == "mean":
             return mean("total", "units")
-        if question == "deviation":
+        if name == "deviation":
             return (mean("squares", "units") - mean("total", "units").square()).clamp(min=0).sqrt()
-        if question == "zero_share":
+        if name == "zero_share":
             return mean("zeros", "units")
-        if question == "input_norm":
+        if name == "input_norm":
             return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
-        if question == "gradients":
+        if name == "gradients":
             weight, bias = slopes("slopes")
             there = "bias" in self.place.tensors
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
-        if question == "curvature":
+        if name == "curvature":
             return slopes("slope_squares")
-        kept = as_shown(self.place, lambda part: sums[f"{question}.{part}"])
-        return tuple(part.abs() for part in kept) if question == "sensitivity" else kept
+        lasting = as_shown(self.place, lambda part: sums[f"{name}.{part}"])
+        return tuple(part.abs() for part in lasting) if name == "sensitivity" else lasting
 
 
 class Hook:

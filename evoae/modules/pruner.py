@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
@@ -12,17 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
 
-from evoae.experiment import SETTINGS, Experiment
+from evoae import identity
+from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.modules import masking
-from evoae.modules.observing import Observer, together
-from evoae.modules.questions import questions_of
+from evoae.modules.observing import NO_EXAMPLES, Observer, together
 from evoae.modules.tracing import Chosen, Place, find_layers
-from evoae.pruning import masks, operators, schedules
-from evoae.pruning.layer import EXAMPLES, Masks, OperatorSettings
-from evoae.pruning.operators import Operator
-from evoae.pruning.scores import random as random_scores
+from evoae.pruning import driver, operators, schedules
+from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
-from evoae.rules import check_known
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
@@ -37,8 +33,8 @@ PRUNING = (
     "prune_until",
     "allocation",
     "prune_biases",
-    "exchange",
-    "exchange_until",
+    "drop_fraction",
+    "drop_until",
     "pruned_weights",
     "statistics_window",
     "as_released",
@@ -91,34 +87,43 @@ class Pruner:
         cell: int = 0,
         **settings: Any,
     ) -> None:
-        for name in settings:
-            check_known(name, PRUNING, f"unknown setting {name!r}")
+        check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
-        self.operator: Operator = operators.find(self.experiment.operator)
+        self.operator = self.experiment.resolved_operator
         self.epoch = -1
         self.places = find_layers(module, layers, exclude, relu)
         weights = sum(place.layer.weight.numel() for place in self.places)
         biases = sum(place.units for place in self.places if "bias" in place.tensors)
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
-        questions = questions_of(self.operator, self.experiment.operator_settings(0))
-        if "recall" in questions and (examples is None or not len(examples)):
-            name = getattr(operator, "__name__", operator)
-            raise ValueError(f"operator {name} recalls examples: give examples=, rows of data")
+        needs = self.needs(has_examples=examples is not None and len(examples) > 0)
         self.called = False
         if self.masked:
             self.add_masks()
-        self.observers = [Observer(place, questions, self.note_call) for place in self.places]
+        self.observers = [Observer(place, needs, self.note_call) for place in self.places]
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
-            self.begin_sparse()
+            settings = self.experiment.operator_settings(0, self.experiment.target_sparsity)
+            driver.prune(self, driver.AT_RANDOM, settings, self.draw(0, "first mask"))
         self.look_ahead()
         self.watch_if_asked()
+
+    def needs(self, has_examples: bool) -> set[str]:
+        """The statistics to gather. Raises ValueError if examples are missing."""
+        needed = set(self.operator.needs)
+        if self.experiment.operator_settings(0).drop_fraction:
+            needed.add("gradients")
+        if "recall" in needed and not has_examples:
+            if self.operator.needs != operators.ANY:
+                name = identity.name_of(self.experiment.operator)
+                raise ValueError(NO_EXAMPLES.format(f"operator {name}"))
+            needed.remove("recall")  # a function that does not say what it reads may not recall
+        return needed
 
     def note_call(self) -> None:
         """The module was called: there is something to prune by."""
@@ -166,7 +171,7 @@ class Pruner:
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
-            self.prune(e.operator_settings(t), self.operator, t)
+            driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
         self.epoch = t
@@ -183,10 +188,10 @@ class Pruner:
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
         if value == 0 or not e.has_target:
-            return value != 0 and self.draw(t, "prune or not").random() < value
+            return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
         settings = e.operator_settings(t)
-        return not (self.masked and masks.is_reached(self.operator, settings, zeros, self.size))
+        return not (self.masked and driver.is_reached(self.operator, settings, zeros, self.size))
 
     def look_ahead(self) -> None:
         """Find the next epoch after which there is a prune, if there is one.
@@ -208,42 +213,29 @@ class Pruner:
         for observer in self.observers:
             observer.watch(soon)
 
-    def prune(self, settings: OperatorSettings, operator: Operator, t: int) -> None:
-        """Ask the operator, and apply its masks."""
-        rng = self.draw(t, "operator")
-        found = self.decide(operator, settings, self.recall(t), rng)
-        opens = operator.regrows or settings.exchange > 0
-        for place, keep in zip(self.places, found, strict=True):
-            fan_in = place.layer.weight[0].numel()
-            for part, kept in zip(place.tensors, keep, strict=False):
-                fresh = None
-                if operator.renews:
-                    drawn = 2 * rng.random(kept.numel(), np.float32) - 1
-                    fresh = torch.from_numpy(drawn / np.float32(np.sqrt(fan_in)))
-                masking.prune(place.layer, part, kept, opens, fresh)
+    # -- the source of the driver ----------------------------------------------------------------
 
-    def decide(
-        self,
-        operator: Operator,
-        settings: OperatorSettings,
-        recalled: list[Tensor | None],
-        rng: np.random.Generator,
-    ) -> list[Masks]:
-        """The operator's keep-masks; of processes that train together, those of the first."""
+    @property
+    def absent(self) -> int:
+        """Biases that layers do not have."""
+        return sum(place.units for place in self.places if "bias" not in place.tensors)
+
+    def layers(self) -> list[Layer]:
+        """The layers as operators see them after this epoch."""
+        recalled = self.recall(self.epoch + 1)
         watched = zip(self.observers, recalled, strict=True)
-        layers = [observer.layer(rows, operator.keeps) for observer, rows in watched]
-        found = masks.decide(operator, layers, rng, self.counting_biases(settings, operator))
-        if together():
-            found = [tuple(self.of_first(mask) for mask in keep) for keep in found]
-        return found
+        return [observer.view(rows) for observer, rows in watched]
 
-    def counting_biases(self, s: OperatorSettings, operator: Operator) -> OperatorSettings:
-        """Settings whose target counts the biases that layers do not have as pruned already."""
-        missing = sum(place.units for place in self.places if "bias" not in place.tensors)
-        if not (missing and s.to_target and operator.score):
-            return s
-        amount = (round(s.amount * self.size) + missing) / (self.size + missing)
-        return dataclasses.replace(s, amount=amount)
+    def apply(self, masks: list[Masks], opens: bool, fresh: list[Masks] | None) -> list[Masks]:
+        """Apply the masks; of processes that train together, those of the first."""
+        if together():
+            masks = [tuple(self.of_first(mask) for mask in keep) for keep in masks]
+        for number, (place, keep) in enumerate(zip(self.places, masks, strict=True)):
+            scale = np.float32(np.sqrt(place.layer.weight[0].numel()))
+            for part, (name, kept) in enumerate(zip(place.tensors, keep, strict=False)):
+                drawn = None if fresh is None else fresh[number][part] / scale
+                masking.prune(place.layer, name, kept, opens, drawn)
+        return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
@@ -254,7 +246,7 @@ class Pruner:
     @torch.no_grad()
     def recall(self, t: int) -> list[Tensor | None]:
         """Activations of drawn examples by layer, [100 * places, out], if the operator asks."""
-        if "recall" not in self.observers[0].questions:
+        if "recall" not in self.observers[0].needs:
             return [None] * len(self.observers)
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
@@ -271,16 +263,6 @@ class Pruner:
             if not calls:
                 raise ValueError(f"layer {place.name} is never called: exclude it")
         return [torch.cat(calls) for calls in recorded]
-
-    def begin_sparse(self) -> None:
-        """Masks drawn at random, up to the target: where `set` and `rigl` begin."""
-        e, rng = self.experiment, self.draw(0, "first mask")
-        settings = dataclasses.replace(e.operator_settings(0, e.target_sparsity), exchange=0.0)
-        random = Operator(random_scores, random_scores)
-        found = self.decide(random, settings, [None] * len(self.places), rng)
-        for place, keep in zip(self.places, found, strict=True):
-            for part, kept in zip(place.tensors, keep, strict=False):
-                masking.prune(place.layer, part, kept, opens=False)
 
     # -- what came of it -------------------------------------------------------------------------
 
@@ -353,11 +335,12 @@ class Pruner:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
         pairs = {"seed": (state["seed"], self.seed)}
-        pairs |= {k: (state["settings"].get(k), v) for k, v in own["settings"].items()}
+        saved = with_new_names(state["settings"])
+        pairs |= {k: (saved.get(k), v) for k, v in own["settings"].items()}
         pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))
-        for name, (saved, here) in pairs.items():
-            if saved != here:
-                raise ValueError(f"the state was saved with {name}={saved}; here it is {here}")
+        for name, (then, here) in pairs.items():
+            if then != here:
+                raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.place.name])

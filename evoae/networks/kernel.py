@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from evoae.networks.activations import SUMS
-from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
+from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population, parameter_count
 from evoae.resources import cache_directory, cached, tidy_cache
 
-MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
+MOMENTS = ("first_moment", "second_moment", "steps")  # of the persistent Adam
 MAX_LAYERS = 16
 SOURCES = ("packing.c", "full.c", "thin.c", "kernel.c")  # one after the other
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
@@ -57,47 +57,48 @@ def reason_unavailable() -> str | None:
     return None
 
 
-def train(population: Population, lesson: Lesson) -> None:
+def train(population: Population, batches: Batches) -> None:
     """Train V visits one after the other, in place: each a pass over the rows in `order`.
 
-    A visit's result is the same bits whatever others are in the call. Moments are those of the kept
-    Adam; `keep` holds for the whole update, so moments from before a prune move nothing either.
+    A visit's result has the same bits whatever others are in the call. Moments are those of the
+    persistent Adam; `keep` holds for the whole update, so moments from before a prune move nothing.
     Statistics of units are added to, if there are any.
 
     Raises:
-        ValueError: a shape, type, index or name is not as `Lesson` says; or the optimiser is "adam"
-            and a side lacks moments or steps.
+        ValueError: a shape, type, index or name is not as `Batches` says, or the optimiser is
+            "adam" and a side lacks moments or steps.
         RuntimeError: the kernel is unavailable here (see `reason_unavailable`).
     """
-    _named("loss", lesson.loss, LOSSES)
-    _named("optimiser", lesson.optimiser, OPTIMISERS)
-    if lesson.batch_size < 1:
-        raise ValueError(f"batch_size={lesson.batch_size} must be at least 1")
-    visits, n = lesson.order.shape
-    inputs, targets, pairs = lesson.inputs, lesson.targets, lesson.pairs
+    _named("loss", batches.loss, LOSSES)
+    _named("optimiser", batches.optimiser, OPTIMISERS)
+    if batches.batch_size < 1:
+        raise ValueError(f"batch_size={batches.batch_size} must be at least 1")
+    visits, n = batches.order.shape
+    inputs, targets, pairs = batches.inputs, batches.targets, batches.pairs
     if len(inputs) != visits or len(targets) != visits:
         raise ValueError(
             f"{len(inputs)} inputs and {len(targets)} targets: must be one per visit, {visits}"
         )
-    batches, k = -(-n // lesson.batch_size), pairs.shape[-2]
-    _check_pairs(population, pairs, (visits, batches, k, 2))
-    _tensor("order", lesson.order, torch.int64, (visits, n))
-    _tensor("rates", lesson.rates, torch.float64, (visits,))
+    count, k = -(-n // batches.batch_size), pairs.shape[-2]
+    _check_pairs(population, pairs, (visits, count, k, 2))
+    _tensor("order", batches.order, torch.int64, (visits, n))
+    _tensor("rates", batches.rates, torch.float64, (visits,))
     for x, y in zip(inputs, targets, strict=True):
         _tensor("inputs", x, torch.float32, (len(x), population.encoder.widths[0]))
         _tensor("targets", y, torch.float32, tuple(x.shape))
     if population.variational:
-        _check_latent(lesson, (visits, n, population.decoder.widths[0]))
-    kept = lesson.optimiser == "adam"
-    encoders, decoders = (_checked(side, True, kept) for side in population.sides)
+        _check_latent(batches, (visits, n, population.decoder.widths[0]))
+    variational, bce = population.variational, batches.loss == "bce"
+    persistent = batches.optimiser == "adam"
+    encoders, decoders = (_checked(side, True, persistent) for side in population.sides)
     failed = _library().evoae_train(
-        *(ctypes.byref(encoders), ctypes.byref(decoders), visits, batches, k, _pointer(pairs)),
-        *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(lesson.order), n),
-        *(lesson.batch_size, _pointer(lesson.rates)),
-        *(_pointer(lesson.latent) if population.variational else None, lesson.loss == "bce", kept),
+        *(ctypes.byref(encoders), ctypes.byref(decoders), visits, count, k, _pointer(pairs)),
+        *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(batches.order), n),
+        *(batches.batch_size, _pointer(batches.rates)),
+        *(_pointer(batches.latent) if variational else None, bce, persistent),
     )
     if failed:
-        raise _error(failed, population, pairs, inputs, lesson.order)
+        raise _error(failed, population, pairs, inputs, batches.order)
 
 
 def losses(
@@ -178,19 +179,19 @@ def _check_pairs(population: Population, pairs: Tensor, shape: tuple[int, ...]) 
     _tensor("pairs", pairs, torch.int64, shape)
 
 
-def _check_latent(lesson: Lesson, shape: tuple[int, ...]) -> None:
-    if lesson.latent is None or lesson.loss != "bce":
+def _check_latent(batches: Batches, shape: tuple[int, ...]) -> None:
+    if batches.latent is None or batches.loss != "bce":
         raise ValueError("variational autoencoders train on latent noise and loss='bce'")
-    _tensor("latent", lesson.latent, torch.float32, shape)
+    _tensor("latent", batches.latent, torch.float32, shape)
 
 
-def _checked(side: Networks, training: bool = False, kept: bool = False) -> _Side:
-    """The structure that C reads; masks and statistics for training, moments for a kept Adam."""
+def _checked(side: Networks, training: bool = False, persistent: bool = False) -> _Side:
+    """The structure that C reads: for training with statistics, for a persistent Adam moments."""
     n, whole = len(side), (len(side), parameter_count(side.widths))
     wanted = {"weights": (torch.float32, whole)}
     if training and "keep" in side.tensors:
         wanted["keep"] = (torch.bool, whole)
-    if kept:
+    if persistent:
         wanted |= dict.fromkeys(MOMENTS, (torch.float32, whole))
         wanted["steps"] = (torch.int64, (n,))
     if training and not side.tensors.keys().isdisjoint(SUMS):

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
+from evoae.messages import shown
 from evoae.networks import activations, kernel
-from evoae.networks.lesson import LOSSES, OPTIMISERS, Lesson
+from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
+from evoae.rules import check_known
 
-__all__ = ["LOSSES", "OPTIMISERS", "Lesson"]
+__all__ = ["LOSSES", "OPTIMISERS", "Batches"]
 ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 # Of a chunk on an accelerator: autoencoders, their weights, and their activations for a batch.
@@ -35,8 +37,7 @@ def choose_engine(engine: str, population: Population) -> str:
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    check_known(engine, ENGINES, f"unknown engine {shown(engine)}")
     if engine == "batched":
         return engine
     reason = why_not_fused(population)
@@ -80,13 +81,13 @@ def prepare(population: Population, optimiser: str, masked: bool) -> None:
             side.tensors["keep"] = side.weights != 0
 
 
-def train(population: Population, lesson: Lesson, engine: str) -> None:
+def train(population: Population, batches: Batches, engine: str) -> None:
     """Train the population in place by one pass of every visit, and observe its activations."""
     if engine == "fused":
-        kernel.train(population, lesson)
+        kernel.train(population, batches)
         return
-    for visits, real in chunks(len(lesson.pairs), chunk_size(population, lesson.batch_size)):
-        train_chunk(population, lesson, visits, real)
+    for visits, real in chunks(len(batches.pairs), chunk_size(population, batches.batch_size)):
+        train_chunk(population, batches, visits, real)
 
 
 def chunk_size(population: Population, rows: int) -> int:
@@ -108,20 +109,20 @@ def chunks(items: int, size: int) -> Iterator[tuple[Tensor, int]]:
         yield torch.cat([chunk, chunk[:1].expand(size - len(chunk))]), len(chunk)
 
 
-def train_chunk(population: Population, lesson: Lesson, visits: Tensor, real: int) -> None:
+def train_chunk(population: Population, batches: Batches, visits: Tensor, real: int) -> None:
     """Train at the visits of a chunk, the first `real` of which count."""
     device = population.encoder.weights.device
-    pairs, latent = lesson.pairs[visits], lesson.latent
+    pairs, latent = batches.pairs[visits], batches.latent
     constant = bool((pairs == pairs[:, :1, :1]).all())
-    pairs, order = pairs.to(device), lesson.order[visits].to(device)
-    rates = lesson.rates[visits].float().to(device)
+    pairs, order = pairs.to(device), batches.order[visits].to(device)
+    rates = batches.rates[visits].float().to(device)
     noises = None if latent is None else latent[visits].to(device)
-    inputs = targets = Tables(lesson.inputs, visits)
-    if lesson.targets is not lesson.inputs:
-        targets = Tables(lesson.targets, visits)
+    inputs = targets = Tables(batches.inputs, visits)
+    if batches.targets is not batches.inputs:
+        targets = Tables(batches.targets, visits)
     moving = population.take(*pairs[:, 0, 0].unbind(1)) if constant else None
     for number in range(pairs.shape[1]):
-        batch = slice(number * lesson.batch_size, (number + 1) * lesson.batch_size)
+        batch = slice(number * batches.batch_size, (number + 1) * batches.batch_size)
         x = y = inputs.rows(order[:, batch])
         if targets is not inputs:
             y = targets.rows(order[:, batch])
@@ -129,7 +130,7 @@ def train_chunk(population: Population, lesson: Lesson, visits: Tensor, real: in
         for pair in pairs[:, number].unbind(1):
             encoders, decoders = pair.unbind(1)
             stepping = moving or population.take(encoders, decoders)
-            step(stepping, x, y, noise, rates, lesson.loss, lesson.optimiser)
+            step(stepping, x, y, noise, rates, batches.loss, batches.optimiser)
             if not constant:
                 put_first(population, encoders, decoders, stepping, real)
     if moving:
@@ -216,10 +217,10 @@ def gradients(
     `seen` are the activations of all layers, `delta` the gradient of the last before its ReLU.
     """
     found = torch.empty_like(networks.weights)
-    layers, places = networks.layers(), networks.views(found)
+    layers, parts = networks.layers(), networks.views(found)
     for number in reversed(range(len(layers))):
         below = seen[number - 1] if number else x
-        weight, bias = places[number]
+        weight, bias = parts[number]
         torch.bmm(delta.mT, below, out=weight)
         torch.sum(delta, 1, out=bias)
         if number or flows:
@@ -237,7 +238,7 @@ def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
 
 
 def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) -> None:
-    """Move the weights by Adam: kept, or new for every batch.
+    """Move the weights by Adam: a persistent one, or new for every batch.
 
     A new Adam's first step has moments g and g^2 after bias correction: the weight moves by
     rate * g / (|g| + 1e-8). A masked weight gets no gradient, so its moments stay zero too.

@@ -28,8 +28,8 @@ def spread(total: int, weights: np.ndarray, most: np.ndarray) -> np.ndarray:
     exact = np.minimum(high * weights, most)
     found = np.floor(exact + 1e-9).astype(np.int64)
     by_remainder = np.argsort(-(exact - found), kind="stable")
-    open_places = [n for n in by_remainder if found[n] < most[n]]
-    for n in open_places[: total - int(found.sum())]:
+    with_room = [n for n in by_remainder if found[n] < most[n]]
+    for n in with_room[: total - int(found.sum())]:
         found[n] += 1
     return found
 
@@ -57,8 +57,8 @@ def groups_of(layers: list[Layer], s: OperatorSettings, units: bool) -> list[lis
     parts = (0, 1) if s.prune_biases else (0,)
     by_layer = [[(number, part) for part in parts] for number in range(len(layers))]
     if s.allocation == "global":
-        return [[place for group in by_layer for place in group]]
-    return by_layer if units else [[place] for group in by_layer for place in group]
+        return [[tensor for group in by_layer for tensor in group]]
+    return by_layer if units else [[tensor] for group in by_layer for tensor in group]
 
 
 def flat(tensors: list[Masks], group: list[tuple[int, int]]) -> np.ndarray:
@@ -128,14 +128,14 @@ def lowest(
 def by_unit(layer: Layer, score: Tensor, rng: np.random.Generator) -> Masks:
     """Scores of entries that take units [out] whole, in their order, the smallest weights first.
 
-    An entry's score is its unit's place, plus its own place within the unit as a fraction.
+    An entry's score is its unit's rank, plus its own rank within the unit as a fraction.
     """
     order = torch.from_numpy(np.lexsort((rng.random(len(score)), score.double().numpy())))
-    place = torch.empty(len(score), dtype=torch.float64)
-    place[order] = torch.arange(len(score), dtype=torch.float64)
+    rank = torch.empty(len(score), dtype=torch.float64)
+    rank[order] = torch.arange(len(score), dtype=torch.float64)
     entries = torch.cat([layer.weight.abs(), layer.bias.abs()[:, None]], dim=1)
     within = entries.argsort(dim=1, stable=True).argsort(dim=1, stable=True).double()
-    worth = place[:, None] + within / entries.shape[1]
+    worth = rank[:, None] + within / entries.shape[1]
     return worth[:, :-1], worth[:, -1]
 
 
@@ -146,7 +146,7 @@ def exchange(
     rng: np.random.Generator,
     s: OperatorSettings,
 ) -> list[Masks]:
-    """Masks with as many entries opened as closed: a share `exchange` of the kept ones.
+    """Masks with as many entries opened as closed: a share `drop_fraction` of the kept ones.
 
     The lowest scores close, and those of the largest absolute gradient open (Evci et al. 2020). An
     entry that is not there (a layer without bias) has no gradient, nan, and does not open.
@@ -156,7 +156,7 @@ def exchange(
     for group in groups_of(layers, s, units=False):
         keep, slope = flat(masks, group), flat(slopes, group)
         shut = ~keep & ~np.isnan(slope)
-        count = min(round(s.exchange * np.count_nonzero(keep)), int(np.count_nonzero(shut)))
+        count = min(round(s.drop_fraction * np.count_nonzero(keep)), int(np.count_nonzero(shut)))
         closed = lowest(flat(scores, group), keep, count, rng)
         opened = lowest(-slope, shut, count, rng)
         put(masks, group, (keep & ~closed) | opened)

@@ -1,46 +1,42 @@
-"""What an operator is shown of a layer, and the settings it is given."""
+"""What an operator sees of a layer, and the settings it is given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from evoae.networks.activations import UnitStatistics
 from evoae.networks.gradients import Gradients
 
 Masks = tuple[Tensor, Tensor]
 EXAMPLES = 100  # drawn for an operator that recalls some
+# Statistics by name. Those of LASTING are summed from the start of training, for operators that
+# declare them; the others are of the time since the last prune, or of the moment of the prune.
+LASTING = ("movement", "sensitivity")
+STATISTICS = (
+    "mean", "deviation", "zero_share", "input_norm", "recall", "gradients", "curvature", *LASTING,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Layer:
     """What an operator may look at, all of it in the CPU's memory.
 
-    `weight` [out, in] and `bias` [out], not to be changed. The rest is computed when asked for:
-    `mean`, `deviation` and `zero_share` of the units' activations while training, [out] each;
-    `input_norm` [in], the root mean square of each input; `recall()`, the activations [100, out] of
-    drawn examples; `gradients()` of the training loss on drawn rows; `curvature()`, the mean square
-    gradients of weight and bias that Adam keeps, else those on the drawn rows; `movement` and
-    `sensitivity` of weight and bias (see `Operator.keeps`); and `active` [out, in] and
-    `active_bias` [out], the entries that are not masked (or not zero, where pruned ones regrow).
+    `weight` [out, in] and `bias` [out] must not be changed. `statistic(name)` gives one of
+    `STATISTICS`, computed when it is asked for; the properties and methods below call it. `masks`
+    are the entries that are not masked, None where pruned weights regrow.
     """
 
     weight: Tensor
     bias: Tensor
-    seen: Callable[[], UnitStatistics]
-    incoming: Callable[[], Tensor]
-    recall: Callable[[], Tensor]
+    statistic: Callable[[str], Any]
     masks: Masks | None = None
-    gradients: Callable[[], Gradients] | None = None
-    curvature: Callable[[], Masks] | None = None
-    movement: Masks | None = None
-    sensitivity: Masks | None = None
 
     @property
     def active(self) -> Tensor:
-        """Which weights are not pruned, [out, in]."""
+        """Which weights are not pruned (not zero, where pruned ones regrow), [out, in]."""
         return self.weight != 0 if self.masks is None else self.masks[0]
 
     @property
@@ -50,23 +46,45 @@ class Layer:
 
     @property
     def mean(self) -> Tensor:
-        """Mean activation of each unit, [out]."""
-        return self.seen().mean
+        """Mean activation of each unit while training, [out]."""
+        return self.statistic("mean")
 
     @property
     def deviation(self) -> Tensor:
         """Standard deviation (population form) of each unit's activation, [out]."""
-        return self.seen().deviation
+        return self.statistic("deviation")
 
     @property
     def zero_share(self) -> Tensor:
         """Share of examples on which a unit's activation is exactly zero, [out]."""
-        return self.seen().zero_share
+        return self.statistic("zero_share")
 
     @property
     def input_norm(self) -> Tensor:
         """Root mean square of each input, [in]."""
-        return self.incoming()
+        return self.statistic("input_norm")
+
+    @property
+    def movement(self) -> Masks:
+        """Sums of -w g over the epochs, of weight and bias: how far they moved away from zero."""
+        return self.statistic("movement")
+
+    @property
+    def sensitivity(self) -> Masks:
+        """|w g| of weight and bias before the first step."""
+        return self.statistic("sensitivity")
+
+    def recall(self) -> Tensor:
+        """Activations of drawn examples, [100, out]."""
+        return self.statistic("recall")
+
+    def gradients(self) -> Gradients:
+        """Mean gradients of the training loss on drawn rows."""
+        return self.statistic("gradients")
+
+    def curvature(self) -> Masks:
+        """Mean square gradients of weight and bias: those that Adam keeps, else on drawn rows."""
+        return self.statistic("curvature")
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,7 @@ class OperatorSettings:
 
     `to_target`: the amount is a share of parameters to have pruned, those already pruned included.
     How it is spread: `allocation` over layers ("layer", "erk" or "global"), `prune_biases` or
-    weights alone, and `exchange`, the share of active entries swapped for masked ones with the
+    weights alone, and `drop_fraction`, the share of active entries swapped for masked ones with the
     largest gradients.
     """
 
@@ -85,4 +103,4 @@ class OperatorSettings:
     to_target: bool = False
     allocation: str = "layer"
     prune_biases: bool = True
-    exchange: float = 0.0
+    drop_fraction: float = 0.0

@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evoae.messages import shown
 from evoae.pruning import scores
-from evoae.pruning.layer import Layer, Masks, OperatorSettings
+from evoae.pruning.layer import LASTING, STATISTICS, Layer, Masks, OperatorSettings
 from evoae.pruning.registry import Registry, sentence
 from evoae.pruning.scores import Score, kept_with, rescaled
+from evoae.rules import check_known
 
+ANY = tuple(name for name in STATISTICS if name not in LASTING)
 Function = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]
 
 
@@ -31,8 +34,8 @@ class Operator:
     `score`: what to prune first where a target sparsity is aimed at; without one, the function is
     called with `settings.to_target` and may heed it. `compares`: scores of different layers can be
     ranked together (allocation "global"). `regrows`: its masks open pruned weights again, so that
-    they must be masked, and its mask begins at the target. `keeps`: sums that it asks training to
-    keep for it: "movement", of -w g over the epochs, or "sensitivity", |w g| before the first.
+    they must be masked, and its mask begins at the target. `needs`: the `layer.STATISTICS` that it
+    reads; by default any but those of `layer.LASTING`, which are summed only where they are named.
     `renews`: what it takes away gets fresh initial values, and is not pruned.
     `probability`: of the paper's base probability p. `reads_test`: what it recalls is of the test
     data in the released code.
@@ -42,14 +45,23 @@ class Operator:
     score: Score | None = None
     compares: bool = False
     regrows: bool = False
-    keeps: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ANY
     renews: bool = False
     probability: float = 0.5
     reads_test: bool = False
 
+    def __post_init__(self) -> None:
+        for name in self.needs:
+            check_known(name, STATISTICS, f"unknown statistic {shown(name)}")
+
     def __call__(self, layer: Layer, rng: np.random.Generator, settings: OperatorSettings) -> Masks:
         """The masks of weights and biases to keep."""
         return self.function(layer, rng, settings)
+
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """The statistics that must be summed from the start of training."""
+        return tuple(name for name in self.needs if name in LASTING)
 
     @property
     def description(self) -> str:
@@ -62,7 +74,7 @@ class Operator:
             "reaches_target": self.score is not None or self.regrows,
             "compares_layers": self.compares,
             "regrows": self.regrows,
-            "keeps": list(self.keeps),
+            "needs": list(self.needs),
             "renews": self.renews,
             "reads_test_as_released": self.reads_test,
         }
@@ -163,10 +175,20 @@ def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Ma
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline (Sun et al. 2024): prune the smallest |weight| times norm of its input."""
-    worth = layer.weight.abs() * layer.input_norm
+    """Baseline (Sun et al. 2024): prune the smallest |weight| times norm of its input in each row.
+
+    A share `amount` of the layer's active weights goes; of equally many weights, rows lose equally
+    many, or one more or less.
+    """
+    active = layer.active
+    worth = (layer.weight.abs() * layer.input_norm).masked_fill(~active, torch.inf)
+    rank = worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    share = (rank / active.sum(1, keepdim=True)).masked_fill(~active, torch.inf)
+    order = torch.from_numpy(np.lexsort((worth.flatten(), share.flatten())))
+    keep = torch.ones(active.numel(), dtype=torch.bool)
+    keep[order[: round(s.amount * int(active.sum()))]] = False
     bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
-    return without_lowest(worth, layer.active, s), bias
+    return keep.view(active.shape), bias
 
 
 def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -215,30 +237,36 @@ def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) 
     return keep, layer.active_bias
 
 
-def scored(score: Score, **abilities: Any) -> Operator:
-    """An operator that is known by its score."""
-    return Operator(PruneLowest(score), score, **abilities)
+def scored(score: Score, needs: tuple[str, ...]) -> Operator:
+    """An operator that is known by its score, which compares between layers."""
+    return Operator(PruneLowest(score), score, compares=True, needs=needs)
 
 
 OPERATORS: Registry[Operator] = Registry(
     "operator",
     {
-        "none": Operator(none),
-        "random": Operator(random, scores.random, compares=True),
-        "noise": Operator(noise, renews=True),
-        "variance-high": Operator(variance_high, scores.variance_high, probability=0.1),
-        "variance-low": Operator(variance_low, scores.variance_low, probability=0.1),
-        "conjunctive": Operator(conjunctive, scores.conjunctive, reads_test=True),
-        "magnitude": Operator(magnitude, scores.magnitude, compares=True),
-        "wanda": Operator(wanda, scores.wanda),
-        "apoz": Operator(apoz, scores.apoz),
-        "lamp": scored(scores.lamp, compares=True),
-        "taylor": scored(scores.taylor, compares=True),
-        "obd": scored(scores.obd, compares=True),
-        "movement": scored(scores.movement, compares=True, keeps=("movement",)),
-        "snip": scored(scores.snip, compares=True, keeps=("sensitivity",)),
-        "set": Operator(prune_and_regrow, regrows=True),
-        "rigl": Operator(prune_and_grow, regrows=True),
+        "none": Operator(none, needs=()),
+        "random": Operator(random, scores.random, compares=True, needs=()),
+        "noise": Operator(noise, renews=True, needs=()),
+        "variance-high": Operator(
+            variance_high, scores.variance_high, needs=("deviation",), probability=0.1
+        ),
+        "variance-low": Operator(
+            variance_low, scores.variance_low, needs=("deviation",), probability=0.1
+        ),
+        "conjunctive": Operator(
+            conjunctive, scores.conjunctive, needs=("recall",), reads_test=True
+        ),
+        "magnitude": Operator(magnitude, scores.magnitude, compares=True, needs=()),
+        "wanda": Operator(wanda, scores.wanda, needs=("input_norm",)),
+        "apoz": Operator(apoz, scores.apoz, needs=("zero_share",)),
+        "lamp": scored(scores.lamp, needs=()),
+        "taylor": scored(scores.taylor, needs=("gradients",)),
+        "obd": scored(scores.obd, needs=("curvature",)),
+        "movement": scored(scores.movement, needs=("movement",)),
+        "snip": scored(scores.snip, needs=("sensitivity",)),
+        "set": Operator(prune_and_regrow, regrows=True, needs=()),
+        "rigl": Operator(prune_and_grow, regrows=True, needs=("gradients",)),
     },
 )
 

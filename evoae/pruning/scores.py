@@ -47,11 +47,11 @@ def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Ma
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Sun et al. (2024): the smallest |weight| times norm of its input, equally many in each row.
 
-    The score is the place within the row, from 0 to 1: as published, rows are not compared.
+    The score is the rank within the row, from 0 to 1: as published, rows are not compared.
     """
     worth = (layer.weight.abs() * layer.input_norm).masked_fill(~layer.active, -1.0)
-    place = worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    return place / max(1, worth.shape[1]), layer.bias.abs()
+    rank = worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    return rank / max(1, worth.shape[1]), layer.bias.abs()
 
 
 def variance_key(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
@@ -112,7 +112,7 @@ def taylor(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
 
 
 def obd(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Le Cun et al. (1990): prune the smallest w^2 E[g^2], of Adam's moment if it is kept."""
+    """Le Cun et al. (1990): prune the smallest w^2 E[g^2]; E is a persistent Adam's moment."""
     weight, bias = layer.curvature()
     return layer.weight.square() * weight, layer.bias.square() * bias
 

@@ -7,6 +7,7 @@ of an operator and the streams are the package's.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -207,12 +208,12 @@ class SlowLoop:
                 forget(side)
         x = self.data.train
         order = self.draw(t, draws_of, "training batches").permutation(len(x))
-        lesson = training.Lesson(
+        batches = training.Batches(
             torch.tensor([steps]), [x], [x], torch.from_numpy(order)[None],
             torch.tensor([self.rates[cell]], dtype=torch.float64),
             self.e.batch_size, self.e.loss, self.e.optimiser,
         )  # fmt: skip
-        training.train(working, lesson, self.engine)
+        training.train(working, batches, self.engine)
 
     def prune(self, t: int, cell: int, pair: Population) -> bool:
         e = self.e
@@ -225,7 +226,7 @@ class SlowLoop:
             for (weight, bias), (kept, kept_bias), seen in zip(
                 side.layers(), side.views(keep), unit_statistics(side, 0), strict=True
             ):
-                layer = operators.Layer(weight[0], bias[0], lambda seen=seen: seen, None, None)
+                layer = operators.Layer(weight[0], bias[0], functools.partial(getattr, seen))
                 keep_weight, keep_bias = operators.find(e.operator)(layer, generator, settings)
                 weight[0][~keep_weight] = 0
                 bias[0][~keep_bias] = 0

@@ -13,9 +13,9 @@ from helpers import ENGINES, assert_same_bits, evolved, tiny, weights_of
 
 from evoae import Experiment, evolve, run
 from evoae.evolution.cells import MAY_CHANGE, initial, rows_of
-from evoae.evolution.loop import EXAMPLES, batches, steps_of_an_epoch
+from evoae.evolution.loop import EXAMPLES, batch_count, steps_of_an_epoch
 from evoae.networks import population
-from evoae.pruning import masks, operators
+from evoae.pruning import members, operators
 from evoae.randomness import stream
 from evoae.study.runs.growth import COLUMNS
 
@@ -217,7 +217,7 @@ def test_a_share_of_the_data_is_drawn_with_replacement_for_each_cell_and_kept() 
     state = initial(tiny("lipi-ae-s", data_share=0.6, examples=50), [0, 1], 1, "cpu", "auto")
     first, second = rows_of(state, 0, 0), rows_of(state, 0, 1)
     assert len(first) == 60
-    assert batches(state) == 20
+    assert batch_count(state) == 20
     assert len(set(first.tolist())) < 60
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, rows_of(state, 1, 0))
@@ -236,7 +236,7 @@ def test_conjunctive_examples_come_from_the_chosen_split(
     def prune(pair: Any, index: Any, operator: Any, rngs: Any, s: Any, examples: Any, *_: Any):
         seen.extend(map(examples, index))
 
-    monkeypatch.setattr(masks, "prune", prune)
+    monkeypatch.setattr(members, "prune", prune)
     e = tiny(
         operator="conjunctive", schedule="fixed", probability=1.0, conjunctive_examples=source,
         bits=24,
@@ -460,9 +460,9 @@ def test_noise_gives_fresh_values_and_prunes_nothing() -> None:
 
 
 def test_shrinkage_moves_weights_towards_zero_and_leaves_biases() -> None:
-    e = tiny(learning_rate=1e-3, shrinkage=1.0, epochs=1)
+    e = tiny(learning_rate=1e-3, l1_penalty=1.0, epochs=1)
     _, state = evolved(e)
-    _, free = evolved(e.replace(shrinkage=0.0))
+    _, free = evolved(e.replace(l1_penalty=0.0))
     step = 1e-3 * 3  # three batches
     for side, other in zip(state.population.sides, free.population.sides, strict=True):
         for (weight, bias), (free_weight, free_bias) in zip(

@@ -10,9 +10,6 @@ from torch.nn import functional as F
 
 from evoae import Pruner
 from evoae.modules.observing import Observer
-from evoae.modules.questions import ANSWERED_BY, questions_of
-from evoae.pruning.layer import OperatorSettings
-from evoae.pruning.operators import OPERATORS
 
 IMAGES = torch.randn(10, 2, 6, 5, generator=torch.Generator().manual_seed(1))
 
@@ -31,7 +28,7 @@ def observed(module: nn.Module, batches: list[Tensor], **told: object) -> dict[s
 
 def assert_seen(observer: Observer, activation: Tensor) -> None:
     """`activation`: [examples, units, places]."""
-    shown = observer.layer(None, ())
+    shown = observer.view(None)
     rows = activation.detach().double().transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(shown.mean, rows.mean(0), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(shown.deviation, rows.std(0, correction=0), rtol=1e-5, atol=1e-7)
@@ -91,13 +88,13 @@ def test_inputs_of_dense_convolutional_and_grouped_layers() -> None:
     )
     seen = observed(module, [IMAGES])
     norms = IMAGES.double().square().mean((0, 2, 3)).sqrt()
-    first = seen["0"].layer(None, ())
+    first = seen["0"].view(None)
     assert first.weight.shape == (4, 9)
     expected = norms.repeat_interleave(2)[:, None].expand(4, 9)
     torch.testing.assert_close(first.input_norm, expected, rtol=1e-6, atol=0)
     x = module[:3](IMAGES).detach()  # [examples, channels, places], the last are inputs
     norms = x.double().square().mean((0, 1)).sqrt()
-    torch.testing.assert_close(seen["3"].layer(None, ()).input_norm, norms, rtol=1e-6, atol=0)
+    torch.testing.assert_close(seen["3"].view(None).input_norm, norms, rtol=1e-6, atol=0)
     assert_seen(seen["3"], module(IMAGES).mT)
     assert (seen["0"].places, seen["3"].places) == (12, 4)
 
@@ -108,7 +105,7 @@ def test_a_constant_unit_has_no_deviation_and_a_small_one_is_found() -> None:
         module.weight.copy_(torch.tensor([[0.0], [1e-3]]))
         module.bias.fill_(1000.3)
     rows = torch.linspace(-1, 1, 64)[:, None]
-    shown = observed(module, list(rows.split(16)))[""].layer(None, ())
+    shown = observed(module, list(rows.split(16)))[""].view(None)
     assert shown.deviation[0] < 1e-4
     exact = module(rows)[:, 1].double().std(correction=0).item()
     assert shown.deviation[1].item() == pytest.approx(exact, rel=1e-2)
@@ -158,26 +155,6 @@ def test_gradients_are_means_over_backward_passes_also_of_masked_entries() -> No
         module.zero_grad()
         module(batch).sum().backward()
         assert (module[0].parametrizations.weight.original.grad[module[0].weight == 0] == 0).all()
-    shown = pruner.observers[0].layer(None, ())
+    shown = pruner.observers[0].view(None)
     torch.testing.assert_close(shown.gradients().weight, sum(found) / 2, rtol=1e-5, atol=1e-6)
     assert (shown.gradients().weight[~shown.active] != 0).any()
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_what_an_operator_asks_is_found_on_the_first_look(name: str) -> None:
-    asked = questions_of(OPERATORS[name], OperatorSettings())
-    expected = {
-        "variance-high": {"deviation"}, "variance-low": {"deviation"}, "conjunctive": {"recall"},
-        "wanda": {"input_norm"}, "apoz": {"zero_share"}, "taylor": {"gradients"},
-        "obd": {"curvature"}, "movement": {"movement"}, "snip": {"sensitivity"},
-        "rigl": {"gradients"},
-    }  # fmt: skip
-    assert asked == expected.get(name, set())
-
-
-def test_an_operator_that_fails_on_the_first_look_is_shown_all_but_examples() -> None:
-    def mine(layer, rng, settings):
-        return layer.weight.view(9, 9) > 0, layer.active_bias
-
-    asked = questions_of(OPERATORS["none"].__class__(mine), OperatorSettings())
-    assert asked == set(ANSWERED_BY) - {"recall", "movement", "sensitivity"}

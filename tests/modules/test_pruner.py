@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from evoae import Pruner
 from evoae.modules.masking import Mask
 from evoae.networks import activations, gradients, population, training
-from evoae.pruning import masks
+from evoae.pruning import driver, members, operators
 from evoae.pruning.operators import OPERATORS
 from evoae.randomness import stream
 
@@ -96,10 +96,12 @@ def side_by_side(
     pruner = Pruner(module, operator, schedule, 3, seed=SEED, **kept, **settings)
     e, record = pruner.experiment, pruner.operator
     training.prepare(networks, "adam", masked)
-    gradients.keep(networks, 0, record.keeps, ROWS, "l1")
+    gradients.keep(networks, 0, record.lasting, ROWS, "l1")
     if record.regrows and e.has_target:
         first = stream(SEED, 0, 0, 0, "first mask")
-        masks.begin_sparse(networks, 0, first, e.operator_settings(0, e.target_sparsity))
+        members.prune(
+            networks, [0], driver.AT_RANDOM, [first], e.operator_settings(0, e.target_sparsity)
+        )
     for t in range(3):
         module.zero_grad()
         F.l1_loss(module(ROWS), ROWS).backward()
@@ -108,17 +110,17 @@ def side_by_side(
         flat = gradients.flat(networks, 0, ROWS, "l1")
         for side, slope in zip(networks.sides, flat, strict=True):
             side.tensors["second_moment"][0] = slope.square()
-        if "movement" in record.keeps:
+        if "movement" in record.lasting:
             gradients.observe_movement(networks, 0, ROWS, "l1")
         drawn = stream(SEED, 0, t, 0, "examples").integers(0, len(ROWS), 100)
         shown = ROWS[drawn] if operator == "conjunctive" else ROWS
         rng = stream(SEED, 0, t, 0, "operator")
         told = e.operator_settings(t)
-        there = e.has_target and masked and masks.at_target(networks, record, told)[0]
+        there = e.has_target and masked and members.at_target(networks, record, told)[0]
         due = e.pruning_at(t) > 0 and not there
         assert pruner.epoch_end() == due
         if due:
-            masks.prune(networks, [0], record, [rng], told, lambda i, x=shown: x, lambda i: ROWS)
+            members.prune(networks, [0], record, [rng], told, lambda i, x=shown: x, lambda i: ROWS)
             for side in networks.sides:
                 activations.reset(side)
         layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
@@ -164,7 +166,12 @@ def test_masks_on_the_way_to_a_target_are_those_of_the_loop(operator: str, alloc
 
 
 def test_masks_of_an_exchange_and_of_one_ranking_are_those_of_the_loop() -> None:
-    told = {"target_sparsity": 0.7, "exchange": 0.3, "allocation": "global", "prune_biases": False}
+    told = {
+        "target_sparsity": 0.7,
+        "drop_fraction": 0.3,
+        "allocation": "global",
+        "prune_biases": False,
+    }
     assert same_masks("magnitude", "cubic", True, **told)
 
 
@@ -194,7 +201,7 @@ def test_an_exchange_keeps_the_number_where_layers_have_no_bias(
     operator: str, share: float
 ) -> None:
     module = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 6, bias=False))
-    aim = {"target_sparsity": share, "pruned_weights": "masked", "exchange": 0.5}
+    aim = {"target_sparsity": share, "pruned_weights": "masked", "drop_fraction": 0.5}
     pruner = Pruner(module, operator, "cubic", 6, prune_until=0.4, **aim)
     optimiser, x = torch.optim.Adam(module.parameters(), 0.01), torch.rand(20, 6)
     for _ in range(6):
@@ -561,10 +568,14 @@ def test_an_operator_of_ones_own() -> None:
         kept = layer.deviation > layer.deviation.median()
         return kept[:, None].expand_as(layer.weight), kept
 
-    _, pruner = pruned_once(quietest)
-    assert pruner.observers[0].names == {"total", "squares"}
-    report = pruner.report()
-    assert (report.dead_units[:-1] == [3, 2, 4, 32]).all()
+    for operator in (quietest, operators.Operator(quietest, needs=("deviation",))):
+        _, pruner = pruned_once(operator)
+        report = pruner.report()
+        assert (report.dead_units[:-1] == [3, 2, 4, 32]).all()
+    assert pruner.observers[0].names == {
+        "total",
+        "squares",
+    }  # what it does not need is not gathered
 
 
 # -- refused, and the module untouched -----------------------------------------------------------
@@ -577,9 +588,8 @@ class Shared(nn.Module):
         self.other.weight = self.one.weight
 
 
-def looks_once(layer, rng, settings):
-    if len(layer.bias) > 4:  # not on the small layers of the first look
-        layer.zero_share  # noqa: B018
+def reads_more(layer, rng, settings):
+    layer.zero_share  # noqa: B018
     return layer.active, layer.active_bias
 
 
@@ -595,7 +605,7 @@ BAD = [
     (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
     (nn.Linear(2, 2), {"schedule": lambda t, final, s: 1.5}, "gives 1.5 at epoch 0; it must lie"),
     (nn.Linear(2, 2), {"target_sparsity": 1.5}, r"target_sparsity=1.5 must lie in \[0, 1\]"),
-    (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); val"),
+    (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); choose"),
     (nn.Linear(2, 2), {"target_sparsity": 0.9, "prune_biases": False}, "out of reach: of 6 param"),
     (nn.Linear(2, 2), {"epochs": 0}, "epochs=0 must be at least 1"),
     (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must not be negative"),
@@ -631,7 +641,10 @@ def test_epoch_end_is_refused_before_a_forward_and_after_the_last_epoch() -> Non
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (looks_once, "asks for zero_share of layer 0, and did not on the first look"),
+        (
+            operators.Operator(reads_more, needs=("mean",)),
+            "the operator reads zero_share of layer 0, which was not gathered: register it with",
+        ),
         ("apoz", "layer 0 was not trained since the last prune"),
         (lambda layer, rng, settings: layer.weight, "must give two masks of torch.bool"),
     ],

@@ -132,8 +132,8 @@ def test_training_observes_what_its_batches_activate(engine: str) -> None:
             recorded = activations.record(state.population, i, data[i][order[i]])
             seen[i].append({k: v.double().numpy() for k, v in recorded.items()})
         rates = torch.full((2,), 0.01, dtype=torch.float64)
-        lesson = training.Lesson(own, data, data, order, rates, 3, "l1", "adam-per-batch")
-        training.train(state.population, lesson, engine)
+        batches = training.Batches(own, data, data, order, rates, 3, "l1", "adam-per-batch")
+        training.train(state.population, batches, engine)
     for i in range(2):
         layers = [
             layer for side in state.population.sides for layer in activations.statistics(side, i)

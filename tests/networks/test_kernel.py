@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from evoae import resources
 from evoae.networks import kernel
-from evoae.networks.lesson import Lesson
+from evoae.networks.batches import Batches
 from evoae.networks.population import Networks, Population
 
 RATE = 1e-3
@@ -114,7 +114,7 @@ def train(
     encoder: Networks, decoder: Networks, x: Tensor, order: Tensor, pairs: Tensor, **options
 ) -> None:
     visits = len(order)
-    lesson = {
+    batches = {
         "pairs": pairs,
         "inputs": [x] * visits,
         "targets": [x] * visits,
@@ -124,7 +124,7 @@ def train(
         "loss": "l1",
         "optimiser": "adam-per-batch",
     }
-    kernel.train(Population(encoder, decoder), Lesson(**(lesson | options)))
+    kernel.train(Population(encoder, decoder), Batches(**(batches | options)))
 
 
 def assert_same_training(reference: Reference, rate: float = RATE) -> None:
@@ -226,12 +226,12 @@ def test_variational_autoencoders_agree_with_autograd(batch_size, optimiser):
             mask |= (row.grad != 0) & (row.grad.abs() < 1e-5)
         adam.step()
         seen.append([torch.cat(values, 1).detach() for values in (said, out)])
-    lesson = Lesson(
+    batches = Batches(
         one_visit(n, batch_size), [x], [x], order[None], torch.tensor([RATE]).double(), batch_size,
         "bce", optimiser, noise,
     )  # fmt: skip
     before = encoder.weights.clone()
-    kernel.train(Population(encoder, decoder, variational=True), lesson)
+    kernel.train(Population(encoder, decoder, variational=True), batches)
     assert (encoder.weights - before).abs().max() > RATE / 2
     for number, side in enumerate((encoder, decoder)):
         off = (side.weights[0].double() - rows[number].detach()).abs()[~unclear[number]]
@@ -336,11 +336,11 @@ def test_layers_of_which_little_is_left_have_the_bits_of_full_ones(batch_size, l
                     ):
                         i, j = torch.nonzero(~mask[0][1])[0].tolist()
                         layer[0][1, i, j] = 1e-37
-            lesson = Lesson(
+            batches = Batches(
                 pairs, [x], [x], order, torch.tensor([RATE]).double(), batch_size, "bce", optimiser,
                 noise if variational else None,
             )  # fmt: skip
-            kernel.train(Population(*sides, variational=variational), lesson)
+            kernel.train(Population(*sides, variational=variational), batches)
             found[packed] = sides
         for thin, full in zip(found["thin"], found["full"], strict=True):
             keep = thin.tensors["keep"]
@@ -549,7 +549,7 @@ def test_what_would_crash_is_refused(change, message):
         "optimiser": "adam-per-batch",
     }
     with pytest.raises(ValueError, match=message):
-        kernel.train(population, Lesson(**(call | change)))
+        kernel.train(population, Batches(**(call | change)))
 
 
 @needs_kernel
@@ -564,7 +564,7 @@ def test_variational_autoencoders_need_their_noise():
         ("bce", torch.zeros(1, 9, 3), "latent is"),
     ):
         with pytest.raises(ValueError, match=message):
-            kernel.train(both, Lesson(*call, loss, "adam-per-batch", noise))
+            kernel.train(both, Batches(*call, loss, "adam-per-batch", noise))
 
 
 LATER = torch.tensor([[0, 9], [0, 1]])  # rows of a first visit to 10 examples, a second to 2
@@ -587,19 +587,19 @@ def test_every_index_of_every_visit_is_checked_before_anything_moves(change, mes
     both, pairs = Population(encoder, decoder), torch.tensor([[[[0, 0]]], [[[1, 1]]]])
     call = {"pairs": pairs, "order": LATER, **change}
     rates = torch.full((2,), 1e-3, dtype=torch.float64)
-    lesson = Lesson(
+    batches = Batches(
         inputs=data, targets=data, rates=rates, batch_size=5, loss="l1", optimiser="adam-per-batch",
         **call,
     )  # fmt: skip
     before = encoder.weights.clone()
-    score = (both, lesson.pairs[:, 0].contiguous(), data, lesson.order, "l1")
+    score = (both, batches.pairs[:, 0].contiguous(), data, batches.order, "l1")
     if message is None:
         kernel.losses(*score)
-        kernel.train(both, lesson)
+        kernel.train(both, batches)
         assert not torch.equal(encoder.weights, before)
         return
     with pytest.raises(ValueError, match=message):
-        kernel.train(both, lesson)
+        kernel.train(both, batches)
     with pytest.raises(ValueError, match=message):
         kernel.losses(*score)
     assert torch.equal(encoder.weights, before)

@@ -32,7 +32,9 @@ def data(count: int) -> list[Tensor]:
     return [(torch.rand(ROWS, BITS, generator=draw) < 0.7).float() for _ in range(count)]
 
 
-def lesson(inputs: list[Tensor], loss: str, optimiser: str, rate: float = RATE) -> training.Lesson:
+def batches_of(
+    inputs: list[Tensor], loss: str, optimiser: str, rate: float = RATE
+) -> training.Batches:
     """One pass; visit v trains autoencoder v; rows in an order of their own."""
     visits = len(inputs)
     pairs = torch.arange(visits)[:, None, None, None].repeat(1, -(-ROWS // BATCH), 1, 2)
@@ -40,7 +42,7 @@ def lesson(inputs: list[Tensor], loss: str, optimiser: str, rate: float = RATE) 
         np.stack([np.random.default_rng(v).permutation(ROWS) for v in range(visits)])
     )
     rates = torch.full((visits,), rate, dtype=torch.float64)
-    return training.Lesson(pairs, inputs, inputs, order, rates, BATCH, loss, optimiser)
+    return training.Batches(pairs, inputs, inputs, order, rates, BATCH, loss, optimiser)
 
 
 def torch_loss(output: Tensor, y: Tensor, loss: str) -> Tensor:
@@ -68,10 +70,10 @@ def everything(found: Population) -> dict[str, Tensor]:
 def test_steps_equal_pytorchs_adam(optimiser: str, loss: str, engine: str) -> None:
     """Three passes: Adam made anew for each batch, or kept for all."""
     found, x = drawn(2, optimiser), data(2)
-    lessons = lesson(x, loss, optimiser)
+    batches = batches_of(x, loss, optimiser)
     modules = [found.member(i) for i in range(2)]
     for _ in range(3):
-        training.train(found, lessons, engine)
+        training.train(found, batches, engine)
     for i, (encoder, decoder) in enumerate(modules):
         start = flat((encoder, decoder)).clone()
 
@@ -81,7 +83,7 @@ def test_steps_equal_pytorchs_adam(optimiser: str, loss: str, engine: str) -> No
 
         kept = adam()
         for _ in range(3):
-            for rows in lessons.order[i].split(BATCH):
+            for rows in batches.order[i].split(BATCH):
                 stepping = kept if optimiser == "adam" else adam()
                 stepping.zero_grad()
                 torch_loss(decoder(encoder(x[i][rows])), x[i][rows], loss).backward()
@@ -100,7 +102,7 @@ def test_a_weight_without_gradient_does_not_move(optimiser: str, engine: str) ->
     encoder_weight, encoder_bias = found.encoder.layers()[0]
     encoder_bias[0, 2] = -100  # a dead unit
     before = [[part.clone() for part in layer] for side in found.sides for layer in side.layers()]
-    training.train(found, lesson(x, "l1", optimiser), engine)
+    training.train(found, batches_of(x, "l1", optimiser), engine)
     assert torch.equal(encoder_weight[0, 2], before[0][0][0, 2])  # into the dead unit
     assert encoder_bias[0, 2] == -100
     assert torch.equal(found.encoder.layers()[1][0][0, :, 2], before[1][0][0, :, 2])  # out of it
@@ -115,8 +117,8 @@ def test_a_weight_without_gradient_does_not_move(optimiser: str, engine: str) ->
 def test_a_new_adam_moves_every_weight_by_the_rate_or_not_at_all(engine: str) -> None:
     """Sign descent, up to the 1e-8 in the denominator."""
     found, x = drawn(1, "adam-per-batch"), data(1)
-    one = lesson(x, "bce", "adam-per-batch")
-    one = training.Lesson(
+    one = batches_of(x, "bce", "adam-per-batch")
+    one = training.Batches(
         one.pairs[:, :1], x, x, one.order[:, :BATCH].contiguous(), one.rates, BATCH, "bce",
         "adam-per-batch",
     )  # fmt: skip
@@ -135,23 +137,23 @@ def test_a_new_adam_moves_every_weight_by_the_rate_or_not_at_all(engine: str) ->
 def test_a_visit_does_not_depend_on_its_companions(optimiser: str, engine: str) -> None:
     count = 19  # more than a chunk, and not a multiple of one
     x = data(count)
-    lessons = lesson(x, "l1", optimiser)
+    batches = batches_of(x, "l1", optimiser)
     together = drawn(count, optimiser)
-    training.train(together, lessons, engine)
+    training.train(together, batches, engine)
     for picked in ([0], [18], [7, 3], list(reversed(range(count)))):
         apart = drawn(count, optimiser)
-        part = training.Lesson(
-            lessons.pairs[picked], [x[i] for i in picked], [x[i] for i in picked],
-            lessons.order[picked], lessons.rates[picked], BATCH, "l1", optimiser,
+        part = training.Batches(
+            batches.pairs[picked], [x[i] for i in picked], [x[i] for i in picked],
+            batches.order[picked], batches.rates[picked], BATCH, "l1", optimiser,
         )  # fmt: skip
         training.train(apart, part, engine)
         for name, tensor in everything(apart).items():
             assert torch.equal(tensor[picked], everything(together)[name][picked]), name
     untouched = drawn(count, optimiser)
     rest = [i for i in range(count) if i not in (7, 3)]
-    training.train(untouched, training.Lesson(
-        lessons.pairs[[7, 3]], [x[7], x[3]], [x[7], x[3]], lessons.order[[7, 3]],
-        lessons.rates[[7, 3]], BATCH, "l1", optimiser,
+    training.train(untouched, training.Batches(
+        batches.pairs[[7, 3]], [x[7], x[3]], [x[7], x[3]], batches.order[[7, 3]],
+        batches.rates[[7, 3]], BATCH, "l1", optimiser,
     ), engine)  # fmt: skip
     for name, tensor in everything(drawn(count, optimiser)).items():
         assert torch.equal(tensor[rest], everything(untouched)[name][rest]), name
@@ -171,7 +173,7 @@ def test_companions_do_not_matter_at_the_papers_size(engine: str) -> None:
         rates = torch.full((len(picked),), RATE, dtype=torch.float64)
         order = torch.stack([torch.arange(20)] * len(picked))
         values = [x[i] for i in picked]
-        one = training.Lesson(pairs, values, values, order, rates, 5, "l1", "adam")
+        one = training.Batches(pairs, values, values, order, rates, 5, "l1", "adam")
         with training.one_thread():
             training.train(found, one, engine)
         return torch.cat([side.weights for side in found.sides], 1)
@@ -198,7 +200,7 @@ def trained_apart_and_together(batch: int, kind: str, optimiser: str, engine: st
         rates = torch.full((len(picked),), RATE, dtype=torch.float64)
         training.train(
             networks,
-            training.Lesson(
+            training.Batches(
                 pairs, values, values, order[picked], rates, batch, loss, optimiser,
                 None if noise is None else noise[picked],
             ),
@@ -234,7 +236,7 @@ def test_a_padded_chunk_gives_what_its_autoencoders_give_alone(
 ) -> None:
     """Chunks are of one on the CPU; a GPU's are of several, the last filled up with copies."""
     x = data(6)
-    one = lesson(x, "l1", "adam")
+    one = batches_of(x, "l1", "adam")
     if switching:  # encoder v of the first batch trains with decoder v + 1 of a second pair
         v, batches = torch.arange(6)[:, None, None], one.pairs.shape[1]
         pairs = torch.stack([torch.cat([v, v + 6], 2), torch.cat([v + 6, v], 2)], 2)
@@ -322,15 +324,15 @@ def test_losses_in_padded_chunks_are_those_of_each_alone(
 def test_pairs_take_their_steps_one_after_the_other(engine: str) -> None:
     """Encoder 0 with decoder 1, then encoder 2 with decoder 0, on every batch."""
     x, optimiser = data(1), "adam-per-batch"
-    one = lesson(x, "l1", optimiser)
+    one = batches_of(x, "l1", optimiser)
     pairs = torch.tensor([[0, 1], [2, 0]]).repeat(1, 3, 1, 1)
     found = drawn(3, optimiser)
-    both = training.Lesson(pairs, x, x, one.order, one.rates, BATCH, "l1", optimiser)
+    both = training.Batches(pairs, x, x, one.order, one.rates, BATCH, "l1", optimiser)
     assert both.model_steps == 6
     training.train(found, both, engine)
     by_hand = drawn(3, optimiser)
     for rows, pair in itertools.product(one.order[0].split(BATCH), pairs[0, 0]):
-        step = training.Lesson(
+        step = training.Batches(
             pair[None, None, None].contiguous(), x, x, rows[None].contiguous(), one.rates, BATCH,
             "l1", optimiser,
         )  # fmt: skip
@@ -350,7 +352,7 @@ def test_engines_agree_up_to_rounding(loss: str) -> None:
     for engine in ENGINES:
         found[engine] = drawn(2, "adam")
         for _ in range(3):
-            training.train(found[engine], lesson(data(2), loss, "adam"), engine)
+            training.train(found[engine], batches_of(data(2), loss, "adam"), engine)
     for name, tensor in everything(found["batched"]).items():
         other = everything(found["fused"])[name]
         torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4, msg=name)
@@ -431,7 +433,7 @@ def test_denoising_noise_has_its_deviation_and_targets_are_clean(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    monkeypatch.setattr(training, "train", lambda found, lessons, engine: seen.append(lessons))
+    monkeypatch.setattr(training, "train", lambda found, batches, engine: seen.append(batches))
     evolved(tiny(kind="denoising", input_noise=0.3, bits=200, examples=100, epochs=2))
     noises = [(one.inputs[0] - one.targets[0]) for one in seen]
     for one, noise in zip(seen, noises, strict=True):
@@ -464,7 +466,7 @@ def test_the_variational_loss_is_summed_bce_plus_divergence(engine: str) -> None
     rates = torch.tensor([RATE], dtype=torch.float64)
     training.train(
         found,
-        training.Lesson(pairs, x, x, order, rates, BATCH, "bce", "adam-per-batch", noise),
+        training.Batches(pairs, x, x, order, rates, BATCH, "bce", "adam-per-batch", noise),
         engine,
     )
     y = x[0][:BATCH]

@@ -13,7 +13,7 @@ from torch import Tensor
 from evoae import Experiment, evolve
 from evoae.networks import activations, population, training
 from evoae.networks.gradients import Gradients
-from evoae.pruning import masks, operators
+from evoae.pruning import driver, members, operators
 from evoae.pruning.operators import OPERATORS, Layer, OperatorSettings
 
 # 4 units of 3 inputs
@@ -38,15 +38,17 @@ def layer(
     return Layer(
         weight,
         bias,
-        lambda: activations.UnitStatistics(
-            values(None, units), values(deviation, units), values(zero_share, units)
-        ),
-        lambda: values(input_norm, inputs),
-        lambda: torch.tensor(recalled or [[0.0] * units] * 2),
-        gradients=lambda: Gradients(weight + 1, bias + 1),
-        curvature=lambda: (weight.square(), bias.square()),
-        movement=(weight, bias),
-        sensitivity=(weight.abs(), bias.abs()),
+        {
+            "mean": values(None, units),
+            "deviation": values(deviation, units),
+            "zero_share": values(zero_share, units),
+            "input_norm": values(input_norm, inputs),
+            "recall": torch.tensor(recalled or [[0.0] * units] * 2),
+            "gradients": Gradients(weight + 1, bias + 1),
+            "curvature": (weight.square(), bias.square()),
+            "movement": (weight, bias),
+            "sensitivity": (weight.abs(), bias.abs()),
+        }.__getitem__,
     )
 
 
@@ -299,7 +301,7 @@ def prune(
 ) -> None:
     function = operators.find(operator)
     rng, examples = np.random.default_rng(0), torch.rand(4, 6)
-    masks.prune(found, [i], function, [rng], OperatorSettings(**settings), lambda i: examples)
+    members.prune(found, [i], function, [rng], OperatorSettings(**settings), lambda i: examples)
 
 
 def test_prune_counts_in_every_matrix_and_every_vector_of_one_autoencoder() -> None:
@@ -333,7 +335,7 @@ def test_prune_shows_every_layer_what_it_needs() -> None:
         activations.observe(one, [values[None] for values in seen])
         side.put(torch.tensor([1]), one)
     rng = np.random.default_rng(0)
-    masks.prune(found, [1], operators.find(look), [rng], OperatorSettings(), lambda i: examples)
+    members.prune(found, [1], operators.find(look), [rng], OperatorSettings(), lambda i: examples)
     assert [on.weight.shape for on, _ in shown] == [(5, 6), (3, 5), (5, 3), (6, 5)]
     inputs = [examples, *recorded[:-1]]
     for (on, recalled), x, y in zip(shown, inputs, recorded, strict=True):
@@ -451,7 +453,7 @@ def test_the_input_norm_of_a_layer_is_that_of_what_it_was_fed(variational: bool)
         shown.append(layer.input_norm)
         return operators.none(layer, rng, s)
 
-    masks.prune(
+    members.prune(
         found,
         [0],
         operators.find(look),
@@ -488,3 +490,45 @@ def test_prune_and_regrow_keeps_the_number_and_moves_the_places() -> None:
     ]
     assert {int((~mask).sum()) for mask in masks} == {round(0.25 * masks[0].numel())}
     assert any((after & ~before).any() for before, after in itertools.pairwise(masks))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_reads_exactly_the_statistics_that_it_names(name: str) -> None:
+    operator, read, known = OPERATORS[name], set(), layer(zero_share=[0.1, 0.5, 0.2, 0.9])
+
+    def statistic(asked: str) -> object:
+        read.add(asked)
+        return known.statistic(asked)
+
+    for to_target in (False, True):
+        seen = Layer(known.weight, known.bias, statistic)
+        s = OperatorSettings(amount=0.5, to_target=to_target)
+        driver.decide(operator, [seen], np.random.default_rng(0), s)
+        assert read == set(operator.needs)
+        read.clear()
+
+
+def test_a_statistic_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"unknown statistic 'deviatoin' .did you mean deviation"):
+        operators.Operator(operators.none, needs=("deviatoin",))
+
+
+def test_what_is_summed_from_the_start_must_be_named() -> None:
+    def look(on: Layer, rng: np.random.Generator, s: OperatorSettings) -> operators.Masks:
+        return on.movement[0] > 0, on.active_bias
+
+    with pytest.raises(ValueError, match=r"register it with needs=\('movement',\)"):
+        prune(untrained(), look)
+
+
+def test_wanda_prunes_the_same_share_of_every_row_whatever_was_pruned_before() -> None:
+    weight = [[1.0, -2.0, 3.0, 4.0], [0.1, 0.2, 0.0, 0.4], [0.0, 0.0, 9.0, 8.0]]
+    on = layer(weight, [0.1, 0.2, 0.3], input_norm=[1.0, 1.0, 1.0, 0.1])
+    keep, _ = apply("wanda", on, amount=5 / 9)
+    # worth: 1 2 3 .4; .1 .2 - .04; - - 9 .8: of 4, 3 and 2 active ones go 2, 2 and 1
+    pruned = ~keep & on.active
+    assert pruned.tolist() == [
+        [True, False, False, True],
+        [True, False, False, True],
+        [False, False, False, True],
+    ]

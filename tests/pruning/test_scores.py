@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from evoae.networks.activations import UnitStatistics
 from evoae.pruning import operators, scores
 from evoae.pruning.layer import Layer, OperatorSettings
 
@@ -16,19 +15,10 @@ S = OperatorSettings()
 
 
 def layer(**seen: object) -> Layer:
-    units = {
-        name: torch.tensor(seen.get(name, [0.0, 0.0]))
-        for name in ("mean", "deviation", "zero_share")
-    }
-    return Layer(
-        WEIGHT,
-        BIAS,
-        lambda: UnitStatistics(**units),
-        lambda: torch.tensor(seen.get("input_norm", [1.0, 1.0])),
-        lambda: torch.tensor(seen["recall"]),
-        curvature=lambda: (torch.full_like(WEIGHT, 0.5), torch.full_like(BIAS, 2.0)),
-        movement=(WEIGHT, BIAS),
-    )
+    known = {name: torch.tensor(values) for name, values in seen.items()}
+    known["curvature"] = (torch.full_like(WEIGHT, 0.5), torch.full_like(BIAS, 2.0))
+    known["movement"] = (WEIGHT, BIAS)
+    return Layer(WEIGHT, BIAS, known.__getitem__)
 
 
 def test_magnitude_and_obd() -> None:
@@ -70,13 +60,7 @@ def test_variance_draws_with_the_released_probabilities(score: scores.Score, fir
 
 def test_variance_keys_sample_in_proportion() -> None:
     """Of two units with probabilities 1 and 1/2, the first is pruned first two times of three."""
-    wide = Layer(
-        torch.zeros(3, 1),
-        torch.zeros(3),
-        lambda: UnitStatistics(*[torch.tensor([0.0, 0.5, 1.0])] * 3),
-        None,
-        None,
-    )
+    wide = Layer(torch.zeros(3, 1), torch.zeros(3), lambda name: torch.tensor([0.0, 0.5, 1.0]))
     rng, wins = np.random.default_rng(1), 0
     for _ in range(3000):
         weight, _ = scores.variance_high(wide, rng, S)

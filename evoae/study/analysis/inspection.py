@@ -15,7 +15,7 @@ from evoae.experiment import Experiment
 from evoae.networks import activations
 from evoae.networks.activations import layer_names, record
 from evoae.networks.population import Population, hidden_widths, parameter_count
-from evoae.pruning import masks, operators
+from evoae.pruning import members, operators
 
 if TYPE_CHECKING:
     from evoae.study.runs.run import Run
@@ -74,8 +74,8 @@ def prune_once(
     units = [unit for side in member.sides for unit in activations.statistics(side, 0)]
     pruned, drawn = member.take([0]), train[torch.from_numpy(rng.integers(0, len(train), 100))]
     function, settings = operators.find(operator), operators.OperatorSettings(amount, threshold)
-    (kept,) = masks.prune(pruned, [0], function, [rng], settings, lambda i: drawn)
-    weights = [weight for weight, _ in masks.layers_of(member, "weights", 0)]
+    (kept,) = members.prune(pruned, [0], function, [rng], settings, lambda i: drawn)
+    weights = [weight for weight, _ in members.layers_of(member, "weights", 0)]
 
     def named(values: Iterable[Tensor]) -> dict[str, np.ndarray]:
         return {k: v.numpy() for k, v in zip(layer_names(member), values, strict=True)}
@@ -235,7 +235,7 @@ def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
     for label, run in runs.items():
         left = run.trials.preserved.mean() * run.population.parameters
         model = equal_widths(run.data().dimension, run.setting("model"), left)
-        unpruned = {"operator": "none", "exchange": 0.0, "shrinkage": 0.0, "model": model}
+        unpruned = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0, "model": model}
         found[f"dense {model}, {label}"] = run.experiment.replace(**unpruned)
     return found
 

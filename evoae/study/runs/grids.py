@@ -7,7 +7,6 @@ from typing import Any
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
-from evoae.pruning import operators
 
 
 def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
@@ -43,7 +42,7 @@ def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> dict[str
     intended = Experiment.preset(preset, as_released=False, **settings)
     clusters = released.dataset == "binary-clusters"
     prunes = released.operator != "none"
-    recalls = operators.find(released.operator).reads_test
+    recalls = released.resolved_operator.reads_test
     felt = {
         "as_released": False,  # by itself it changes nothing
         "centroid_density": clusters,

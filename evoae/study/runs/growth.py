@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from evoae import identity
-from evoae.evolution.cells import RECORDS, State, places_of
+from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
 from evoae.networks import population, training
@@ -71,7 +71,7 @@ def write_config(
         "experiment": experiment.settings(),
         "preset": experiment.preset_name,
         "seed": seed,
-        "meaning": meaning(experiment.kind),
+        "meaning": meaning(experiment.settings()),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
     }
     write_json(folder / CONFIG, config | ({"changes": changes} if changes else {}))
@@ -147,7 +147,7 @@ def without(
         return state, history
     if not slots:
         return None
-    places = places_of(slots, state.experiment.cells)
+    places = members_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from evoae.data import datasets
-from evoae.evolution.cells import places_of
-from evoae.experiment import SETTINGS, Experiment
+from evoae.evolution.cells import members_of
+from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
 from evoae.study.runs.files import (
@@ -129,7 +129,7 @@ class Run:
         if held == self.numbers:
             return networks
         slots = np.searchsorted(held, self.numbers)
-        return networks.take(places_of(slots, self.setting("cells")))
+        return networks.take(members_of(slots, self.setting("cells")))
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Run:
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
-        plain = {"operator": "none", "schedule": "fixed", "exchange": 0.0}
+        plain = {"operator": "none", "schedule": "fixed", "drop_fraction": 0.0}
         known = self.config["experiment"] | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
@@ -228,7 +228,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
-    return config
+    return config | {"experiment": with_new_names(config["experiment"])}
 
 
 def numbers_in(result: dict[str, Any]) -> list[int]:

@@ -125,7 +125,7 @@ def collect(folder: Path | str) -> Study:
         try:
             run = Run(path.parent)
             run.check()
-            if run.config.get("meaning") != meaning(run.config["experiment"]["kind"]):
+            if run.config.get("meaning") != meaning(run.config["experiment"]):
                 raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
             runs[path.parent.name] = run
         except ValueError as error:

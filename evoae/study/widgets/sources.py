@@ -14,7 +14,7 @@ from evoae.data.datasets import Dataset
 from evoae.experiment import Experiment
 from evoae.networks import activations, training
 from evoae.networks.population import Population
-from evoae.pruning import masks
+from evoae.pruning import members
 from evoae.study.analysis.inspection import EXAMPLES
 from evoae.study.runs.files import read_json
 from evoae.study.runs.run import Run
@@ -113,7 +113,7 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
     networks, data = source.population(shown), source.data(trial)
     place = source.trials.index(trial) * source.experiment.cells + cell
     number = activations.layer_names(networks).index(layer)
-    weight, bias = masks.layers_of(networks, "weights", place)[number]
+    weight, bias = members.layers_of(networks, "weights", place)[number]
     removed, words = last_prune(source, networks, place, number, trial, cell, shown)
     inputs = data.test[: IMAGES if data.image_shape else ROWS]
     with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
@@ -158,4 +158,4 @@ def last_prune(
         f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
         f"removed, {100 * zero / total:.1f} % zero now"
     )
-    return (masks.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words
+    return (members.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words

@@ -12,7 +12,7 @@ OPTIMISERS = ("adam-per-batch", "adam")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Batches:
     """What V visits train on, one pass over their data.
 
     `pairs` int64 [V, batches, k, 2]: the k (encoder, decoder) pairs that take a step on each batch,
