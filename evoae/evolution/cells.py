@@ -168,7 +168,8 @@ def initial(
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = e.resolved_operator
-    chosen = training.choose_engine(engine, networks)
+    widths = [side.widths for side in networks.sides]
+    chosen = training.choose_engine(engine, widths, networks.encoder.weights.device.type)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
         if operator.lasting:

@@ -1,4 +1,4 @@
-"""What a block of trials has reached, in a file from which it goes on with the same bits.
+"""What a job of trials has reached, in a file from which it goes on with the same bits.
 
 `checkpoint-A-B.safetensors` holds trials A to B - 1 of a run, with the digest of the file and the
 identity of the run: the hash of its settings, its seed, its trials and the engine.

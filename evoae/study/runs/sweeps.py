@@ -24,9 +24,9 @@ from evoae.experiment import Experiment
 from evoae.messages import say_once, shown
 from evoae.networks import kernel
 from evoae.resources import available_cpus, require
-from evoae.study.runs.blocks import RunSpec, finish
+from evoae.study.runs.claims import claimed, missing, tidy, wait_for_others
+from evoae.study.runs.jobs import RunSpec, finish
 from evoae.study.runs.run import Run
-from evoae.study.runs.sharing import claimed, missing, tidy, wait_for_others
 from evoae.study.runs.study import Study
 from evoae.study.runs.workers import placed
 
@@ -89,7 +89,7 @@ def sweep(
     A folder may hold more trials; the study is of those asked for. `workers` is as in `run`.
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
-    is only the number of blocks that a run is cut into (of GPUs, say). One failing run does not
+    is only the number of jobs that a run is cut into (of GPUs, say). One failing run does not
     stop the others: SweepError names it at the end. Trials that another process is working on are
     waited for, so any number of processes, on machines that share a file system, can work on one
     sweep.
@@ -191,7 +191,7 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
     except ImportError:
         raise ValueError("a Dask cluster needs the extra: pip install 'evoae[cluster]'") from None
     with Client(address, timeout=30) as client:
-        # a block whose worker was lost is given to another, where it goes on from its checkpoint
+        # a job whose worker was lost is given to another, where it goes on from its checkpoint
         yield client.get_executor(pure=False, retries=3)
 
 
@@ -207,11 +207,11 @@ def compute(
     """Train some trials of runs and add them to their files. Returns the failures by folder."""
     if not claims:
         return {}
-    blocks = {spec.folder: spec.blocks(trials, workers) for spec, trials in claims}
-    tasks = [(spec, block) for spec, _ in claims for block in blocks[spec.folder]]
+    jobs = {spec.folder: spec.jobs(trials, workers) for spec, trials in claims}
+    tasks = [(spec, job) for spec, _ in claims for job in jobs[spec.folder]]
     total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in blocks}
+    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in jobs}
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
@@ -220,8 +220,8 @@ def compute(
         tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
         placed(local, min(workers, len(tasks)), executor, Progress(bar)) as submit,
     ):
-        submitted = ((submit(spec, block), spec) for spec, block in tasks)
-        if not local:  # here and now, a block is trained when its turn comes
+        submitted = ((submit(spec, job), spec) for spec, job in tasks)
+        if not local:  # here and now, a job is trained when its turn comes
             futures = dict(submitted)
             submitted = ((future, futures[future]) for future in as_completed(futures))
         for future, spec in submitted:
@@ -229,17 +229,17 @@ def compute(
                 failures.setdefault(spec.folder, error)
                 continue
             times[spec.folder].append(future.result())
-            if len(times[spec.folder]) == len(blocks[spec.folder]):
+            if len(times[spec.folder]) == len(jobs[spec.folder]):
                 begun, ended, earlier = zip(*times[spec.folder], strict=True)
                 try:
-                    finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+                    finish(spec, jobs[spec.folder], max(ended) - min(begun) + max(earlier))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
     return failures
 
 
 def error_of(future: Future) -> BaseException | None:
-    """Why a block was not trained to its end, in words if where it was trained is gone."""
+    """Why a job was not trained to its end, in words if where it was trained is gone."""
     try:
         error = future.exception()
     except CancelledError:

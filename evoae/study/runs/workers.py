@@ -1,4 +1,4 @@
-"""Where blocks of trials are trained: in this process, in local ones, or on a cluster."""
+"""Where jobs of trials are trained: in this process, in local ones, or on a cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loky import ProcessPoolExecutor
 from loky.backend import get_context
 
 from evoae.pruning import operators, schedules
-from evoae.study.runs.blocks import RunSpec, train_block
+from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
 Tell = Callable[[float, int], None]
@@ -28,17 +28,17 @@ WAIT = 5.0  # seconds for the last words of workers; one that was killed may hav
 
 @contextmanager
 def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> Iterator[Submit]:
-    """Where blocks are trained: here, in local processes, or by a given executor.
+    """Where jobs are trained: here, in local processes, or by a given executor.
 
-    The first interrupt stops every block after its epoch, with a checkpoint; the second at once.
+    The first interrupt stops every job after its epoch, with a checkpoint; the second at once.
     """
     if executor is not None:
-        yield lambda spec, block: executor.submit(work, packed(spec, block))
+        yield lambda spec, job: executor.submit(work, packed(spec, job))
         return
     if local:
         stop = threading.Event()
         with interrupts(stop):
-            yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
+            yield lambda spec, job: done(lambda: train_job(spec, job, tell, stop))
         return
     context = get_context("loky")  # new interpreters, which need not import the caller's script
     stop, queue, ended = context.Event(), context.Queue(), threading.Event()
@@ -52,11 +52,11 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
         env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a large run is no leak
     )
 
-    def submit(spec: RunSpec, block: range) -> Future:
+    def submit(spec: RunSpec, job: range) -> Future:
         with handled(
             signal.SIG_IGN, *ENDINGS
         ):  # which new processes inherit: what comes meanwhile is ours to answer
-            return pool.submit(work, packed(spec, block))
+            return pool.submit(work, packed(spec, job))
 
     finished = False
     try:
@@ -92,10 +92,10 @@ def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
 REGISTRIES = (operators.OPERATORS, schedules.SCHEDULES)
 
 
-def packed(spec: RunSpec, block: range) -> bytes:
-    """A block as bytes for another process, with the user's functions that it names."""
+def packed(spec: RunSpec, job: range) -> bytes:
+    """A job as bytes for another process, with the user's functions that it names."""
     names = [spec.experiment.operator, spec.experiment.schedule]
-    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, block))
+    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, job))
 
 
 # -- in a worker ---------------------------------------------------------------------------------
@@ -122,9 +122,9 @@ def follow(parent: int) -> None:
 
 
 def work(task: bytes) -> tuple[float, float, float]:
-    """Train one packed block."""
+    """Train one packed job."""
     torch.set_num_threads(1)
-    named, spec, block = cloudpickle.loads(task)
+    named, spec, job = cloudpickle.loads(task)
     for known, theirs in zip(REGISTRIES, named, strict=True):
         known |= theirs  # also over older ones
-    return train_block(spec, block, worker_tell, worker_stop)
+    return train_job(spec, job, worker_tell, worker_stop)

@@ -37,7 +37,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_interpreter_is_the_one_that_runs_evoae(
     installed: bool, notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel of the name that is another's, or none; and a matplotlibrc where it is looked for."""
+    """A kernel of that name is another's, or there is none; and a matplotlibrc is found."""
     data = tmp_path / "jupyter"
     if installed:
         (data / "kernels" / "python3").mkdir(parents=True)

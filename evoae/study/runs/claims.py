@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evoae.study.runs import checkpoints
-from evoae.study.runs.blocks import RunSpec
-from evoae.study.runs.growth import present, settle
+from evoae.study.runs.jobs import RunSpec
 from evoae.study.runs.locks import Lock, locked
+from evoae.study.runs.merge import present, recover
 from evoae.study.runs.run import Run, slices_of
 
 CLAIM = re.compile(r"\.trials-(\d+)-(\d+)\.lock")
@@ -94,7 +94,7 @@ def claim(spec: RunSpec, held: list[Lock]) -> list[int]:
     mine: list[int] = []
     with locked(spec.lock):
         spec.open()
-        settle(spec.folder)
+        recover(spec.folder)
         taken = {trial for trials in busy(spec.folder) for trial in trials}
         for part in slices_of(trial for trial in missing(spec) if trial not in taken):
             lock = Lock(spec.folder / f".trials-{part.start}-{part.stop}.lock")
@@ -120,7 +120,7 @@ def tidy(spec: RunSpec) -> None:
         return
     # a folder that can only be read stays as it is
     with contextlib.suppress(OSError), locked(spec.lock):
-        settle(spec.folder)
+        recover(spec.folder)
         checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))
         if not busy(spec.folder):
             for pattern in HALF_WRITTEN:

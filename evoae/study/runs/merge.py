@@ -34,8 +34,8 @@ from evoae.study.runs.run import (
     RESULT,
     WEIGHTS,
     Run,
-    awaiting,
     means,
+    pending,
     there,
 )
 
@@ -82,7 +82,7 @@ def present(folder: Path) -> Run | None:
 
     Raises ValueError if it is damaged.
     """
-    if not all(there(folder / name) or there(awaiting(folder / name)) for name in FILES):
+    if not all(there(folder / name) or there(pending(folder / name)) for name in FILES):
         return None
     run = Run(folder)
     run.check()
@@ -115,12 +115,12 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
         engines |= set(stored.result["engine"].split(" and "))
     order = np.argsort([row["trial"] for row in rows], kind="stable")
     rows = finite([rows[slot] for slot in order])
-    settle(folder)
-    with whole(awaiting(folder / HISTORY)) as part:
+    recover(folder)
+    with whole(pending(folder / HISTORY)) as part:
         in_order(history).to_parquet(part, index=False)
-    with whole(awaiting(folder / WEIGHTS)) as part:
+    with whole(pending(folder / WEIGHTS)) as part:
         population.save(joined(networks, order), part)
-    others = {name: digest(awaiting(folder / name)) for name in (HISTORY, WEIGHTS)}
+    others = {name: digest(pending(folder / name)) for name in (HISTORY, WEIGHTS)}
     result = {
         "trials": rows,
         "mean": means(rows),
@@ -133,9 +133,9 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
     if stored is None:  # a new run is there when its result is, which comes last
         (folder / RESULT).unlink(missing_ok=True)
         for name in others:
-            replace_file(awaiting(folder / name), folder / name)
+            replace_file(pending(folder / name), folder / name)
     write_json(folder / RESULT, result)
-    settle(folder)
+    recover(folder)
 
 
 def without(
@@ -170,7 +170,7 @@ def joined(parts: Sequence[Population], order: np.ndarray) -> Population:
     return Population(*sides, variational=parts[0].variational)
 
 
-def settle(folder: Path) -> None:
+def recover(folder: Path) -> None:
     """Bring the files that await it to their place, if `result.json` speaks of them.
 
     Others were left by a process that was killed before it came to that, and are removed. The
@@ -179,7 +179,7 @@ def settle(folder: Path) -> None:
     result = folder / RESULT
     said = read_sealed(result)["files"] if result.exists() else {}
     for name in (HISTORY, WEIGHTS):
-        path = awaiting(folder / name)
+        path = pending(folder / name)
         if path.exists():
             if digest(path) == said.get(name):
                 replace_file(path, folder / name)

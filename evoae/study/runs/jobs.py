@@ -24,8 +24,8 @@ from evoae.networks import population, training
 from evoae.rules import MOST
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
-from evoae.study.runs.growth import LOCK, add, history_of, history_rows, write_config
 from evoae.study.runs.locks import locked
+from evoae.study.runs.merge import LOCK, add, history_of, history_rows, write_config
 from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
@@ -62,15 +62,13 @@ class RunSpec:
         self.experiment.check_files()
         footprint.check(self.experiment, len(self.trials))
         e = self.experiment
-        tiny = population.initialise(
-            e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
-        )
         if self.device == "cpu":
-            chosen = training.choose_engine(self.engine, tiny)
+            widths = population.widths_of(e.dimension, e.model, e.kind)
+            chosen = training.choose_engine(self.engine, widths)
             if chosen != "fused" and self.engine == "auto":
                 say_once(
                     "trained by PyTorch, which is slower than the kernel: "
-                    f"{training.why_not_fused(tiny)}"
+                    f"{training.why_not_fused(widths)}"
                 )
 
     @cached_property
@@ -113,7 +111,7 @@ class RunSpec:
             if found[key] != json.loads(json.dumps(value)):
                 raise ValueError(f"{path}: holds another {key}; move the directory away")
 
-    def blocks(self, trials: Iterable[int], parts: int) -> list[range]:
+    def jobs(self, trials: Iterable[int], parts: int) -> list[range]:
         """Slices of some trials to train side by side; those in a checkpoint stay together."""
         cut, rest = [], sorted(trials)
         for held in checkpoints.found_in(self.folder):
@@ -121,14 +119,14 @@ class RunSpec:
             rest = [trial for trial in rest if trial not in held]
         for part in np.array_split(rest, min(parts, max(1, len(rest)))):
             cut += slices_of(part.tolist())
-        return sorted(cut, key=lambda block: block.start)
+        return sorted(cut, key=lambda job: job.start)
 
 
 SECONDS_BETWEEN_TELLS = 2.0
 
 
 class Told:
-    """What was told of a block's epochs, the one under way included."""
+    """What was told of a job's epochs, the one under way included."""
 
     def __init__(self, tell: Callable[[float, int], None], state: State) -> None:
         self.tell, self.state = tell, state
@@ -154,17 +152,17 @@ class Told:
         self.share, self.steps, self.time = share, steps, time.time()
 
 
-def train_block(
+def train_job(
     spec: RunSpec,
     trials: range,
     tell: Callable[[float, int], None] = lambda epochs, steps: None,
     stop: threading.Event | None = None,
 ) -> tuple[float, float, float]:
-    """Train a block of a run to its end, from the checkpoint that holds it if there is one.
+    """Train a job of a run to its end, from the checkpoint that holds it if there is one.
 
     `tell(epochs, model steps)` is called with what was done since the last call: after each epoch,
     and within one that takes long. When `stop` is
-    set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
+    set the job saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
     clock at start and end, and the seconds that earlier attempts took.
     """
     if stop is not None and stop.is_set():
@@ -195,15 +193,13 @@ def train_block(
     return begun, time.time(), earlier
 
 
-def finish(spec: RunSpec, blocks: Iterable[range], seconds: float) -> None:
-    """Add the trials of blocks that were trained to their end to the run's files."""
+def finish(spec: RunSpec, jobs: Iterable[range], seconds: float) -> None:
+    """Add the trials of jobs that were trained to their end to the run's files."""
     with locked(spec.lock):
         more = []
-        for block in blocks:
-            path = checkpoints.path_of(spec.folder, block)
-            state, history, _ = checkpoints.load(
-                path, spec.experiment, block, spec.seed, spec.device
-            )
+        for job in jobs:
+            path = checkpoints.path_of(spec.folder, job)
+            state, history, _ = checkpoints.load(path, spec.experiment, job, spec.seed, spec.device)
             more.append((state, history_of(history)))
         add(spec.folder, more, seconds)
         checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))
