@@ -160,11 +160,7 @@ def initial(
         raise ValueError("trials: there are none to run")
     e.check_files()
     footprint.check(e, len(trials))
-    data = [e.load_data(seed, trial) for trial in trials]
-    if device != "cpu":  # what trials share is there once
-        distinct = {id(d): d for d in data}
-        there = {key: moved(d, device) for key, d in distinct.items()}
-        data = [there[id(d)] for d in data]
+    data = load_data(e, trials, seed, device)
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = e.resolved_operator
@@ -180,6 +176,18 @@ def initial(
             settings = e.operator_settings(0, e.target_sparsity)
             members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def load_data(
+    e: Experiment, trials: Sequence[int], seed: int, device: str
+) -> list[datasets.Dataset]:
+    """The data of each trial, on a device; what trials share is there once."""
+    data = [e.load_data(seed, trial) for trial in trials]
+    if device != "cpu":
+        distinct = {id(d): d for d in data}
+        there = {key: moved(d, device) for key, d in distinct.items()}
+        data = [there[id(d)] for d in data]
+    return data
 
 
 def moved(data: datasets.Dataset, device: str) -> datasets.Dataset:
