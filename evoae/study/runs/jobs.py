@@ -122,47 +122,46 @@ class RunSpec:
         return sorted(cut, key=lambda job: job.start)
 
 
-SECONDS_BETWEEN_TELLS = 2.0
+SECONDS_BETWEEN_REPORTS = 2.0
 
 
-class Told:
-    """What was told of a job's epochs, the one under way included."""
+class Reports:
+    """What was reported of a job's epochs, the one under way included."""
 
-    def __init__(self, tell: Callable[[float, int], None], state: State) -> None:
-        self.tell, self.state = tell, state
+    def __init__(self, report: Callable[[float, int], None], state: State) -> None:
+        self.report, self.state = report, state
         self.began = self.steps = state.model_steps
         self.share, self.time = 0.0, time.time()
 
     def between_visits(self) -> bool:
-        """Tell now and then how far the epoch is. False: it goes on."""
-        if time.time() - self.time > SECONDS_BETWEEN_TELLS:
+        """Report now and then how far the epoch is. False: it goes on."""
+        if time.time() - self.time > SECONDS_BETWEEN_REPORTS:
             done = (self.state.model_steps - self.began) / steps_of_an_epoch(self.state)
-            self.told(min(done, 1.0))
+            self.send(min(done, 1.0))
         return False
 
     def after_epoch(self) -> None:
-        """Tell the rest of an epoch that has ended."""
-        self.told(1.0)
+        """Report the rest of an epoch that has ended."""
+        self.send(1.0)
         self.began, self.share = self.state.model_steps, 0.0
 
-    def told(self, share: float) -> None:
-        """Tell how far the epoch is, a share in [0, 1]."""
+    def send(self, share: float) -> None:
+        """Report how far the epoch is, a share in [0, 1]."""
         trials, steps = len(self.state.trials), self.state.model_steps
-        self.tell(trials * (share - self.share), steps - self.steps)
+        self.report(trials * (share - self.share), steps - self.steps)
         self.share, self.steps, self.time = share, steps, time.time()
 
 
 def train_job(
     spec: RunSpec,
     trials: range,
-    tell: Callable[[float, int], None] = lambda epochs, steps: None,
+    report: Callable[[float, int], None] = lambda epochs, steps: None,
     stop: threading.Event | None = None,
 ) -> tuple[float, float, float]:
     """Train a job of a run to its end, from the checkpoint that holds it if there is one.
 
-    `tell(epochs, model steps)` is called with what was done since the last call: after each epoch,
-    and within one that takes long. When `stop` is
-    set the job saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
+    `report(epochs, model steps)` is called with what was done since the last call: after each
+    epoch, and within one that takes long. When `stop` is set the job saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
     clock at start and end, and the seconds that earlier attempts took.
     """
     if stop is not None and stop.is_set():
@@ -172,16 +171,16 @@ def train_job(
         state, history, earlier = checkpoints.load(
             source, spec.experiment, trials, spec.seed, spec.device, spec.engine
         )
-        tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
+        report((state.epoch + 1) * len(trials), 0)  # they were not trained now
         if source != path and state.epoch + 1 == spec.experiment.epochs:
             checkpoints.save(path, state, history, earlier)
     begun = saved = time.time()
     if state is None:
         state = initial(spec.experiment, trials, spec.seed, spec.device, spec.engine)
-    told = Told(tell, state)
-    for _ in evolve(spec.experiment, state=state, abandon=told.between_visits):
+    reports = Reports(report, state)
+    for _ in evolve(spec.experiment, state=state, abandon=reports.between_visits):
         history.append(history_rows(state))
-        told.after_epoch()
+        reports.after_epoch()
         now = time.time()
         stopping = stop is not None and stop.is_set()
         last = state.epoch + 1 == spec.experiment.epochs

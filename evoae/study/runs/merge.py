@@ -39,17 +39,17 @@ from evoae.study.runs.run import (
     there,
 )
 
-PLACE_COLUMNS = ["trial", "epoch", "cell"]
-COLUMNS = [*PLACE_COLUMNS, *RECORDS]
+KEYS = ["trial", "epoch", "cell"]
+COLUMNS = [*KEYS, *RECORDS]
 LOCK = ".lock"  # held while a run's files are changed, not while its trials are trained
 
 
 def history_rows(state: State) -> dict[str, np.ndarray]:
-    """The history's columns after one epoch, one row per place."""
+    """The history's columns after one epoch, one row per network."""
     slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
     epoch = np.full(len(slot), state.epoch)
     where = (np.array(state.trials)[slot], epoch, cell)
-    return dict(zip(PLACE_COLUMNS, where, strict=True)) | state.records
+    return dict(zip(KEYS, where, strict=True)) | state.records
 
 
 def history_of(parts: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def history_of(parts: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
 
 def in_order(history: pd.DataFrame) -> pd.DataFrame:
     """A history's rows by trial, epoch and cell."""
-    return history.sort_values(PLACE_COLUMNS, kind="stable", ignore_index=True)
+    return history.sort_values(KEYS, kind="stable", ignore_index=True)
 
 
 def write_config(
@@ -171,7 +171,7 @@ def joined(parts: Sequence[Population], order: np.ndarray) -> Population:
 
 
 def recover(folder: Path) -> None:
-    """Bring the files that await it to their place, if `result.json` speaks of them.
+    """Bring the pending files to their place, if `result.json` speaks of them.
 
     Others were left by a process that was killed before it came to that, and are removed. The
     caller holds the run's lock.

@@ -81,20 +81,20 @@ class Run:
     def _fitting(self, name: str, read: Callable[[Path], Value]) -> tuple[Value, list[int]]:
         """What `read` makes of the file that `result.json` speaks of, and the trials it holds.
 
-        A merge may be under way: the file may await its place, or be newer than the `result.json`
+        A merge may be under way: the file may be pending, or be newer than the `result.json`
         that was read, which is then read again.
         """
-        place = self.folder / name
+        final = self.folder / name
         while True:
-            for path in (place, pending(place), place):  # it may have moved meanwhile
+            for path in (final, pending(final), final):  # it may have moved meanwhile
                 found = if_it_fits(path, self._stored["files"][name], read)
                 if found is not None:
                     return found[0], numbers_in(self._stored)
             newest = self._read_result()
             if newest == self._stored:
-                if not there(place):
-                    raise damaged(place, FileNotFoundError())
-                raise damaged(place, "it does not fit its digest")
+                if not there(final):
+                    raise damaged(final, FileNotFoundError())
+                raise damaged(final, "it does not fit its digest")
             self._stored = newest
 
     @cached_property
@@ -160,7 +160,7 @@ class Run:
         """The settings. Raises ValueError if the operator or schedule was a user's function."""
         return Experiment(**self.config["experiment"])
 
-    def place(self, trial: int, cell: int | None = None) -> int:
+    def index(self, trial: int, cell: int | None = None) -> int:
         """Index into `population` of a trial's cell, by default its best."""
         if trial not in self.numbers:
             raise ValueError(f"trial {trial} is not in this run; {held_in_words(self.numbers)}")
@@ -179,10 +179,10 @@ class Run:
         `compact` leaves out the units and inputs that change nothing; the first part of the encoder
         then picks the inputs that are read.
         """
-        place = self.place(trial, cell)
+        member = self.index(trial, cell)
         if compact:
-            return compaction.compact_member(self.population, place)
-        return self.population.member(place)
+            return compaction.compact_member(self.population, member)
+        return self.population.member(member)
 
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""

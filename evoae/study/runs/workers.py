@@ -21,13 +21,15 @@ from evoae.pruning import operators, schedules
 from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
-Tell = Callable[[float, int], None]
+Report = Callable[[float, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
 WAIT = 5.0  # seconds for the last words of workers; one that was killed may have left half of one
 
 
 @contextmanager
-def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> Iterator[Submit]:
+def placed(
+    local: bool, workers: int, executor: Executor | None, report: Report
+) -> Iterator[Submit]:
     """Where jobs are trained: here, in local processes, or by a given executor.
 
     The first interrupt stops every job after its epoch, with a checkpoint; the second at once.
@@ -38,11 +40,11 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
     if local:
         stop = threading.Event()
         with interrupts(stop):
-            yield lambda spec, job: done(lambda: train_job(spec, job, tell, stop))
+            yield lambda spec, job: done(lambda: train_job(spec, job, report, stop))
         return
     context = get_context("loky")  # new interpreters, which need not import the caller's script
     stop, queue, ended = context.Event(), context.Queue(), threading.Event()
-    reader = threading.Thread(target=read_progress, args=(queue, tell, ended), daemon=True)
+    reader = threading.Thread(target=read_progress, args=(queue, report, ended), daemon=True)
     reader.start()
     pool = ProcessPoolExecutor(
         workers,
@@ -79,11 +81,11 @@ def done(call: Callable[[], Any]) -> Future:
     return future
 
 
-def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
-    """Pass on what workers tell, until they have ended and nothing is left."""
+def read_progress(queue: Any, report: Report, ended: threading.Event) -> None:
+    """Pass on what workers report, until they have ended and nothing is left."""
     while True:
         try:
-            tell(*queue.get(timeout=0.1))
+            report(*queue.get(timeout=0.1))
         except Empty:
             if ended.is_set():
                 return
@@ -100,16 +102,16 @@ def packed(spec: RunSpec, job: range) -> bytes:
 
 # -- in a worker ---------------------------------------------------------------------------------
 
-worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
+worker_report: Report = lambda epochs, steps: None  # noqa: E731
 worker_stop: Any = None
 
 
 def begin_worker(queue: Any, stop: Any, parent: int) -> None:
     """One thread per worker; progress and the wish to stop pass between it and its parent."""
-    global worker_tell, worker_stop
+    global worker_report, worker_stop
     ignore_all()
     torch.set_num_threads(1)
-    worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
+    worker_report = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
     worker_stop = stop
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
@@ -127,4 +129,4 @@ def work(task: bytes) -> tuple[float, float, float]:
     named, spec, job = cloudpickle.loads(task)
     for known, theirs in zip(REGISTRIES, named, strict=True):
         known |= theirs  # also over older ones
-    return train_job(spec, job, worker_tell, worker_stop)
+    return train_job(spec, job, worker_report, worker_stop)

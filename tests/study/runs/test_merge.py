@@ -104,7 +104,7 @@ def test_fewer_trials_than_there_are_compute_nothing(eight: Run, computed: list[
             for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
                 assert torch.equal(one, other)
     with pytest.raises(ValueError, match="trial 5 is not in this run; it holds 2 to 4"):
-        part.place(5)
+        part.index(5)
 
 
 def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
     (folder,) = tmp_path.iterdir()
     found = Run(folder)
     assert found.numbers == [0, 1, 6, 7]
-    assert found.place(6, 1) == 2 * 3 + 1
+    assert found.index(6, 1) == 2 * 3 + 1
     expected = eight.history[eight.history.trial.isin(found.numbers)]
     assert_same_bits(found.history, expected)
     for mine, theirs in zip(found.population.sides, eight.population.sides, strict=True):
         assert torch.equal(mine.weights, theirs.weights[[0, 1, 2, 3, 4, 5, *range(18, 24)]])
     with pytest.raises(ValueError, match="trial 3 is not in this run; it holds 0 to 1, 6 to 7"):
-        found.place(3)
+        found.index(3)
     with pytest.raises(ValueError, match="holds no trial 4; it holds 0 to 1, 6 to 7"):
         Run(folder, [1, 4])
 

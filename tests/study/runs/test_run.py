@@ -115,7 +115,7 @@ def test_results_follow_from_history_and_weights(finished: Run) -> None:
         for split in ("validation", "test"):
             x = getattr(data, split)
             for cell in range(4):
-                encoder, decoder = finished.population.member(finished.place(trial, cell))
+                encoder, decoder = finished.population.member(finished.index(trial, cell))
                 losses[split, cell] = F.l1_loss(decoder(encoder(x)), x).item()
         best = min(range(4), key=lambda cell: losses["validation", cell])
         assert row["best_cell"] == best
@@ -135,7 +135,7 @@ def test_best_returns_working_modules(finished: Run) -> None:
         assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(row["test_l1"], abs=1e-6)
     for trial, cell in ((0, None), (4, None), (1, 4), (1, -1)):
         with pytest.raises(ValueError, match="not in this run"):
-            finished.place(trial, cell)
+            finished.index(trial, cell)
 
 
 def test_the_best_cell_as_released_is_the_first(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_what_was_trained_before_counts_as_progress_and_not_as_speed(tmp_path: P
 def test_an_epoch_that_takes_long_tells_between_visits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SECONDS_BETWEEN_TELLS", 0.0)
+    monkeypatch.setattr(jobs, "SECONDS_BETWEEN_REPORTS", 0.0)
     spec, told = RunSpec(small(epochs=2), 1, 0, 2, tmp_path), []
     spec.open()
     train_job(spec, spec.trials, lambda *more: told.append(more))
