@@ -1,4 +1,4 @@
-"""Small tables of full-size runs, kept in the package: what README's numbers are taken from.
+"""Small tables of full-size runs, kept in the package: RESULTS.md is written from them.
 
 Hours of computing come in parts, on whatever machine has time. `keep` takes from a study what was
 measured in more trials than the tables have, and leaves the rest.

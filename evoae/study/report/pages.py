@@ -77,12 +77,18 @@ def answer_of(notebook: NotebookNode) -> str:
     return ""
 
 
+def warning_of(notebook: NotebookNode) -> str:
+    """What a page must say of its scale; nothing if it shows full-size results."""
+    about = notebook.metadata.get("evoae", {})
+    return "" if about.get("full_size") else WARNINGS.get(about.get("scale"), "")
+
+
 def page_of(notebook: NotebookNode, name: str) -> str:
     """The page of an executed notebook: its prose and what it shows, without code.
 
     Its metadata say, under `evoae.scale`, at which scale it was executed.
     """
-    scale = notebook.metadata.evoae.scale
+    scale, warning = notebook.metadata.evoae.scale, warning_of(notebook)
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
@@ -95,10 +101,10 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         config=Config({"HTMLExporter": {"embed_images": True}}),
     )
     body = exporter.from_notebook_node(notebook)[0]
-    if scale in WARNINGS:
+    if warning:
         heading = re.search(r"</h1>", body)
         at = heading.end() if heading else 0
-        body = f'{body[:at]}\n<p class="warning">{WARNINGS[scale]}</p>{body[at:]}'
+        body = f'{body[:at]}\n<p class="warning">{warning}</p>{body[at:]}'
     return whole(title_of(notebook), body + made_by(name, scale, ran))
 
 
@@ -146,7 +152,7 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
         image = f'<a href="{name}.html"><img alt="" src="{picture}"></a>' if there else ""
         title, said = title_of(notebook).partition(":")[0], answer_of(notebook)
         scale = notebook.metadata.get("evoae", {}).get("scale")
-        warning = f'<p class="warning">{scale}: no evidence</p>' if scale in WARNINGS else ""
+        warning = f'<p class="warning">{scale}: no evidence</p>' if warning_of(notebook) else ""
         cards.append(
             f'<div class="card">{image}<h2><a href="{name}.html">{html.escape(title)}</a></h2>'
             f"<p><i>{html.escape(question_of(notebook))}</i></p>{warning}"

@@ -16,6 +16,7 @@ import pandas as pd
 from torch import nn
 
 from evoae.data import datasets
+from evoae.data.scaling import Scaling
 from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
@@ -50,10 +51,7 @@ class Run:
             path = self.folder / name
             if not there(path) and not there(pending(path)):
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
-        config = read_config(self.folder)
-        # a setting that is newer than the run has the default: what was done before there was it
-        newer = {k: s.default for k, s in SETTINGS.items() if k not in config["experiment"]}
-        self.config = config | {"experiment": config["experiment"] | newer}
+        self.config = read_config(self.folder)
         self._stored = self._read_result()
         held = numbers_in(self._stored)
         self.numbers: list[int] = sorted(held if trials is None else trials)
@@ -184,6 +182,17 @@ class Run:
             return compaction.compact_member(self.population, member)
         return self.population.member(member)
 
+    @property
+    def scaling(self) -> Scaling | None:
+        """How a file's values became those that were learnt from, and back, if they were scaled.
+
+        The networks of `best` take and give scaled values; exported ones those of the file.
+        """
+        if "scaling" not in self.config:  # a run of before does not hold it, but its file does
+            return self.data().scaling if self.setting("scale") else None
+        bounds = self.config["scaling"]
+        return None if bounds is None else Scaling.from_json(bounds)
+
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
@@ -209,7 +218,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
-    return config | {"experiment": with_new_names(config["experiment"])}
+    # a setting that is newer than the run has the default: what was done before there was it
+    found = with_new_names(config["experiment"])
+    newer = {k: s.default for k, s in SETTINGS.items() if k not in found}
+    return config | {"experiment": found | newer}
 
 
 def numbers_in(result: dict[str, Any]) -> list[int]:
