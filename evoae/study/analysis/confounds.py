@@ -16,6 +16,20 @@ import pandas as pd
 
 from evoae.experiment import Experiment
 from evoae.study.analysis import effects, statistics
+from evoae.study.analysis.sentences import (
+    NAMES,
+    Answer,
+    change,
+    count,
+    decimals,
+    difference,
+    listed,
+    lowest,
+    probability,
+    raised,
+    state,
+)
+from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.grids import grid
 from evoae.study.runs.study import Study
 
@@ -230,16 +244,19 @@ def against_noise(table: pd.DataFrame) -> pd.DataFrame:
 
 def paragraph(
     crossed: pd.DataFrame, sized: pd.DataFrame, timed: pd.DataFrame, tuned: pd.DataFrame
-) -> str:
+) -> Answer:
     """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
-    return sentences(
+    found = sentences(
         parts_of_gap(crossed),
         against_restarts(sized),
         when_matters(timed),
-        timed.groupby("operator").train_l1.mean(),
+        timed.assign(train_l1=timed.train_l1.fillna(np.inf)).groupby("operator").train_l1.mean(),
         against_noise(timed),
         best_rate(tuned).iloc[0],
     )
+    blocks = count(crossed.data_seed.nunique(), "data seed")
+    sure = f"Parts of a change are Shapley values over {blocks}, other comparisons paired"
+    return Answer(found, f"{sure}; brackets hold 95 % intervals.")
 
 
 def sentences(
@@ -251,32 +268,45 @@ def sentences(
     tuned: pd.Series,
 ) -> str:
     """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
-    text = ""
+    said = []
     for pruning, shares in parts.groupby("pruning", sort=False):
-        gap, words = shares.set_index("factor"), []
-        for name in ("optimiser", "rate_policy", "neighbours", "selection"):
-            row = gap.loc[name]
-            words.append(f"{name.replace('_', ' ')} {row.value:+.3f}{interval_of(row)}")
-        text += "Unpruned, of " if pruning == "none" else f"Pruned by {pruning}, of "
-        text += f"the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
+        named = "Without pruning" if pruning == "none" else f"Pruned by {pruning}"
+        said.append(f"{named}, {parts_in_words(shares)}")
     for row in restarts.itertuples():
-        text += (
-            f"A ring of {row.cells} against as many restarts at equal steps: {row.shift:+.3f}"
-            f"{interval_of(row)}. "
-        )
-    changes = "changes" if when < statistics.LEVEL else "is not seen to change"
-    p = "p < 0.001" if when < 0.001 else f"p = {when:.3f}"
-    text += f"With the number of prunes fixed, when they happen {changes} the loss ({p}). "
-    losses = [f"{name} {loss:.3f}" for name, loss in ends.sort_values().items()]
-    text += f"Final losses by operator: {', '.join(losses)}. "
-    shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
-    text += f"Random pruning against noise, trial by trial: {', '.join(shifts)}. "
-    return text + (
-        f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
-        f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."
+        sides = f"a ring of {count(row.cells, 'cell')}", "as many restarts"
+        said.append(f"At equal steps, {difference(row, *sides, 'test loss')}")
+    changes = "changes" if when < LEVEL else "does not change"
+    if np.isnan(when):
+        said.append("Whether the time of a prune changes the loss was not tested")
+    else:
+        words = f"the time of a fixed number of prunes {changes} the training loss significantly"
+        said.append(raised(f"{words} ({probability(when)})"))
+    means = ends.rename(index=NAMES).to_dict()
+    last = ", ".join(
+        f"{name} {decimals(loss)}" if np.isfinite(loss) else f"{name} {state(loss)}"
+        for name, loss in sorted(means.items(), key=lambda one: one[1])
     )
+    said.append(f"Alone, {lowest(means, 'final training loss')} ({last})")
+    for row in noise.itertuples():
+        about = "With prunes in the last quarter" if row.when == "last quarter" else ""
+        about = about or f"With {'evenly spread' if row.when == 'flat' else row.when} prunes"
+        said.append(f"{about}, {difference(row, 'random pruning', 'noise', 'training loss')}")
+    how = f"{tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate {tuned.learning_rate:g}"
+    if np.isfinite(tuned["mean"]):
+        loss = decimals(tuned["mean"])
+        said.append(f"Tuned on its own ({how}), one autoencoder reaches {loss} on validation data")
+    else:
+        said.append("Tuned on its own, one autoencoder diverged with every setting")
+    return " ".join(f"{sentence}." for sentence in said)
 
 
-def interval_of(row: Any) -> str:
-    """A shift's interval in brackets, or nothing if there are too few trials for one."""
-    return "" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]"
+def parts_in_words(parts: pd.DataFrame) -> str:
+    """What each factor has of the gap, the largest first: one pruning of `parts_of_gap`."""
+    whole = parts[parts.factor == "whole gap"].iloc[0]
+    rows = parts[parts.factor != "whole gap"].sort_values("value", key=abs, ascending=False)
+    words = [
+        f"{row.factor.replace('_', ' ')} {change(row.value, row.low, row.high)}"
+        for row in rows.itertuples()
+    ]
+    total = change(whole.value, whole.low, whole.high)
+    return f"the ring changes the training loss of one autoencoder by {total}: {listed(words)}"
