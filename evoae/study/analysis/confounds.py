@@ -9,6 +9,7 @@ data seed differ in their training only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ from evoae.study.analysis.sentences import (
     count,
     decimals,
     difference,
+    differences,
     listed,
     lowest,
     probability,
     raised,
-    state,
 )
 from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.grids import grid
@@ -46,6 +47,12 @@ FACTORS = (
     *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
     *("optimiser", "rate_policy", "loss", "operator", "schedule", "pruned_weights"),
 )
+TIMES = {  # what a sentence calls the times of WHEN
+    "early": "with early prunes",
+    "flat": "with evenly spread prunes",
+    "late": "with late prunes",
+    "last quarter": "with prunes in the last quarter",
+}
 WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}
 
 
@@ -272,9 +279,10 @@ def sentences(
     for pruning, shares in parts.groupby("pruning", sort=False):
         named = "Without pruning" if pruning == "none" else f"Pruned by {pruning}"
         said.append(f"{named}, {parts_in_words(shares)}")
-    for row in restarts.itertuples():
-        sides = f"a ring of {count(row.cells, 'cell')}", "as many restarts"
-        said.append(f"At equal steps, {difference(row, *sides, 'test loss')}")
+    rows = {f"with {count(row.cells, 'cell')}": row for row in restarts.itertuples()}
+    if rows:
+        words = differences(rows, "the best of a ring", "the best of as many restarts", "test loss")
+        said.append(f"At equal steps, {words}")
     changes = "changes" if when < LEVEL else "does not change"
     if np.isnan(when):
         said.append("Whether the time of a prune changes the loss was not tested")
@@ -282,15 +290,10 @@ def sentences(
         words = f"the time of a fixed number of prunes {changes} the training loss significantly"
         said.append(raised(f"{words} ({probability(when)})"))
     means = ends.rename(index=NAMES).to_dict()
-    last = ", ".join(
-        f"{name} {decimals(loss)}" if np.isfinite(loss) else f"{name} {state(loss)}"
-        for name, loss in sorted(means.items(), key=lambda one: one[1])
-    )
-    said.append(f"Alone, {lowest(means, 'final training loss')} ({last})")
-    for row in noise.itertuples():
-        about = "With prunes in the last quarter" if row.when == "last quarter" else ""
-        about = about or f"With {'evenly spread' if row.when == 'flat' else row.when} prunes"
-        said.append(f"{about}, {difference(row, 'random pruning', 'noise', 'training loss')}")
+    said.append(f"Alone, {lowest(means, 'final training loss', every=True)}")
+    rows = {TIMES[row.when]: row for row in noise.itertuples()}
+    if rows:
+        said.append(raised(differences(rows, "random pruning", "noise", "training loss")))
     how = f"{tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate {tuned.learning_rate:g}"
     if np.isfinite(tuned["mean"]):
         loss = decimals(tuned["mean"])
@@ -308,5 +311,7 @@ def parts_in_words(parts: pd.DataFrame) -> str:
         f"{row.factor.replace('_', ' ')} {change(row.value, row.low, row.high)}"
         for row in rows.itertuples()
     ]
-    total = change(whole.value, whole.low, whole.high)
-    return f"the ring changes the training loss of one autoencoder by {total}: {listed(words)}"
+    total = SimpleNamespace(shift=whole.value, low=whole.low, high=whole.high)
+    both = difference(total, "training in the ring", "training alone", "training loss")
+    none = all(decimals(abs(value)) == "0.000" for value in parts.value)
+    return f"{both}; no part changes it" if none else f"{both}; its parts are {listed(words)}"

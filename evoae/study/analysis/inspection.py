@@ -16,6 +16,7 @@ from evoae.networks import activations
 from evoae.networks.activations import layer_names, record
 from evoae.networks.population import Population, hidden_widths, parameter_count
 from evoae.pruning import members, operators
+from evoae.study.runs.grids import Design
 
 if TYPE_CHECKING:
     from evoae.study.runs.run import Run
@@ -226,17 +227,18 @@ def l1(member: Population, rows: Tensor) -> float:
         return float((member.reconstruct(rows[None]) - rows).abs().mean())
 
 
-def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
+def dense(runs: Mapping[str, Run]) -> Design:
     """For each run the same training of an unpruned model with as many parameters as it left.
 
-    Its label is the widths of that model and the run's label.
+    Its label is the widths of that model and the run's label, which is its factor `size_of`.
     """
-    found = {}
+    found = Design()
     for label, run in runs.items():
         left = run.trials.preserved.mean() * run.population.parameters
         model = equal_widths(run.data().dimension, run.setting("model"), left)
         unpruned = {"operator": "none", "exchange": 0.0, "shrinkage": 0.0, "model": model}
-        found[f"dense {model}, {label}"] = run.experiment.replace(**unpruned)
+        e = run.experiment.replace(**unpruned)
+        found.add(f"dense {model}, {label}", e, size_of=label)
     return found
 
 

@@ -74,7 +74,7 @@ def keep(study: Study) -> None:
 
 def keep_front(study: Study) -> None:
     """Take over what a study of `frontier.points` has measured in more trials than the table."""
-    measured = points_of(frontier.told_apart(study, "target"))
+    measured = points_of(frontier.trials(study))
     most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
         FRONTIER, index=False
     )
@@ -93,7 +93,7 @@ def keep_design(name: str, study: Study) -> None:
 def points_of(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
     constant's, sizes, steps; and the shift from magnitude with its interval and p. `table` is of
-    `frontier.told_apart`.
+    `frontier.trials`.
     """
     sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
     means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")

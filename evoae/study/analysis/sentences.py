@@ -98,20 +98,39 @@ def by(row: Any, a: str, b: str) -> str:
     return f"by {decimals(abs(row.shift))}{interval(low, high)}"
 
 
-def difference(row: Any, a: str, b: str, value: str) -> str:
-    """Which of two sides is lower, by how much: `row` has shift (a - b), low and high."""
+def relation(row: Any, a: str, b: str, value: str) -> tuple[str, str]:
+    """How `a` and `b` stand to each other, and the number that says so: of a row of shift (a - b),
+    low and high.
+    """
     if np.isnan(row.shift):
-        return f"{a} and {b} were not compared"
+        return f"{a} and {b} were not compared", ""
+    number = change(row.shift, row.low, row.high)
     if decimals(abs(row.shift)) == "0.000":
-        same = f"{a} and {b} have the same {value} to three decimals"
-        return f"{same}, the change being {change(row.shift, row.low, row.high)}"
-    return f"{a} has a {'lower' if row.shift < 0 else 'higher'} {value} than {b}, {by(row, a, b)}"
+        return f"{a} and {b} have the same {value} to three decimals", number * ("[" in number)
+    if row.low <= 0 <= row.high:
+        return f"{a} and {b} do not differ significantly in {value}", number
+    return f"{a} has a {'lower' if row.shift < 0 else 'higher'} {value} than {b}", by(row, a, b)
 
 
-def state(loss: float) -> str:
+def difference(row: Any, a: str, b: str, value: str) -> str:
+    """Which of two sides is lower, by how much."""
+    words, number = relation(row, a, b, value)
+    return f"{words} ({number})" if number else words
+
+
+def differences(rows: Mapping[str, Any], a: str, b: str, value: str) -> str:
+    """The same of several rows, each after what it is about; those that say the same together."""
+    said: dict[str, list[str]] = {}
+    for about, row in rows.items():
+        words, number = relation(row, a, b, value)
+        said.setdefault(words, []).append(f"{about} ({number})" if number else about)
+    return "; ".join(f"{words} {listed(where)}" for words, where in said.items())
+
+
+def state(loss: float, has: str = "has ") -> str:
     """A loss, or why there is none: what stands after the name of what has it."""
     if np.isfinite(loss):
-        return f"has {decimals(loss)}"
+        return f"{has}{decimals(loss)}"
     return "was not measured" if np.isnan(loss) else "had a trial that diverged"
 
 
@@ -123,8 +142,10 @@ def leaders(means: Mapping[str, float]) -> list[str]:
     return [name for name in known if decimals(means[name]) == decimals(means[known[0]])]
 
 
-def lowest(means: Mapping[str, float], value: str, baseline: str = "") -> str:
-    """Which of all these has the lowest value, and what the baseline has, or else the next one."""
+def lowest(means: Mapping[str, float], value: str, baseline: str = "", every: bool = False) -> str:
+    """Which of all these has the lowest value, what the baseline has, or else the next one, and
+    which has the highest; or what `every` other one has.
+    """
     first, others = leaders(means), [name for name in means if not np.isfinite(means[name])]
     if not first:
         return f"there is no {value} to compare: " + listed(f"{k} {state(means[k])}" for k in means)
@@ -137,11 +158,16 @@ def lowest(means: Mapping[str, float], value: str, baseline: str = "") -> str:
         words += "to three decimals"
     else:
         words = f"{first[0]} has the lowest {value}, {decimals(means[first[0]])}"
+    known = sorted((name for name in means if name not in others), key=means.get)
     beside = [baseline] if baseline in means and baseline not in first else []
-    if not beside and len(first) == 1 and len(means) - len(others) > 1:
-        beside = [sorted({*means} - {*others}, key=means.get)[1]]
-    beside += [name for name in others[:MOST] if name not in beside]
-    return words + (f"; {listed(f'{k} {state(means[k])}' for k in beside)}" if beside else "")
+    if not beside and len(first) == 1:
+        beside = known[1:2]
+    beside = [name for name in known if name not in first] if every else beside
+    beside = [f"{k} {state(means[k])}" for k in [*beside, *(k for k in others if k not in beside)]]
+    last, shown = known[-1], [baseline, *first, *known[: 1 + (len(first) == 1)]]
+    if len(known) > 2 and last not in shown and not every:
+        beside.append(f"{last} has the highest, {decimals(means[last])}")
+    return words + (f"; {listed(beside)}" if beside else "")
 
 
 def lowest_within(groups: Mapping[str, Mapping[str, float]], value: str) -> str:
@@ -149,8 +175,8 @@ def lowest_within(groups: Mapping[str, Mapping[str, float]], value: str) -> str:
     said: dict[str, list[str]] = {}
     for group, means in groups.items():
         first = leaders(means)
-        names = [*first, *(name for name in means if name not in first)]
-        numbers = "; ".join(f"{name} {state(means[name])}" for name in names)
+        others = [f"{k} {state(means[k], '')}" for k in means if k not in first]
+        numbers = "; ".join([*([decimals(means[first[0]])] if first else []), *others])
         verb = f"have the same lowest {value}" if len(first) > 1 else f"has the lowest {value}"
         verb = f"{listed(first)} {verb}" if first else f"there is no {value} to compare"
         said.setdefault(verb, []).append(f"{group} ({numbers})")

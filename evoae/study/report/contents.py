@@ -112,11 +112,11 @@ def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
 def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
     """A numbered table, folded away; links in its cells stay links."""
     shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
+    texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
     cells = {}
-    for column, values in shown.items():
-        form = '<div class="text">{}</div>' if pd.api.types.is_string_dtype(table[column]) else "{}"
-        head, *column = (form.format(linked(value)) for value in (column, *values))
-        cells[head] = column
+    for (column, values), text in zip(shown.items(), texts, strict=True):
+        form = '<div class="text">{}</div>' if text else "{}"
+        cells[form.format(html.escape(column))] = [form.format(linked(v)) for v in values]
     with pd.option_context("display.max_colwidth", None):
         rows = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
     words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"

@@ -15,6 +15,7 @@ from evoae.networks.population import parameter_count
 from evoae.pruning.operators import OPERATORS
 from evoae.study.analysis import frontier, statistics
 from evoae.study.runs import starts
+from evoae.study.runs.grids import Design
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,9 @@ def test_methods_are_of_one_size_and_take_as_many_steps(method: str, rows: str) 
     e = frontier.at(rows, settings, 0.7, steps=13 * 8, learning_rate=0.003)
     assert (e.target_sparsity, e.learning_rate) == (0.7, 0.003)
     assert e.epochs * e.cells == 8
-    study = sweep({f"{rows}, {method}, 0.7": e}, 1, workers=1, progress=False)
-    ((_, row),) = frontier.told_apart(study, "target").iterrows()
+    design = Design({"one": e}, {"one": {"dataset": rows, "method": method}})
+    study = sweep(design, 1, workers=1, progress=False)
+    ((_, row),) = frontier.trials(study).iterrows()
     assert row.steps == 13 * 8
     whole = frontier.parameters(Experiment(dataset=rows))
     within = 1 if method != "dense" else 13  # a unit more or less
@@ -121,7 +123,7 @@ def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:
         frontier.points(names, [0.5, 0.8], rates, steps=52), 2, out=tmp_path, workers=1,
         progress=False,
     )  # fmt: skip
-    table = frontier.told_apart(study, "target")
+    table = frontier.trials(study)
     for size in ("sparsity", "macs", "compact_parameters"):
         figure = figures.fronts(table, frontier.fronts(table, size), size, ["magnitude"])
         assert isinstance(figure, Figure)

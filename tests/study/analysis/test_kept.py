@@ -126,7 +126,7 @@ def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         sizes = {"constant_test_l1": 0.27, "macs": 10.0, "compact_parameters": 20, "steps": 30.0}
         return pd.DataFrame(rows).assign(**sizes)
 
-    monkeypatch.setattr(kept.frontier, "told_apart", lambda study, last: study)
+    monkeypatch.setattr(kept.frontier, "trials", lambda study: study)
     pd.DataFrame(columns=[*kept.POINT, "n"]).to_csv(kept.FRONTIER, index=False)
     kept.keep_front(told(10))
     kept.keep_front(told(6, obd=0.06))
