@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import evoae
 from evoae.messages import LONGEST, named, one_line, shortened, shown
+from evoae.rules import check_known
 from evoae.study.runs.signals import Terminated, terminable
 
 EXAMPLES = {
@@ -43,13 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     top = parser()
-    options, rest = top.parse_known_args(arguments)
-    words = getattr(options, "words", None)
-    if rest and (words is None or any(word.startswith("-") for word in rest)):
-        top.error(f"unrecognized arguments: {shortened(' '.join(rest))}")
-    options.words = [*(words or []), *rest]  # settings may stand after options, too
     try:
+        if given and not given[0].startswith("-"):
+            check_known(given[0], EXAMPLES, f"unknown command {shown(given[0])}")
+        options, rest = top.parse_known_args(given)
+        words = getattr(options, "words", None)
+        for word in rest:
+            if word.startswith("-"):
+                option, known = word.partition("=")[0], options.parser.option_names()
+                check_known(option, known, f"unknown option {shown(option)}")
+            if words is None:
+                raise ValueError(f"{shown(word)} has no meaning here; --help tells more")
+        options.words = [*(words or []), *rest]  # settings may stand after options, too
         with terminable():
             return options.command(options)
     except ValueError as error:
@@ -72,12 +80,19 @@ LONG = rf"'[^']{{{LONGEST},}}'|\S{{{LONGEST},}}"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything here does."""
+    """Refuses in one line, as everything here does; options are not abbreviated."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the message, long words cut, and end with exit code 2."""
         words = re.sub(LONG, lambda found: shortened(found[0]), one_line(message))
         self.exit(2, f"evoae: error: {words} ({self.prog} --help tells more)\n")
+
+    def option_names(self) -> list[str]:
+        """What may be written with dashes."""
+        return [name for action in self._actions for name in action.option_strings]
 
 
 def whole(text: str) -> int:
@@ -104,12 +119,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"evoae {evoae.__version__}")
     commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report | export")
 
-    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Any, text: str) -> Parser:
         raw = argparse.RawDescriptionHelpFormatter
         made = commands.add_parser(
             name, help=text, description=f"{text}.", epilog=EXAMPLES[name], formatter_class=raw
         )
-        made.set_defaults(command=function)
+        made.set_defaults(command=function, parser=made)
         return made
 
     listing = command("list", list_names, "what can be named: presets, settings, operators ...")
@@ -196,10 +211,9 @@ def list_names(options: argparse.Namespace) -> int:
         }
         known = {kind: entries for kind, entries in found.items() if entries}
         if not known:
-            from evoae.rules import check_known
-
             names = [each["name"] for entries in catalogue().values() for each in entries]
-            check_known(options.name, names, f"nothing is called {shown(options.name)}")
+            problem = f"nothing is called {shown(options.name)}"
+            check_known(options.name, names, problem, "`evoae list`")
     if options.json:
         print(json.dumps(known, indent=1))
         return 0
@@ -391,8 +405,8 @@ def export(options: argparse.Namespace) -> int:
     print(f"{'compact parameters':26}{small.sizes['compact_parameters']:,}")
     print(f"{'multiply-accumulates':26}{small.sizes['macs']:,}")
     print(f"{'inputs that are read':26}{len(small.inputs):,}")
-    told = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
-    print(f"{'largest difference, test':26}{told}")
+    difference = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
+    print(f"{'largest difference, test':26}{difference}")
     print(done.path)
     return 0
 
@@ -404,8 +418,8 @@ def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
     for name, error in failures.items():
         # of an error within a notebook papermill tells its traceback, which stands in the notebook
         kind, said = getattr(error, "ename", None), getattr(error, "evalue", error)
-        told = one_line(f"{kind}: {said}" if kind else str(said))
-        print(f"evoae: {name} failed: {told}", file=sys.stderr)
+        message = one_line(f"{kind}: {said}" if kind else str(said))
+        print(f"evoae: {name} failed: {message}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -39,6 +39,12 @@ from evoae.rules import (
 BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
+}
+# Settings that had other names: those of the field are new.
+RENAMED = {
+    "shrinkage": "l1_penalty",
+    "exchange": "drop_fraction",
+    "exchange_until": "drop_until",
 }
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
@@ -216,8 +222,8 @@ class Experiment:
     optimiser: Annotated[
         str | None,
         Choice(training.OPTIMISERS),
-        "Adam kept for the whole run, or a new one for every batch (in effect sign descent).",
-        "released code: kept alone, new in coevolution",
+        "One Adam for the whole run, or a new one for every batch (in effect sign descent).",
+        "released code: one for the run alone, new ones in coevolution",
     ] = None
     learning_rate: Annotated[
         float, NOT_NEGATIVE, "Adam's learning rate at the start.", "paper: 1e-5", LIVE
@@ -342,7 +348,7 @@ class Experiment:
     prune_biases: Annotated[
         bool, FLAG, "Whether biases are pruned, too.", "released code: yes", LIVE
     ] = True
-    exchange: Annotated[
+    drop_fraction: Annotated[
         float,
         SHARE,
         "Share of the active weights that every epoch swaps for the masked ones with the "
@@ -350,13 +356,13 @@ class Experiment:
         "as RigL (Evci et al. 2020)",
         LIVE,
     ] = 0.0
-    exchange_until: Annotated[
+    drop_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which the exchange, and the swaps of set and rigl, have fallen to 0.",
+        "Share of the run at which the drop fraction, and the swaps of set and rigl, reach 0.",
         LIVE,
     ] = 0.7
-    shrinkage: Annotated[
+    l1_penalty: Annotated[
         float,
         NOT_NEGATIVE,
         "L1 regularisation until prune_until: every step moves weights towards zero by this"
@@ -366,7 +372,7 @@ class Experiment:
     pruned_weights: Annotated[
         str | None,
         Choice(("regrow", "masked")),
-        "Whether training, and what a kept Adam remembers, may move pruned weights again, "
+        "Whether training, and what a persistent Adam remembers, may move pruned weights again, "
         "or they and their moments stay zero.",
         "released code: regrow; text: masked",
         Readings("regrow", "masked"),
@@ -383,8 +389,7 @@ class Experiment:
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
-        if name not in PRESETS:
-            raise ValueError(f"unknown preset {shown(name)}; choose one of {', '.join(PRESETS)}")
+        check_known(name, PRESETS, f"unknown preset {shown(name)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -420,6 +425,16 @@ class Experiment:
         if self.data_seed is not None:
             seed, trial = self.data_seed, 0
         return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
+
+    @functools.cached_property
+    def resolved_operator(self) -> operators.Operator:
+        """The operator behind the setting's name, or of its function."""
+        return operators.find(self.operator)
+
+    @functools.cached_property
+    def resolved_schedule(self) -> schedules.Schedule:
+        """The schedule behind the setting's name, or of its function."""
+        return schedules.find(self.schedule)
 
     @functools.cached_property
     def subpopulation(self) -> int:
@@ -485,7 +500,7 @@ class Experiment:
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = schedules.find(self.schedule)
+        schedule = self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -507,14 +522,14 @@ class Experiment:
     @property
     def has_target(self) -> bool:
         """Whether the schedule sets a target sparsity and not a probability."""
-        return schedules.find(self.schedule).target
+        return self.resolved_schedule.target
 
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
         """The operator's settings after epoch t.
 
         `target` replaces what the schedule says, for the masks that training begins with.
         """
-        operator, amount = operators.find(self.operator), self.amount
+        operator, amount = self.resolved_operator, self.amount
         if target is not None:
             amount = target
         elif self.has_target and operator.regrows:
@@ -527,12 +542,12 @@ class Experiment:
             self.has_target,
             self.allocation,
             self.prune_biases,
-            self.exchange * self.fading(t) if target is None else 0.0,
+            self.drop_fraction * self.fading(t) if target is None else 0.0,
         )
 
     def fading(self, t: int) -> float:
-        """Half a cosine from 1 at the start to 0 at `exchange_until`."""
-        share = schedules.elapsed(t, self.epochs - 1) / self.exchange_until
+        """Half a cosine from 1 at the start to 0 at `drop_until`."""
+        share = schedules.elapsed(t, self.epochs - 1) / self.drop_until
         return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
     def loss_at(self, t: int) -> str:
@@ -560,6 +575,9 @@ class Experiment:
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
         settings = self.settings()
+        # under the names of before, so that runs are found that were made then
+        before = {new: old for old, new in RENAMED.items()}
+        settings = {before.get(name, name): value for name, value in settings.items()}
         text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -637,8 +655,8 @@ PRESETS: dict[str, Preset] = {
             "pruned_weights": "masked",
             "allocation": "global",
             "prune_biases": False,
-            "exchange": 0.5,
-            "shrinkage": 0.015,
+            "drop_fraction": 0.5,
+            "l1_penalty": 0.015,
             "learning_rate": 0.003,
             "rate_policy": "cosine",
             "rate_hold": 0.4,
@@ -648,10 +666,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def check_names(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a name that is no setting."""
+def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that were written under names of before, under those of now."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def check_names(settings: Mapping[str, Any], known: Collection[str] | None = None) -> None:
+    """Raise ValueError for a name that is no setting, or none of the known ones."""
     for name in settings:
-        check_known(name, list(SETTINGS), f"unknown setting {shown(name)}")
+        if name in RENAMED:
+            raise ValueError(f"setting {shown(name)} is now called {RENAMED[name]}")
+        all_in = "" if known else "`evoae list`"
+        check_known(name, known or SETTINGS, f"unknown setting {shown(name)}", all_in)
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -689,7 +715,7 @@ def check(e: Experiment) -> None:
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
-    if operators.find(e.operator).regrows and e.pruned_weights != "masked":
+    if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(
             f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
             f"pruned_weights={e.pruned_weights} must be masked"
@@ -719,17 +745,17 @@ def check_count(e: Experiment) -> None:
 
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
-    operator, name = operators.find(e.operator), identity.name_of(e.operator)
+    operator, name = e.resolved_operator, identity.name_of(e.operator)
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
             f"allocation=global ranks all layers together, and scores of operator={name} do not "
             f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
         )
-    if e.exchange and not (e.has_target and operator.score and e.pruned_weights == "masked"):
+    if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"exchange={e.exchange} swaps masked weights on the way to a target: it needs a "
-            "schedule with a target, an operator with scores, and pruned_weights=masked"
+            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
+            "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)

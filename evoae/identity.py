@@ -36,8 +36,8 @@ def describe(function: Any, *more: str, seen: tuple[Any, ...] = ()) -> str:
         source = inspect.getsource(named)
     except (OSError, TypeError):
         source = repr(named)
-    code = told(getattr(named, "__code__", None))
-    texts = [source, code, *(told(value, (*seen, function)) for value in held), *more]
+    code = as_text(getattr(named, "__code__", None))
+    texts = [source, code, *(as_text(value, (*seen, function)) for value in held), *more]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
     return f"{named.__module__}.{getattr(named, '__qualname__', named)}:{digest}"
 
@@ -56,10 +56,10 @@ def read_by(function: types.FunctionType, seen: tuple[Any, ...]) -> Iterator[Any
             yield name, value
 
 
-def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
+def as_text(value: Any, seen: tuple[Any, ...] = ()) -> str:
     """A held value as text: equal for equal values, and no long one cut short."""
     if isinstance(value, types.CodeType):  # a line of source may hold two functions
-        return told((value.co_code, value.co_names, value.co_consts))
+        return as_text((value.co_code, value.co_names, value.co_consts))
     if callable(value):
         return describe(value, seen=seen)
     if isinstance(value, torch.Tensor):
@@ -69,7 +69,7 @@ def told(value: Any, seen: tuple[Any, ...] = ()) -> str:
     if isinstance(value, dict):
         value = list(value.items())
     if isinstance(value, list | tuple):
-        return f"({', '.join(told(each, seen) for each in value)})"
+        return f"({', '.join(as_text(each, seen) for each in value)})"
     return repr(value)
 
 

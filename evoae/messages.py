@@ -1,4 +1,4 @@
-"""What is refused is told in one line: values as messages show them, and files that are unfit."""
+"""Messages of one line: values as they show them, and files that cannot be used."""
 
 from __future__ import annotations
 

@@ -53,10 +53,7 @@ class Choice:
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other."""
-        if value not in self.names:
-            raise ValueError(
-                f"unknown {name} {shown(value)}; choose one of {', '.join(self.names)}"
-            )
+        check_known(value, self.names, f"unknown {name} {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -179,9 +176,15 @@ def settings_of(declared: type) -> dict[str, Setting]:
     return found
 
 
-def check_known(name: str, known: Collection[str], problem: str) -> None:
-    """Raise ValueError, with the nearest of the known names, if this is none of them."""
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{problem}{hint}; valid are {', '.join(known)}")
+def check_known(name: Any, known: Collection[str], problem: str, all_in: str = "") -> None:
+    """Raise ValueError if a name is none of the known ones, with the nearest of them.
+
+    The message lists them all, or, where there are many, says that `all_in` does.
+    """
+    if isinstance(name, str) and name in known:
+        return
+    close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
+    nearest = [each for each in known if each.lower() in close]
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    choices = f"{all_in} lists all" if all_in else f"choose one of {', '.join(known)}"
+    raise ValueError(f"{problem}{hint}; {choices}")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers import TINY, evolved, tiny
 
-from evoae import Experiment, run
+from evoae import Experiment, experiment, run
 from evoae.experiment import DIFFERENCES, PRESETS, SETTINGS
 from evoae.networks import population
 from evoae.pruning import operators, schedules
@@ -137,8 +137,8 @@ def test_quality_epochs() -> None:
 
 NAN, INFINITE = float("nan"), float("inf")
 REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "schedule")),
-    ({"nonsense": 1}, ("'nonsense'", "operator", "epochs")),
+    ({"operatr": "random"}, ("'operatr'", "did you mean operator?", "`evoae list` lists all")),
+    ({"nonsense": 1}, ("'nonsense'", "`evoae list` lists all")),
     ({"operator": "axe"}, ("'axe'", *operators.OPERATORS)),
     ({"schedule": "now"}, ("'now'", *schedules.SCHEDULES)),
     ({"model": "huge"}, ("'huge'", *population.MODELS)),
@@ -325,15 +325,15 @@ OTHER: dict[str, Any] = {
     "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
     "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
-    "allocation": "erk", "prune_biases": False, "exchange": 0.3, "exchange_until": 0.5,
-    "shrinkage": 0.01,
+    "allocation": "erk", "prune_biases": False, "drop_fraction": 0.3, "drop_until": 0.5,
+    "l1_penalty": 0.01,
 }  # fmt: skip
 AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
-    beside = AIMING if name == "exchange" else {}
+    beside = AIMING if name == "drop_fraction" else {}
     base = tiny(cells=9, **beside)
     if name == "initial_weights":
         path = tmp_path / "w.safetensors"
@@ -565,3 +565,23 @@ def test_initial_weights_that_are_not_finite_are_refused(value: float, tmp_path:
 def test_initial_weights_need_a_name() -> None:
     with pytest.raises(ValueError, match=r"^'': no readable weights"):
         Experiment(initial_weights="").check_files()
+
+
+@pytest.mark.parametrize(("old", "new"), experiment.RENAMED.items())
+def test_a_setting_that_had_another_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=f"setting '{old}' is now called {new}"):
+        Experiment.preset("canonical", **{old: 0.5})
+    with pytest.raises(ValueError, match=f"setting '{old}' is now called {new}"):
+        Experiment().replace(**{old: 0.5})
+
+
+def test_a_run_of_before_is_found_under_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = Experiment.preset("frontier", l1_penalty=0.01)
+    settings = {old: e.settings()[new] for old, new in experiment.RENAMED.items()}
+    rest = {k: v for k, v in e.settings().items() if k not in experiment.RENAMED.values()}
+    assert experiment.with_new_names(settings | rest) == e.settings()
+    found = e.hash(seed=1)
+    monkeypatch.setattr(experiment, "RENAMED", {})
+    assert e.hash(seed=1) != found
+    monkeypatch.setattr(Experiment, "settings", lambda self: settings | rest)
+    assert e.hash(seed=1) == found

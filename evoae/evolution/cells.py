@@ -21,7 +21,7 @@ from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
-from evoae.pruning import driver, members, operators
+from evoae.pruning import driver, members
 from evoae.randomness import stream, streams
 
 GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
@@ -167,7 +167,7 @@ def initial(
         data = [there[id(d)] for d in data]
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
-    operator = operators.find(e.operator)
+    operator = e.resolved_operator
     chosen = training.choose_engine(engine, networks)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):

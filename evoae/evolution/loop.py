@@ -35,7 +35,7 @@ from evoae.evolution.rates import next_rates
 from evoae.experiment import Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
-from evoae.pruning import driver, members, operators, schedules
+from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals, stream
 
@@ -201,15 +201,15 @@ def train_all_pairs(state: State) -> Iterator[None]:
 def shrink(state: State, wave: Wave, pair: Population) -> None:
     """L1 regularisation of a visit's training pass, until the target is reached."""
     e = state.experiment
-    if e.shrinkage and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
+    if e.l1_penalty and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
         rates = state.learning_rate[wave.slot, wave.cell]
-        pair.shrink(torch.from_numpy(e.shrinkage * rates * batch_count(state)))
+        pair.shrink(torch.from_numpy(e.l1_penalty * rates * batch_count(state)))
 
 
 def observe_movement(state: State, wave: Wave, pair: Population) -> None:
     """Add to the sums of -w g, if the operator asks for them."""
     e = state.experiment
-    if "movement" in operators.find(e.operator).lasting:
+    if "movement" in e.resolved_operator.lasting:
         for v in range(len(wave)):
             rows = rows_of_gradients(state, wave, v)
             gradients.observe_movement(pair, v, rows, e.loss_at(state.epoch))
@@ -316,7 +316,7 @@ def prune_and_evaluate(state: State, wave: Wave, pair: Population) -> np.ndarray
 def prune(state: State, wave: Wave, pair: Population) -> None:
     """Prune the trained pairs of those whose turn it is."""
     e, index = state.experiment, np.flatnonzero(state.records["pruned"][wave.centre])
-    operator, settings = operators.find(e.operator), e.operator_settings(state.epoch)
+    operator, settings = e.resolved_operator, e.operator_settings(state.epoch)
     if e.has_target and e.pruned_weights == "masked":
         there = members.at_target(pair, operator, settings)[index]  # is left alone
         state.records["pruned"][wave.centre[index[there]]] = False
@@ -344,7 +344,7 @@ def examples_of(state: State, wave: Wave, v: int) -> torch.Tensor:
     From the training data, but for the operator that reads the test data as released.
     """
     e, data = state.experiment, state.data[wave.slot[v]]
-    reads_test = operators.find(e.operator).reads_test and e.conjunctive_examples == "test"
+    reads_test = e.resolved_operator.reads_test and e.conjunctive_examples == "test"
     source = data.test if reads_test else data.train
     rows = draw(state, wave, v, "examples").integers(0, len(source), EXAMPLES)
     return source[torch.from_numpy(rows).to(source.device)]

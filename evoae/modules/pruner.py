@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from evoae import identity
-from evoae.experiment import SETTINGS, Experiment
+from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.modules import masking
 from evoae.modules.observing import NO_EXAMPLES, Observer, together
 from evoae.modules.tracing import Chosen, Place, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
-from evoae.pruning.operators import Operator
 from evoae.randomness import stream
-from evoae.rules import check_known
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
@@ -35,8 +33,8 @@ PRUNING = (
     "prune_until",
     "allocation",
     "prune_biases",
-    "exchange",
-    "exchange_until",
+    "drop_fraction",
+    "drop_until",
     "pruned_weights",
     "statistics_window",
     "as_released",
@@ -89,14 +87,13 @@ class Pruner:
         cell: int = 0,
         **settings: Any,
     ) -> None:
-        for name in settings:
-            check_known(name, PRUNING, f"unknown setting {name!r}")
+        check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
-        self.operator: Operator = operators.find(self.experiment.operator)
+        self.operator = self.experiment.resolved_operator
         self.epoch = -1
         self.places = find_layers(module, layers, exclude, relu)
         weights = sum(place.layer.weight.numel() for place in self.places)
@@ -119,7 +116,7 @@ class Pruner:
     def needs(self, has_examples: bool) -> set[str]:
         """The statistics to gather. Raises ValueError if examples are missing."""
         needed = set(self.operator.needs)
-        if self.experiment.operator_settings(0).exchange:
+        if self.experiment.operator_settings(0).drop_fraction:
             needed.add("gradients")
         if "recall" in needed and not has_examples:
             if self.operator.needs != operators.ANY:
@@ -338,11 +335,12 @@ class Pruner:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
         pairs = {"seed": (state["seed"], self.seed)}
-        pairs |= {k: (state["settings"].get(k), v) for k, v in own["settings"].items()}
+        saved = with_new_names(state["settings"])
+        pairs |= {k: (saved.get(k), v) for k, v in own["settings"].items()}
         pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))
-        for name, (saved, here) in pairs.items():
-            if saved != here:
-                raise ValueError(f"the state was saved with {name}={saved}; here it is {here}")
+        for name, (then, here) in pairs.items():
+            if then != here:
+                raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.place.name])

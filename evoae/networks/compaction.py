@@ -10,7 +10,7 @@ whatever only it had read, down to the inputs. Neither pass finds anything in wh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,22 +28,28 @@ class Dense:
     bias: Tensor
     relu: bool
 
+    @property
+    def link(self) -> Link:
+        """The layer as the analysis sees it."""
+        after = torch.relu if self.relu else torch.clone
+        return Link(self.weight, self.bias, after, silences=self.relu, positive=self.relu)
+
 
 @dataclass(frozen=True)
 class Compacted:
     """What is left of a network, and where it was.
 
-    `layers`: the smaller ones; `kept`: indices of the units that are left, of the inputs first and
+    `layers`: the smaller ones; `units`: indices of those that are left, first of the inputs and
     then of each layer.
     """
 
     layers: list[Dense]
-    kept: list[Tensor]
+    units: list[Tensor]
 
     @property
     def inputs(self) -> Tensor:
         """Indices of the inputs that are read, int64, ascending."""
-        return self.kept[0]
+        return self.units[0]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -81,63 +87,87 @@ def chain(population: Population, i: int) -> list[Dense]:
 
 def compact(layers: Sequence[Dense]) -> Compacted:
     """The same function of fewer units, for every input. Outputs are never left out."""
-    biases, varying = fold(layers)
-    read = find_read(layers, varying)
-    kept = [(here & there).nonzero().flatten() for here, there in zip(varying, read, strict=True)]
+    biases, left = analyse([layer.link for layer in layers])
+    remaining = [part.nonzero().flatten() for part in left]
     smaller = [
         Dense(each.weight[after][:, before], bias[after].to(each.bias), each.relu)
-        for each, bias, (before, after) in zip(layers, biases, pairwise(kept), strict=True)
+        for each, bias, (before, after) in zip(layers, biases, pairwise(remaining), strict=True)
     ]
-    return Compacted(smaller, kept)
+    return Compacted(smaller, remaining)
 
 
-def fold(layers: Sequence[Dense]) -> tuple[list[Tensor], list[Tensor]]:
+# -- the analysis, of members and of modules -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer of a chain, and what stands between it and the next layer.
+
+    `weight` [out, in], of a convolution [out, in, ...], and `bias` [out]. `after` maps the values
+    [out] of units that are constant to what the next layer reads; `silences`: it maps what is not
+    above 0 to 0; `positive`: it gives nothing below 0; `spread`: how many inputs of the next layer
+    a unit makes. `pads`: the layer reads zeros beyond a border, so only zeros are folded into it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    after: Callable[[Tensor], Tensor]
+    silences: bool = False
+    positive: bool = False
+    spread: int = 1
+    pads: bool = False
+
+
+def analyse(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
+    """What a chain needs: its biases with constant units folded in, and which units are left.
+
+    Biases are float64 [out], a layer each; booleans [units] of the inputs, and of every layer.
+    """
+    biases, varying = fold(links)
+    read = find_read(links, varying)
+    return biases, [here & there for here, there in zip(varying, read, strict=True)]
+
+
+def fold(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
     """Biases with the constant units before them folded in, and which units are not constant.
 
-    Biases float64 [out], a layer each; booleans [units] of the inputs and of every layer, in which
-    outputs count as varying. A unit is constant if no varying unit is read with a weight, or, under
-    ReLU, if all that it reads is at or above zero, and neither a weight nor its bias is: then it is
-    silent.
+    Outputs count as varying. A unit is constant if no varying unit is read with a weight, or, where
+    it would be silenced, if all that it reads is at or above zero, and neither a weight nor its
+    bias is above: then it is silent.
     """
-    biases, varying = [], [torch.ones(layers[0].weight.shape[1], dtype=torch.bool)]
-    values, positive = torch.zeros(len(varying[0]), dtype=torch.float64), False
-    for layer in layers:
-        before = varying[-1]
-        bias = layer.bias.double() + layer.weight[:, ~before].double() @ values[~before]
-        weight = layer.weight[:, before]
+    biases, varying = [], [torch.ones(links[0].weight.shape[1], dtype=torch.bool)]
+    values, positive, spread = torch.zeros(len(varying[0]), dtype=torch.float64), False, 1
+    for number, link in enumerate(links):
+        before, values = varying[-1].repeat_interleave(spread), values.repeat_interleave(spread)
+        weight = link.weight.flatten(2) if link.weight.dim() > 2 else link.weight[..., None]
+        bias = link.bias.double() + weight[:, ~before].double().sum(2) @ values[~before]
+        weight = weight[:, before].flatten(1)
         constant = (weight == 0).all(1)
-        if layer.relu and positive:
+        if link.silences and positive:
             constant |= (weight <= 0).all(1) & (bias <= 0)
+        values = link.after(bias)
+        if number + 1 < len(links) and links[number + 1].pads:
+            constant &= values == 0
         biases.append(bias)
         varying.append(~constant)
-        values, positive = (bias.relu() if layer.relu else bias), layer.relu
+        positive, spread = link.positive, link.spread
     varying[-1] = torch.ones_like(varying[-1])
     return biases, varying
 
 
-def find_read(layers: Sequence[Dense], varying: Sequence[Tensor]) -> list[Tensor]:
+def find_read(links: Sequence[Link], varying: Sequence[Tensor]) -> list[Tensor]:
     """Which units some output depends on by varying units, [units] of the inputs and every layer.
 
     Outputs count as read.
     """
     read = [torch.ones(len(varying[-1]), dtype=torch.bool)]
-    for layer, here in zip(reversed(layers), reversed(varying), strict=False):
-        read.append((layer.weight[here & read[-1]] != 0).any(0))
+    for number in range(len(links) - 1, -1, -1):
+        weight = links[number].weight[varying[number + 1] & read[-1]] != 0
+        inputs = weight.any(0)
+        inputs = inputs.flatten(1).any(1) if inputs.dim() > 1 else inputs
+        spread = links[number - 1].spread if number else 1
+        read.append(inputs.view(len(varying[number]), spread).any(1))
     return read[::-1]
-
-
-def effective_weights(layers: Sequence[Dense]) -> list[Tensor]:
-    """Which weights lie on a path from an input to an output, booleans [out, in] by layer.
-
-    Outgoing weights of silent or constant units do not, nor incoming ones of units that nobody
-    reads.
-    """
-    masks = []
-    for layer, (before, after) in zip(layers, pairwise(compact(layers).kept), strict=True):
-        mask = torch.zeros_like(layer.weight, dtype=torch.bool)
-        mask[after[:, None], before] = layer.weight[after[:, None], before] != 0
-        masks.append(mask)
-    return masks
 
 
 # -- as modules ----------------------------------------------------------------------------------
@@ -151,7 +181,7 @@ class Select(nn.Module):
         self.register_buffer("index", index)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The inputs [..., kept] of [..., D]."""
+        """The inputs [..., K] of [..., D]."""
         return x.index_select(-1, self.index)
 
     def extra_repr(self) -> str:

@@ -28,7 +28,7 @@ from evoae.networks.activations import SUMS
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population, parameter_count
 
-MOMENTS = ("first_moment", "second_moment", "steps")  # of the kept Adam
+MOMENTS = ("first_moment", "second_moment", "steps")  # of the persistent Adam
 MAX_LAYERS = 16
 SOURCES = ("packing.c", "full.c", "thin.c", "kernel.c")  # one after the other
 OUT_OF_MEMORY = 1  # what C returns, beside 0 and 2 for an index out of range
@@ -60,8 +60,8 @@ def reason_unavailable() -> str | None:
 def train(population: Population, batches: Batches) -> None:
     """Train V visits one after the other, in place: each a pass over the rows in `order`.
 
-    A visit's result is the same bits whatever others are in the call. Moments are those of the kept
-    Adam; `keep` holds for the whole update, so moments from before a prune move nothing either.
+    A visit's result has the same bits whatever others are in the call. Moments are those of the
+    persistent Adam; `keep` holds for the whole update, so moments from before a prune move nothing.
     Statistics of units are added to, if there are any.
 
     Raises:
@@ -185,13 +185,13 @@ def _check_latent(batches: Batches, shape: tuple[int, ...]) -> None:
     _tensor("latent", batches.latent, torch.float32, shape)
 
 
-def _checked(side: Networks, training: bool = False, kept: bool = False) -> _Side:
-    """The structure that C reads; masks and statistics for training, moments for a kept Adam."""
+def _checked(side: Networks, training: bool = False, persistent: bool = False) -> _Side:
+    """The structure that C reads: for training with statistics, for a persistent Adam moments."""
     n, whole = len(side), (len(side), parameter_count(side.widths))
     wanted = {"weights": (torch.float32, whole)}
     if training and "keep" in side.tensors:
         wanted["keep"] = (torch.bool, whole)
-    if kept:
+    if persistent:
         wanted |= dict.fromkeys(MOMENTS, (torch.float32, whole))
         wanted["steps"] = (torch.int64, (n,))
     if training and not side.tensors.keys().isdisjoint(SUMS):

@@ -59,9 +59,9 @@ def parameter_count(widths: Sequence[int]) -> int:
 TENSORS: dict[str, tuple[torch.dtype, str, str]] = {
     "weights": (torch.float32, "parameters", "weights and biases, layer after layer"),
     "keep": (torch.bool, "parameters", "where pruned weights stay zero: which are not pruned"),
-    "first_moment": (torch.float32, "parameters", "of a kept Adam"),
-    "second_moment": (torch.float32, "parameters", "of a kept Adam"),
-    "steps": (torch.int64, "", "steps of a kept Adam"),
+    "first_moment": (torch.float32, "parameters", "of a persistent Adam"),
+    "second_moment": (torch.float32, "parameters", "of a persistent Adam"),
+    "steps": (torch.int64, "", "steps of a persistent Adam"),
     "count": (torch.float64, "", "rows on which units were observed"),
     "total": (torch.float64, "units", "sum of a unit's activations over those rows"),
     "squares": (torch.float64, "units", "sum of their squares"),

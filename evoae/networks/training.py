@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
+from evoae.messages import shown
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
+from evoae.rules import check_known
 
 __all__ = ["LOSSES", "OPTIMISERS", "Batches"]
 ENGINES = ("auto", "fused", "batched")
@@ -35,8 +37,7 @@ def choose_engine(engine: str, population: Population) -> str:
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    check_known(engine, ENGINES, f"unknown engine {shown(engine)}")
     if engine == "batched":
         return engine
     reason = why_not_fused(population)
@@ -237,7 +238,7 @@ def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
 
 
 def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) -> None:
-    """Move the weights by Adam: kept, or new for every batch.
+    """Move the weights by Adam: a persistent one, or new for every batch.
 
     A new Adam's first step has moments g and g^2 after bias correction: the weight moves by
     rate * g / (|g| + 1e-8). A masked weight gets no gradient, so its moments stay zero too.

@@ -146,7 +146,7 @@ def exchange(
     rng: np.random.Generator,
     s: OperatorSettings,
 ) -> list[Masks]:
-    """Masks with as many entries opened as closed: a share `exchange` of the kept ones.
+    """Masks with as many entries opened as closed: a share `drop_fraction` of the kept ones.
 
     The lowest scores close, and those of the largest absolute gradient open (Evci et al. 2020). An
     entry that is not there (a layer without bias) has no gradient, nan, and does not open.
@@ -156,7 +156,7 @@ def exchange(
     for group in groups_of(layers, s, units=False):
         keep, slope = flat(masks, group), flat(slopes, group)
         shut = ~keep & ~np.isnan(slope)
-        count = min(round(s.exchange * np.count_nonzero(keep)), int(np.count_nonzero(shut)))
+        count = min(round(s.drop_fraction * np.count_nonzero(keep)), int(np.count_nonzero(shut)))
         closed = lowest(flat(scores, group), keep, count, rng)
         opened = lowest(-slope, shut, count, rng)
         put(masks, group, (keep & ~closed) | opened)

@@ -52,7 +52,7 @@ def prune(
     layers = source.layers()
     masks = decide(operator, layers, rng, counting_absent(settings, operator, source))
     fresh = [drawn_like(layer, rng) for layer in layers] if operator.renews else None
-    return source.apply(masks, operator.regrows or settings.exchange > 0, fresh)
+    return source.apply(masks, operator.regrows or settings.drop_fraction > 0, fresh)
 
 
 def fires(value: float, is_target: bool, rng: np.random.Generator) -> bool:
@@ -64,7 +64,7 @@ def is_reached(
     operator: Operator, settings: OperatorSettings, pruned: np.ndarray, parameters: int
 ) -> np.ndarray:
     """Of which counts of pruned parameters, of so many, a target is reached and nothing swaps."""
-    if operator.regrows or settings.exchange:
+    if operator.regrows or settings.drop_fraction:
         return np.full_like(pruned, operator.regrows and settings.amount == 0, dtype=bool)
     return pruned >= round(settings.amount * parameters)
 
@@ -79,7 +79,7 @@ def decide(
         if units:
             scores = [allocation.by_unit(*each, rng) for each in zip(layers, scores, strict=True)]
         masks = allocation.select(layers, scores, rng, s, units)
-        if s.exchange:
+        if s.drop_fraction:
             masks = allocation.exchange(layers, masks, scores, rng, s)
         return masks
     masks = [checked(operator(layer, rng, s), layer, operator) for layer in layers]

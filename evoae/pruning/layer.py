@@ -94,7 +94,7 @@ class OperatorSettings:
 
     `to_target`: the amount is a share of parameters to have pruned, those already pruned included.
     How it is spread: `allocation` over layers ("layer", "erk" or "global"), `prune_biases` or
-    weights alone, and `exchange`, the share of active entries swapped for masked ones with the
+    weights alone, and `drop_fraction`, the share of active entries swapped for masked ones with the
     largest gradients.
     """
 
@@ -103,4 +103,4 @@ class OperatorSettings:
     to_target: bool = False
     allocation: str = "layer"
     prune_biases: bool = True
-    exchange: float = 0.0
+    drop_fraction: float = 0.0

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from evoae.messages import shown
+from evoae.rules import check_known
+
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
@@ -20,8 +23,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
     def named(self, name: str) -> Entry:
         """The entry of that name. Raises ValueError, with the names, if there is none."""
-        if name not in self:
-            raise ValueError(f"unknown {self.kind} {name!r}; choose one of {', '.join(self)}")
+        check_known(name, self, f"unknown {self.kind} {shown(name)}")
         return self[name]
 
     def add(self, name: str, entry: Entry) -> None:

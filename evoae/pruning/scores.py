@@ -112,7 +112,7 @@ def taylor(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
 
 
 def obd(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Le Cun et al. (1990): prune the smallest w^2 E[g^2], of Adam's moment if it is kept."""
+    """Le Cun et al. (1990): prune the smallest w^2 E[g^2]; E is a persistent Adam's moment."""
     weight, bias = layer.curvature()
     return layer.weight.square() * weight, layer.bias.square() * bias
 

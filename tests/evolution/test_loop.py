@@ -460,9 +460,9 @@ def test_noise_gives_fresh_values_and_prunes_nothing() -> None:
 
 
 def test_shrinkage_moves_weights_towards_zero_and_leaves_biases() -> None:
-    e = tiny(learning_rate=1e-3, shrinkage=1.0, epochs=1)
+    e = tiny(learning_rate=1e-3, l1_penalty=1.0, epochs=1)
     _, state = evolved(e)
-    _, free = evolved(e.replace(shrinkage=0.0))
+    _, free = evolved(e.replace(l1_penalty=0.0))
     step = 1e-3 * 3  # three batches
     for side, other in zip(state.population.sides, free.population.sides, strict=True):
         for (weight, bias), (free_weight, free_bias) in zip(

@@ -166,7 +166,12 @@ def test_masks_on_the_way_to_a_target_are_those_of_the_loop(operator: str, alloc
 
 
 def test_masks_of_an_exchange_and_of_one_ranking_are_those_of_the_loop() -> None:
-    told = {"target_sparsity": 0.7, "exchange": 0.3, "allocation": "global", "prune_biases": False}
+    told = {
+        "target_sparsity": 0.7,
+        "drop_fraction": 0.3,
+        "allocation": "global",
+        "prune_biases": False,
+    }
     assert same_masks("magnitude", "cubic", True, **told)
 
 
@@ -196,7 +201,7 @@ def test_an_exchange_keeps_the_number_where_layers_have_no_bias(
     operator: str, share: float
 ) -> None:
     module = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 6, bias=False))
-    aim = {"target_sparsity": share, "pruned_weights": "masked", "exchange": 0.5}
+    aim = {"target_sparsity": share, "pruned_weights": "masked", "drop_fraction": 0.5}
     pruner = Pruner(module, operator, "cubic", 6, prune_until=0.4, **aim)
     optimiser, x = torch.optim.Adam(module.parameters(), 0.01), torch.rand(20, 6)
     for _ in range(6):
@@ -600,7 +605,7 @@ BAD = [
     (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
     (nn.Linear(2, 2), {"schedule": lambda t, final, s: 1.5}, "gives 1.5 at epoch 0; it must lie"),
     (nn.Linear(2, 2), {"target_sparsity": 1.5}, r"target_sparsity=1.5 must lie in \[0, 1\]"),
-    (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); val"),
+    (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); choose"),
     (nn.Linear(2, 2), {"target_sparsity": 0.9, "prune_biases": False}, "out of reach: of 6 param"),
     (nn.Linear(2, 2), {"epochs": 0}, "epochs=0 must be at least 1"),
     (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must not be negative"),

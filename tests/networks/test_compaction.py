@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from evoae.networks import compaction, population, training
-from evoae.networks.compaction import Dense, Select, chain, compact, effective_weights
+from evoae.networks.compaction import Dense, Select, chain, compact
 from evoae.networks.population import KINDS, Population
 
 
@@ -51,12 +51,10 @@ def test_by_hand() -> None:
         dense([[1, 3, 4], [0, -1, 4]], [1, 1], relu=False),
     ]
     found = compact(layers)
-    assert [each.tolist() for each in found.kept] == [[0, 2], [0], [0], [0, 1]]
+    assert [each.tolist() for each in found.units] == [[0, 2], [0], [0], [0, 1]]
     assert [each.weight.tolist() for each in found.layers] == [[[1, 2]], [[1]], [[1], [0]]]
     assert [each.bias.tolist() for each in found.layers] == [[0.5], [3], [7, -1]]
     assert found.sizes == {"effective_parameters": 8, "macs": 4, "compact_parameters": 9}
-    masks = effective_weights(layers)
-    assert [mask.nonzero().tolist() for mask in masks] == [[[0, 0], [0, 2]], [[0, 0]], [[0, 0]]]
     x = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 0.0, 1.0]])
     assert outputs(layers, x).tolist() == [[17.5, -1], [10, -1]]
     assert outputs(found.layers, x[:, [0, 2]]).tolist() == [[17.5, -1], [10, -1]]
@@ -65,25 +63,25 @@ def test_by_hand() -> None:
 def test_inputs_may_be_negative_so_signs_say_nothing_in_the_first_layer() -> None:
     layers = [dense([[-1]], [0]), dense([[1]], [0], relu=False)]
     found = compact(layers)
-    assert [len(each) for each in found.kept] == [1, 1, 1]
+    assert [len(each) for each in found.units] == [1, 1, 1]
     assert outputs(found.layers, torch.tensor([[-2.0]])).item() == 2
 
 
 def test_after_a_layer_without_relu_signs_say_nothing_either() -> None:
     layers = [dense([[1]], [0], False), dense([[-1]], [0]), dense([[1]], [0], False)]
-    assert [len(each) for each in compact(layers).kept] == [1, 1, 1, 1]
+    assert [len(each) for each in compact(layers).units] == [1, 1, 1, 1]
 
 
 def test_without_relu_a_unit_of_negative_bias_is_constant_and_not_silent() -> None:
     layers = [dense([[0], [1]], [-2, 0], relu=False), dense([[3, 1]], [0], relu=False)]
     found = compact(layers)
-    assert [each.tolist() for each in found.kept] == [[0], [1], [0]]
+    assert [each.tolist() for each in found.units] == [[0], [1], [0]]
     assert found.layers[1].bias.tolist() == [-6]
 
 
 def test_a_positive_bias_keeps_a_unit_of_negative_weights() -> None:
     layers = [dense([[1]], [0]), dense([[-1]], [1]), dense([[1]], [0], False)]
-    assert [len(each) for each in compact(layers).kept] == [1, 1, 1, 1]
+    assert [len(each) for each in compact(layers).units] == [1, 1, 1, 1]
 
 
 @training.one_thread()  # a pool of threads takes longer to wake than so little to compute
@@ -115,15 +113,13 @@ def test_same_outputs_and_nothing_left_to_leave_out(
     for layer in small.layers:
         assert (layer.weight != 0).any(0).all()
     again = compact(small.layers)
-    assert [len(each) for each in again.kept] == [len(each) for each in small.kept]
+    assert [len(each) for each in again.units] == [len(each) for each in small.units]
     assert again.sizes == small.sizes
-    masks = effective_weights(layers)
-    assert sum(int(mask.sum()) for mask in masks) == small.sizes["macs"]
-    for mask, layer, left, (before, after) in zip(
-        masks, layers, small.layers, pairwise(small.kept), strict=True
+    assert sum(int(layer.weight.count_nonzero()) for layer in small.layers) == small.sizes["macs"]
+    for layer, left, (before, after) in zip(
+        layers, small.layers, pairwise(small.units), strict=True
     ):
-        assert (layer.weight[mask] != 0).all()
-        assert torch.equal((layer.weight * mask)[after][:, before], left.weight)
+        assert torch.equal(layer.weight[after][:, before], left.weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +158,7 @@ def test_a_constant_network_has_its_output_biases_alone(kind: str) -> None:
         warnings.simplefilter("error")
         encoder, decoder = compaction.compact_member(found, 0)
     small = compact(chain(found, 0))
-    assert [len(each) for each in small.kept] == [0, 0, 0, 0, 9]
+    assert [len(each) for each in small.units] == [0, 0, 0, 0, 9]
     assert small.sizes == {"effective_parameters": 9, "macs": 0, "compact_parameters": 9}
     x = torch.rand(3, 9)
     assert encoder(x).shape == (3, 0)

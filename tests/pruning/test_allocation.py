@@ -98,7 +98,7 @@ def test_exchange_closes_the_lowest_and_opens_the_steepest() -> None:
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     masks = (keep, torch.ones(2) > 0)
     one = Layer(weight, torch.ones(2), {"gradients": found}.get, masks)
-    s = OperatorSettings(to_target=True, exchange=0.25, prune_biases=False)
+    s = OperatorSettings(to_target=True, drop_fraction=0.25, prune_biases=False)
     ((after, _),) = allocation.exchange(
         [one], [masks], [(weight.abs(), torch.ones(2))], np.random.default_rng(0), s
     )
@@ -159,12 +159,12 @@ def test_exchange_keeps_the_number_and_moves_the_places(operator: str) -> None:
     options = {"schedule": "cubic", "target_sparsity": 0.6, "prune_until": 0.3, "epochs": 8}
     moving = tiny(
         operator=operator,
-        exchange=0.5,
+        drop_fraction=0.5,
         pruned_weights="masked",
         **options,
         allocation="global" if operators.OPERATORS[operator].compares else "erk",
     )
-    still = moving.replace(exchange=0.0)
+    still = moving.replace(drop_fraction=0.0)
     (history, state), (_, other) = evolved(moving), evolved(still)
     total = state.population.parameters
     assert (history.encoder_zeros + history.decoder_zeros).to_numpy()[-1] == round(0.6 * total)
@@ -175,7 +175,7 @@ def test_exchange_keeps_the_number_and_moves_the_places(operator: str) -> None:
 
 
 REFUSED = [
-    ({"exchange": 0.2}, "exchange=0.2.*schedule with a target"),
+    ({"drop_fraction": 0.2}, "drop_fraction=0.2.*schedule with a target"),
     ({"prune_until": 0.0}, r"prune_until=0.0 must lie in \(0, 1\]"),
     ({"loss_switch": 1.0}, r"loss_switch=1.0 must lie in \(0, 1\)"),
     ({"loss_switch": 0.0}, r"loss_switch=0.0 must lie in \(0, 1\)"),

@@ -236,7 +236,7 @@ def dense(runs: Mapping[str, Run]) -> Design:
     for label, run in runs.items():
         left = run.trials.preserved.mean() * run.population.parameters
         model = equal_widths(run.data().dimension, run.setting("model"), left)
-        unpruned = {"operator": "none", "exchange": 0.0, "shrinkage": 0.0, "model": model}
+        unpruned = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0, "model": model}
         e = run.experiment.replace(**unpruned)
         found.add(f"dense {model}, {label}", e, size_of=label)
     return found

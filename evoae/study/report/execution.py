@@ -20,6 +20,7 @@ import zmq
 from traitlets.config import Config
 
 from evoae.messages import named, shown
+from evoae.rules import check_known
 from evoae.study.report import pages
 from evoae.study.report.notebooks import available, check_parameter, defaults, folder, read
 
@@ -51,17 +52,13 @@ def plan(
     names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
-    if scale not in SCALES:
-        raise ValueError(f"unknown scale {shown(scale)}; choose one of {', '.join(SCALES)}")
+    check_known(scale, SCALES, f"unknown scale {shown(scale)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     plans = {}
     for name in names:
         name = Path(name).stem
-        if name not in available():
-            raise ValueError(
-                f"unknown notebook {shown(name)}; choose one of {', '.join(available())}"
-            )
+        check_known(name, available(), f"unknown notebook {shown(name)}")
         notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}

@@ -8,7 +8,6 @@ from typing import Any
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
-from evoae.pruning import operators
 
 
 class Design(dict[str, Experiment]):
@@ -64,7 +63,7 @@ def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> Design:
     intended = Experiment.preset(preset, as_released=False, **settings)
     clusters = released.dataset == "binary-clusters"
     prunes = released.operator != "none"
-    recalls = operators.find(released.operator).reads_test
+    recalls = released.resolved_operator.reads_test
     felt = {
         "as_released": False,  # by itself it changes nothing
         "centroid_density": clusters,

@@ -19,7 +19,7 @@ from torch import nn
 
 from evoae.data import datasets
 from evoae.evolution.cells import members_of
-from evoae.experiment import SETTINGS, Experiment
+from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
 from evoae.study.runs.files import (
@@ -202,7 +202,7 @@ class Run:
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
-        plain = {"operator": "none", "schedule": "fixed", "exchange": 0.0}
+        plain = {"operator": "none", "schedule": "fixed", "drop_fraction": 0.0}
         known = self.config["experiment"] | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
@@ -216,7 +216,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
-    return config
+    return config | {"experiment": with_new_names(config["experiment"])}
 
 
 def numbers_in(result: dict[str, Any]) -> list[int]:

@@ -88,8 +88,8 @@ def controls(run: Run, folder: Path | str) -> dict[str, Experiment]:
         begin_from(run, path, mask=mask, weights=weights)
         found[name] = run.experiment.replace(
             operator="none",
-            exchange=0.0,
-            shrinkage=0.0,
+            drop_fraction=0.0,
+            l1_penalty=0.0,
             pruned_weights="masked",
             initial_weights=str(path),
         )

@@ -137,7 +137,7 @@ REFUSED = [
     (["--trial", "7", "small.safetensors"], "trial 7 is not in this run; it holds 0 to 1"),
     (["--trial", "-1", "small.safetensors"], "trial -1 is not in this run"),
     (["--cell", "3", "small.safetensors"], "cell 3 is not in this run; it holds 0 to 2"),
-    (["small.pt"], "cannot export to the suffix '.pt'; valid are .onnx, .safetensors"),
+    (["small.pt"], "cannot export to the suffix '.pt'; choose one of .onnx, .safetensors"),
     (["small.safetensor"], "did you mean .safetensors?"),
     (["small"], "cannot export to the suffix ''"),
     (["nowhere/small.safetensors"], "there is no folder"),

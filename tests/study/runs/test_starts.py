@@ -88,7 +88,11 @@ def test_a_run_that_exchanges_weights_gives_its_data_and_a_dense_model_of_its_si
     one = run(tiny("frontier", bits=20, target_sparsity=0.8), 1, workers=1, progress=False)
     assert torch.equal(one.data(0).train, one.experiment.load_data(1, 0).train)
     ((_, narrow),) = inspection.dense({"frontier": one}).items()
-    assert (narrow.operator, narrow.exchange, narrow.epochs) == ("none", 0, one.setting("epochs"))
+    assert (narrow.operator, narrow.drop_fraction, narrow.epochs) == (
+        "none",
+        0,
+        one.setting("epochs"),
+    )
 
 
 def test_what_cannot_be_begun_from_is_refused(pruned: Run, tmp_path: Path) -> None:

@@ -320,12 +320,9 @@ def test_a_workers_registry_follows_the_run(
 ) -> None:
     """A worker that lives on, as a cluster's do, must not keep an older function of the name."""
     operators.OPERATORS["mine"] = operators.find(
-        lambda layer, rng, s: operators.none(layer, rng, s)
-    )
-    e = small(operator="mine", schedule="fixed", probability=1.0)
-    operators.OPERATORS["mine"] = operators.find(
         lambda layer, rng, s: operators.random(layer, rng, s)
     )
+    e = small(operator="mine", schedule="fixed", probability=1.0)
     spec = RunSpec(e, 1, 0, 1, tmp_path, engine="batched")
     spec.open()
     task = workers.packed(spec, spec.trials)
