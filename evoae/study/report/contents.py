@@ -77,6 +77,15 @@ class Report:
         text = " ".join(f"{one.heading}. {one.text}" for one in found[:1])
         return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
 
+    def document(self, name: str, text: str) -> Shown:
+        """Write a text in Markdown to OUT under its name, and show it."""
+        from nbconvert.filters import markdown2html
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / name).write_text(text, encoding="utf-8")
+        body = markdown2html(text).replace("<table>", '<div class="scroll"><table>')
+        return Shown(body.replace("</table>", "</table></div>"), "document", text)
+
     def link(self, name: str) -> str:
         """A link to one of the notebook's figures."""
         return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'

@@ -47,12 +47,18 @@ def answer_of(notebook: NotebookNode) -> tuple[int, NotebookNode] | None:
     return None
 
 
+def warning_of(notebook: NotebookNode) -> str:
+    """What a page must say of its scale; nothing if it shows full-size results."""
+    about = notebook.metadata.get("evoae", {})
+    return "" if about.get("full_size") else WARNINGS.get(about.get("scale"), "")
+
+
 def page_of(notebook: NotebookNode, name: str) -> str:
     """The page of an executed notebook: its answer, its prose and what it shows, without code.
 
     Its metadata say, under `evoae.scale`, at which scale it was executed.
     """
-    scale = notebook.metadata.evoae.scale
+    scale, warning = notebook.metadata.evoae.scale, warning_of(notebook)
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
@@ -76,7 +82,7 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         title=title_of(notebook),
         heading=heading + end,
         answer=answer,
-        warning=WARNINGS.get(scale),
+        warning=warning,
         body=body,
         **made_by(name, scale, ran),
     )
@@ -128,7 +134,7 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
                 "title": title_of(notebook).partition(":")[0],
                 "question": question_of(notebook),
                 "picture": picture if (folder / picture).exists() else "",
-                "warning": f"{scale}: no evidence" if scale in WARNINGS else "",
+                "warning": f"{scale}: no evidence" if warning_of(notebook) else "",
                 "said": found[1][SHOWN]["text"] if found else "",
             }
         )
