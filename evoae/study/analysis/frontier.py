@@ -208,7 +208,7 @@ def layer_sizes(run: Run) -> dict[str, int]:
     return dict(zip(layer_names(run.population), sizes, strict=True))
 
 
-def kept_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
+def left_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
     """How many parameters are left in each layer: means over trials, a row per run.
 
     Columns are the layers, and are counted with their biases.

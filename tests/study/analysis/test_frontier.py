@@ -129,10 +129,10 @@ def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:
         assert isinstance(figure, Figure)
     compared = frontier.at_target(study, rows, 0.8)
     assert list(compared) == ["frontier", "magnitude"]
-    kept, sizes = frontier.kept_by_layer(compared), frontier.layer_sizes(compared["frontier"])
+    left, sizes = frontier.left_by_layer(compared), frontier.layer_sizes(compared["frontier"])
     assert sum(sizes.values()) == frontier.parameters(Experiment(dataset=rows))
-    assert kept.sum(axis=1).to_numpy() == pytest.approx(0.2 * sum(sizes.values()), abs=1)
-    figures.kept_by_layer(kept, sizes)
+    assert left.sum(axis=1).to_numpy() == pytest.approx(0.2 * sum(sizes.values()), abs=1)
+    figures.left_by_layer(left, sizes)
     figures.mask_pictures({name: frontier.masks_of(run) for name, run in compared.items()})
     winner = compared["frontier"]
     controls = sweep(starts.controls(winner, tmp_path), 2, workers=1, progress=False)

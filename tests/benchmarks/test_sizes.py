@@ -7,11 +7,11 @@ import time
 
 import numpy as np
 import pytest
+import sizes
 from helpers import TINY
+from sizes import best_times, latency_table
 
 from evoae import Experiment, run
-from evoae.study.analysis import size
-from evoae.study.analysis.size import best_times, latency_table
 from evoae.study.runs.run import Run
 
 PRUNED = TINY | {
@@ -34,7 +34,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size, "ROUNDS", 2)
+    monkeypatch.setattr(sizes, "ROUNDS", 2)
 
 
 def test_sizes_and_outputs(pruned: Run) -> None:
