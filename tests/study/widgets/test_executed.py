@@ -8,7 +8,7 @@ import io
 import nbformat
 import papermill
 import pytest
-from evoae.pages import WIDGET
+from evoae.study.report.pages import WIDGET
 from PIL import Image
 
 from evoae.study.report import notebooks

@@ -378,8 +378,23 @@ def test_copied_lines_run_what_would_be_trained(preset, reading):
     explorer.epochs.value = 7
     (first, second), _ = copied(training)
     assert first == training.experiment()
-    assert second == training.experiment("cubic")
+    assert second == training.experiment().replace(schedule="cubic")
     assert (first.dataset, first.learning_rate, first.model) == ("patches", 0.002, "20-4")
+
+
+def test_a_redraw_builds_one_experiment_and_a_widget_that_follows_another(monkeypatch):
+    explorer = ScheduleExplorer("exponential fixed decrease")
+    training = LiveTraining(explorer, **SMALL)
+    built, check = [], Experiment.__post_init__
+    monkeypatch.setattr(Experiment, "__post_init__", lambda e: (built.append(e), check(e))[1])
+    explorer.redraw()
+    assert len(built) == 1
+    built.clear()
+    explorer.probability.value = 0.7
+    assert len(built) == 2
+    built.clear()
+    training.operator.value = "magnitude"
+    assert len(built) == 1
 
 
 def test_a_preset_moves_the_knobs_that_it_speaks_of():
