@@ -8,10 +8,10 @@ import io
 import nbformat
 import papermill
 import pytest
-from evoae.study.report.pages import WIDGET
 from PIL import Image
 
 from evoae.study.report import notebooks
+from evoae.study.report.pages import WIDGET
 
 GIVEN = {"epochs": 3, "model": "8-3", "schedules": "cubic fixed", "operator": "magnitude"}
 
