@@ -234,7 +234,7 @@ def paired(a: pd.Series, b: pd.Series) -> dict[str, float | int]:
 
 
 def beats(losses: pd.Series, constants: pd.Series) -> bool | None:
-    """Whether losses, trial by trial, are told apart from the constant predictor's, and lower.
+    """Whether losses, trial by trial, are significantly lower than the constant predictor's.
 
     None below LEAST trials: they do not say.
     """

@@ -54,7 +54,7 @@ def test_methods_are_of_one_size_and_take_as_many_steps(method: str, rows: str) 
         assert row.compact_parameters <= parameter_count(widths) + parameter_count(widths[::-1])
 
 
-def test_rates_are_chosen_on_validation_and_their_cost_is_told(rows: str, tmp_path: Path) -> None:
+def test_rates_are_chosen_on_validation_and_their_cost_is_named(rows: str, tmp_path: Path) -> None:
     tuning = frontier.tuning(["magnitude", "dense"], [rows], 26, 0.9)
     assert len(tuning) == 2 * len(frontier.RATES)
     study = sweep(tuning, range(1000, 1002), out=tmp_path, workers=1, progress=False)

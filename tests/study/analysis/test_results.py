@@ -81,7 +81,7 @@ def test_the_front_has_each_point_once_within_its_interval() -> None:
 def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FRONTIER", tmp_path / "front.csv")
 
-    def told(trials: int, **more: float) -> pd.DataFrame:
+    def rows_of(trials: int, **more: float) -> pd.DataFrame:
         noise = [0.001 * (t % 3) for t in range(trials)]
         means = {"frontier": 0.05, "magnitude": 0.17} | more
         rows = [
@@ -94,8 +94,8 @@ def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(results.frontier, "trials", lambda study: study)
     pd.DataFrame(columns=[*results.POINT, "n"]).to_csv(results.FRONTIER, index=False)
-    results.update_front(told(10))
-    results.update_front(told(6, obd=0.06))
+    results.update_front(rows_of(10))
+    results.update_front(rows_of(6, obd=0.06))
     front = results.front().set_index("method")
     assert front.n.to_dict() == {"frontier": 10, "magnitude": 10, "obd": 6}
     assert front["shift"].frontier == pytest.approx(-0.12)

@@ -560,9 +560,11 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, t
     plain = run(saved.experiment, out=tmp_path, workers=1)  # the same settings all the way
     assert plain.folder != saved.folder
     assert plain.changes == []
-    told = collect(tmp_path).overview.set_index("run").changes
-    assert told[plain.folder.name] == ""
-    assert told[saved.folder.name].startswith(f"operator none to magnitude at epoch {at}; epochs")
+    changes = collect(tmp_path).overview.set_index("run").changes
+    assert changes[plain.folder.name] == ""
+    assert changes[saved.folder.name].startswith(
+        f"operator none to magnitude at epoch {at}; epochs"
+    )
 
 
 def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
