@@ -174,12 +174,20 @@ def lowest_within(groups: Mapping[str, Mapping[str, float]], value: str) -> str:
     """Which has the lowest value in each of several groups, in brackets the losses."""
     said: dict[str, list[str]] = {}
     for group, means in groups.items():
-        first = leaders(means)
-        others = [f"{k} {state(means[k], '')}" for k in means if k not in first]
-        numbers = "; ".join([*([decimals(means[first[0]])] if first else []), *others])
-        verb = f"have the same lowest {value}" if len(first) > 1 else f"has the lowest {value}"
-        verb = f"{listed(first)} {verb}" if first else f"there is no {value} to compare"
-        said.setdefault(verb, []).append(f"{group} ({numbers})")
+        first, rest = leaders(means), [name for name in means if name not in leaders(means)]
+        if not first:
+            words = f"there is no {value} to compare"
+        elif len(first) > 1:
+            words = f"{listed(first)} have the same lowest {value}"
+        else:
+            words = f"{first[0]} has the lowest {value}"
+            words = f"{first[0]} has a lower {value} than {rest[0]}" if len(rest) == 1 else words
+        numbers = [decimals(means[name]) for name in first[:1]]
+        if rest and np.isfinite([means[name] for name in rest]).all():
+            numbers.append(f"against {listed(decimals(means[name]) for name in rest)}")
+        elif rest:
+            numbers.append(f"{'; ' * bool(first)}{listed(f'{k} {state(means[k])}' for k in rest)}")
+        said.setdefault(words, []).append(f"{group} ({' '.join(numbers)})".replace(" ; ", "; "))
     return "; ".join(f"{words} for {listed(where)}" for words, where in said.items())
 
 
