@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if words is None:
                 raise ValueError(f"{shown(word)} has no meaning here; --help tells more")
         options.words = [*(words or []), *rest]  # settings may stand after options, too
-        with terminable():
+        with terminable(), warnings.catch_warnings():
+            warnings.showwarning = tell_warning
             return options.command(options)
     except ValueError as error:
         print(f"evoae: error: {one_line(str(error))}", file=sys.stderr)
@@ -73,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Terminated) as ending:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
         return 143 if isinstance(ending, Terminated) else 130
+
+
+def tell_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning as all that is said here: on one line, without the line of code."""
+    print(f"evoae: warning: {one_line(str(message))}", file=sys.stderr)
 
 
 # what a message of argparse repeats whole

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -16,7 +17,10 @@ import numpy as np
 
 from evoae import identity, topology
 from evoae.data import datasets
-from evoae.messages import named, shown
+from evoae.data.built_in import BUILT_IN
+from evoae.data.content import HEADERS, joined_names, split_names
+from evoae.data.files import SUFFIXES
+from evoae.messages import DataWarning, named, shown
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -28,6 +32,8 @@ from evoae.rules import (
     POSITIVE,
     SHARE,
     Choice,
+    File,
+    FlagOr,
     Named,
     Range,
     Readings,
@@ -48,6 +54,9 @@ RENAMED = {
 }
 SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
+# Settings that are younger than kept runs, with what was done before there were they: they are part
+# of a run's hash where they say something else.
+LATER = {"header": "auto", "leave_out": ""}
 COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
 
 
@@ -75,7 +84,7 @@ class Experiment:
     # data
     dataset: Annotated[
         str,
-        Named(lambda value: None, "a built-in name or the path of a file"),
+        File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name or the path of a file"),
         "The data: a built-in name, or a file with rows of values in [0, 1].",
         "paper: binary clustering",
     ] = "binary-clusters"
@@ -101,7 +110,20 @@ class Experiment:
         "released code: yes; text: no",
         Readings(True, False),
     ] = None
-    scale: Annotated[bool, FLAG, "Scale a file's values to [0, 1]."] = False
+    scale: Annotated[
+        bool | str,
+        FlagOr(("columns",)),
+        "Scale a file's values to [0, 1] by their minimum and maximum, or each column by its own.",
+    ] = False
+    header: Annotated[
+        str, Choice(HEADERS), "Whether the first line of a table as text names the columns."
+    ] = "auto"
+    leave_out: Annotated[
+        str,
+        Named(split_names, "names of columns, separated by commas"),
+        "Columns of a table that are not learnt from, such as id,label; their numbers, from 0, "
+        "where columns have no names.",
+    ] = ""
     data_share: Annotated[
         float,
         Range(0, 1, above=True),
@@ -150,7 +172,7 @@ class Experiment:
     ] = False
     initial_weights: Annotated[
         str | None,
-        Named(lambda value: None, "the path of a weights.safetensors"),
+        File((), (".safetensors",), "the path of a weights.safetensors"),
         "A run's weights.safetensors to begin from.",
         "prior work (2024)",
     ] = None
@@ -396,9 +418,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in SETTINGS}
-        if isinstance(self.model, list | tuple):
+        if isinstance(self.model, list | tuple | np.ndarray):
             given["model"] = "-".join(str(width) for width in self.model)
+        if isinstance(self.leave_out, list | tuple):
+            given["leave_out"] = joined_names(self.leave_out)
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
+        given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
         values, left_open = resolved(given)
         vars(self).update(values, left_open=left_open)  # the only place where they are set
         check(self)
@@ -418,7 +443,7 @@ class Experiment:
     def data_options(self) -> dict[str, Any]:
         """What `datasets.load` takes beside the name, the seed and the trial."""
         names = [f.name for f in dataclasses.fields(datasets.Clusters)]
-        return {name: getattr(self, name) for name in (*names, "scale")}
+        return {name: getattr(self, name) for name in (*names, "scale", "header", "leave_out")}
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""
@@ -473,8 +498,11 @@ class Experiment:
     def check_files(self) -> None:
         """Read the files that the settings name. Raises ValueError if one cannot be used.
 
-        Or if the target is beyond what may be pruned of networks for that data.
+        Or if the target is beyond what may be pruned of networks for that data. Warns of columns
+        that are probably no measurements.
         """
+        for note in datasets.notes(self.dataset, **self.data_options):
+            warn_once(note)
         widths = population.widths_of(self.dimension, self.model, self.kind)
         size = sum(map(population.parameter_count, widths))
         self.check_target(size, size - sum(sum(side[1:]) for side in widths))
@@ -566,14 +594,21 @@ class Experiment:
         return {k: described(v) if callable(v) else v for k, v in values.items()}
 
     def hash(self, **more: Any) -> str:
-        """Hash of all settings, defaults included, of `more`, and of the files they name."""
+        """Hash of all settings, defaults included, of `more`, and of the files they name.
+
+        A file counts by what it holds, wherever it lies.
+        """
+        settings = {k: v for k, v in self.settings().items() if k not in LATER or v != LATER[k]}
         files = {self.dataset: datasets.fingerprint(self.dataset)}
+        if self.dataset not in datasets.BUILT_IN:
+            settings["dataset"] = f"*{datasets.kind_of(self.dataset)}"
+            files = {settings["dataset"]: files[self.dataset]}
         if self.initial_weights is not None:
-            files[self.initial_weights] = population.fingerprint(self.initial_weights)
+            settings["initial_weights"] = "*"
+            files["*"] = population.fingerprint(self.initial_weights)
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        settings = self.settings()
         # under the names of before, so that runs are found that were made then
         before = {new: old for old, new in RENAMED.items()}
         settings = {before.get(name, name): value for name, value in settings.items()}
@@ -643,7 +678,7 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
-    # what each part is worth stands in README
+    # tuned by hand; no kept table says yet what each part is worth
     "frontier": Preset(
         "The smallest good autoencoder that is known here: one, pruned early and exchanged.",
         {
@@ -663,6 +698,12 @@ PRESETS: dict[str, Preset] = {
         },
     ),
 }
+
+
+@functools.cache
+def warn_once(note: str) -> None:
+    """Warn of the data, once in a process."""
+    warnings.warn(note, DataWarning, stacklevel=4)
 
 
 def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:

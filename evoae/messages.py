@@ -14,6 +14,10 @@ class Refused(ValueError):
     """What is wrong with something of the user's, in one line."""
 
 
+class DataWarning(UserWarning):
+    """What somebody who trains on a file should know of it."""
+
+
 def shown(value: object) -> str:
     """A value as a message shows it: as Python writes it, on one line, cut if it is long."""
     try:

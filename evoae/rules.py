@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from evoae.messages import shown
 
@@ -82,8 +85,54 @@ class Flag:
         """Its type says it all."""
 
 
+@dataclass(frozen=True)
+class FlagOr:
+    """true, false, or one of some names."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"be true, false or {' or '.join(self.names)}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError, with the choices, for any other name."""
+        if not isinstance(value, bool) and value not in self.names:
+            raise ValueError(f"{name}={shown(value)} must {self}")
+
+
+@dataclass(frozen=True)
+class File:
+    """The path of a file, or one of some `names`, which stand for themselves."""
+
+    names: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    words: str
+
+    def __str__(self) -> str:
+        return f"be {self.words}"
+
+    def check(self, name: str, value: Any) -> None:
+        """A file is looked at when it is needed."""
+
+    def absolute(self, path: str) -> str:
+        """One spelling for all of a path: absolute, with ~ and links of folders resolved.
+
+        What is neither there nor ends as a file's name does is left alone: a misspelt name, say.
+        """
+        if path in self.names:
+            return path
+        whole = os.path.expanduser(path)
+        try:
+            if not (os.path.exists(whole) or path.lower().endswith(self.suffixes)):
+                return path
+            folder, name = os.path.split(whole)
+            return os.path.join(os.path.realpath(folder), name)
+        except (OSError, ValueError):
+            return path
+
+
 MOST = 10**12  # of whole numbers: of nothing more fits into memory
-Rule = Range | Choice | Named | Flag
+Rule = Range | Choice | Named | Flag | FlagOr | File
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
 
 
@@ -116,6 +165,10 @@ class Setting:
     def parse(self, text: str) -> Any:
         """A value written on a command line. Raises ValueError for what cannot be one."""
         rule = {bool: "true or false", int: "a whole number", float: "a number"}.get(self.kind)
+        if isinstance(self.rule, FlagOr):
+            if text.lower() in self.rule.names:
+                return text.lower()
+            rule = str(self.rule).removeprefix("be ")
         if self.kind is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
         if self.kind in (int, float):
@@ -128,11 +181,18 @@ class Setting:
         raise ValueError(f"{self.name}={shown(text)} must be {rule}")
 
     def typed(self, value: Any) -> Any:
-        """The value in the setting's type: whole numbers are accepted for floats.
+        """The value in the setting's type: whole numbers are accepted for floats, NumPy's numbers
+        and flags for Python's, and paths for the names of files.
 
         Raises ValueError for another type, or a number that is not finite.
         """
         if (value is None and self.optional) or (callable(value) and self.takes_functions):
+            return value
+        value = plain(value)
+        if isinstance(self.rule, File):
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            value = self.rule.absolute(value) if type(value) is str else value
+        if isinstance(self.rule, FlagOr) and type(value) is str and value in self.rule.names:
             return value
         if self.kind is float and type(value) is int:
             try:
@@ -142,13 +202,28 @@ class Setting:
         if type(value) is not self.kind:
             raise ValueError(
                 f"{self.name}={shown(value)} is a {type(value).__name__}; "
-                f"it must be {self.kind.__name__}"
+                f"it must be {self._kinds()}"
             )
         if self.kind is int and abs(value) > MOST:
             raise ValueError(f"{self.name}={shown(value)} must not be more than {MOST}")
         if self.kind is float and not math.isfinite(value):
             raise ValueError(f"{self.name}={shown(value)} must be a finite number")
         return value
+
+    def _kinds(self) -> str:
+        words = {File: "str or a path", FlagOr: "bool"}.get(type(self.rule), self.kind.__name__)
+        return f"{words} or {' or '.join(self.rule.names)}" if type(self.rule) is FlagOr else words
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number, flag or text, and one of a subclass of str, as Python's own."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.floating):  # 0.1 of float32 is 0.1
+        return float(str(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def settings_of(declared: type) -> dict[str, Setting]:
@@ -165,7 +240,7 @@ def settings_of(declared: type) -> dict[str, Setting]:
             name=field.name,
             kind=parts[0],
             optional=type(None) in parts,
-            takes_functions=any(part is not type(None) for part in parts[1:]),
+            takes_functions=any(get_origin(part) is Callable for part in parts),
             default=field.default,
             rule=rule,
             says=says,

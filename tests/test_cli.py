@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from evoae import experiment
 from evoae.cli import main, parse_settings, parse_trials
 from evoae.experiment import Experiment
 from evoae.study.report import execution, notebooks
@@ -43,6 +44,25 @@ def test_run_prints_the_path_last(capsys, tmp_path):
     assert {path.name for path in run.folder.iterdir()} == names
 
 
+def test_a_file_s_columns_are_warned_of_once(tmp_path, capfd):
+    rows = "".join(f"{n};{n % 7},5;{n % 5}\n" for n in range(40))
+    (tmp_path / "rows.csv").write_text("id;f;label\n" + rows)
+    words = ["run", "canonical", f"dataset={tmp_path / 'rows.csv'}", "scale=columns", *TINY[3:]]
+    experiment.warn_once.cache_clear()
+    assert main([*words, "--workers", "2", "--trials", "2", "--out", str(tmp_path)]) == 0
+    error = capfd.readouterr().err
+    for name in ("id", "label"):
+        assert error.count(f"leave_out={name}") == 1
+    assert "evoae: warning: " in error
+    left = ["leave_out=id,label", "header=yes", "scale=true"]
+    assert main(["run", "canonical", words[2], *TINY[3:], *left, "--out", str(tmp_path)]) == 0
+    printed = capfd.readouterr()
+    assert "leave_out" not in printed.err
+    run = Run(printed.out.splitlines()[-1])
+    assert run.config["columns"] == ["f"]
+    assert run.config["scaling"] == {"minimum": [0.5], "maximum": [6.5]}
+
+
 def test_settings_may_stand_before_and_after_options(capsys, tmp_path):
     words = ["run", "canonical", *TINY[:2], "--out", str(tmp_path), *TINY[2:]]
     assert main(words) == 0
@@ -62,7 +82,7 @@ REFUSED = [
     (["run", "canonical", "epochs"], "write key=value"),
     (["run", "canonical", "epochs=3", "epochs=4"], "given twice"),
     (["run", "canonical", "epochs=many"], "must be a whole number"),
-    (["run", "canonical", "scale=maybe"], "must be true or false"),
+    (["run", "canonical", "scale=maybe"], "must be true, false or columns"),
     (["run", "canonical", "epochs=0"], "epochs=0"),
     (["run", "canonical", "batch_size=-1"], "batch_size=-1"),
     (["run", "canonical", "model=30-0"], "unknown model '30-0'"),

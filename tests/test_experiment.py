@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import torch
 from helpers import TINY, evolved, tiny
 
 from evoae import Experiment, experiment, run
-from evoae.experiment import DIFFERENCES, PRESETS, SETTINGS
+from evoae.experiment import DIFFERENCES, PRESETS, RENAMED, SETTINGS, meaning
 from evoae.networks import population
 from evoae.pruning import operators, schedules
 from evoae.rules import Choice
@@ -221,7 +224,17 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"operator": None}, ("operator=None", "str")),
     ({"schedule": ["fixed"]}, ("schedule=['fixed']", "str")),
     ({"dataset": 5}, ("dataset=5", "str")),
-    ({"dataset": Path("a.npy")}, ("dataset=", "str")),
+    ({"dataset": b"a.npy"}, ("dataset=", "str")),
+    ({"dataset": Path("a.npy")}, ("a.npy", "neither")),
+    ({"operator": Path("random")}, ("operator=", "str")),
+    ({"scale": "rows"}, ("scale='rows'", "bool or columns")),
+    ({"scale": 1}, ("scale=1", "bool or columns")),
+    ({"header": True}, ("header=True", "str")),
+    ({"leave_out": 3}, ("leave_out=3", "str")),
+    ({"dataset": "digits", "leave_out": "3"}, ("leave_out", "digits")),
+    ({"header": "yes"}, ("header=yes", "binary-clusters")),
+    ({"epochs": np.float64(3)}, ("epochs=3.0", "int")),
+    ({"amount": np.array([0.1, 0.2])}, ("amount=", "float")),
     ({"prune_then_evaluate": 1}, ("prune_then_evaluate=1", "bool")),
     ({"shared_test_noise": "yes"}, ("shared_test_noise='yes'", "bool")),
     ({"as_released": "no"}, ("as_released='no'", "bool")),
@@ -235,7 +248,12 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=lambda value: str(value)[:50])
+def named(value: Any) -> str:
+    """Alike in every process: without the address of a function."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))[:50]
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=named)
 def test_bad_settings_are_refused_before_any_work(
     settings: dict[str, Any], words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -248,7 +266,7 @@ def test_bad_settings_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=named)
 def test_replacing_settings_validates_again(
     settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
@@ -289,6 +307,18 @@ def test_initial_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         assert "(12, 5, 3)" in str(caught.value)
 
 
+def test_columns_that_are_no_measurements_are_warned_of(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n % 7},{n % 5}\n" for n in range(40))
+    (tmp_path / "a.csv").write_text("id,f,label\n" + rows)
+    e = tiny(dataset=tmp_path / "a.csv", scale="columns")
+    experiment.warn_once.cache_clear()
+    with pytest.warns(UserWarning, match="leave_out=label"), pytest.warns(match="leave_out=id"):
+        e.check_files()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        e.replace(leave_out="id,label").check_files()
+
+
 def test_experiments_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Experiment().epochs = 3  # type: ignore[misc]
@@ -325,8 +355,8 @@ OTHER: dict[str, Any] = {
     "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
     "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
-    "allocation": "erk", "prune_biases": False, "drop_fraction": 0.3, "drop_until": 0.5,
-    "l1_penalty": 0.01,
+    "header": "yes", "leave_out": "a", "allocation": "erk", "prune_biases": False,
+    "drop_fraction": 0.3, "drop_until": 0.5, "l1_penalty": 0.01,
 }  # fmt: skip
 AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
 
@@ -339,6 +369,10 @@ def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
         path = tmp_path / "w.safetensors"
         population.save(evolved(tiny())[1].population, path)
         other = base.replace(initial_weights=str(path))
+    elif name in ("header", "leave_out"):  # of files
+        (tmp_path / "a.csv").write_text("a,b\n" + "0,1\n1,0\n" * 9)
+        base = base.replace(dataset=tmp_path / "a.csv")
+        other, beside = base.replace(**{name: OTHER[name]}), beside | {"dataset": base.dataset}
     else:
         other = base.replace(**{name: OTHER[name]})
     assert other.hash() != base.hash()
@@ -369,6 +403,88 @@ def test_the_hash_reads_the_files_that_settings_name(tmp_path: Path) -> None:
     assert e.hash() != before
     np.save(path, np.eye(20))
     assert e.hash() == before
+
+
+def test_one_path_has_one_hash_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / "data"
+    folder.mkdir(parents=True)
+    np.save(folder / "rows.npy", np.eye(20))
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "other.npy").symlink_to(folder / "rows.npy")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    spellings = [
+        "rows.npy", "./rows.npy", "../data/rows.npy", "~/data/rows.npy", folder / "rows.npy",
+        Path("rows.npy"), tmp_path / "link" / "rows.npy", str(tmp_path / "link/../data/rows.npy"),
+    ]  # fmt: skip
+    found = [tiny(dataset=path) for path in spellings]
+    assert {e.dataset for e in found} == {str(folder / "rows.npy")}
+    assert len(set(map(hash_of, found))) == 1
+    assert tiny(dataset=tmp_path / "other.npy").hash() == found[0].hash()
+    (tmp_path / "moved.npy").write_bytes((folder / "rows.npy").read_bytes())
+    assert tiny(dataset=tmp_path / "moved.npy").hash() == found[0].hash()
+    monkeypatch.chdir(tmp_path)
+    assert found[0].dimension == 20
+    assert Experiment(dataset="digits").dataset == "digits"
+
+
+def hash_of(e: Experiment) -> str:
+    return e.hash()
+
+
+def test_weights_count_by_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, state = evolved(tiny())
+    for name in ("a.safetensors", "b.safetensors"):
+        population.save(state.population, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    paths = ["a.safetensors", tmp_path / "a.safetensors", "b.safetensors"]
+    assert len({tiny(initial_weights=path).hash() for path in paths}) == 1
+
+
+def test_hashes_of_runs_that_are_kept_stay() -> None:
+    """Settings that came later are part of it where they say something else."""
+    e = tiny(dataset="digits")
+    older = {k: v for k, v in e.settings().items() if k not in ("header", "leave_out")}
+    before = {new: old for old, new in RENAMED.items()}
+    older = {before.get(k, k): v for k, v in older.items()}
+    text = json.dumps([meaning(older), older, {"seed": 1}, {"digits": None}], sort_keys=True)
+    assert e.hash(seed=1) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("value", ["id,label", " label , id", "label,id,id", ["label", "id"]])
+def test_columns_left_out_have_one_spelling(value: object) -> None:
+    e = tiny(dataset="missing.csv", leave_out=value)
+    assert e.leave_out == "id,label"
+    assert Experiment(**e.settings()) == e
+
+
+def test_numpy_s_numbers_and_flags_are_settings() -> None:
+    given = {
+        "epochs": np.int64(3), "batch_size": np.uint8(4), "amount": np.float32(0.1),
+        "noise": np.float64(0.1), "probability": np.int32(1), "as_released": np.bool_(False),
+        "scale": np.True_, "operator": np.str_("random"), "data_seed": np.int16(2),
+        "threshold": np.array(0.25), "model": np.array([5, 3]), "learning_rate": np.float16(0.5),
+    }  # fmt: skip
+    plain = {
+        "epochs": 3, "batch_size": 4, "amount": 0.1, "noise": 0.1, "probability": 1.0,
+        "as_released": False, "scale": True, "operator": "random", "data_seed": 2,
+        "threshold": 0.25, "model": "5-3", "learning_rate": 0.5,
+    }  # fmt: skip
+    e = Experiment(**given)
+    assert e == Experiment(**plain)
+    assert e.hash() == Experiment(**plain).hash()
+    assert all(type(getattr(e, name)) is type(value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("False", False), ("columns", "columns")]
+)
+def test_scale_is_written_as_a_flag_or_columns(text: str, value: object) -> None:
+    assert SETTINGS["scale"].parse(text) == value
+    with pytest.raises(ValueError, match="scale='yes' must be true, false or columns"):
+        SETTINGS["scale"].parse("yes")
 
 
 def test_settings_are_json_and_come_back() -> None:

@@ -1,4 +1,4 @@
-"""Bad command lines: one line on stderr, exit code 2, at once, and without filling the memory.
+"""Bad command lines: one line on stderr, exit code 2, before any work, with hardly any memory.
 
 The campaign (`pytest -m campaign`) draws a thousand of them; the ordinary suite tries those that
 once filled the memory, kept silent or ended in a traceback, and some that are drawn.
@@ -7,6 +7,7 @@ once filled the memory, kept silent or ended in a traceback, and some that are d
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -23,7 +24,12 @@ from evoae.study.runs.run import Run
 
 TINY = {"clusters": 1, "bits": 6, "examples": 4, "model": "3-2", "epochs": 2}
 DIGITS = "9" * 5000
+FEW = 300  # MiB: of the least that was once filled before it was refused, a tenth
 Guard = Callable[[list[str]], dict]
+
+
+if not hasattr(os, "fork"):
+    pytest.skip("limits of memory and work need fork", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def refused(done: dict) -> None:
     assert done["err"].count("\n") == 1, done
     assert len(done["err"]) < 2000, done
     assert not done["out"], done
-    assert not done["silent"], done
+    assert done["used"] < FEW, done
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,6 @@ def test_what_once_was_not_refused_well(words: str, said: str, guard: Guard) -> 
     done = guard(["run", "canonical", *words.split()])
     refused(done)
     assert said in done["err"]
-    assert done["seconds"] < 5
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,6 @@ def test_a_long_run_of_tiny_data_begins_at_once_and_shows_progress(guard: Guard)
     done = guard(["run", "canonical", *words, "--workers", "1", "--out", "long"])
     assert done["code"] == 130
     assert "epoch" in done["err"]
-    assert not done["silent"]
     assert "the same command resumes" in done["err"]
 
 
@@ -185,14 +189,12 @@ def try_one(guard: Guard, words: list[str], counts: Counter) -> None:
     """A command line is refused in one line, or does what it says; `counts` keeps which."""
     done = guard(words)
     assert "Traceback" not in done["err"], (words, done)
-    assert not done["silent"], (words, done)
     counts["tried"] += 1
     if done["code"] == 2:
         refused(done)
-        assert done["seconds"] < 20
         counts["refused"] += 1
         return
-    assert done["code"] in (0, 130), (words, done)  # 130: still running after 20 s, and saying so
+    assert done["code"] in (0, 130), (words, done)  # 130: it works, and says so
     counts["accepted" if done["code"] == 0 else "begun"] += 1
     if done["code"] == 0 and words[0] == "run" and not done["out"].startswith("usage"):
         run = Run(done["folder"] / done["out"].splitlines()[-1])

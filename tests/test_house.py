@@ -1,4 +1,4 @@
-"""The plan of the house: imports go down only, and the README's recipes for additions work."""
+"""The plan of the house: imports go down only, and the recipes for additions work."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+RECIPES = [(ROOT / name / "README.md").read_text() for name in ("evoae", "notebooks")]
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess:
@@ -35,8 +36,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_imports_go_down_the_house_only() -> None:
-    done = lint(ROOT)
-    assert done.returncode == 0, done.stdout
+    assert lint_imports(str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,8 @@ def test_what_begins_often_loads_little(module: str, unwanted: str, tmp_path: Pa
 
 
 def recipe(title: str) -> str:
-    """The Python block below "add ..." in README's "How it is built"."""
-    section = README.split("## How it is built")[1].split("\n## ")[0]
-    after = section.split(title)[1]
+    """The Python block below a heading of the pages for those who extend evoae."""
+    (after,) = [text.split(f"## {title}\n")[1] for text in RECIPES if f"## {title}\n" in text]
     return re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
 
 
@@ -95,18 +94,18 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def added(copy: Path, module: str, registry: str, title: str) -> str:
+def added(path: Path, registry: str, title: str) -> str:
     """Follow a recipe: its function before the registry, its row as the first. Returns the name."""
-    path = copy / "evoae" / "pruning" / module
     function, entry = recipe(title).split(f"# in {registry}:\n")
-    before, after = path.read_text().split(f"{registry}: Registry", 1)
-    after = after.replace("    {\n", f"    {{\n        {entry.strip()}\n", 1)
-    path.write_text(f"{before}{function}\n\n{registry}: Registry{after}")
+    text = path.read_text()
+    at = re.search(rf"^{registry}: .*?\{{\n", text, re.DOTALL | re.MULTILINE)
+    row = f"    {entry.strip()}\n"
+    path.write_text(f"{text[: at.start()]}{function}\n\n{at[0]}{row}{text[at.end() :]}")
     return entry.split('"')[1]
 
 
-def test_an_operator_is_added_as_readme_says(copy: Path) -> None:
-    name = added(copy, "operators.py", "OPERATORS", "**Add an operator.**")
+def test_an_operator_is_added_as_its_recipe_says(copy: Path) -> None:
+    name = added(copy / "evoae/pruning/operators.py", "OPERATORS", "Add an operator")
     code = (
         "from evoae import Experiment, evolve\n"
         f"e = Experiment.preset('canonical', operator={name!r}, schedule='fixed', probability=1.0,"
@@ -120,8 +119,8 @@ def test_an_operator_is_added_as_readme_says(copy: Path) -> None:
     assert name in printed
 
 
-def test_a_schedule_is_added_as_readme_says(copy: Path) -> None:
-    name = added(copy, "schedules.py", "SCHEDULES", "**Add a schedule.**")
+def test_a_schedule_is_added_as_its_recipe_says(copy: Path) -> None:
+    name = added(copy / "evoae/pruning/schedules.py", "SCHEDULES", "Add a schedule")
     code = (
         "from evoae import Experiment\n"
         f"e = Experiment.preset('canonical', operator='random', schedule={name!r}, epochs=40)\n"
@@ -130,12 +129,23 @@ def test_a_schedule_is_added_as_readme_says(copy: Path) -> None:
     assert run(code, copy).strip() not in ("[]", str(list(range(40))))
 
 
-def test_a_notebook_is_added_as_readme_says(copy: Path) -> None:
+def test_a_data_format_is_added_as_its_recipe_says(copy: Path) -> None:
+    suffix = added(copy / "evoae/data/files.py", "SUFFIXES", "Add a data format")
+    (copy / f"images{suffix}").write_bytes(bytes(range(64)) * 20)
+    code = (
+        "from evoae import Experiment, evolve\n"
+        f"e = Experiment.preset('canonical', dataset='images{suffix}', epochs=1)\n"
+        "print([tuple(state.data[0].train.shape) for state in evolve(e)])\n"
+    )
+    assert run(code, copy).strip() == "[(14, 64)]"
+
+
+def test_a_notebook_is_added_as_its_recipe_says(copy: Path) -> None:
     folder = copy / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("out"))
-    exec(recipe("**Add a notebook.**"), {"folder": folder})
+    exec(recipe("Add a notebook"), {"folder": folder})
     code = (
         "import sys\nfrom evoae import cli\n"
-        "sys.exit(cli.main(['reproduce', '12_mine', '--scale', 'smoke', '--out', 'out']))"
+        "sys.exit(cli.main(['reproduce', '13_mine', '--scale', 'smoke', '--out', 'out']))"
     )
-    assert "12_mine.html" in run(code, copy)
+    assert "13_mine.html" in run(code, copy)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,69 +24,158 @@ import numpy as np
 import torch
 
 from evoae import cache
-from evoae.data.built_in import BUILT_IN, Clusters, check_flag, check_whole
-from evoae.data.files import SUFFIXES, Content
+from evoae.data import columns, tables
+from evoae.data.built_in import BUILT_IN, Clusters, check_whole
+from evoae.data.content import Content, Options
+from evoae.data.files import SUFFIXES
+from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
 from evoae.messages import Refused, named, reading, shown
 from evoae.randomness import stream
 from evoae.resources import require
 
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
+TOLERANCE = 1e-6  # beyond [0, 1] that is rounding: eight steps of float32 at 1
+SETTLED = 2_000_000_000  # ns after which a file that changes has another time of change, too
 
 
-def load(dataset: str, *, seed: int, trial: int, scale: bool = False, **clusters: Any) -> Dataset:
+def load(
+    dataset: str | os.PathLike[str],
+    *,
+    seed: int,
+    trial: int,
+    scale: bool | str = False,
+    header: str = "auto",
+    leave_out: str = "",
+    **clusters: Any,
+) -> Dataset:
     """The dataset of one trial: a built-in name or a file's path.
 
     `clusters` are fields of `Clusters`: they shape binary-clusters and touch nothing else; those
     data depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
-    stand if the file has its own splits; `scale` maps their minimum to 0 and their maximum to 1.
+    stand if the file has its own splits. `scale`, `header` and `leave_out` say how a file is read:
+    see `Options`. Values that lie beyond [0, 1] by rounding alone, at most 1e-6, become 0 or 1.
     ValueError, one line, for an unknown name, a bad option or a bad file.
     """
     check_whole("seed", seed, least=0)
     check_whole("trial", trial, least=0)
-    check_flag("scale", scale)
+    options = Options(scale, header, leave_out)
     if dataset == "binary-clusters":
+        _refuse_of_files(dataset, options)
         return Clusters(**clusters).draw(seed, trial)
-    return _fixed_dataset(dataset, _stamp(dataset), scale, int(seed))
+    return _fixed_dataset(str(dataset), fingerprint(dataset), options, int(seed))
 
 
-def measure(dataset: str, *, scale: bool = False, **clusters: Any) -> Size:
+def measure(
+    dataset: str | os.PathLike[str],
+    *,
+    scale: bool | str = False,
+    header: str = "auto",
+    leave_out: str = "",
+    **clusters: Any,
+) -> Size:
     """The size of a dataset after checking all that `load` would: a file is read to its last value.
 
     Nothing is drawn. ValueError as in `load`.
     """
-    check_flag("scale", scale)
+    options = Options(scale, header, leave_out)
     if dataset == "binary-clusters":
+        _refuse_of_files(dataset, options)
         return Clusters(**clusters).size
-    return _fixed_size(dataset, _stamp(dataset), scale)
+    return _summary(str(dataset), fingerprint(dataset), options).size
 
 
-def check(dataset: str, *, scale: bool = False, **clusters: Any) -> int:
+def check(dataset: str | os.PathLike[str], **options: Any) -> int:
     """D, the dimension, after checking all that `load` would. ValueError as in `load`."""
-    return measure(dataset, scale=scale, **clusters).dimension
+    return measure(dataset, **options).dimension
 
 
-def fingerprint(dataset: str) -> str | None:
-    """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`."""
+def described(
+    dataset: str | os.PathLike[str],
+    *,
+    scale: bool | str = False,
+    header: str = "auto",
+    leave_out: str = "",
+    **clusters: Any,
+) -> dict[str, Any]:
+    """What has to be known of the data to use what was learnt from them, as JSON values.
+
+    `columns`, the names of those that were learnt from, and `scaling`, the minimum and maximum that
+    were scaled by; None where there are none. ValueError as in `load`.
+    """
+    if dataset == "binary-clusters":
+        return {"columns": None, "scaling": None}
+    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
+    return {
+        "columns": known.columns and list(known.columns),
+        "scaling": known.scaling and known.scaling.as_json(),
+    }
+
+
+def notes(
+    dataset: str | os.PathLike[str],
+    *,
+    scale: bool | str = False,
+    header: str = "auto",
+    leave_out: str = "",
+    **clusters: Any,
+) -> tuple[str, ...]:
+    """What somebody who trains on a file should know, a line each: what it was taken for, and which
+    columns are probably no measurements. ValueError as in `load`."""
+    if dataset == "binary-clusters":
+        return ()
+    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
+    return tuple(f"{named(dataset)}: {note}" for note in known.notes)
+
+
+def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`.
+
+    Of a file that has not changed it is known from before.
+    """
     if _is_built_in(dataset):
         return None
     path, _ = _path_and_suffix(dataset)
-    with reading(dataset), path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    with reading(dataset):
+        found = path.stat()
+        state = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
+        state = (*state, found.st_ctime_ns)
+        if state in _digests:
+            return _digests[state]
+        require(found.st_size, "its values")  # before every byte is looked at
+        with path.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED:
+            _digests[state] = digest
+        return digest
+
+
+_digests: dict[tuple[Any, ...], str] = {}
+
+
+def kind_of(dataset: str | os.PathLike[str]) -> str:
+    """What decides how a file is read: the end of its name. Errors as `load`."""
+    return _path_and_suffix(dataset)[1]
 
 
 # From a name to validated rows
 
 
-def _is_built_in(dataset: str) -> bool:
+def _is_built_in(dataset: object) -> bool:
     return isinstance(dataset, str) and dataset in BUILT_IN
 
 
-def _path_and_suffix(dataset: str) -> tuple[Path, str]:
+def _refuse_of_files(dataset: str, options: Options) -> None:
+    options.refuse_header(f"{dataset}, which is built in")
+    if options.leave_out:
+        raise Refused(f"leave_out is for columns of files, not for {dataset}, which is built in")
+
+
+def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
     """Where a file is and how its name ends, or ValueError with the valid choices."""
     choices = f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}"
     try:
-        path = Path(dataset)
+        path = Path(os.path.expanduser(dataset))
         size = path.stat().st_size
     except PermissionError as error:
         raise Refused(f"{named(dataset)}: {error.strerror}") from error
@@ -103,29 +193,47 @@ def _path_and_suffix(dataset: str) -> tuple[Path, str]:
     return path, suffix
 
 
-def _stamp(dataset: str) -> tuple[str, int, int] | None:
-    """What tells one state of a file from another in the caches; None for built-in names."""
-    if _is_built_in(dataset):
-        return None
-    path, _ = _path_and_suffix(dataset)
-    state = path.stat()
-    return str(path.resolve()), state.st_mtime_ns, state.st_size
+@dataclass(frozen=True)
+class Ready:
+    """A fixed dataset's rows, checked, [rows, D] each, and how they become float32 in [0, 1]."""
+
+    content: Content
+    scaling: Scaling | None
+    clipped: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows as float32."""
+        return 4 * sum(rows.size for rows in self.content.parts.values())
+
+    def convert(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the rows as float32 in [0, 1]."""
+        if self.scaling is not None:
+            return self.scaling.scaled(rows)
+        values = np.ascontiguousarray(rows, dtype=np.float32)
+        return values.clip(0, 1) if self.clipped else values
 
 
-Converter = Callable[[np.ndarray], np.ndarray]
+def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
+    """Read once for every state of a file; if it is large, read again rather than kept."""
+    found = _read(dataset, digest, options)
+    if found.size >= LARGE:
+        _read.cache_clear()
+    return found
 
 
-def _content(dataset: str, scale: bool) -> tuple[Content, Converter]:
-    """A fixed dataset's rows, checked, [rows, D] each, and what makes float32 in [0, 1] of some."""
-    if _is_built_in(dataset):
+@lru_cache(maxsize=1)
+def _read(dataset: str, digest: str | None, options: Options) -> Ready:
+    if digest is None:
+        _refuse_of_files(dataset, options)
         with reading(dataset):
-            return _validated(Content({"data": BUILT_IN[dataset]()}), scale)
+            return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
     path, suffix = _path_and_suffix(dataset)
     with reading(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
-        return _validated(SUFFIXES[suffix](handle), scale)
+        return _validated(SUFFIXES[suffix](handle, options), options.scale)
 
 
-def _validated(content: Content, scale: bool) -> tuple[Content, Converter]:
+def _validated(content: Content, scale: bool | str) -> Ready:
     parts = content.parts
     if set(parts) != set(SPLITS) and len(parts) != 1:
         found = named(", ".join(sorted(parts)) or "nothing")
@@ -144,14 +252,11 @@ def _validated(content: Content, scale: bool) -> tuple[Content, Converter]:
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
     require(sum(array.size for array in parts.values()) * (25 if scale else 9), "its values")
     flat = {name: array.reshape(len(array), -1) for name, array in parts.items()}
-    for name, rows in flat.items():
-        _check_values(rows, prefixes[name], scale)
+    clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]
     ready = replace(content, parts=flat, image_shape=shape if len(shape) == 2 else None)
-    return ready, _scaler(flat) if scale else _as_float32
-
-
-def _as_float32(rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    # of interactions nothing is to be scaled: they are 0 or 1
+    scaling = _scaling(flat, scale, content) if scale and not content.interactions else None
+    return Ready(ready, scaling, any(clipped))
 
 
 def _check_array(array: np.ndarray, prefix: str) -> None:
@@ -165,62 +270,106 @@ def _check_array(array: np.ndarray, prefix: str) -> None:
         raise Refused(f"{prefix}shape is {array.shape}: no values")
 
 
-def _check_values(rows: np.ndarray, prefix: str, scale: bool) -> None:
+def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Content) -> bool:
+    """Whether rounding has put values beyond [0, 1]. Raises ValueError for any farther away."""
     if not scale and rows.min() >= 0 and rows.max() <= 1:
-        return
+        return False
     finite = np.isfinite(rows)
-    valid = finite if scale or not finite.all() else (rows >= 0) & (rows <= 1)
-    if valid.all():
-        return
-    row, column = divmod(int(valid.argmin()), rows.shape[1])
+    within = finite if scale or not finite.all() else (rows >= -TOLERANCE) & (rows <= 1 + TOLERANCE)
+    if within.all():
+        return not scale
+    row, column = divmod(int(within.argmin()), rows.shape[1])
+    where = f"row {row}"
+    if content.columns:
+        where += f", column {shown(content.columns[column])}"
+    hint = (content.doubt if row == 0 else "") or _hint(content)
     rule = (
         "values must be finite"
-        if valid is finite
-        else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum)"
+        if within is finite
+        else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum, or "
+        "scale=columns to scale each column by its own)"
     )
-    raise Refused(f"{prefix}row {row} holds {rows[row, column]}; {rule}")
+    raise Refused(f"{prefix}{where} holds {rows[row, column]}; {rule}{hint}")
 
 
-def _scaler(parts: dict[str, np.ndarray]) -> Converter:
-    """(x - minimum) / (maximum - minimum), over all splits together."""
-    low = min(float(rows.min()) for rows in parts.values())
-    span = max(float(rows.max()) for rows in parts.values()) - low
-    if span == 0 or not math.isfinite(span):
-        raise Refused(f"cannot be scaled: maximum - minimum is {span}")
-    return lambda rows: _as_float32((rows.astype(np.float64) - low) / span)
+def _hint(content: Content) -> str:
+    """Which columns would make it a table of interactions, if it has some of them."""
+    some = [name for name in content.columns or () if tables.plain(name) in tables.PEOPLE]
+    if not some:
+        return ""
+    return (
+        f"; if {some[0]} says whose each row is and this is a table of interactions, call the "
+        "columns user and item"
+    )
+
+
+def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) -> Scaling:
+    """The minimum and maximum over all splits together, of all values or of each column."""
+    axis = 0 if scale == "columns" else None
+    bounds = [
+        (rows.min(axis=axis).astype(np.float64), rows.max(axis=axis).astype(np.float64))
+        for rows in parts.values()
+    ]
+    low = np.atleast_1d(np.min([low for low, _ in bounds], axis=0))
+    high = np.atleast_1d(np.max([high for _, high in bounds], axis=0))
+    with np.errstate(over="ignore"):
+        span = high - low
+    bad = ~np.isfinite(span) if scale == "columns" else (span == 0) | ~np.isfinite(span)
+    if bad.any():
+        column = int(bad.argmax())
+        name = content.columns[column] if content.columns else column
+        where = f"column {shown(name)} " if scale == "columns" else ""
+        raise Refused(f"{where}cannot be scaled: maximum - minimum is {span[column]}")
+    return Scaling(low, high)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a fixed dataset without its rows."""
+
+    size: Size
+    scaling: Scaling | None
+    columns: tuple[str, ...] | None
+    notes: tuple[str, ...]
 
 
 @lru_cache(maxsize=64)
-def _fixed_size(dataset: str, stamp: tuple[str, int, int] | None, scale: bool) -> Size:
-    content, _ = _content(dataset, scale)
+def _summary(dataset: str, digest: str | None, options: Options) -> Summary:
+    ready = _ready(dataset, digest, options)
+    content = ready.content
     sizes = {name: len(rows) for name, rows in content.parts.items()}
     rows = sum(sizes.values())
     dimension = next(iter(content.parts.values())).shape[1]
     train = sizes["train"] if len(sizes) > 1 else rows - 2 * _share(rows)
-    return Size(train, rows, dimension, held_out=content.interactions)
+    size = Size(train, rows, dimension, held_out=content.interactions)
+    notes = (*content.notes, *columns.doubtful(content))
+    return Summary(size, ready.scaling, content.columns, notes)
 
 
 @lru_cache(maxsize=4)
-def _fixed_dataset(
-    dataset: str, stamp: tuple[str, int, int] | None, scale: bool, seed: int
-) -> Dataset:
-    shared = None if stamp is None else _shared_folder(stamp, scale, seed)
+def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int) -> Dataset:
+    shared = None if digest is None else _shared_folder(dataset, digest, options, seed)
     if shared is not None and cache.has(shared):
-        with contextlib.suppress(ValueError):  # a file that was cut short is made anew
+        with contextlib.suppress(ValueError, KeyError):  # a file that was cut short is made anew
             return _mapped(dataset, shared, seed)
         shutil.rmtree(shared, ignore_errors=True)
-    content, convert = _content(dataset, scale)
+    ready = _ready(dataset, digest, options)
+    content = ready.content
     parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
     if len(parts) == 1:
         rows = next(iter(content.parts.values()))
         parts = {split: (rows, index) for split, index in _split(len(rows), seed).items()}
-    known = {"image_shape": content.image_shape, "interactions": content.interactions}
-    if shared is not None and 4 * sum(len(i) * r.shape[1] for r, i in parts.values()) >= LARGE:
+    known = {
+        "image_shape": content.image_shape,
+        "interactions": content.interactions,
+        "scaling": ready.scaling and ready.scaling.as_json(),
+    }
+    if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
-            _write_shared(shared, parts, convert, known)
+            _write_shared(shared, parts, ready.convert, known)
             cache.tidy()
             return _mapped(dataset, shared, seed)
-    arrays = {split: convert(rows[index]) for split, (rows, index) in parts.items()}
+    arrays = {split: ready.convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
 
 
@@ -230,6 +379,7 @@ def _assembled(
     seed: int,
     image_shape: Sequence[int] | None,
     interactions: bool,
+    scaling: dict[str, list[float]] | None,
 ) -> Dataset:
     held_out = None
     if interactions:
@@ -238,7 +388,13 @@ def _assembled(
         held_out = {split: _hold_out(arrays[split], random) for split in ("validation", "test")}
     tensors = {split: torch.from_numpy(arrays[split]) for split in SPLITS}
     image_shape = tuple(image_shape) if image_shape else None
-    return Dataset(str(dataset), **tensors, image_shape=image_shape, held_out=held_out)
+    return Dataset(
+        dataset,
+        **tensors,
+        image_shape=image_shape,
+        held_out=held_out,
+        scaling=scaling and Scaling.from_json(scaling),
+    )
 
 
 def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -252,16 +408,15 @@ def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
 # Large data: ready rows lie in files that all processes map into their memory
 
 
-def _shared_folder(stamp: tuple[str, int, int], scale: bool, seed: int) -> Path:
-    path, *state = stamp
-    keys = (hashlib.sha256(repr(k).encode()).hexdigest()[:16] for k in (path, (state, scale, seed)))
-    return cache.directory() / "data-{}-{}".format(*keys)
+def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path:
+    how = repr((kind_of(dataset), options, seed))
+    return cache.directory() / f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
 
 
 def _write_shared(
     folder: Path,
     parts: dict[str, tuple[np.ndarray, np.ndarray]],
-    convert: Converter,
+    convert: Callable[[np.ndarray], np.ndarray],
     known: dict[str, Any],
 ) -> None:
     """Write the rows at the indices of each split, a block at a time; the folder appears whole."""

@@ -7,35 +7,23 @@ or an exception of the library that reads.
 
 from __future__ import annotations
 
-import csv
+import functools
 import gzip
 import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import torch
-from pyarrow import parquet
 
+from evoae.data import tables
+from evoae.data.content import Content, Options
 from evoae.messages import Refused, shown
 from evoae.resources import in_words, require
-
-NUMBERS = "values must be numbers"
-
-
-@dataclass(frozen=True)
-class Content:
-    """Arrays named train, validation and test, or a single array of any name, yet to be split."""
-
-    parts: dict[str, np.ndarray]
-    image_shape: tuple[int, int] | None = None
-    interactions: bool = False
 
 
 def _npy(handle: BinaryIO) -> Content:
@@ -151,155 +139,46 @@ def _idx_gz(handle: BinaryIO) -> Content:
         return _idx(unpacked)
 
 
-def _parquet(handle: BinaryIO) -> Content:
-    """A table of numbers, or of users and items.
-
-    Columns are read if their types and number of rows say that they fit. A text that stands in many
-    rows lies in the file once, and is read once.
-    """
-    metadata = parquet.read_metadata(handle)
-    schema = metadata.schema.to_arrow_schema()
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
-    kinds = {field.name: field.type for field in schema if field.name not in index}
-    if not metadata.num_rows:
-        raise Refused("holds no rows")
-    interactions = {"user", "item"} <= kinds.keys()
-    if interactions:
-        kinds = {name: kinds[name] for name in ("user", "item")}
-    texts = [name for name, kind in kinds.items() if interactions and _is_text(kind)]
-    for name, kind in kinds.items():
-        if name not in texts and not _is_numeric(kind):
-            rule = "users and items must be numbers or text" if interactions else NUMBERS
-            raise Refused(f"column {shown(name)} holds values of type {shown(str(kind))}; {rule}")
-    rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
-    # as arrow reads it, as pandas holds it, and as one table
-    require(24 * max(rows, metadata.num_rows) * len(kinds), "its values")
-    handle.seek(0)
-    file = parquet.ParquetFile(handle, metadata=metadata, read_dictionary=texts)
-    return _table(file.read(columns=[*kinds] if interactions or index else None).to_pandas())
+def without_columns(content: Content, options: Options) -> Content:
+    """The arrays without the columns that are left out, which are known by their numbers."""
+    if not options.left_out:
+        return content
+    parts, columns = {}, None
+    for name, array in content.parts.items():
+        if array.ndim != 2:
+            raise Refused(f"leave_out is of columns, and the shape is {array.shape}")
+        kept = tables.left(list(range(array.shape[1])), options)
+        parts[name] = array[:, kept]
+        columns = tuple(map(str, kept))
+    return replace(content, parts=parts, columns=columns)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    of_texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
-    return any(is_kind(kind) for is_kind in of_texts)
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    of_numbers = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    return any(is_kind(kind) for is_kind in of_numbers)
-
-
-def _csv(handle: BinaryIO) -> Content:
-    """A table of numbers, or of users and items, with a line of names or without.
-
-    Read twice: once to see that all rows are as wide as the first, then by pandas. Only a first
-    line without a single number is a header: a first row with one bad cell must be refused as data,
-    not dropped.
-    """
-    lines = csv.reader(_lines(handle), skipinitialspace=True)
-    rows = (row for row in lines if row not in ([], [""]))
-    first = next(rows, None)
-    if first is None:
-        raise Refused("holds no rows")
-    if len(first) > 2 and first == [str(column) for column in range(len(first))]:
-        raise Refused("begins with a line of column numbers; leave it out (pandas: header=False)")
-    if not first[0].strip() and not {"user", "item"} <= set(first):
-        raise Refused(
-            "begins with an empty cell, as where row numbers were written, too; leave them out "
-            "(pandas: index=False)"
-        )
-    header_lines = 0 if any(map(_is_number, first)) else lines.line_num
-    count = 0 if header_lines else 1
-    for row in rows:
-        if len(row) != len(first):
-            raise Refused(f"row {count} has {len(row)} cells; the first line has {len(first)}")
-        count += 1
-    # the text, where each of its cells begins, and its numbers, as pandas holds them and as a table
-    require(2 * handle.tell() + 32 * count * len(first), "its values")
-    handle.seek(0)
-    try:
-        frame = pd.read_csv(
-            handle,
-            header=None,
-            skiprows=header_lines,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            keep_default_na=False,  # an item may well be called NA
-            na_values=[""],
-            low_memory=False,
-        )
-    except pd.errors.EmptyDataError:
-        raise Refused("holds no rows") from None
-    return _table(frame.set_axis(first, axis=1) if header_lines else frame)
-
-
-def _lines(handle: BinaryIO) -> Iterator[str]:
-    """The lines of a text; a text wrapper would close the file it wraps."""
-    for line in handle:
-        if len(line) > 2**20:
-            require(30 * len(line), "the cells of one line")
-        yield line.decode("utf-8-sig")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return cell.strip().lower() in ("true", "false")
-    return True
-
-
-def _table(frame: pd.DataFrame) -> Content:
-    if frame.empty:
-        raise Refused("holds no rows")
-    if {"user", "item"} <= set(frame.columns):
-        return _interactions(frame[["user", "item"]])
-    for name in frame:
-        column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column):
-            text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-            row = int(text.to_numpy().argmax())
-            value = column.iloc[row]
-            raise Refused(f"row {row}, column {shown(name)} holds {shown(value)}; {NUMBERS}")
-    _refuse_missing(frame)
-    return Content({"data": frame.to_numpy(dtype=np.float64)})
-
-
-def _interactions(pairs: pd.DataFrame) -> Content:
-    """Users by items, both sorted: 1 where a user has an item. Repeated pairs count once."""
-    _refuse_missing(pairs)
-    (users, height), (items, width) = _ranked(pairs["user"]), _ranked(pairs["item"])
-    require(4 * height * width, f"the values of {height} users by {width} items")
-    rows = np.zeros((height, width), dtype=np.float32)
-    rows[users, items] = 1
-    return Content({"data": rows}, interactions=True)
-
-
-def _ranked(column: pd.Series) -> tuple[np.ndarray, int]:
-    """The place of each entry among the sorted distinct ones, and the number of these."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        names = column.cat.remove_unused_categories().cat
-        ranks, _ = pd.factorize(names.categories, sort=True)
-        return ranks[names.codes], len(ranks)
-    places, distinct = pd.factorize(column, sort=True)
-    return places, len(distinct)
-
-
-def _refuse_missing(frame: pd.DataFrame) -> None:
-    missing = frame.isna().to_numpy()
-    if missing.any():
-        row, column = divmod(int(missing.argmax()), missing.shape[1])
-        raise Refused(f"row {row}, column {shown(list(frame)[column])} is empty or NaN")
-
-
-SUFFIXES: dict[str, Callable[[BinaryIO], Content]] = {
+ARRAYS: dict[str, Callable[[BinaryIO], Content]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".csv": _csv,
-    ".parquet": _parquet,
     ".pt": _pt,
     ".idx": _idx,
     ".idx.gz": _idx_gz,
     "-ubyte": _idx,
     "-ubyte.gz": _idx_gz,
+}
+
+
+def _of_arrays(read: Callable[[BinaryIO], Content], suffix: str) -> Reader:
+    """A reader that is asked for nothing but all that the file holds."""
+
+    @functools.wraps(read)
+    def reader(handle: BinaryIO, options: Options) -> Content:
+        options.refuse_header(suffix)
+        return without_columns(read(handle), options)
+
+    return reader
+
+
+Reader = Callable[[BinaryIO, Options], Content]
+# in the order in which people are told of them
+SUFFIXES: dict[str, Reader] = {
+    **{suffix: _of_arrays(ARRAYS[suffix], suffix) for suffix in (".npy", ".npz")},
+    **tables.READERS,
+    **{suffix: _of_arrays(read, suffix) for suffix, read in ARRAYS.items()},
 }

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from evoae.data.scaling import Scaling
+
 BLOCK = 1024  # rows that are taken at once
 SPLITS = ("train", "validation", "test")
 
@@ -35,6 +37,7 @@ class Dataset:
     `image_shape`: (height, width) if a row is an image.
     `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
     each, which add up to that split: a recommender sees `known` and is asked for `hidden`.
+    `scaling`: how the file's values became these, if they were scaled.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Dataset:
     noise_floor: float | None = None
     image_shape: tuple[int, int] | None = None
     held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+    scaling: Scaling | None = None
 
     @property
     def dimension(self) -> int:

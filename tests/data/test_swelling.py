@@ -61,6 +61,18 @@ def user_item_csv(path: Path) -> None:
     path.write_text("user,item\n" + "".join(f"{n},{n}\n" for n in range(8000)))
 
 
+def one_line_csv_gz(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(250):
+            file.write(b"0," * 500_000)
+
+
+def rows_tsv_gz(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(10):
+            file.write((b"\t".join([b"0", b"1"] * 200) + b"\n") * 10_000)
+
+
 def strides(path: Path) -> None:
     torch.save(torch.zeros(1).expand(10**6, 10**6), path)
 
@@ -85,6 +97,8 @@ def packed_pt(path: Path) -> None:
         (numbers, ".parquet"),
         (user_item_parquet, ".parquet"),
         (user_item_csv, ".csv"),
+        (one_line_csv_gz, ".csv.gz"),
+        (rows_tsv_gz, ".tsv.gz"),
         (strides, ".pt"),
         (packed_pt, ".pt"),
     ],

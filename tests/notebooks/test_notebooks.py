@@ -20,6 +20,18 @@ from evoae.study.report import execution, notebooks
 NAMES = notebooks.available()
 STUDIES = [name for name in NAMES if name != "explore"]  # that one is for the browser
 TRAINED = [name for name in STUDIES if name not in ("report", "12_results")]
+READ_BY_REPORT = ("01_canonical_pruning", "02_coevolution_pruning")
+IN_THE_INDEX = ("00_tour", "report")
+# A notebook and all that is read of it stay in one process of several.
+BY_NOTEBOOK = [
+    pytest.param(
+        name,
+        marks=pytest.mark.xdist_group(
+            "report" if name in (*READ_BY_REPORT, *IN_THE_INDEX) else name
+        ),
+    )
+    for name in STUDIES
+]
 MOST_CODE_CELLS = 20
 # What a tiny test needs less of than the smoke scale; a notebook is given those that it has.
 LESS = {"epochs": 4, "second_epochs": 2, "canonical_epochs": 4, "cells": 3, "workers": 1}
@@ -160,7 +172,7 @@ def executed(tmp_path_factory):
     @cache
     def execute(name: str) -> list[Path]:
         if name == "report":  # of what the others leave
-            for other in ("01_canonical_pruning", "02_coevolution_pruning"):
+            for other in READ_BY_REPORT:
                 execute(other)
         known = notebooks.defaults(source(name))
         less = LESS | ({"epochs": 8} if name == "08_confounds" else {})  # its last quarter needs 7
@@ -179,7 +191,7 @@ def tables(written: list[Path]) -> dict[str, pd.DataFrame]:
     return {path.stem.split("-", 1)[1]: pd.read_csv(path) for path in paths}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", BY_NOTEBOOK)
 def test_it_runs_and_leaves_a_page_figures_and_plausible_numbers(name, executed):
     written = executed(name)
     assert all(path.stat().st_size > 0 for path in written)
@@ -198,7 +210,7 @@ def test_it_runs_and_leaves_a_page_figures_and_plausible_numbers(name, executed)
             assert table[column].dropna().between(0, 1).all(), column
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", BY_NOTEBOOK)
 def test_a_page_stands_alone_and_says_what_it_is(name, executed):
     page = executed(name)[1].read_text()
     title = source(name).cells[0].source.splitlines()[0].lstrip("# ")
@@ -223,13 +235,14 @@ def test_a_page_stands_alone_and_says_what_it_is(name, executed):
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
 
 
+@pytest.mark.xdist_group("report")
 def test_the_index_has_the_picture_question_and_answer_of_every_page(executed):
-    written = [executed(name) for name in ("00_tour", "report")][-1]
+    written = [executed(name) for name in IN_THE_INDEX][-1]
     index = written[-1]
     assert index.name == "index.html"
     cards = index.read_text().split('class="card"')[1:]
     assert "Report" in cards[0]
-    for name in ("00_tour", "report"):
+    for name in IN_THE_INDEX:
         (card,) = [c for c in cards if f'href="{name}.html"' in c]
         picture = re.search(r'src="([^"]+)"', card).group(1)
         assert (index.parent / picture).exists()
@@ -240,6 +253,7 @@ def test_the_index_has_the_picture_question_and_answer_of_every_page(executed):
         assert html.unescape(said) in re.sub("</?b>", "", page)
 
 
+@pytest.mark.xdist_group("report")
 def test_the_report_says_ten_sentences_and_gives_no_verdict_on_smoke(executed):
     written = executed("report")
     page = written[1].read_text()
@@ -255,12 +269,14 @@ def test_the_report_says_ten_sentences_and_gives_no_verdict_on_smoke(executed):
     assert page.index('id="figure-claims"') > page.index("<li>")
 
 
+@pytest.mark.xdist_group("report")
 def test_evoae_report_is_the_page_of_a_folder(executed, capsys):
     folder = executed("report")[0].parent
     assert cli.main(["report", str(folder)]) == 0
     assert str(folder / "report.html") in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.xdist_group("03_schedules")
 def test_schedules_compares_every_pair_with_the_paper(executed):
     found = tables(executed("03_schedules"))
     assert len(found["published"]) == 3 * 6
@@ -275,6 +291,7 @@ def test_schedules_compares_every_pair_with_the_paper(executed):
     assert (found["means"].model_steps == 3 * 4 * 200).all()  # cells, epochs, batches
 
 
+@pytest.mark.xdist_group("04_capacity")
 def test_capacity_compares_within_an_operator_and_with_dense_models_of_its_size(executed):
     found = tables(executed("04_capacity"))
     assert set(found["small-tests"].a) == {"random", "conjunctive", "variance-high"}
@@ -294,6 +311,7 @@ def test_capacity_compares_within_an_operator_and_with_dense_models_of_its_size(
         assert parameters == pytest.approx(preserved * 6770, abs=150)  # 30-10 has 6770
 
 
+@pytest.mark.xdist_group("05_activations")
 def test_activations_cover_dead_units_as_operators_do(executed):
     found = tables(executed("05_activations"))
     dead = found["dead"]
@@ -309,6 +327,7 @@ def test_activations_cover_dead_units_as_operators_do(executed):
     assert set(change.b) == {"as many at random"}
 
 
+@pytest.mark.xdist_group("06_uniformity")
 def test_uniformity_measures_every_layer_and_gives_a_verdict(executed):
     found = tables(executed("06_uniformity"))
     layers = ["encoder 1", "code", "decoder 1", "output"]
@@ -327,6 +346,7 @@ def test_uniformity_measures_every_layer_and_gives_a_verdict(executed):
         assert len(verdict) == 2 * 2 * 4
 
 
+@pytest.mark.xdist_group("07_readings")
 def test_readings_differ_in_one_setting_at_a_time(executed):
     found = tables(executed("07_readings"))
     shown = found["differences"].set_index(["pair", "difference"])["mean"]
@@ -341,6 +361,7 @@ def test_readings_differ_in_one_setting_at_a_time(executed):
         assert constants["as intended"] == pytest.approx(0.4, abs=0.1)
 
 
+@pytest.mark.xdist_group("09_your_data")
 def test_your_data_may_be_a_file(executed, tmp_path):
     found = tables(executed("09_your_data"))
     assert set(found["results"].training) == {"alone", "one cell", "ring"}

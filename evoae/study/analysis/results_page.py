@@ -60,9 +60,11 @@ def share(value: float) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    """A Markdown table; columns of words are aligned to the left, others to the right."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
+    rule = [":---" if word else "---:" for word in words] or ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def span(counts: pd.Series) -> str:

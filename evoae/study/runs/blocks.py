@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,10 @@ import torch
 from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
-from evoae.experiment import Experiment
+from evoae.experiment import SETTINGS, Experiment
 from evoae.messages import named, shown
 from evoae.networks import population, training
-from evoae.rules import MOST
+from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
 from evoae.study.runs.growth import LOCK, add, history_of, history_rows, write_config
@@ -111,7 +112,7 @@ class RunSpec:
         found = read_config(self.folder)
         wanted = {"experiment": self.experiment.settings(), "seed": self.seed}
         for key, value in wanted.items():
-            if found[key] != json.loads(json.dumps(value)):
+            if not same(found[key], json.loads(json.dumps(value))):
                 raise ValueError(f"{path}: holds another {key}; move the directory away")
 
     def blocks(self, trials: Iterable[int], parts: int) -> list[range]:
@@ -123,6 +124,20 @@ class RunSpec:
         for part in np.array_split(rest, min(parts, max(1, len(rest)))):
             cut += slices_of(part.tolist())
         return sorted(cut, key=lambda block: block.start)
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether a run's settings, or its seed, are those; files may have been moved meanwhile."""
+    if isinstance(found, dict):
+        moved = {
+            name: wanted[name]
+            for name, declared in SETTINGS.items()
+            if isinstance(declared.rule, File)
+            and None not in (found[name], wanted[name])
+            and not {found[name], wanted[name]} & set(declared.rule.names)
+        }
+        found = found | moved
+    return found == wanted
 
 
 @cache

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from evoae.data.scaling import Scaling
 from evoae.networks import compaction
 from evoae.networks.compaction import Compacted, Dense, Select
 from evoae.rules import check_known
@@ -36,7 +38,7 @@ class Exported:
     """What was written: a cell, of so many `parameters` before, compacted.
 
     `difference`: the largest between the reconstructions of the file and of the original on the
-    test data, None if they were not compared, for `reason`.
+    test data, scaled if they were, None if they were not compared, for `reason`.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Exported:
 def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) -> Exported:
     """Write a trial's cell (its best by default), compacted, to a file of a known suffix.
 
+    If the data were scaled, what is written takes and gives values as they stand in the data file.
     Raises ValueError, before anything is written, if the suffix is unknown, its package is not
     installed, the folder is missing, or the run has no such trial or cell; RuntimeError, with
     nothing left behind, if what was written does not give the original's outputs.
@@ -72,6 +75,9 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
         "parameters": population.parameters,
         **small.sizes,
     }
+    scaling = run.scaling
+    if scaling is not None:
+        about["scaling"] = scaling.as_json()
     difference, reason = None, None
     with whole(path) as part:
         writer.write(small, about, part)
@@ -83,11 +89,27 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
             reason = str(error)
         else:
             with torch.no_grad():
-                expected = nn.Sequential(*population.member(place))(examples)
-                difference = float((reconstruct(examples) - expected).abs().max())
+                original = nn.Sequential(*population.member(place))
+                difference = largest_difference(original, reconstruct, examples, scaling)
             if not difference <= TOLERANCE:
                 raise RuntimeError(f"{path}: outputs differ by {difference:.1e}; not written")
     return Exported(path, cell, small, population.parameters, difference, reason)
+
+
+def largest_difference(
+    original: Callable[[Tensor], Tensor],
+    exported: Callable[[Tensor], Tensor],
+    examples: Tensor,
+    scaling: Scaling | None,
+) -> float:
+    """Of any reconstruction of examples [n, D] in [0, 1]; raw values are given to the export."""
+    if scaling is None:
+        return float((exported(examples) - original(examples)).abs().max())
+    raw = scaling.raw(examples.numpy()).astype(np.float32 if scaling.single else np.float64)
+    expected = original(torch.from_numpy(scaling.scaled(raw)))
+    gap = np.abs(exported(torch.from_numpy(raw)).numpy() - scaling.raw(expected.numpy()))
+    rounding = np.spacing(np.abs(scaling.raw(expected.numpy())).astype(raw.dtype))
+    return float((np.maximum(0, gap - rounding) / scaling.divisor).max())
 
 
 def check_target(path: Path) -> None:
@@ -100,6 +122,33 @@ def check_target(path: Path) -> None:
             raise ValueError(f"{path}: this needs onnx; pip install 'evoae[export]'") from None
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
+
+
+class Scale(nn.Module):
+    """Values [..., D] as a data file holds them: float32 in [0, 1]."""
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
+        self.register_buffer("divisor", torch.from_numpy(scaling.divisor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(x - minimum) / divisor, in double precision."""
+        return ((x.double() - self.minimum) / self.divisor).float()
+
+
+class Unscale(nn.Module):
+    """The way back: as float32, or as float64 if that is too coarse for the file's values."""
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
+        self.register_buffer("width", torch.from_numpy(scaling.width))
+        self.kind = torch.float32 if scaling.single else torch.float64
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x * width + minimum, in double precision."""
+        return (x.double() * self.width + self.minimum).to(self.kind)
 
 
 # -- safetensors ---------------------------------------------------------------------------------
@@ -115,7 +164,11 @@ def write_safetensors(small: Compacted, about: dict[str, Any], path: Path) -> No
 
 
 def load(path: Path | str) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder and decoder of an exported `.safetensors`. Raises ValueError if it is none."""
+    """Encoder and decoder of an exported `.safetensors`. Raises ValueError if it is none.
+
+    If the data were scaled, the encoder begins with `Scale` and the decoder ends with `Unscale`:
+    values go in and come out as they stand in the data file.
+    """
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[ENTRY])
@@ -126,7 +179,12 @@ def load(path: Path | str) -> tuple[nn.Sequential, nn.Sequential]:
             Dense(tensors[f"{n}.weight"], tensors[f"{n}.bias"], n not in no_relu)
             for n in range(count)
         ]
-        return compaction.modules(layers, about["encoder_layers"], tensors["inputs"])
+        encoder, decoder = compaction.modules(layers, about["encoder_layers"], tensors["inputs"])
+        if "scaling" in about:
+            scaling = Scaling.from_json(about["scaling"])
+            encoder = nn.Sequential(Scale(scaling), *encoder)
+            decoder.append(Unscale(scaling))
+        return encoder, decoder
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: no exported autoencoder ({error})") from error
 
@@ -148,21 +206,38 @@ def onnx_model(
     """The graph of an autoencoder of plain layers and `dimension` inputs, checked.
 
     From `x` [batch, D] to `code` [batch, K] and `reconstruction` [batch, D]. `about` is kept in the
-    metadata, as JSON. Raises ImportError where onnx is not installed.
+    metadata, as JSON. If it holds a `scaling`, the first nodes scale `x` and the last ones undo it;
+    both are float64 where float32 is too coarse for such values, else float32. Raises ImportError
+    where onnx is not installed.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    nodes, constants, flow = [], [], "x"
+    nodes, constants, flow, end = [], [], "x", "reconstruction"
+    scaling = Scaling.from_json(about["scaling"]) if about and "scaling" in about else None
+    raw = TensorProto.FLOAT if scaling is None or scaling.single else TensorProto.DOUBLE
 
-    def constant(values: Tensor, name: str) -> str:
-        constants.append(numpy_helper.from_array(values.detach().cpu().numpy(), name))
+    def constant(values: Tensor | np.ndarray, name: str) -> str:
+        array = values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+        constants.append(numpy_helper.from_array(array, name))
         return name
 
+    if scaling is not None:
+        minimum, width, divisor = (
+            constant(getattr(scaling, name), name) for name in ("minimum", "width", "divisor")
+        )
+        nodes += [
+            helper.make_node("Cast", ["x"], ["x.double"], to=TensorProto.DOUBLE),
+            helper.make_node("Sub", ["x.double", minimum], ["x.above"]),
+            helper.make_node("Div", ["x.above", divisor], ["x.share"]),
+            helper.make_node("Cast", ["x.share"], ["x.scaled"], to=TensorProto.FLOAT),
+        ]
+        flow, end = "x.scaled", "reconstruction.scaled"
+
     widths = {"x": dimension}
-    for side, end, parts in (("encoder", "code", encoder), ("decoder", "reconstruction", decoder)):
+    for side, last, parts in (("encoder", "code", encoder), ("decoder", end, decoder)):
         for number, part in enumerate(parts):
             place = f"{side}.{number}"
-            out = end if number == len(parts) - 1 else place
+            out = last if number == len(parts) - 1 else place
             match part:
                 case Select() if len(part.index) == dimension:
                     continue  # there is nothing to pick
@@ -180,15 +255,24 @@ def onnx_model(
                     bias = constant(part.bias, f"{place}.bias")
                     node = helper.make_node("Gemm", [flow, weight, bias], [out], transB=1)
                     nodes.append(node)
-                    widths[end] = part.out_features
+                    widths[last] = part.out_features
                 case nn.ReLU() | nn.Sigmoid():
                     nodes.append(helper.make_node(type(part).__name__.capitalize(), [flow], [out]))
                 case _:
                     raise TypeError(f"{type(part).__name__} is no layer of an autoencoder here")
             flow = out
+    if scaling is not None:
+        nodes += [
+            helper.make_node("Cast", [end], ["reconstruction.double"], to=TensorProto.DOUBLE),
+            helper.make_node("Mul", ["reconstruction.double", width], ["reconstruction.above"]),
+            helper.make_node("Add", ["reconstruction.above", minimum], ["reconstruction.raw"]),
+            helper.make_node("Cast", ["reconstruction.raw"], ["reconstruction"], to=raw),
+        ]
+    widths["reconstruction"] = dimension
+    kinds = {"x": raw, "code": TensorProto.FLOAT, "reconstruction": raw}
     values = {
-        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
-        for name, width in widths.items()
+        name: helper.make_tensor_value_info(name, kind, ["batch", widths[name]])
+        for name, kind in kinds.items()
     }
     graph = helper.make_graph(
         nodes, "autoencoder", [values["x"]], [values["code"], values["reconstruction"]], constants

@@ -6,8 +6,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
+from evoae.rules import plain
 
 
 class Design(dict[str, Experiment]):
@@ -30,12 +33,16 @@ class Design(dict[str, Experiment]):
 
 
 def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
-    """Every combination of presets and settings; a list is an axis. Label to Experiment.
+    """Every combination of presets and settings; a list or array is an axis. Label to Experiment.
 
     grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. A
     label joins the prefix, the preset if there are several, and the values of the axes.
     """
-    axes = {k: v for k, v in settings.items() if isinstance(v, list)}
+    axes = {
+        k: [plain(each) for each in v]
+        for k, v in settings.items()
+        if isinstance(v, list) or (isinstance(v, np.ndarray) and v.ndim == 1)
+    }
     found = {}
     for preset, *values in itertools.product(presets, *axes.values()):
         chosen = dict(zip(axes, values, strict=True))

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from evoae import identity
+from evoae.data import datasets
 from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
@@ -61,6 +62,7 @@ def write_config(
     packages = ("evoae", "torch", "numpy", "pandas", "safetensors")
     config = {
         "experiment": experiment.settings(),
+        **datasets.described(experiment.dataset, **experiment.data_options),
         "preset": experiment.preset_name,
         "seed": seed,
         "meaning": meaning(experiment.settings()),

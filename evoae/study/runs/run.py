@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from evoae.data import datasets
+from evoae.data.scaling import Scaling
 from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
@@ -54,10 +55,7 @@ class Run:
             path = self.folder / name
             if not path.is_file() and not awaiting(path).is_file():
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
-        config = read_config(self.folder)
-        # a setting that is newer than the run has the default: what was done before there was it
-        newer = {k: s.default for k, s in SETTINGS.items() if k not in config["experiment"]}
-        self.config = config | {"experiment": config["experiment"] | newer}
+        self.config = read_config(self.folder)
         # runs of before held one slice of trials for ever, and no digests
         self.sealed = "trials" not in self.config
         self._stored = self._read_result()
@@ -199,6 +197,17 @@ class Run:
             return compaction.compact_member(self.population, place)
         return self.population.member(place)
 
+    @property
+    def scaling(self) -> Scaling | None:
+        """How a file's values became those that were learnt from, and back, if they were scaled.
+
+        The networks of `best` take and give scaled values; exported ones those of the file.
+        """
+        if "scaling" not in self.config:  # a run of before does not hold it, but its file does
+            return self.data().scaling if self.setting("scale") else None
+        bounds = self.config["scaling"]
+        return None if bounds is None else Scaling.from_json(bounds)
+
     def data(self, trial: int = 0) -> datasets.Dataset:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
@@ -216,7 +225,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
-    return config | {"experiment": with_new_names(config["experiment"])}
+    # a setting that is newer than the run has the default: what was done before there was it
+    found = with_new_names(config["experiment"])
+    newer = {k: s.default for k, s in SETTINGS.items() if k not in found}
+    return config | {"experiment": found | newer}
 
 
 def numbers_in(result: dict[str, Any]) -> list[int]:

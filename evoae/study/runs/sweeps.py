@@ -23,6 +23,7 @@ from evoae.experiment import Experiment
 from evoae.messages import shown
 from evoae.networks import kernel
 from evoae.resources import require
+from evoae.rules import plain
 from evoae.study.runs.blocks import RunSpec, finish
 from evoae.study.runs.run import Run
 from evoae.study.runs.sharing import claimed, missing, tidy, wait_for_others
@@ -96,6 +97,7 @@ def sweep(
     EVOAE_DASK, the address of a Dask scheduler, and EVOAE_SHARE, "I/N": begin with every N-th run
     from the I-th on (job arrays).
     """
+    trials, seed, workers = plain(trials), plain(seed), plain(workers)
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
     if out is not None and (not str(out) or "\0" in str(out)):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from loky import ProcessPoolExecutor
 from loky.backend import get_context
 
+from evoae.messages import DataWarning
 from evoae.pruning import operators, schedules
 from evoae.study.runs.blocks import RunSpec, train_block
 from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
@@ -124,6 +126,7 @@ def follow(parent: int) -> None:
 def work(task: bytes) -> tuple[float, float, float]:
     """Train one packed block."""
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", DataWarning)  # whoever began the run was warned
     named, spec, block = cloudpickle.loads(task)
     for known, theirs in zip(REGISTRIES, named, strict=True):
         known |= theirs  # also over older ones

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY
+from safetensors import safe_open
 from torch import nn
 
 from evoae import Experiment, run
@@ -19,6 +20,7 @@ from evoae.networks import population
 from evoae.networks.compaction import Select
 from evoae.study.runs import exports
 from evoae.study.runs.exports import export
+from evoae.study.runs.files import digest, read_json, write_json
 from evoae.study.runs.run import Run
 
 PRUNED = TINY | {
@@ -206,6 +208,116 @@ def test_without_onnxruntime_it_is_said_that_nothing_was_compared(
     assert main(["export", str(trained.folder), str(path)]) == 0
     assert "not compared: onnxruntime is not installed" in capsys.readouterr().out
     assert path.exists()
+
+
+@pytest.mark.parametrize("scale", [True, "columns"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("large", [False, True])
+def test_exports_take_and_give_values_as_they_stand_in_the_file(
+    suffix: str, scale: bool | str, large: bool, tmp_path: Path
+) -> None:
+    needs_onnx(suffix)
+    raw = np.random.default_rng(0).normal(size=(60, 5)) * [1, 30, 1e4, 1e-3, 0]
+    raw += [0, -5, 3e4, 0, 1_600_000_001 if large else 7]  # float32 cannot hold the first of these
+    np.savetxt(tmp_path / "rows.csv", raw, delimiter=";", header="a;b;c;d;e", comments="")
+    experiment = Experiment.preset(
+        "canonical", **PRUNED | {"dataset": tmp_path / "rows.csv", "scale": scale}
+    )
+    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    assert done.config["columns"] == list("abcde")
+    assert len(done.config["scaling"]["minimum"]) == (5 if scale == "columns" else 1)
+    found = export(done, tmp_path / f"small{suffix}")
+    assert found.difference <= 1e-5
+    kind = np.float64 if large and scale == "columns" else np.float32
+    scaled = torch.from_numpy(done.scaling.scaled(raw.astype(kind)))
+    with torch.no_grad():
+        expected = done.scaling.raw(nn.Sequential(*done.best())(scaled).numpy())
+    given = reconstructions(found.path, torch.from_numpy(raw.astype(kind))).numpy()
+    assert given.dtype == kind
+    span = done.scaling.divisor
+    assert (np.abs(given - expected) / span).max() <= (1e-5 if kind is np.float64 else 1e-3)
+    if scale == "columns":
+        assert (given[:, 4] == raw[0, 4].astype(kind)).all()  # a constant comes back as it was
+    assert metadata(found.path)["scaling"] == done.config["scaling"]
+
+
+def metadata(path: Path) -> dict[str, object]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["evoae"])
+    (entry,) = pytest.importorskip("onnx").load(path).metadata_props
+    return json.loads(entry.value)
+
+
+def test_what_is_not_scaled_is_exported_without_a_scaling(trained: Run, tmp_path: Path) -> None:
+    done = export(trained, tmp_path / "small.safetensors", 1)
+    assert "scaling" not in metadata(done.path)
+    assert trained.scaling is None
+    assert trained.config["scaling"] is None
+    encoder, decoder = exports.load(done.path)
+    assert isinstance(encoder[0], Select)
+    assert isinstance(decoder[-1], nn.Sigmoid)
+
+
+def test_a_scaled_run_whose_data_are_gone_is_exported_with_its_scaling(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.npy"
+    raw = np.random.default_rng(0).random((40, 8)) * 90
+    np.save(rows, raw)
+    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": rows, "scale": "columns"})
+    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    rows.unlink()
+    found = export(Run(done.folder), tmp_path / "small.safetensors")
+    assert found.difference is None
+    x = torch.from_numpy(raw).float()
+    with torch.no_grad():
+        inside = nn.Sequential(*done.best())(torch.from_numpy(done.scaling.scaled(raw)))
+    expected = torch.from_numpy(done.scaling.raw(inside.numpy())).float()
+    assert (reconstructions(found.path, x) - expected).abs().max() <= 1e-2
+
+
+def test_a_run_of_before_that_says_nothing_of_its_scaling_is_read_and_grows(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    np.savetxt(rows, np.random.default_rng(0).random((40, 8)) * 90, delimiter=",")
+    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": rows, "scale": True})
+    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    config = read_json(done.folder / "config.json")
+    for name in ("header", "leave_out"):
+        del config["experiment"][name]
+    for name in ("scaling", "columns"):
+        del config[name]
+    write_json(done.folder / "config.json", config)
+    result = read_json(done.folder / "result.json")
+    result["files"]["config.json"] = digest(done.folder / "config.json")
+    write_json(done.folder / "result.json", result)
+    old = Run(done.folder)
+    assert old.scaling.as_json() == done.scaling.as_json()
+    assert export(old, tmp_path / "small.safetensors").difference <= 1e-5
+    grown = run(experiment, 2, workers=1, out=tmp_path / "out", progress=False)
+    assert (grown.folder, grown.numbers) == (done.folder, [0, 1])
+
+
+def test_a_run_is_the_same_after_its_file_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.random.default_rng(0).random((40, 8)))
+    monkeypatch.chdir(tmp_path)
+    settings = PRUNED | {"dataset": "rows.npy"}
+    first = run(Experiment.preset("canonical", **settings), 1, workers=1, out="out", progress=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(first.data(0).test) == 6  # read where it lies, wherever one stands
+    rows.rename(tmp_path / "elsewhere" / "renamed.npy")
+    settings = PRUNED | {"dataset": "renamed.npy"}
+    again = run(
+        Experiment.preset("canonical", **settings),
+        2,
+        workers=1,
+        out=tmp_path / "out",
+        progress=False,
+    )
+    assert again.folder == first.folder
+    assert again.numbers == [0, 1]
 
 
 def test_a_run_whose_data_are_gone_can_be_exported(tmp_path: Path) -> None:

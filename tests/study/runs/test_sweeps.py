@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -51,6 +52,27 @@ def test_labels_of_a_grid() -> None:
     assert list(grid("canonical", "lipi-ae-s", operator=["none", "random"])) == [
         "canonical none", "canonical random", "lipi-ae-s none", "lipi-ae-s random",
     ]  # fmt: skip
+
+
+def test_an_axis_may_be_an_array_or_hold_numpy_s_numbers_and_paths(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(9))
+    found = grid(
+        "canonical",
+        amount=np.array([0.1, 0.2]),
+        epochs=[np.int64(3)],
+        scale=[np.bool_(False), "columns"],
+        dataset=tmp_path / "a.npy",
+    )
+    expected = grid(
+        "canonical",
+        amount=[0.1, 0.2],
+        epochs=[3],
+        scale=[False, "columns"],
+        dataset=str(tmp_path / "a.npy"),
+    )
+    assert found == expected
+    assert next(iter(found)) == "0.1 3 scale=False"
+    assert len(grid("canonical", dataset=[tmp_path / "a.npy", "digits"])) == 2
 
 
 def test_a_grid_refuses_what_an_experiment_refuses() -> None:

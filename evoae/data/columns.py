@@ -1,0 +1,76 @@
+"""Columns that are probably no measurements: names of rows, their numbers, what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from evoae.data.content import Content
+from evoae.data.tables import LABELS, plain
+from evoae.messages import shortened, shown
+
+ROWS = 10  # of fewer nothing can be said
+
+
+def doubtful(content: Content) -> Iterator[str]:
+    """A sentence for each column that is learnt from and had perhaps better be left out."""
+    if content.interactions or content.image_shape or len(content.parts) > 1:
+        return
+    (rows,) = content.parts.values()
+    names = content.columns or [str(column) for column in range(rows.shape[1])]
+    known = {plain(name) for name in names}
+    numbers = [names[column] for column in counting(rows)]
+    others = [
+        name
+        for name in content.columns or ()
+        if name not in numbers
+        and (plain(name) in LABELS or is_id(name) or (plain(name) == "y" and "x" not in known))
+    ]
+    if len(numbers) < len(names):  # else the whole table is like that
+        yield from sentence(numbers, "counts", "count", "up from row to row, as row numbers do")
+    if len(others) < len(names):
+        yield from sentence(others, "is", "are", "learnt from like all others")
+
+
+def sentence(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
+    """What is doubtful of some columns, if of any, and how to leave them out."""
+    if len(names) == 1:
+        start, unless = f"column {shown(names[0])} {one}", "if it is no measurement, leave it out"
+    else:
+        start, unless = (
+            f"columns {shortened(', '.join(map(shown, names)))} {many}",
+            ("if they are no measurements, leave them out"),
+        )
+    if names:
+        yield f"{start} {what}; {unless}: leave_out={','.join(names)}"
+
+
+def is_id(name: str) -> bool:
+    """Whether a name ends in "id" as a word of its own: patient_id, userId, visitID."""
+    return name.endswith(("_id", "_ID", " id", " ID", "-id", "-ID", "Id", "ID")) and len(name) > 2
+
+
+def counting(rows: np.ndarray) -> list[int]:
+    """Columns of [n, D] that rise by equal steps, or hold n whole numbers in a row in any order."""
+    count = len(rows)
+    if count < ROWS:
+        return []
+    found = []
+    first = rows[:ROWS].astype(np.float64)
+    low, high = rows.min(0).astype(np.float64), rows.max(0).astype(np.float64)
+    for column in np.flatnonzero((high - low == count - 1) | _even_steps(first)):
+        values = rows[:, column].astype(np.float64)
+        in_a_row = high[column] - low[column] == count - 1 and (
+            (np.sort(values) == np.arange(count) + low[column]).all()
+        )
+        if in_a_row or _even_steps(values[:, None])[0]:
+            found.append(int(column))
+    return found
+
+
+def _even_steps(rows: np.ndarray) -> np.ndarray:
+    """Which columns of [n, D] rise by the same step from row to row, but for rounding."""
+    steps = np.diff(rows, axis=0)
+    mean = steps.mean(0)
+    return (mean > 0) & (np.abs(steps - mean).max(0) <= 1e-3 * mean)
