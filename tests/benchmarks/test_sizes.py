@@ -83,7 +83,7 @@ def test_best_times_are_of_one_call_each(monkeypatch: pytest.MonkeyPatch) -> Non
     def call(seconds: float) -> None:
         now[0] += seconds + next(interruptions)
 
-    monkeypatch.setattr(size.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(size, "SECONDS", 0.008)
+    monkeypatch.setattr(sizes.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sizes, "SECONDS", 0.008)
     found = best_times([lambda: call(0.004), lambda: call(0.001)])
     assert found == pytest.approx([0.004, 0.001])

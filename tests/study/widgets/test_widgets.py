@@ -709,7 +709,7 @@ def test_a_run_on_disk(tmp_path):
         inspector.state.weights, done.population.encoder.layers()[1][0][10].numpy()
     )
     inspector.epoch.value = 0
-    assert "a run on disk holds its last epoch only" in inspector.message.value
+    assert "a run on disk holds only its last epoch" in inspector.message.value
 
 
 def test_a_damaged_run_is_explained(tmp_path):
