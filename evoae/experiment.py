@@ -521,14 +521,15 @@ class Experiment:
                     "finite: nothing can be learnt from them"
                 )
 
-    def pruning_at(self, t: int) -> float:
+    def pruning_at(self, t: int, name: str | None = None) -> float:
         """What the schedule says after epoch t: a probability, or a target sparsity.
 
-        Raises ValueError for a user's schedule that gives neither.
+        With a `name`, what that schedule says under the same settings. Raises ValueError for a
+        user's schedule that gives neither.
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = self.resolved_schedule
+        schedule = schedules.find(name) if name else self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -536,10 +537,8 @@ class Experiment:
             value = 0.0
         if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
             rule = "lie in [0, 1]" if isinstance(value, numbers.Real) else "be a number"
-            raise ValueError(
-                f"schedule={identity.name_of(self.schedule)} gives {shown(value)} at epoch {t}; "
-                f"it must {rule}"
-            )
+            asked = name or identity.name_of(self.schedule)
+            raise ValueError(f"schedule={asked} gives {shown(value)} at epoch {t}; it must {rule}")
         return float(value)
 
     @functools.cached_property

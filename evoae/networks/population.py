@@ -55,31 +55,14 @@ def parameter_count(widths: Sequence[int]) -> int:
     return sum((i + 1) * o for i, o in pairwise(widths))
 
 
-# What may belong to networks, and travels with them: type, shape after the axis P, and meaning.
-TENSORS: dict[str, tuple[torch.dtype, str, str]] = {
-    "weights": (torch.float32, "parameters", "weights and biases, layer after layer"),
-    "keep": (torch.bool, "parameters", "where pruned weights stay zero: which are not pruned"),
-    "first_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "second_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "steps": (torch.int64, "", "steps of a persistent Adam"),
-    "count": (torch.float64, "", "rows on which units were observed"),
-    "total": (torch.float64, "units", "sum of a unit's activations over those rows"),
-    "squares": (torch.float64, "units", "sum of their squares"),
-    "zeros": (torch.float64, "units", "rows on which the unit was exactly zero"),
-    "zeros_at_last_prune": (torch.int64, "", "entries pruned, counted at the last prune"),
-    "movement": (torch.float32, "parameters", "sum over epochs of -w g, for an operator"),
-    "sensitivity": (torch.float32, "parameters", "|w g| before training, for an operator"),
-    "removed": (torch.float32, "parameters", "for widgets: the weights that the last prune took"),
-}
-
-
 @dataclass
 class Networks:
     """P networks of the same widths (input first).
 
-    `tensors` holds what `TENSORS` lists; `weights` is always there. `last_relu` says whether the
-    last layer is followed by ReLU (encoders) or not (decoders, whose output is before the sigmoid,
-    and variational encoders).
+    `tensors` holds what belongs to networks and travels with them, [P, ...]: always `weights`, else
+    masks, moments of a persistent Adam, statistics of units and scores. `last_relu` says whether
+    the last layer is followed by ReLU (encoders) or not (decoders, whose output is before the
+    sigmoid, and variational encoders).
     """
 
     widths: tuple[int, ...]

@@ -147,7 +147,7 @@ def sweep(
     runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more
-    return Study(runs)
+    return Study(runs, getattr(experiments, "factors", {}))
 
 
 def default_workers(specs: Collection[RunSpec], here: bool) -> int:

@@ -49,8 +49,8 @@ class Schedules:
 
     def values(self, name: str) -> np.ndarray:
         """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
-        e = self.experiment.replace(schedule=name)
-        return np.array([e.pruning_at(t) for t in range(e.epochs)])
+        e = self.experiment
+        return np.array([e.pruning_at(t, name) for t in range(e.epochs)])
 
 
 def expected_prunes(values: np.ndarray, target: bool = False) -> float:
