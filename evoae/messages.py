@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 LONGEST = 160  # characters of a value or a name in a message
 
@@ -42,6 +44,12 @@ def shortened(text: str) -> str:
     """Begin and end of a text that is too long for a message."""
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+@cache
+def say_once(text: str) -> None:
+    """Print a line for the user, once in a process."""
+    print(f"evoae: {text}", file=sys.stderr)
 
 
 @contextmanager

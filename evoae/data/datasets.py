@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoae import cache
 from evoae.data import columns, tables
 from evoae.data.built_in import BUILT_IN, Clusters, check_whole
 from evoae.data.content import Content, Options
@@ -32,7 +31,7 @@ from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
 from evoae.messages import Refused, named, reading, shown
 from evoae.randomness import stream
-from evoae.resources import require
+from evoae.resources import cache_directory, cached, require, tidy_cache
 
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
 TOLERANCE = 1e-6  # beyond [0, 1] that is rounding: eight steps of float32 at 1
@@ -349,7 +348,7 @@ def _summary(dataset: str, digest: str | None, options: Options) -> Summary:
 @lru_cache(maxsize=4)
 def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int) -> Dataset:
     shared = None if digest is None else _shared_folder(dataset, digest, options, seed)
-    if shared is not None and cache.has(shared):
+    if shared is not None and cached(shared):
         with contextlib.suppress(ValueError, KeyError):  # a file that was cut short is made anew
             return _mapped(dataset, shared, seed)
         shutil.rmtree(shared, ignore_errors=True)
@@ -367,7 +366,7 @@ def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int
     if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
             _write_shared(shared, parts, ready.convert, known)
-            cache.tidy()
+            tidy_cache()
             return _mapped(dataset, shared, seed)
     arrays = {split: ready.convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
@@ -408,9 +407,12 @@ def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
 # Large data: ready rows lie in files that all processes map into their memory
 
 
-def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path:
+def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path | None:
     how = repr((kind_of(dataset), options, seed))
-    return cache.directory() / f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
+    name = f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
+    with contextlib.suppress(OSError):  # there is no folder for them
+        return cache_directory() / name
+    return None
 
 
 def _write_shared(

@@ -247,10 +247,17 @@ def initialise(
     for widths in widths_of(dimension, model, kind):
         bounds = initial_bounds(widths)
         flat = np.stack([(2 * g.random(len(bounds), np.float32) - 1) * bounds for g in generators])
-        sides.append(Networks(widths, False, {"weights": torch.from_numpy(flat).to(device)}))
-    encoder, decoder = sides
-    encoder.last_relu = kind != "variational"
-    return Population(encoder, decoder, variational=kind == "variational")
+        sides.append({"weights": torch.from_numpy(flat).to(device)})
+    return of_tensors(dimension, model, kind, *sides)
+
+
+def of_tensors(
+    dimension: int, model: str, kind: str, encoder: dict[str, Tensor], decoder: dict[str, Tensor]
+) -> Population:
+    """A population of the tensors that `Networks` holds for each side."""
+    widths, variational = widths_of(dimension, model, kind), kind == "variational"
+    sides = (Networks(widths[0], not variational, encoder), Networks(widths[1], False, decoder))
+    return Population(*sides, variational=variational)
 
 
 def save(population: Population, path: Path) -> None:

@@ -103,7 +103,7 @@ def prune_each(
     """
     data = run.data(trial)
     settings = {name: run.setting(name) for name in ("amount", "threshold")}
-    networks, place, shown = run.population, run.place(trial), data.test[:EXAMPLES]
+    networks, place, shown = run.population, run.index(trial), data.test[:EXAMPLES]
     return {
         name: prune_once(
             networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]
@@ -195,7 +195,7 @@ def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1)
     rows = []
     for whose, prunings in each_trial(runs, names, seed):
         run = runs[whose["label"]]
-        before = run.population.take([run.place(whose["trial"])])
+        before = run.population.take([run.index(whose["trial"])])
         test = run.data(whose["trial"]).test
         for number, (name, pruning) in enumerate(prunings.items()):
             rng = np.random.default_rng([seed, whose["trial"], number, 1])
@@ -284,7 +284,7 @@ def outputs(runs: Mapping[str, Run], examples: Tensor, trial: int = 0) -> dict[s
     """What the best autoencoder of a trial makes of examples [n, D], by run: [n, D] each."""
     found = {}
     for label, run in runs.items():
-        member = run.population.take([run.place(trial)])
+        member = run.population.take([run.index(trial)])
         with torch.no_grad():
             found[label] = member.reconstruct(examples[None])[0].numpy()
     return found

@@ -128,7 +128,7 @@ def measure(study: Study) -> pd.DataFrame:
         layers = [weight == 0 for side in run.population.sides for weight, _ in side.layers()]
         cells = run.config["experiment"]["cells"]
         for trial in run.numbers:
-            first = run.place(trial, 0)
+            first = run.index(trial, 0)
             for name, layer in zip(names, layers, strict=True):
                 zeros = layer[first : first + cells].numpy()
                 where = {"label": label, "trial": trial, "layer": name}

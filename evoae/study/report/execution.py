@@ -17,6 +17,9 @@ from typing import Any
 import nbformat
 import papermill
 import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
 from evoae.messages import named, shown
@@ -31,6 +34,18 @@ KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 ENCRYPTED = Config(
     {"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}}
 )
+# a matplotlibrc of the user's changes no page
+PLAIN_PICTURES = "--IPKernelApp.exec_lines=['import matplotlib; matplotlib.rcdefaults()']"
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the interpreter that runs evoae, whatever kernels are installed under its name."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """ipykernel in this interpreter."""
+        known = get_kernel_dict()
+        return KernelSpec(**known | {"argv": [*known["argv"], PLAIN_PICTURES]})
 
 
 def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +154,8 @@ def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> lis
                 executed,
                 parameters,
                 kernel_name="python3",
+                language="python",
+                kernel_manager_class=OwnKernel,
                 iopub_timeout=120,
                 start_timeout=120,
                 progress_bar=True,

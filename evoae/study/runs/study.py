@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pandas as pd
 
 from evoae import identity
 from evoae.experiment import meaning
-from evoae.study.runs.run import Run
+from evoae.study.runs.run import RESULT, Run
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,14 @@ def collect(folder: Path | str) -> Study:
 
     Left out, with a warning, are damaged ones and those of a version that computes other numbers.
     """
-    runs = {}
-    for path in sorted(Path(folder).rglob("result.json")):
+    runs: dict[str, Run] = {}
+
+    def unreadable(error: OSError) -> None:
+        warnings.warn(f"left out: {error.filename}: {error.strerror}", stacklevel=3)
+
+    walk = os.walk(Path(folder).expanduser(), onerror=unreadable)
+    found = (Path(where, RESULT) for where, _, names in walk if RESULT in names)
+    for path in sorted(found):
         try:
             run = Run(path.parent)
             run.check()

@@ -12,7 +12,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
 from evoae.study.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
-from evoae.study.figures.look import INK, blank, notice, panel, title
+from evoae.study.figures.look import INK, blank, notice, panel, plain, title
 from evoae.study.widgets.parts import count
 
 ACCENT = PRUNED["color"]
@@ -43,6 +43,7 @@ class Inspection:
     note: str = ""
 
 
+@plain()
 def inspection_figure(state: Inspection | None) -> Figure:
     """Activations, the mask over the weights, input beside reconstruction, the last prune."""
     if state is None:

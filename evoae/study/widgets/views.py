@@ -25,6 +25,7 @@ from evoae.study.figures.look import (
     blank,
     notice,
     panel,
+    plain,
     reference_lines,
     title,
 )
@@ -72,6 +73,7 @@ def expected_preserved(
     return 1 - values * amount if regrowth else np.cumprod(1 - values * amount)
 
 
+@plain()
 def schedule_figure(state: Schedules) -> Figure:
     """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
     lines = len(state.names)
@@ -117,6 +119,7 @@ def schedule_figure(state: Schedules) -> Figure:
 # -- training ------------------------------------------------------------------------------------
 
 
+@plain()
 def training_figure(state: Curves | None) -> Figure:
     """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss.
 

@@ -14,7 +14,7 @@ from evoae.experiment import Experiment
 from evoae.networks.population import parameter_count
 from evoae.pruning.operators import OPERATORS
 from evoae.study.analysis import frontier, statistics
-from evoae.study.runs import starts
+from evoae.study.runs import mask_controls
 from evoae.study.runs.grids import Design
 
 
@@ -135,7 +135,7 @@ def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:
     figures.left_by_layer(left, sizes)
     figures.mask_pictures({name: frontier.masks_of(run) for name, run in compared.items()})
     winner = compared["frontier"]
-    controls = sweep(starts.controls(winner, tmp_path), 2, workers=1, progress=False)
+    controls = sweep(mask_controls.controls(winner, tmp_path), 2, workers=1, progress=False)
     beside = frontier.beside_controls(winner, controls, "frontier")
     tests = statistics.compare(beside, by="method", value="test_l1", baseline="frontier")
-    assert tests.a.tolist() == list(starts.CONTROLS)
+    assert tests.a.tolist() == list(mask_controls.CONTROLS)

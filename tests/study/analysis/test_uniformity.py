@@ -163,7 +163,7 @@ def test_a_study_is_measured_by_network_and_by_pool(study):
 def test_zeros_measured_are_those_of_the_weights(study):
     table = measure(study)
     layer = study.runs["3"].population.encoder.layers()[0][0]
-    place = study.runs["3"].place(2, 1)
+    place = study.runs["3"].index(2, 1)
     row = table.query("label == '3' and trial == 2 and cell == 1 and layer == 'encoder 1'")
     assert set(row.zeros) == {int((layer[place] == 0).sum())}
 
