@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evoae.messages import Refused, reading, shown
+from evoae.messages import Refused, file_errors, short
 from evoae.resources import require
 
 MODELS: dict[str, tuple[int, ...]] = {
@@ -44,7 +44,7 @@ def hidden_widths(model: str) -> tuple[int, ...]:
     # more digits than Python reads, or memory holds, are no width either
     if not all(p.isdecimal() and len(p) < 19 and int(p) > 0 for p in parts):
         raise ValueError(
-            f"unknown model {shown(model)}; choose one of {', '.join(MODELS)} or positive widths "
+            f"unknown model {short(model)}; choose one of {', '.join(MODELS)} or positive widths "
             "from the input to the code, such as 50-20-5"
         )
     return tuple(int(p) for p in parts)
@@ -274,7 +274,7 @@ def save(population: Population, path: Path) -> None:
 
 def fingerprint(path: Path | str) -> str:
     """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
-    with reading(path), open(path, "rb") as handle:
+    with file_errors(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -284,14 +284,14 @@ def load(path: Path | str, device: str = "cpu") -> Population:
     Raises ValueError, one line with the file's name, if it is missing, damaged, or holds no
     population: as many encoders as decoders, one at least, of float32 layers that chain.
     """
-    with reading(path, "no readable weights of a population"):
+    with file_errors(path, "no readable weights of a population"):
         require(2 * os.path.getsize(path), "its weights")
         with safe_open(path, "pt", device=device) as file:
             variational = (file.metadata() or {}).get("variational") == "True"
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         encoder, decoder = (_layers_of(tensors, side) for side in ("encoder", "decoder"))
         if tensors:
-            raise Refused(f"holds {shown(next(iter(tensors)))}, which is of no layer")
+            raise Refused(f"holds {short(next(iter(tensors)))}, which is of no layer")
         _check_layers(encoder, decoder, variational)
         sides = []
         for layers, last_relu in ((encoder, not variational), (decoder, False)):

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from evoae.evolution import footprint
 from evoae.experiment import Experiment
-from evoae.messages import say_once, shown
+from evoae.messages import say_once, short
 from evoae.networks import kernel
 from evoae.resources import available_cpus, require
 from evoae.rules import plain
@@ -101,9 +101,9 @@ def sweep(
     """
     trials, seed, workers = plain(trials), plain(seed), plain(workers)
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
+        raise ValueError(f"workers={short(workers)} must be a whole number of at least 1")
     if out is not None and (not str(out) or "\0" in str(out)):
-        raise ValueError(f"out={shown(out)} is no name of a folder")
+        raise ValueError(f"out={short(out)} is no name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
