@@ -133,7 +133,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(name, word, message, 
     ("parameters", "message"),
     [({"trails": 3}, "did you mean trials"), ({"trials": "3"}, "trials='3' must be of type int")],
 )
-def test_papermill_alone_refuses_them_too(parameters, message, tmp_path):
+def test_papermill_alone_refuses_them_too(parameters, message, one_kernel, tmp_path):
     path = notebooks.folder() / "00_tour.ipynb"
     given = parameters | {"out": str(tmp_path / "out")}
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
@@ -165,7 +165,7 @@ def test_a_notebook_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, one_kernel):
     """Execute a notebook once, however many tests read it; all share a folder of runs."""
     out = tmp_path_factory.mktemp("out")
 
