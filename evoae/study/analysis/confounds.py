@@ -82,7 +82,7 @@ def mechanism(
     ValueError for one that prunes nothing.
     """
     if "none" in masked:
-        raise ValueError("masked='none': must be operators that prune, for weights to stay pruned")
+        raise ValueError("masked='none' must name operators that prune")
     found: dict[str, Experiment] = {}
     for place, settings in PLACES.items():
         crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}

@@ -201,7 +201,7 @@ def keep(
     """
     done, e, changes = state.epoch + 1, state.experiment, list(state.changes)
     if not done:
-        raise ValueError("nothing to keep: no epoch is done")
+        raise ValueError("nothing to save: no epoch is done")
     if done < e.epochs:
         changes.append((done, "epochs", e.epochs, done))
         e = e.replace(epochs=done)
