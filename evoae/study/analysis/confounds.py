@@ -37,7 +37,7 @@ from evoae.study.runs.study import Study
 OPTIMISERS = ["adam", "adam-per-batch"]
 POLICIES = ["step-decay", "constant", "mutated"]
 # where cells stand to each other: nobody's neighbour, neighbours at random, neighbours that compete
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "isolated": {"topology": "isolated"},
     "ring without selection": {"tournament_size": 1},
     "ring": {},
@@ -85,7 +85,11 @@ def mechanism(
         raise ValueError("masked='none': must be operators that prune, for weights to stay pruned")
     found: dict[str, Experiment] = {}
     for place, settings in PLACES.items():
-        crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}
+        crossed: dict[str, Any] = {
+            "optimiser": OPTIMISERS,
+            "rate_policy": POLICIES,
+            "data_seed": list(data_seeds),
+        }
         crossed |= settings | size
         if operators:
             found |= grid("lipi-ae-s", prefix=place, operator=list(operators), **crossed)

@@ -138,7 +138,7 @@ def leaders(means: Mapping[str, float]) -> list[str]:
     """The names that have the lowest mean to three decimals, the lowest first; those that diverged
     or were not measured are none of them.
     """
-    known = sorted((name for name in means if np.isfinite(means[name])), key=means.get)
+    known = sorted((name for name in means if np.isfinite(means[name])), key=means.__getitem__)
     return [name for name in known if decimals(means[name]) == decimals(means[known[0]])]
 
 
@@ -158,7 +158,7 @@ def lowest(means: Mapping[str, float], value: str, baseline: str = "", every: bo
         words += "to three decimals"
     else:
         words = f"{first[0]} has the lowest {value}, {decimals(means[first[0]])}"
-    known = sorted((name for name in means if name not in others), key=means.get)
+    known = sorted((name for name in means if name not in others), key=means.__getitem__)
     beside = [baseline] if baseline in means and baseline not in first else []
     if not beside and len(first) == 1:
         beside = known[1:2]

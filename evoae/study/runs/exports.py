@@ -127,6 +127,9 @@ def check_target(path: Path) -> None:
 class Scale(nn.Module):
     """Values [..., D] as a data file holds them: float32 in [0, 1]."""
 
+    minimum: Tensor
+    divisor: Tensor
+
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
         self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
@@ -139,6 +142,9 @@ class Scale(nn.Module):
 
 class Unscale(nn.Module):
     """The way back: as float32, or as float64 if that is too coarse for the file's values."""
+
+    minimum: Tensor
+    width: Tensor
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()

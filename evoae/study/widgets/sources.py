@@ -70,8 +70,8 @@ def of_run(folder: Path | str) -> Source:
 
 def of_trainer(trainer: Trainer) -> Source:
     """What a training has stored so far. Raises ValueError if that is nothing yet."""
-    snapshots, curves = trainer.snapshots, trainer.curves
-    if not snapshots:
+    snapshots, curves, data = trainer.snapshots, trainer.curves, trainer.data
+    if not snapshots or data is None:
         raise ValueError("nothing was trained here yet: no epoch is done")
     return Source(
         trainer.experiment,
@@ -79,7 +79,7 @@ def of_trainer(trainer: Trainer) -> Source:
         curves.done - 1,
         tuple(sorted(snapshots)),
         snapshots.__getitem__,
-        lambda trial: trainer.data,
+        lambda trial: data,
         lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
         f"a training stores {len(snapshots)} epochs: the last, and others evenly spread",
     )
@@ -88,7 +88,7 @@ def of_trainer(trainer: Trainer) -> Source:
 def runs_in(folder: Path | str) -> dict[str, Path]:
     """The finished runs in a folder, newest first, by a line that tells them apart."""
     folders = {path.parent: path.stat().st_mtime for path in Path(folder).glob("*/result.json")}
-    return {line_of(path): path for path in sorted(folders, key=folders.get, reverse=True)}
+    return {line_of(path): path for path in sorted(folders, key=folders.__getitem__, reverse=True)}
 
 
 def line_of(folder: Path) -> str:
