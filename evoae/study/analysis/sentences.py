@@ -43,7 +43,8 @@ def joined(answers: Mapping[str, Answer]) -> Answer:
 def count(number: int, noun: str = "") -> str:
     """A number, in words up to ten, with its noun: "six trials"."""
     word = WORDS[number] if 0 <= number < len(WORDS) else f"{number:,}"
-    return f"{word} {noun}{'' if number == 1 else 's'}" if noun else word
+    ending = "" if not noun or number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{word} {noun}{ending}".strip()
 
 
 def listed(names: Iterable[object]) -> str:

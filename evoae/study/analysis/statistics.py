@@ -193,10 +193,10 @@ def compare(
     """
     require_columns(table, [by, value, paired_by, *([within] if within else [])])
     parts = []
-    for place, rows in table.groupby(within, sort=False) if within else [("", table)]:
+    for group, rows in table.groupby(within, sort=False) if within else [("", table)]:
         part = compare_groups(samples_of(rows, by, value, paired_by), by, baseline)
         if within:
-            part.insert(0, within, place)
+            part.insert(0, within, group)
         parts.append(part)
     found = pd.concat(parts, ignore_index=True)
     return found.assign(p_holm=holm(found["p"]))

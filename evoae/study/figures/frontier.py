@@ -68,8 +68,8 @@ def fronts(
                     at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
                 )
                 if front and line["n"].max() < LEAST:
-                    places = own.target.map(at)
-                    ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
+                    ends = own.target.map(at)
+                    ax.scatter(ends, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
             here = rows.merge(chosen[["dataset", "method", "target"]])
             here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1

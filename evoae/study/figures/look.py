@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from evoae.study.runs.study import Study
 
-# Told apart with normal vision and with each of the three kinds of colour blindness (tested).
+# Distinguishable with normal vision and with each of the three kinds of colour blindness (tested).
 # Another operator gets one of USER_COLOURS; add it here to choose its colour.
 OPERATOR_COLOURS = {
     "none": "#000000",
@@ -231,7 +231,7 @@ def panel_per(
 def intervals(
     ax: Axes, at: ArrayLike, table: pd.DataFrame, colour: Any, *, across: bool = False, **mark: Any
 ) -> None:
-    """Means of a table (mean, low, high) at places, each with its interval; `across`: lying down.
+    """Means of a table (mean, low, high), each with its interval; `across`: lying down.
 
     An interval that is null, as that of few trials, is not drawn.
     """
@@ -287,7 +287,7 @@ def legend(
 
 
 def positions(values: Iterable, groups: list) -> np.ndarray:
-    """Where each value's group lies on the axis (of no values: no places)."""
+    """Where each value's group lies on the axis (of no values: nowhere)."""
     return np.array([groups.index(value) for value in values], dtype=float)
 
 
@@ -326,7 +326,7 @@ def png(figure: Figure) -> bytes:
 
 @plain()
 def notice(text: str) -> Figure:
-    """Words in the place of a picture: why there is nothing to draw."""
+    """Words instead of a picture: why there is nothing to draw."""
     figure = blank(1.6)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
     return figure
@@ -337,7 +337,7 @@ def panel(
 ) -> Axes:
     """Axes in the look of `figures`, set by hand.
 
-    Labels and titles get fixed places: looking for free ones takes a third of the drawing time.
+    Labels and titles get fixed positions: looking for free ones takes a third of the drawing time.
     """
     ax = figure.add_axes(area) if isinstance(area, tuple) else figure.add_subplot(area)
     ax.set_facecolor("white")
@@ -357,6 +357,6 @@ def panel(
 
 
 def title(ax: Axes, text: str) -> None:
-    """A panel's title at a fixed place, left."""
+    """A panel's title at a fixed position, left."""
     inches = ax.bbox.height / ax.figure.dpi
     ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)

@@ -155,7 +155,7 @@ def loss_by_schedule(
 ) -> Figure:
     """Final loss under each schedule, operators side by side: trials, means, intervals.
 
-    Another column may take the schedule's place: `by`. `published` has the columns operator, `by`
+    `by` names another column instead of the schedule. `published` has the columns operator, `by`
     and value.
     """
     results = table_of(results, "results")
@@ -319,7 +319,7 @@ def against_cells(
 
 
 def draw_boxes(ax: Axes, table: pd.DataFrame, by: str, value: str, palette: Mapping) -> None:
-    """Median and quartiles of each group of LEAST trials or more, at the places of the palette."""
+    """Median and quartiles of each group of LEAST trials or more, in the order of the palette."""
     for at, (name, colour) in enumerate(palette.items()):
         values = table.loc[table[by] == name, value]
         if len(values) < LEAST:

@@ -149,14 +149,14 @@ def without(
         return state, history
     if not slots:
         return None
-    places = members_of(slots, state.experiment.cells)
+    chosen = members_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],
         data=[state.data[slot] for slot in slots],
-        population=state.population.take(places),
+        population=state.population.take(chosen),
         learning_rate=state.learning_rate[slots],
-        records={name: values[places] for name, values in state.records.items()},
+        records={name: values[chosen] for name, values in state.records.items()},
         model_steps=state.model_steps * len(slots) // len(state.trials),
     )
     return fewer, history[~history.trial.isin(known)]
@@ -190,7 +190,7 @@ def recover(folder: Path) -> None:
                 path.unlink()
 
 
-def keep(
+def save_training(
     out: Path | str, state: State, history: Iterable[dict[str, np.ndarray]], seconds: float
 ) -> Run:
     """Write a training as a run below `out`, and return it. The state is not changed.
@@ -202,7 +202,7 @@ def keep(
     """
     done, e, changes = state.epoch + 1, state.experiment, list(state.changes)
     if not done:
-        raise ValueError("nothing to keep: no epoch is done")
+        raise ValueError("nothing to save: no epoch is done")
     if done < e.epochs:
         changes.append((done, "epochs", e.epochs, done))
         e = e.replace(epochs=done)

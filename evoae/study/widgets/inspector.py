@@ -44,7 +44,7 @@ class ActivationInspector(View):
         )
         self.layer = knob(Dropdown, "Layer", "The layer to look into")
         self.trial = knob(IntSlider, "Trial", "An independent run", min=0, max=0)
-        self.cell = knob(IntSlider, "Cell", "A place in the population", min=0, max=0)
+        self.cell = knob(IntSlider, "Cell", "Which member of the population", min=0, max=0)
         self.epoch = knob(IntSlider, "Epoch", "After which epoch", min=0, max=0)
         where = [self.layer, self.trial, self.cell, self.epoch]
         super().__init__(row(self.folder, self.run, self.again), row(*where))

@@ -140,8 +140,8 @@ def pictures(figure: Figure) -> tuple[bytes, bytes]:
     dark = darkened(light)
     for photograph in (i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"):
         left, low, right, high = np.rint(photograph.get_window_extent().extents).astype(int)
-        place = np.s_[len(light) - high : len(light) - low, left:right]
-        dark[place] = light[place]  # a negative of it would be another picture
+        area = np.s_[len(light) - high : len(light) - low, left:right]
+        dark[area] = light[area]  # a negative of it would be another picture
     return png(light), png(dark)
 
 

@@ -23,7 +23,7 @@ from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.networks import training
 from evoae.networks.population import Population
-from evoae.study.runs.merge import history_rows, keep
+from evoae.study.runs.merge import history_rows, save_training
 from evoae.study.runs.run import Run
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training
@@ -181,7 +181,7 @@ class Trainer:
                 raise ValueError("nothing to save yet: no epoch is done")
             state, history = self._reached, list(self._history)
             seconds = sum(row[-1] for row in self._rows)
-        return keep(folder, state, history, seconds)
+        return save_training(folder, state, history, seconds)
 
     # -- in the thread ---------------------------------------------------------------------------
 
