@@ -97,13 +97,12 @@ LOOK: Look = {
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
 }
+# What rcdefaults leaves alone, or choosing a backend changes; no picture depends on it.
+BACKEND = ("backend", "backend_fallback", "interactive", "toolbar", "timezone", "svg.hashsalt")
 with mpl.rc_context():
     mpl.rcdefaults()
-    # but for the backend and its like, which rcdefaults leaves alone
     DEFAULTS: Look = {
-        str(name): mpl.rcParams[name]
-        for name in mpl.rcParams
-        if name not in ("backend", "interactive", "toolbar", "timezone", "svg.hashsalt")
+        str(name): mpl.rcParams[name] for name in mpl.rcParams if name not in BACKEND
     }
 DIAMOND: Look = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
 

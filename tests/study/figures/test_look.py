@@ -66,9 +66,13 @@ def test_no_setting_of_the_users_changes_a_picture(
 def test_where_the_defaults_are_in_force_nothing_is_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mpl, "rc_context", lambda *more: pytest.fail("rcParams were changed"))
-    with look.plain():
-        pass
+    """However a backend was chosen."""
+    for fallback in (True, False):
+        monkeypatch.setitem(mpl.rcParams, "backend_fallback", fallback)
+        with monkeypatch.context() as patch:
+            patch.setattr(mpl, "rc_context", lambda *more: pytest.fail("rcParams were changed"))
+            with look.plain():
+                pass
 
 
 def test_saved_files_are_the_same_under_any_settings(tmp_path: Any) -> None:
