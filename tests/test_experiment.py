@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -247,7 +248,11 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=lambda value: str(value)[:50])
+def name_of_case(value: object) -> str:
+    return re.sub(r" at 0x\w+", "", str(value))[:50]  # the same in every process
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=name_of_case)
 def test_bad_settings_are_refused_before_any_work(
     settings: dict[str, Any], words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -260,7 +265,7 @@ def test_bad_settings_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=name_of_case)
 def test_replacing_settings_validates_again(
     settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
