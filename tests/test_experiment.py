@@ -248,11 +248,12 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-def name_of_case(value: object) -> str:
-    return re.sub(r" at 0x\w+", "", str(value))[:50]  # the same in every process
+def named(value: Any) -> str:
+    """Alike in every process: without the address of a function."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))[:50]
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=name_of_case)
+@pytest.mark.parametrize(("settings", "words"), REFUSED, ids=named)
 def test_bad_settings_are_refused_before_any_work(
     settings: dict[str, Any], words: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -265,7 +266,7 @@ def test_bad_settings_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=name_of_case)
+@pytest.mark.parametrize(("settings", "words"), REFUSED[:30], ids=named)
 def test_replacing_settings_validates_again(
     settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -76,7 +76,14 @@ def test_without_onnxruntime_the_rest_is_there(
     assert list(latency_table(pruned).form) == PYTORCH
 
 
-def test_best_times_are_of_one_call_each() -> None:
-    slow, fast = best_times([lambda: time.sleep(0.004), lambda: time.sleep(0.001)])
-    assert 0.004 <= slow < 0.1
-    assert 0.001 <= fast < slow
+def test_best_times_are_of_one_call_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the calls move, and an interruption now and then."""
+    now, interruptions = [0.0], itertools.cycle([*96 * [0.0], 1.0])
+
+    def call(seconds: float) -> None:
+        now[0] += seconds + next(interruptions)
+
+    monkeypatch.setattr(size.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(size, "SECONDS", 0.008)
+    found = best_times([lambda: call(0.004), lambda: call(0.001)])
+    assert found == pytest.approx([0.004, 0.001])
