@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import evoae
-from evoae.messages import LONGEST, named, one_line, shortened, shown
+from evoae.messages import LONGEST, display, one_line, short, shortened
 from evoae.rules import check_known
 from evoae.study.runs.signals import Terminated, terminable
 
@@ -48,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     try:
         if given and not given[0].startswith("-"):
-            check_known(given[0], EXAMPLES, f"unknown command {shown(given[0])}")
+            check_known(given[0], EXAMPLES, f"unknown command {short(given[0])}")
         options, rest = top.parse_known_args(given)
         words = getattr(options, "words", None)
         for word in rest:
             if word.startswith("-"):
                 option, known = word.partition("=")[0], options.parser.option_names()
-                check_known(option, known, f"unknown option {shown(option)}")
+                check_known(option, known, f"unknown option {short(option)}")
             if words is None:
-                raise ValueError(f"{shown(word)} has no meaning here; --help tells more")
+                raise ValueError(f"{short(word)} has no meaning here; --help tells more")
         options.words = [*(words or []), *rest]  # settings may stand after options, too
         with terminable(), warnings.catch_warnings():
             warnings.showwarning = tell_warning
@@ -104,14 +104,14 @@ class Parser(argparse.ArgumentParser):
 def whole(text: str) -> int:
     """A whole number of an option."""
     if not re.fullmatch(r"[-+]?[0-9]{1,25}", text):
-        raise argparse.ArgumentTypeError(f"{shown(text)} must be a whole number")
+        raise argparse.ArgumentTypeError(f"{short(text)} must be a whole number")
     return int(text)
 
 
 def folder(text: str) -> Path:
     """The name of a folder, which need not be there."""
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no name of a folder")
+        raise argparse.ArgumentTypeError(f"{short(text)} is no name of a folder")
     return Path(text)
 
 
@@ -218,7 +218,7 @@ def list_names(options: argparse.Namespace) -> int:
         known = {kind: entries for kind, entries in found.items() if entries}
         if not known:
             names = [each["name"] for entries in catalogue().values() for each in entries]
-            problem = f"nothing is called {shown(options.name)}"
+            problem = f"nothing is called {short(options.name)}"
             check_known(options.name, names, problem, "`evoae list`")
     if options.json:
         print(json.dumps(known, indent=1))
@@ -305,9 +305,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"{shown(word)} is no setting; write key=value")
+            raise ValueError(f"{short(word)} is no setting; write key=value")
         if key in found:
-            raise ValueError(f"setting {shown(key)} is given twice")
+            raise ValueError(f"setting {short(key)} is given twice")
         check_names({key: value})
         found[key] = SETTINGS[key].parse(value)
     return found
@@ -320,7 +320,7 @@ def parse_trials(text: str) -> range:
         start, stop = "0", text
     numbers = re.fullmatch("[0-9]{1,12}", start) and re.fullmatch("[0-9]{1,12}", stop)
     if not numbers or int(start) >= int(stop):
-        raise ValueError(f"trials={shown(text)} must be a positive number N, or A:B with A < B")
+        raise ValueError(f"trials={short(text)} must be a positive number N, or A:B with A < B")
     return range(int(start), int(stop))
 
 
@@ -386,7 +386,7 @@ def report(options: argparse.Namespace) -> int:
     from evoae.study.runs.study import collect
 
     if not os.path.isdir(options.out):
-        raise ValueError(f"{named(options.out)} is no folder of runs")
+        raise ValueError(f"{display(options.out)} is no folder of runs")
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
         collect(options.out)

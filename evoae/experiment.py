@@ -20,7 +20,7 @@ from evoae.data import datasets
 from evoae.data.built_in import BUILT_IN
 from evoae.data.content import HEADERS, joined_names, split_names
 from evoae.data.files import SUFFIXES
-from evoae.messages import DataWarning, named, shown
+from evoae.messages import DataWarning, display, short
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -411,7 +411,7 @@ class Experiment:
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
-        check_known(name, PRESETS, f"unknown preset {shown(name)}")
+        check_known(name, PRESETS, f"unknown preset {short(name)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -511,24 +511,25 @@ class Experiment:
             found = tuple(side.widths for side in saved.sides)
             if found != widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(
-                    f"initial_weights={named(self.initial_weights)} holds networks of widths "
-                    f"{found}; kind={self.kind} and model={self.model} on {named(self.dataset)} "
+                    f"initial_weights={display(self.initial_weights)} holds networks of widths "
+                    f"{found}; kind={self.kind} and model={self.model} on {display(self.dataset)} "
                     f"need {widths}"
                 )
             if not all(side.weights.isfinite().all() for side in saved.sides):
                 raise ValueError(
-                    f"initial_weights={named(self.initial_weights)} holds weights that are not "
+                    f"initial_weights={display(self.initial_weights)} holds weights that are not "
                     "finite: nothing can be learnt from them"
                 )
 
-    def pruning_at(self, t: int) -> float:
+    def pruning_at(self, t: int, name: str | None = None) -> float:
         """What the schedule says after epoch t: a probability, or a target sparsity.
 
-        Raises ValueError for a user's schedule that gives neither.
+        With a `name`, what that schedule says under the same settings. Raises ValueError for a
+        user's schedule that gives neither.
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = self.resolved_schedule
+        schedule = schedules.find(name) if name else self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -536,10 +537,8 @@ class Experiment:
             value = 0.0
         if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
             rule = "lie in [0, 1]" if isinstance(value, numbers.Real) else "be a number"
-            raise ValueError(
-                f"schedule={identity.name_of(self.schedule)} gives {shown(value)} at epoch {t}; "
-                f"it must {rule}"
-            )
+            asked = name or identity.name_of(self.schedule)
+            raise ValueError(f"schedule={asked} gives {short(value)} at epoch {t}; it must {rule}")
         return float(value)
 
     @functools.cached_property
@@ -716,9 +715,9 @@ def check_names(settings: Mapping[str, Any], known: Collection[str] | None = Non
     """Raise ValueError for a name that is no setting, or none of the known ones."""
     for name in settings:
         if name in RENAMED:
-            raise ValueError(f"setting {shown(name)} is now called {RENAMED[name]}")
+            raise ValueError(f"setting {short(name)} is now called {RENAMED[name]}")
         all_in = "" if known else "`evoae list`"
-        check_known(name, known or SETTINGS, f"unknown setting {shown(name)}", all_in)
+        check_known(name, known or SETTINGS, f"unknown setting {short(name)}", all_in)
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 LONGEST = 160  # characters of a value or a name in a message
 
@@ -18,7 +20,7 @@ class DataWarning(UserWarning):
     """What somebody who trains on a file should know of it."""
 
 
-def shown(value: object) -> str:
+def short(value: object) -> str:
     """A value as a message shows it: as Python writes it, on one line, cut if it is long."""
     try:
         text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
@@ -27,10 +29,10 @@ def shown(value: object) -> str:
     return shortened(one_line(text))
 
 
-def named(path: object) -> str:
+def display(path: object) -> str:
     """A file's name as it stands; in quotes if it is empty, or cannot be printed on one line."""
     text = str(path)
-    return shortened(text) if text.isprintable() and text else shown(text)
+    return shortened(text) if text.isprintable() and text else short(text)
 
 
 def one_line(text: str) -> str:
@@ -44,8 +46,14 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
+@cache
+def say_once(text: str) -> None:
+    """Print a line for the user, once in a process."""
+    print(f"evoae: {text}", file=sys.stderr)
+
+
 @contextmanager
-def reading(path: object, problem: str = "cannot be read") -> Iterator[None]:
+def file_errors(path: object, problem: str = "cannot be read") -> Iterator[None]:
     """Within, whatever goes wrong is the file's fault: `Refused`, one line with its name.
 
     Libraries that read have exceptions of their own, and some warn before they raise.
@@ -57,8 +65,8 @@ def reading(path: object, problem: str = "cannot be read") -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Refused as error:
-        raise Refused(f"{named(path)}: {error}") from error
+        raise Refused(f"{display(path)}: {error}") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         line = shortened(" ".join(reason.splitlines()[:1]))
-        raise Refused(f"{named(path)}: {problem}: {line}") from error
+        raise Refused(f"{display(path)}: {problem}: {line}") from error

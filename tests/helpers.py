@@ -9,7 +9,7 @@ import torch
 
 from evoae import Experiment, State, evolve
 from evoae.networks import kernel
-from evoae.study.runs.growth import history_rows
+from evoae.study.runs.merge import history_rows
 
 ENGINES = ["batched", *([] if kernel.reason_unavailable() else ["fused"])]
 # 8 rows in batches of 3: the last batch of an epoch is partial.

@@ -23,16 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoae import cache
 from evoae.data import columns, tables
 from evoae.data.built_in import BUILT_IN, Clusters, check_whole
 from evoae.data.content import Content, Options
 from evoae.data.files import SUFFIXES
 from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
-from evoae.messages import Refused, named, reading, shown
+from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
-from evoae.resources import require
+from evoae.resources import cache_directory, cached, require, tidy_cache
 
 LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
 TOLERANCE = 1e-6  # beyond [0, 1] that is rounding: eight steps of float32 at 1
@@ -125,7 +124,7 @@ def notes(
     if dataset == "binary-clusters":
         return ()
     known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
-    return tuple(f"{named(dataset)}: {note}" for note in known.notes)
+    return tuple(f"{display(dataset)}: {note}" for note in known.notes)
 
 
 def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
@@ -136,7 +135,7 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
     if _is_built_in(dataset):
         return None
     path, _ = _path_and_suffix(dataset)
-    with reading(dataset):
+    with file_errors(dataset):
         found = path.stat()
         state = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
         state = (*state, found.st_ctime_ns)
@@ -178,18 +177,18 @@ def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
         path = Path(os.path.expanduser(dataset))
         size = path.stat().st_size
     except PermissionError as error:
-        raise Refused(f"{named(dataset)}: {error.strerror}") from error
+        raise Refused(f"{display(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
         raise Refused(
-            f"dataset {shown(dataset)} is neither a built-in name nor an existing file ({choices})"
+            f"dataset {short(dataset)} is neither a built-in name nor an existing file ({choices})"
         ) from None
     if not path.is_file():
-        raise Refused(f"{shown(dataset)} is a directory or a device, not a file ({choices})")
+        raise Refused(f"{short(dataset)} is a directory or a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
-        raise Refused(f"{named(dataset)}: the file's name ends in no known suffix ({choices})")
+        raise Refused(f"{display(dataset)}: the file's name ends in no known suffix ({choices})")
     if size == 0:
-        raise Refused(f"{named(dataset)}: is empty")
+        raise Refused(f"{display(dataset)}: is empty")
     return path, suffix
 
 
@@ -226,17 +225,17 @@ def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
 def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if digest is None:
         _refuse_of_files(dataset, options)
-        with reading(dataset):
+        with file_errors(dataset):
             return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
     path, suffix = _path_and_suffix(dataset)
-    with reading(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
+    with file_errors(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
         return _validated(SUFFIXES[suffix](handle, options), options.scale)
 
 
 def _validated(content: Content, scale: bool | str) -> Ready:
     parts = content.parts
     if set(parts) != set(SPLITS) and len(parts) != 1:
-        found = named(", ".join(sorted(parts)) or "nothing")
+        found = display(", ".join(sorted(parts)) or "nothing")
         raise Refused(
             f"holds {found}; it must hold one array, or exactly the three {', '.join(SPLITS)}"
         )
@@ -281,7 +280,7 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
     row, column = divmod(int(within.argmin()), rows.shape[1])
     where = f"row {row}"
     if content.columns:
-        where += f", column {shown(content.columns[column])}"
+        where += f", column {short(content.columns[column])}"
     hint = (content.doubt if row == 0 else "") or _hint(content)
     rule = (
         "values must be finite"
@@ -318,7 +317,7 @@ def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) 
     if bad.any():
         column = int(bad.argmax())
         name = content.columns[column] if content.columns else column
-        where = f"column {shown(name)} " if scale == "columns" else ""
+        where = f"column {short(name)} " if scale == "columns" else ""
         raise Refused(f"{where}cannot be scaled: maximum - minimum is {span[column]}")
     return Scaling(low, high)
 
@@ -349,7 +348,7 @@ def _summary(dataset: str, digest: str | None, options: Options) -> Summary:
 @lru_cache(maxsize=4)
 def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int) -> Dataset:
     shared = None if digest is None else _shared_folder(dataset, digest, options, seed)
-    if shared is not None and cache.has(shared):
+    if shared is not None and cached(shared):
         with contextlib.suppress(ValueError, KeyError):  # a file that was cut short is made anew
             return _mapped(dataset, shared, seed)
         shutil.rmtree(shared, ignore_errors=True)
@@ -367,7 +366,7 @@ def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int
     if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
             _write_shared(shared, parts, ready.convert, known)
-            cache.tidy()
+            tidy_cache()
             return _mapped(dataset, shared, seed)
     arrays = {split: ready.convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
@@ -408,9 +407,12 @@ def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
 # Large data: ready rows lie in files that all processes map into their memory
 
 
-def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path:
+def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path | None:
     how = repr((kind_of(dataset), options, seed))
-    return cache.directory() / f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
+    name = f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
+    with contextlib.suppress(OSError):  # there is no folder for them
+        return cache_directory() / name
+    return None
 
 
 def _write_shared(

@@ -22,7 +22,7 @@ import torch
 
 from evoae.data import tables
 from evoae.data.content import Content, Options
-from evoae.messages import Refused, shown
+from evoae.messages import Refused, short
 from evoae.resources import in_words, require
 
 
@@ -45,7 +45,7 @@ def _npz(handle: BinaryIO) -> Content:
         arrays = {}
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise Refused(f"{shown(member.filename)} is packed as np.savez never does it")
+                raise Refused(f"{short(member.filename)} is packed as np.savez never does it")
             with archive.open(member) as unpacked:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _array(unpacked, member.file_size)
@@ -93,7 +93,7 @@ def _pt(handle: BinaryIO) -> Content:
     tensors = loaded if isinstance(loaded, dict) else {"data": loaded}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise Refused(f"holds {type(tensor).__name__} under {shown(name)}; {rule}")
+            raise Refused(f"holds {type(tensor).__name__} under {short(name)}; {rule}")
     # Strides may let one stored value stand for any number of values.
     require(sum(t.numel() * max(4, t.itemsize) for t in tensors.values()), "its values")
     return Content({str(name): _as_array(tensor) for name, tensor in tensors.items()})

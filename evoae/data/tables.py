@@ -24,7 +24,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from evoae.data.content import Content, Options
-from evoae.messages import Refused, shortened, shown
+from evoae.messages import Refused, short, shortened
 from evoae.resources import require
 
 NUMBERS = "values must be numbers"
@@ -384,7 +384,7 @@ def from_parquet(handle: BinaryIO, options: Options) -> Content:
     for name, kind in kinds.items():
         if name not in texts and not _is_numeric(kind):
             rule = "users and items must be numbers or text" if found else NUMBERS + _leave(name)
-            raise Refused(f"column {shown(name)} holds values of type {shown(str(kind))}; {rule}")
+            raise Refused(f"column {short(name)} holds values of type {short(str(kind))}; {rule}")
     rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     # as arrow reads it, as pandas holds it, and as one table
     require(24 * max(rows, metadata.num_rows) * len(kinds), "its values")
@@ -447,7 +447,7 @@ def pair(names: Sequence[object], options: Options = Options()) -> tuple[str, st
     for what, named in zip(("users", "items"), found, strict=True):
         if len(set(named)) > 1:
             raise Refused(
-                f"columns {', '.join(map(shown, named))} may each hold the {what}; leave out the "
+                f"columns {', '.join(map(short, named))} may each hold the {what}; leave out the "
                 f"others, as by leave_out={','.join(named[1:])}"
             )
         if len(named) > 1:
@@ -462,7 +462,7 @@ def _refuse_doubles(names: Sequence[object], chosen: Sequence[object]) -> None:
             where = [n for n, each in enumerate(names) if each == name]
             times = "twice" if len(where) == 2 else f"{len(where)} times"
             raise Refused(
-                f"column {shown(name)} stands {times} (columns {', '.join(map(str, where))}, from "
+                f"column {short(name)} stands {times} (columns {', '.join(map(str, where))}, from "
                 "0); names must differ"
             )
 
@@ -479,7 +479,7 @@ def left(names: Sequence[object], options: Options) -> list[object]:
             close = difflib.get_close_matches(name, known, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
-                f"leave_out names {shown(name)}, which is no column{hint}; the columns are "
+                f"leave_out names {short(name)}, which is no column{hint}; the columns are "
                 f"{shortened(', '.join(known))}"
             )
     kept = [name for name in names if str(name) not in options.left_out]
@@ -518,7 +518,7 @@ def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int 
             text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
             row = int(text.to_numpy().argmax())
             raise Refused(
-                f"row {row}, column {shown(name)} holds {shown(column.iloc[row])}; "
+                f"row {row}, column {short(name)} holds {short(column.iloc[row])}; "
                 f"{NUMBERS}{_leave(name) if named else ''}{doubt if row == 0 else ''}"
             )
     _refuse_missing(frame)
@@ -550,7 +550,7 @@ def _refuse_missing(frame: pd.DataFrame) -> None:
     missing = frame.isna().to_numpy()
     if missing.any():
         row, column = divmod(int(missing.argmax()), missing.shape[1])
-        raise Refused(f"row {row}, column {shown(list(frame)[column])} is empty or NaN")
+        raise Refused(f"row {row}, column {short(list(frame)[column])} is empty or NaN")
 
 
 READERS: dict[str, Callable[[BinaryIO, Options], Content]] = {

@@ -160,15 +160,12 @@ def initial(
         raise ValueError("trials: there are none to run")
     e.check_files()
     footprint.check(e, len(trials))
-    data = [e.load_data(seed, trial) for trial in trials]
-    if device != "cpu":  # what trials share is there once
-        distinct = {id(d): d for d in data}
-        there = {key: moved(d, device) for key, d in distinct.items()}
-        data = [there[id(d)] for d in data]
+    data = load_data(e, trials, seed, device)
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = e.resolved_operator
-    chosen = training.choose_engine(engine, networks)
+    widths = [side.widths for side in networks.sides]
+    chosen = training.choose_engine(engine, widths, networks.encoder.weights.device.type)
     rates = np.full((len(trials), e.cells), e.learning_rate)
     for i, (trial, cell) in enumerate(itertools.product(trials, range(e.cells))):
         if operator.lasting:
@@ -179,6 +176,18 @@ def initial(
             settings = e.operator_settings(0, e.target_sparsity)
             members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def load_data(
+    e: Experiment, trials: Sequence[int], seed: int, device: str
+) -> list[datasets.Dataset]:
+    """The data of each trial, on a device; what trials share is there once."""
+    data = [e.load_data(seed, trial) for trial in trials]
+    if device != "cpu":
+        distinct = {id(d): d for d in data}
+        there = {key: moved(d, device) for key, d in distinct.items()}
+        data = [there[id(d)] for d in data]
+    return data
 
 
 def moved(data: datasets.Dataset, device: str) -> datasets.Dataset:

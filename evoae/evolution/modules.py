@@ -7,6 +7,7 @@ of modules. Topology, order of visits, selection and streams are those of `evolu
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ def evolve_modules(
         )
 
     pairs = [made(factory, seed, cell) for cell in range(cells)]
-    pruner_of(pairs[0], 0).finish()
+    pruner_of(pairs[0], 0).release()
     return generations(e, pairs, neighbours, fit, score, pruner_of, seed)
 
 
@@ -115,12 +116,17 @@ def generations(
             )
             encoder, decoder = near[winners[:, 0]]
             pair = copy.deepcopy(pairs[encoder][0]), copy.deepcopy(pairs[decoder][1])
-            with pruner_of(pair, cell) as pruner:
-                pruner.epoch = epoch - 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the first pair was warned of already
+                pruner = pruner_of(pair, cell)
+            pruner.epoch = epoch - 1
+            try:
                 fit(*pair, stream(seed, 0, epoch, cell, "training batches"))
                 loss = score(*pair, stream(seed, 0, epoch, cell, "replacement batch"))
                 pruned = pruner.epoch_end()
                 preserved = pruner.report().preserved.iloc[-1]
+            finally:
+                pruner.release()  # a visit is one epoch: the target is for later ones
             pairs[cell] = pair
             rows.append(
                 {

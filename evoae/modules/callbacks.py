@@ -14,25 +14,30 @@ class PruningCallback(Callback):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self.arguments, self.settings = arguments, settings
+        self.pruner: Pruner | None = None  # while a Trainer fits, and after it
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before the strategy wraps the module and optimisers are made."""
         if stage == "fit":
+            if self.pruner:
+                self.pruner.release()  # of a fit that was interrupted
             self.pruner = Pruner(pl_module, *self.arguments, **self.settings)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After every epoch."""
-        self.pruner.epoch_end()
+        if self.pruner:
+            self.pruner.epoch_end()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the module's own state."""
-        return self.pruner.state_dict()
+        """What a checkpoint holds beside the module's own state: masks too."""
+        return self.pruner.state_dict() if self.pruner else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.pruner.load_state_dict(state_dict)
+        """Go on from a checkpoint; nothing where nothing is trained, as in a test."""
+        if self.pruner and not self.pruner.finished and state_dict:
+            self.pruner.load_state_dict(state_dict)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave a plain module."""
-        if stage == "fit":
+        """Leave a plain module; a warning says if training ended far from the target."""
+        if stage == "fit" and self.pruner:
             self.pruner.finish()

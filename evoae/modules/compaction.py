@@ -13,52 +13,159 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-from evoae.modules import masking
+from evoae.messages import one_line, shortened
+from evoae.modules import masking, reading
+from evoae.modules.plain import copied, global_hooks, why_not_a_module, why_not_plain
+from evoae.modules.reading import is_chain
 from evoae.modules.tracing import LAYERS
 
 # operations that map each unit by itself, and a constant to a constant
 EACH_UNIT = (
-    nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish,
+    nn.ELU, nn.SELU, nn.CELU, nn.Softplus, nn.Softsign, nn.Hardsigmoid, nn.Hardswish,
 )  # fmt: skip
-UNCHANGED = (
-    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Upsample,
-    nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
-)  # fmt: skip
+UNCHANGED = (nn.Identity, nn.Dropout, nn.AlphaDropout)
+# operations on a map of positions that leave a constant as it is, by the layer before
+OVER_POSITIONS = {
+    nn.Conv1d: (nn.Dropout1d, nn.Upsample, nn.MaxPool1d, nn.AdaptiveAvgPool1d),
+    nn.Conv2d: (nn.Dropout2d, nn.Upsample, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+}
+NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: nn.BatchNorm1d,
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+}
+KNOWN = {*EACH_UNIT, *UNCHANGED, *OVER_POSITIONS[nn.Conv1d], *OVER_POSITIONS[nn.Conv2d], nn.Flatten}
+TOLERANCE = 1e-3  # of outputs on an example, relative to the largest: more is not rounding
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+REPORTED = (*LAYERS, *BATCH_NORMS, nn.BatchNorm3d)
+COARSE = 0.05  # where parameters are of half precision
+
+
+Left = dict[str, tuple[str, str]]  # what is left as it is, by name: its type, and the reason
 
 
 @dataclass
 class Link:
     """A layer of a chain, and the operations between it and the next layer."""
 
+    name: str
     layer: nn.Module
     after: list[nn.Module] = field(default_factory=list)
-    places: int = 1  # inputs of the next layer for each unit: more than one behind Flatten
+    positions: int = 1  # inputs of the next layer for each unit: more than one behind Flatten
 
 
-def compact(module: nn.Module) -> nn.Module:
-    """A smaller copy with equal outputs, for every input, in evaluation mode. Masks are taken off.
+def compact(module: nn.Module, example: Any = None) -> nn.Module:
+    """A smaller copy with equal outputs, for every finite input, in evaluation mode.
 
-    Of a module that is a Sequential, or holds some, layers Linear, Conv1d and Conv2d in it lose
-    units; inputs and outputs of a Sequential stay as they are. Warns, in one line, of what cannot
-    be traced and is left as it is.
+    Masks are taken off. Of a module that is a Sequential, or holds some, layers Linear, Conv1d and
+    Conv2d in it lose units; inputs and outputs of a Sequential stay as they are. What cannot be
+    proven to give equal outputs is left as it is: layers with hooks, with parametrizations, of
+    classes of a user's, with parameters that others share, and layers of a Sequential that
+    something else calls or reads. One warning, of one line, names them with the reasons.
+
+    Args:
+        module: left untouched.
+        example: an input, or a tuple of inputs, of `module`. Needed where a forward depends on its
+            input, which cannot be followed otherwise: it is followed on the example. The outputs
+            of the copy are compared on it; without one, on random input where its shape can be
+            guessed.
+
+    Raises ValueError, in one line, if `module` is no module with values, or does not take
+    `example`.
     """
-    small = copy.deepcopy(module)
-    for part in list(small.modules()):
+    if type(module).__name__ == "OptimizedModule":
+        module = module._orig_mod  # which is as good, and can be copied
+    if problem := why_not_a_module(module):
+        raise ValueError(f"the module to compact {problem}")
+    whole = copied(module)
+    for part in list(whole.modules()):
         for name in ("weight", "bias"):
             if isinstance(part, LAYERS):
                 masking.remove(part, name)
-    left: list[str] = []
-    shared = shared_tensors(small)
-    for chain in chains(small, "", left, shared):
-        shrink(chain)
+    inputs = checked_example(whole, example)
+    left: Left = {}
+    read, reason = read_outside(whole, inputs)
+    small = copied(whole)
+    found = list(chains(small, "", left, Grounds(shared_tensors(small), read)))
+    if reason:
+        left |= {link.name: (kind_of(link.layer), reason) for chain in found for link in chain}
+    else:
+        for chain in found:
+            shrink(chain)
+    tried = inputs if inputs is not None else reading.guessed(whole)
+    if not reason and tried is not None and (gap := difference(whole, small, tried)):
+        small, left = whole, {"the whole module": (type(whole).__name__, gap)}
     if left:
-        warnings.warn(f"compact leaves as it is: {', '.join(left)}", stacklevel=2)
+        warnings.warn(f"compact leaves as it is: {in_words(left)}", stacklevel=2)
     return small
+
+
+def in_words(left: Left) -> str:
+    """What is left, by reason: names and types, and why."""
+    reasons = dict.fromkeys(why for _, why in left.values())
+    return "; ".join(
+        ", ".join(f"{name} ({kind})" for name, (kind, own) in left.items() if own == why)
+        + f": {why}"
+        for why in reasons
+    )
+
+
+def checked_example(module: nn.Module, example: Any) -> tuple[Any, ...] | None:
+    """An example as a tuple of inputs. Raises ValueError if the module does not take it."""
+    if example is None:
+        return None
+    inputs = tuple(example) if isinstance(example, tuple | list) else (example,)
+    try:
+        reading.outputs(module, inputs)
+    except Exception as error:  # whatever a user's forward raises
+        words = shortened(one_line(str(error)) or type(error).__name__)
+        raise ValueError(f"the module does not take example=: {words}") from error
+    return inputs
+
+
+def read_outside(
+    module: nn.Module, inputs: tuple[Any, ...] | None
+) -> tuple[dict[str, str], str | None]:
+    """What is read outside of Sequentials, by name; and why that cannot be said, if it cannot."""
+    if global_hooks():
+        return {}, "hooks are registered on all modules at once"
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        return {}, "other layers are lazy: pass the module some data first"
+    known = [part for part in module.modules() if isinstance(part, REPORTED)]
+    held = [t for part in known for t in (*part.parameters(), *part.buffers())]
+    if not all(tensor.isfinite().all() for tensor in held):  # zero times infinity is no constant
+        return {}, "layers or norms hold NaN or infinity"
+    read: dict[str, str] = {}
+    try:
+        read |= reading.read_on_symbols(module)
+    except ValueError as error:
+        if inputs is None:
+            return {}, str(error)
+    tried = inputs if inputs is not None else reading.guessed(module)
+    return (read | reading.read_on(module, tried) if tried is not None else read), None
+
+
+def difference(whole: nn.Module, small: nn.Module, inputs: tuple[Any, ...]) -> str | None:
+    """How outputs differ, in words, if they do by more than rounding."""
+    expected, again = (reading.outputs(whole, inputs) for _ in range(2))
+    if reading.largest_difference(expected, again) > 0:
+        return None  # it draws from a generator of its own: nothing can be compared
+    try:
+        gap = reading.largest_difference(expected, reading.outputs(small, inputs))
+    except Exception as error:  # whatever a user's forward raises
+        return f"the smaller one raises {type(error).__name__}: {shortened(one_line(str(error)))}"
+    coarse = any(p.element_size() < 4 for p in whole.parameters())
+    if gap <= (COARSE if coarse else TOLERANCE):
+        return None
+    return f"outputs would differ by {gap:.2g} of the largest"
 
 
 def shared_tensors(module: nn.Module) -> set[int]:
@@ -75,20 +182,40 @@ def shared_tensors(module: nn.Module) -> set[int]:
 # -- chains --------------------------------------------------------------------------------------
 
 
-def chains(module: nn.Module, name: str, left: list[str], shared: set[int]) -> Iterator[list[Link]]:
-    """The chains of layers in a module; names of what is in none are added to `left`."""
+@dataclass(frozen=True)
+class Grounds:
+    """Why parts cannot be changed: ids of tensors that are shared, and what is read, by name."""
+
+    shared: set[int]
+    read: dict[str, str]
+
+    def against(self, part: nn.Module, name: str) -> str | None:
+        """Why a part must stay as it is, if it must."""
+        if reason := why_not_plain(part) or self.read.get(name):
+            return reason
+        if any(id(tensor) in self.shared for tensor in (*part.parameters(), *part.buffers())):
+            return "others have its parameters or buffers"
+        return None
+
+
+def chains(module: nn.Module, name: str, left: Left, grounds: Grounds) -> Iterator[list[Link]]:
+    """The chains of layers in a module; what is in none is added to `left`."""
     if is_chain(module):
-        yield from split(list(leaves(module, name)), left, shared)
-        return
-    for key, child in children(module):
-        yield from chains(child, f"{name}.{key}" if name else key, left, shared)
-    if not list(module.children()) and isinstance(module, (*LAYERS, _BatchNorm)):
-        left.append(f"{name or 'the module'} ({type(module).__name__})")
+        called = list(leaves(module, name, grounds))
+        yield from split(called, left, grounds)
+        inside = [(where, part) for where, part in called if list(part.children())]
+    else:
+        inside = [(within(name, key), child) for key, child in children(module)]
+    for where, child in inside:
+        yield from chains(child, where, left, grounds)
+    said = any(name == each or name.startswith(f"{each}.") for each in left)
+    if not list(module.children()) and isinstance(module, REPORTED) and not said:
+        left[name or "the module"] = kind_of(module), "it is in no plain Sequential"
 
 
-def is_chain(module: nn.Module) -> bool:
-    """Whether a module calls its children one after the other and does nothing else."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+def within(name: str, key: str) -> str:
+    """The name of a child."""
+    return f"{name}.{key}" if name else key
 
 
 def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -96,32 +223,32 @@ def children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(key, child) for key, child in module._modules.items() if child is not None]
 
 
-def leaves(module: nn.Sequential, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """What a Sequential calls one after the other, those inside it taken apart."""
+def leaves(module: nn.Sequential, name: str, grounds: Grounds) -> Iterator[tuple[str, nn.Module]]:
+    """What a Sequential calls one after the other, plain ones inside it taken apart."""
     for key, child in children(module):
-        where = f"{name}.{key}" if name else key
-        if is_chain(child):
-            yield from leaves(child, where)
+        where = within(name, key)
+        if is_chain(child) and why_not_plain(child) is None and where not in grounds.read:
+            yield from leaves(child, where, grounds)
         else:
             yield where, child
 
 
 def split(
-    called: list[tuple[str, nn.Module]], left: list[str], shared: set[int]
+    called: list[tuple[str, nn.Module]], left: Left, grounds: Grounds
 ) -> Iterator[list[Link]]:
     """Chains of layers whose next is reached through known operations only."""
     chain: list[Link] = []
     for where, part in called:
-        if isinstance(part, LAYERS) and can_shrink(part, shared):
+        if isinstance(part, LAYERS) and not (why := against_layer(part, where, grounds)):
             if chain and not follows(chain[-1], part):
                 yield chain
                 chain = []
-            chain.append(Link(part))
-        elif chain and is_known(part, chain[-1].layer) and are_own(part, shared):
+            chain.append(Link(where, part))
+        elif chain and is_known(part, chain[-1].layer) and not grounds.against(part, where):
             chain[-1].after.append(part)
         else:
-            if not isinstance(part, (*EACH_UNIT, *UNCHANGED, nn.Flatten)):
-                left.append(f"{where} ({type(part).__name__})")
+            if why := against(part, where, grounds, chain[-1].layer if chain else None):
+                left[where] = kind_of(part), why
             if chain:
                 yield chain
             chain = []
@@ -129,24 +256,58 @@ def split(
         yield chain
 
 
-def can_shrink(layer: nn.Module, shared: set[int]) -> bool:
-    """Whether units of a layer may be left out: its parameters are its own, its groups one."""
-    plain = getattr(layer, "groups", 1) == 1 and type(layer) in LAYERS
-    return plain and are_own(layer, shared)
+def against_layer(layer: nn.Module, name: str, grounds: Grounds) -> str | None:
+    """Why units of a layer cannot be left out, if they cannot."""
+    if why := why_not_plain(layer):
+        return why
+    if type(layer) not in LAYERS:
+        return "it is of a class of its own"
+    if why := grounds.against(layer, name):
+        return why
+    if getattr(layer, "groups", 1) != 1:
+        return "it has groups"
+    if not layer.weight.numel():
+        return "it has no weights"
+    if not layer.weight.is_floating_point():
+        return f"its weights are {layer.weight.dtype}"
+    return None
 
 
-def are_own(part: nn.Module, shared: set[int]) -> bool:
-    """Whether nothing else has the parameters and buffers of a part."""
-    return all(id(tensor) not in shared for tensor in (*part.parameters(), *part.buffers()))
+def against(part: nn.Module, name: str, grounds: Grounds, before: nn.Module | None) -> str | None:
+    """Why a part ends a chain, in words for a warning; nothing for what is known, or looked into.
+
+    `before` is the layer that the chain ends with.
+    """
+    if isinstance(part, LAYERS):
+        return against_layer(part, name, grounds)
+    if type(part) in KNOWN and before is None:
+        return None
+    why = grounds.against(part, name)
+    if why or list(part.children()):
+        return why
+    if type(part) in KNOWN:
+        after = "" if before is None else f" to units of a {type(before).__name__}"
+        return None if type(part) is nn.Flatten else f"what it does{after} is not known"
+    return "what it does is not known"
+
+
+def kind_of(part: nn.Module) -> str:
+    """The name of a part's class, which parametrizations change."""
+    kind = type(part)
+    return (kind.__bases__[0] if parametrize.is_parametrized(part) else kind).__name__
 
 
 def is_known(part: nn.Module, layer: nn.Module) -> bool:
     """Whether what a part does to a layer's units is known, so that a constant can be followed."""
-    if isinstance(part, _BatchNorm):
-        return part.track_running_stats and part.num_features == layer.weight.shape[0]
-    if isinstance(part, nn.Flatten):
+    kind = type(part)
+    if kind is NORMS[type(layer)]:
+        there = part.track_running_stats and part.running_mean is not None
+        return there and part.num_features == layer.weight.shape[0]
+    if kind is nn.Flatten:
         return part.start_dim == 1 and part.end_dim == -1
-    return isinstance(part, (*EACH_UNIT, *UNCHANGED))
+    if kind in OVER_POSITIONS.get(type(layer), ()):
+        return not getattr(part, "return_indices", False)
+    return kind in (*EACH_UNIT, *UNCHANGED)
 
 
 def follows(link: Link, layer: nn.Module) -> bool:
@@ -154,7 +315,7 @@ def follows(link: Link, layer: nn.Module) -> bool:
     flat = any(isinstance(part, nn.Flatten) for part in link.after)
     before, units = isinstance(link.layer, nn.Linear), link.layer.weight.shape[0]
     inputs = layer.weight.shape[1]
-    link.places = inputs // units
+    link.positions = inputs // units
     if isinstance(layer, nn.Linear) and not before:
         return flat and inputs % units == 0
     return not flat and inputs == units and isinstance(layer, nn.Linear) == before
@@ -174,11 +335,12 @@ def shrink(chain: list[Link]) -> None:
         values = bias_of(link.layer)  # with what was constant before folded in
         for part in link.after:
             values = mapped(part, values)
+        idle &= values.isfinite().cpu()  # half precision may overflow
         if sees_border(following):
             idle &= (values == 0).cpu()
-        fold(following, values, idle, link.places)
+        fold(following, values, idle, link.positions)
         kept[number] &= ~idle
-        constant = idle.repeat_interleave(link.places)
+        constant = idle.repeat_interleave(link.positions)
     for number in range(len(chain) - 2, -1, -1):
         link, following = chain[number], chain[number + 1].layer
         entries = following.weight[kept[number + 1]] != 0
@@ -190,9 +352,9 @@ def shrink(chain: list[Link]) -> None:
     for link, units in zip(chain, kept, strict=True):
         select(link.layer, units, inputs)
         for part in link.after:
-            if isinstance(part, _BatchNorm):
+            if isinstance(part, BATCH_NORMS):
                 select_channels(part, units)
-        inputs = units.repeat_interleave(link.places)
+        inputs = units.repeat_interleave(link.positions)
 
 
 def bias_of(layer: nn.Module) -> Tensor:
@@ -204,11 +366,11 @@ def bias_of(layer: nn.Module) -> Tensor:
 
 def mapped(part: nn.Module, values: Tensor) -> Tensor:
     """What an operation makes of constant units, [units]."""
-    if isinstance(part, _BatchNorm):
+    if isinstance(part, BATCH_NORMS):
         scale = (part.running_var + part.eps).rsqrt()
         values = (values - part.running_mean) * scale
         return values * part.weight + part.bias if part.affine else values
-    return copy_of(part)(values) if isinstance(part, EACH_UNIT) else values
+    return copy_of(part)(values) if type(part) in EACH_UNIT else values
 
 
 def copy_of(part: nn.Module) -> nn.Module:
@@ -226,9 +388,9 @@ def sees_border(layer: nn.Module) -> bool:
     return layer.padding == "same" or any(layer.padding)
 
 
-def fold(layer: nn.Module, values: Tensor, constant: Tensor, places: int) -> None:
+def fold(layer: nn.Module, values: Tensor, constant: Tensor, positions: int) -> None:
     """Add what constant inputs give to the biases, and take their weights away."""
-    inputs, values = constant.repeat_interleave(places), values.repeat_interleave(places)
+    inputs, values = constant.repeat_interleave(positions), values.repeat_interleave(positions)
     weight = layer.weight.double()
     weight = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
     more = (weight[:, inputs] @ values[inputs].double()).to(layer.weight)
@@ -252,7 +414,7 @@ def select(layer: nn.Module, units: Tensor, inputs: Tensor) -> None:
         layer.out_channels, layer.in_channels = out, fan_in
 
 
-def select_channels(norm: _BatchNorm, units: Tensor) -> None:
+def select_channels(norm: nn.Module, units: Tensor) -> None:
     """Keep some channels of a batch normalisation."""
     for name, values in [*norm.named_parameters(), *norm.named_buffers()]:
         if values.dim():

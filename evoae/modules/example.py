@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -127,7 +128,9 @@ def compare(
         if trial == 0:
             kept[label] = module
 
-    with one_thread():
+    with one_thread(), warnings.catch_warnings():
+        # the output layer is pruned here too, by whatever operator
+        warnings.filterwarnings("ignore", "operator apoz sees no ReLU after")
         for trial in range(trials):
             begin = autoencoder(int(stream(seed, trial, 0, 0, "initialise").integers(2**63)))
             told = {"learning_rate": learning_rate, "seed": seed, "trial": trial}

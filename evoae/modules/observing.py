@@ -1,9 +1,9 @@
 """What a layer does while its module trains: sums gathered by hooks, and only those asked for.
 
-All sums are over examples, and places of convolutions, so their memory does not depend on how long
-they are gathered. Batches are summed in single precision, which is fast, and added up in double; so
-that a deviation does not drown in rounding, a unit's mean on the first batch (`pivot`) is
-taken off.
+All sums are over examples, and positions of convolutions, so their memory does not depend on how
+long they are gathered. Batches are summed in single precision, which is fast, and added up in
+double; so that a deviation does not drown in rounding, a unit's mean on the first batch (`pivot`)
+is taken off.
 The sums add up over processes that train one module together.
 """
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
-from evoae.modules.tracing import Place
+from evoae.modules.plain import Hook
+from evoae.modules.tracing import Target
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import LASTING, Layer, Masks
 
@@ -37,39 +38,41 @@ SUMS_OF = {
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
 NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
-COUNTED = ("units", "inputs", "gradients")  # examples and places, or backward passes
+COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
 
 class Observer:
-    """Watches one layer: `sums` by name, and `places`, over how many an example's units spread.
+    """Watches one layer: `sums` by name, and `positions`, over how many an example's units spread.
 
     `needs`: the statistics that will be asked for. While `watching` it sees forward passes in
     training mode with gradients.
     """
 
-    def __init__(self, place: Place, needs: Collection[str], on_call: Callable[[], None]) -> None:
-        self.place, self.needs, self.on_call = place, needs, on_call
+    def __init__(self, target: Target, needs: Collection[str], on_call: Callable[[], None]) -> None:
+        self.target, self.needs, self.on_call = target, needs, on_call
         self.names = {name for needed in needs for name in SUMS_OF[needed]}
-        self.places: int | None = None
+        self.positions: int | None = None
         self.handles: list[Any] = []
         self.watching = True
         self.weighed: set[str] = set()  # whose gradients before training were seen
+        self.reached: set[str] = set()  # by a backward pass, of those that will be asked about
+        self.ignored = ""  # why calls were not looked at
         self.sums: dict[str, Tensor] = {}
         self.begin()
 
     def begin(self) -> None:
         """Set all sums to zero, those that last from the start of the training too."""
-        layer, names = self.place.layer, self.names
+        layer, names = self.target.layer, self.names
         fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.place.units)}
+        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.target.units)}
         sizes = {name: size for name, size in sizes.items() if name in names}
         if "squares" in names:
-            sizes["pivot"] = self.place.units
+            sizes["pivot"] = self.target.units
         self.counts = dict.fromkeys(COUNTED, 0)
         like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
         self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
         for name in (*OF_GRADIENTS, *LASTING):
-            for part in self.place.tensors if name in names else ():
+            for part in self.target.tensors if name in names else ():
                 zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
                 self.sums[f"{name}.{part}"] = zeros
 
@@ -78,18 +81,22 @@ class Observer:
         for name, tensor in self.sums.items():
             if name.startswith(OF_GRADIENTS) or (pruned and not name.startswith(LASTING)):
                 tensor.zero_()
+        if not self.lasts:
+            self.reached = set()
         self.counts |= dict.fromkeys(COUNTED if pruned else ("gradients",), 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all sums and counts."""
-        return {name: tensor.clone() for name, tensor in self.sums.items()} | self.counts
+        sums = {name: tensor.clone() for name, tensor in self.sums.items()}
+        return sums | self.counts | {"reached": sorted(self.reached)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from sums that were saved."""
         for name, tensor in self.sums.items():
             tensor.copy_(state[name])
         self.counts = {name: state[name] for name in COUNTED}
-        parts = self.place.tensors if "sensitivity" in self.names else ()
+        self.reached = set(state.get("reached", self.target.tensors))
+        parts = self.target.tensors if "sensitivity" in self.names else ()
         self.weighed = {part for part in parts if state[f"sensitivity.{part}"].any()}
 
     @property
@@ -109,12 +116,12 @@ class Observer:
 
         They stay: code that was compiled without a hook never calls one that comes later.
         """
-        layer = self.place.layer
+        layer = self.target.layer
         if not self.names.isdisjoint(OF_UNITS):
-            self.handles.append(self.place.end.register_forward_hook(Hook(self.see_units)))
+            self.handles.append(self.target.end.register_forward_hook(Hook(self.see_units)))
         if "inputs" in self.names:
             self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
-        for part in self.place.tensors if self.of_gradients else ():
+        for part in self.target.tensors if self.of_gradients else ():
             parameter = masking.stored(layer, part)
             if parameter.requires_grad:
                 see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
@@ -126,8 +133,8 @@ class Observer:
         """Whether to gather from now on. Masks then let gradients of masked entries through."""
         self.watching = watching
         dense = watching and not self.names.isdisjoint(OF_GRADIENTS)
-        for part in self.place.tensors:
-            if (mask := masking.mask_of(self.place.layer, part)) is not None:
+        for part in self.target.tensors:
+            if (mask := masking.mask_of(self.target.layer, part)) is not None:
                 mask.dense = dense
 
     def leave(self) -> None:
@@ -137,59 +144,68 @@ class Observer:
         self.handles = []
 
     def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Once: that the layer is called, and over how many places its output spreads."""
-        conv = self.place.axis != -1
-        over = output.shape[self.place.axis + 1 :] if conv else output.shape[1:-1]
-        self.places = over.numel()
+        """Once: that the layer is called, and over how many positions its output spreads."""
+        conv = self.target.axis != -1
+        over = output.shape[self.target.axis + 1 :] if conv else output.shape[1:-1]
+        self.positions = over.numel()
         self.first.remove()
         self.on_call()
 
     def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of units."""
-        if not (self.watching and end.training and torch.is_grad_enabled()):
+        if not self.looks():
             return
         seen = output.detach().float()
-        seen = seen.relu() if self.place.relu else seen
+        seen = self.target.activate(seen)
         over, sums = self.all_but_units(seen), self.sums
         if "zeros" in self.names:  # sums of signs are faster than counts, and exact
-            signs = (seen if self.place.relu else seen.abs()).sign()
-            self.add("zeros", seen.numel() // self.place.units - signs.sum(over))
+            signs = (seen if self.target.relu else seen.abs()).sign()
+            self.add("zeros", seen.numel() // self.target.units - signs.sum(over))
         if "squares" in self.names:
             if not self.counts["units"]:
                 sums["pivot"] = seen.mean(over).to(sums["total"])
-            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.place.axis))
-            # of what is ours, in place: new memory costs more than arithmetic
-            seen = seen.sub_(pivot) if self.place.relu else seen - pivot
+            pivot = sums["pivot"].to(seen).view(-1, *[1] * (-1 - self.target.axis))
+            # of what is ours, in target: new memory costs more than arithmetic
+            seen = seen.sub_(pivot) if self.target.relu else seen - pivot
         if "total" in self.names:
             self.add("total", seen.sum(over))
         if "squares" in self.names:
             self.add("squares", seen.mul_(seen).sum(over))
-        self.count("units", seen.numel() // self.place.units)
+        self.count("units", seen.numel() // self.target.units)
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
-        """Within, the activations of every call are kept: [examples * places, units] each."""
+        """Within, the activations of every call are kept: [examples * positions, units] each."""
         rows: list[Tensor] = []
 
         def record(end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen = output.detach().float().movedim(self.place.axis, -1).flatten(0, -2)
-            rows.append((seen.relu() if self.place.relu else seen).cpu())
+            seen = output.detach().float().movedim(self.target.axis, -1).flatten(0, -2)
+            rows.append(self.target.activate(seen).cpu())
 
-        with self.place.end.register_forward_hook(record):
+        with self.target.end.register_forward_hook(record):
             yield rows
 
     def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add a forward pass of training to the sums of inputs."""
-        if self.watching and layer.training and torch.is_grad_enabled():
-            seen = inputs[0].detach().float()
-            over = self.all_but_units(seen)
-            squares = seen.square().sum(over)
-            self.count("inputs", seen.numel() // len(squares))
-            self.add("inputs", squares)
+        if not self.looks():
+            return
+        seen = inputs[0].detach().float()
+        over = self.all_but_units(seen)
+        squares = seen.square().sum(over)
+        self.count("inputs", seen.numel() // len(squares))
+        self.add("inputs", squares)
+
+    def looks(self) -> bool:
+        """Whether a call counts: it is watched for, and of training."""
+        if self.watching and not self.target.layer.training:
+            self.ignored = "it was called in evaluation mode: call train() on the module"
+        elif self.watching and not torch.is_grad_enabled():
+            self.ignored = "it was called without gradients, as under torch.no_grad"
+        return self.watching and self.target.layer.training and torch.is_grad_enabled()
 
     def all_but_units(self, values: Tensor) -> list[int]:
-        """Dimensions of inputs or outputs that are examples and places."""
-        axis = values.dim() + self.place.axis
+        """Dimensions of inputs or outputs that are examples and positions."""
+        axis = values.dim() + self.target.axis
         return [dim for dim in range(values.dim()) if dim != axis]
 
     def see_gradient(self, part: str, gradient: Tensor) -> Tensor | None:
@@ -200,7 +216,8 @@ class Observer:
         """
         if not self.watching:
             return None
-        mask = masking.mask_of(self.place.layer, part)
+        self.reached.add(part)
+        mask = masking.mask_of(self.target.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
             self.count("gradients", 1)
@@ -210,13 +227,13 @@ class Observer:
             self.add(f"slope_squares.{part}", seen.square())
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
-            product = getattr(self.place.layer, part).detach() * seen
+            product = getattr(self.target.layer, part).detach() * seen
             if "movement" in self.names:
                 self.add(f"movement.{part}", -product)
             if weighs:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
-        return None if mask is None else gradient * mask.kept
+        return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype), 0)
 
     def count(self, kind: str, more: int) -> None:
         """So many more examples were seen."""
@@ -234,7 +251,7 @@ class Observer:
         """The layer as an operator sees it, in the CPU's memory: weights as [out, in], of a
         convolution [out, in * height * width]. Where it has no bias, it has zeros, pruned already.
         """
-        place, layer = self.place, self.place.layer
+        target, layer = self.target, self.target.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
         counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
         counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
@@ -244,15 +261,15 @@ class Observer:
                 raise ValueError(NO_EXAMPLES.format("the operator"))
             if name not in self.needs:
                 raise ValueError(
-                    f"the operator reads {name} of layer {place.name}, which was not gathered: "
+                    f"the operator reads {name} of layer {target.name}, which was not gathered: "
                     f"register it with needs=({name!r},), beside what else it reads"
                 )
             return recalled if name == "recall" else self.statistic(name, sums, counts)
 
-        weight, bias = as_shown(place, lambda part: getattr(layer, part).detach())
+        weight, bias = as_shown(target, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
-            active = as_shown(place, lambda part: mask_or_ones(layer, part))
+            active = as_shown(target, lambda part: mask_or_ones(layer, part))
         return Layer(weight, bias, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
@@ -270,13 +287,14 @@ class Observer:
         def mean(of: str, kind: str) -> Tensor:
             if counts[kind] == 0:
                 raise ValueError(
-                    f"layer {self.place.name} was not trained since the last prune, or is never "
+                    f"layer {self.target.name} was not trained since the last prune, or is never "
                     "called: train first, or exclude it"
+                    + (f" ({self.ignored})" if self.ignored else "")
                 )
             return sums[of] / counts[kind]
 
         def slopes(of: str) -> Masks:
-            return as_shown(self.place, lambda part: mean(f"{of}.{part}", "gradients"))
+            return as_shown(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
 
         if name == "mean":
             return mean("total", "units")
@@ -285,29 +303,15 @@ class Observer:
         if name == "zero_share":
             return mean("zeros", "units")
         if name == "input_norm":
-            return by_entry(self.place.layer, mean("inputs", "inputs").sqrt())
+            return by_entry(self.target.layer, mean("inputs", "inputs").sqrt())
         if name == "gradients":
             weight, bias = slopes("slopes")
-            there = "bias" in self.place.tensors
+            there = "bias" in self.target.tensors
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
         if name == "curvature":
             return slopes("slope_squares")
-        lasting = as_shown(self.place, lambda part: sums[f"{name}.{part}"])
+        lasting = as_shown(self.target, lambda part: sums[f"{name}.{part}"])
         return tuple(part.abs() for part in lasting) if name == "sensitivity" else lasting
-
-
-class Hook:
-    """A hook that copies and pickles of a module do not carry on: there it does nothing."""
-
-    def __init__(self, call: Callable[..., Any] | None = None) -> None:
-        self.call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        """What the hook does, if it still is one."""
-        return self.call(*arguments) if self.call else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Hook, ()
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -329,12 +333,12 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def as_shown(place: Place, part_of: Callable[[str], Tensor]) -> Masks:
+def as_shown(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
     weight = part_of("weight").flatten(1).cpu()
     weight = weight if weight.dtype == torch.bool else weight.float()
-    if "bias" not in place.tensors:
-        return weight, torch.zeros(place.units, dtype=weight.dtype)
+    if "bias" not in target.tensors:
+        return weight, torch.zeros(target.units, dtype=weight.dtype)
     return weight, part_of("bias").to(weight.device, weight.dtype)
 
 

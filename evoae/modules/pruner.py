@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
@@ -10,12 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import AveragedModel
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
+from evoae.messages import one_line, shortened
 from evoae.modules import masking
 from evoae.modules.observing import NO_EXAMPLES, Observer, together
-from evoae.modules.tracing import Chosen, Place, find_layers
+from evoae.modules.plain import why_not_a_module
+from evoae.modules.tracing import Chosen, Target, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
@@ -40,6 +45,8 @@ PRUNING = (
     "as_released",
 )
 
+OF_GRADIENTS = {"gradients", "curvature", "movement", "sensitivity"}
+
 
 class Pruner:
     """Prunes the Linear, Conv1d and Conv2d layers of a module while a loop of yours trains it.
@@ -47,7 +54,7 @@ class Pruner:
     Call `epoch_end` after every epoch, `report` when you like, and `finish` at the end, or use it
     as a context manager. A unit is an output, or an output channel, and its activation is after the
     batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
-    places. Statistics are of forward passes in training mode, of all calls if a layer is called
+    positions. Statistics are of forward passes in training mode, of all calls if a layer is called
     more than once; gradients are of your own backward passes. What an operator does not ask for is
     not gathered, and nothing in epochs that no prune to come asks about.
 
@@ -67,6 +74,12 @@ class Pruner:
         examples: rows of training data, [n, ...], for operators that recall examples: 100 of them
             are drawn at a prune, and passed through the module in evaluation mode.
         seed, cell: of all draws, which are those of that cell in trial 0 of a run with that seed.
+
+    Operators that need gradients refuse frozen layers; others warn of them. `apoz` needs a ReLU
+    after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
+    it refuses a target, but for an output layer. A state dict has the names of the plain module,
+    with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
+    Make copies for averages of weights (EMA) after the Pruner: then they have its masks.
 
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
@@ -92,19 +105,24 @@ class Pruner:
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
+        if problem := why_not_a_module(module):
+            raise ValueError(f"the module to prune {problem}")
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator = self.experiment.resolved_operator
         self.epoch = -1
-        self.places = find_layers(module, layers, exclude, relu)
-        weights = sum(place.layer.weight.numel() for place in self.places)
-        biases = sum(place.units for place in self.places if "bias" in place.tensors)
+        self.targets = find_layers(module, layers, exclude, relu)
+        weights = sum(target.layer.weight.numel() for target in self.targets)
+        biases = sum(target.units for target in self.targets if "bias" in target.tensors)
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
-        needs = self.needs(has_examples=examples is not None and len(examples) > 0)
-        self.called = False
+        self.called = self.finished = False
+        self.check_frozen()
+        self.check_relu()
+        needs = self.needs(has_examples=self.check_examples())
         if self.masked:
+            self.warn_of_averages()
             self.add_masks()
-        self.observers = [Observer(place, needs, self.note_call) for place in self.places]
+        self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
@@ -120,10 +138,139 @@ class Pruner:
             needed.add("gradients")
         if "recall" in needed and not has_examples:
             if self.operator.needs != operators.ANY:
-                name = identity.name_of(self.experiment.operator)
-                raise ValueError(NO_EXAMPLES.format(f"operator {name}"))
+                raise ValueError(NO_EXAMPLES.format(f"operator {self.name}"))
             needed.remove("recall")  # a function that does not say what it reads may not recall
         return needed
+
+    @property
+    def name(self) -> str:
+        """The operator's."""
+        return identity.name_of(self.experiment.operator)
+
+    # -- what is refused -------------------------------------------------------------------------
+
+    def frozen(self, parts: list[tuple[Target, str]]) -> str:
+        """Names of those tensors that do not train, or an empty string."""
+        return ", ".join(
+            f"{target.name}.{part}".removeprefix(".")
+            for target, part in parts
+            if not masking.stored(target.layer, part).requires_grad
+        )
+
+    def check_frozen(self) -> None:
+        """Raise ValueError if the operator needs gradients that frozen tensors do not have.
+
+        Other operators prune what is frozen all the same: a warning says so.
+        """
+        if self.experiment.operator == "none":
+            return
+        if frozen := self.frozen(self.parts_with_gradients()):
+            raise ValueError(
+                f"operator {self.name} needs gradients; frozen (requires_grad=False): {frozen}. "
+                "Leave the layer out by exclude=, or let it train"
+            )
+        if frozen := self.frozen(self.parts()):
+            warnings.warn(
+                f"frozen parameters (requires_grad=False) will be pruned all the same: {frozen}. "
+                "Leave the layer out by exclude= if it must not change",
+                stacklevel=3,
+            )
+
+    def check_relu(self) -> None:
+        """Say where `apoz` would count zeros that nothing makes.
+
+        To reach a target it would prune units there that all rank equally, at random: ValueError,
+        but for an output layer, which usually has no ReLU, and is warned of. Without a target it
+        prunes no unit that was never zero: a warning names the layers that stay whole.
+        """
+        if self.operator.function is not operators.apoz:
+            return
+        target = self.experiment.has_target
+        unseen = [each for each in self.targets if not each.relu]
+        inner = ", ".join(each.name for each in unseen if not each.is_output)
+        outputs = ", ".join(each.name for each in unseen if each.is_output)
+        cure = "name the layers that ReLU follows in relu=, or leave them out by exclude="
+        if inner and target:
+            raise ValueError(
+                "operator apoz counts how often ReLU gives zero, and no ReLU is seen after "
+                f"{inner}: {cure}"
+            )
+        if inner:
+            warnings.warn(
+                f"operator apoz sees no ReLU after {inner}, and prunes nothing there: {cure}",
+                stacklevel=3,
+            )
+        if outputs and target:
+            warnings.warn(
+                f"operator apoz sees no ReLU after {outputs}, an output layer: of its units it "
+                "prunes some at random to reach the target; exclude= leaves it out",
+                stacklevel=3,
+            )
+
+    def check_examples(self) -> bool:
+        """Whether there are examples. Raises ValueError for what the module does not take."""
+        x = self.examples
+        if x is None:
+            return False
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"examples must be a tensor of rows, [n, ...]; it is of type {type(x).__name__}"
+            )
+        if not x.dim() or not len(x) or "recall" not in self.operator.needs:
+            return x.dim() > 0 and len(x) > 0
+        if self.operator.needs == operators.ANY:
+            return True  # a function that does not say what it reads may not recall
+        try:
+            with torch.random.fork_rng():
+                self.run(x[:2])
+        except Exception as error:  # whatever the module raises on rows that do not fit it
+            words = shortened(one_line(str(error)) or type(error).__name__)
+            raise ValueError(
+                f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words}"
+            ) from error
+        return True
+
+    def warn_of_averages(self) -> None:
+        """Warn of an average of the module's weights that is kept in a copy without masks."""
+        own = {name: parameter.shape for name, parameter in self.module.named_parameters()}
+        for each in gc.get_referrers(AveragedModel):
+            if type(each) is AveragedModel and each.n_averaged == 0:
+                theirs = {name: p.shape for name, p in each.module.named_parameters()}
+                if theirs == own and type(each.module) is type(self.module):
+                    warnings.warn(
+                        "an AveragedModel of such a module was made before the Pruner and has no "
+                        "masks: make averages after the Pruner",
+                        stacklevel=3,
+                    )
+
+    def parts_with_gradients(self) -> list[tuple[Target, str]]:
+        """The tensors whose gradients the operator looks at, if it looks at any."""
+        needed = self.operator.needs
+        if self.experiment.operator_settings(0).drop_fraction:
+            needed = (*needed, "gradients")
+        if self.operator.needs == operators.ANY or OF_GRADIENTS.isdisjoint(needed):
+            return []
+        swaps = self.operator.regrows  # weights; biases stay as they are
+        return [(target, part) for target, part in self.parts() if part == "weight" or not swaps]
+
+    def check_gradients(self) -> None:
+        """Raise ValueError if the operator needs gradients, and no backward pass reached a layer.
+
+        A layer may have been frozen later, or its output not be part of the loss.
+        """
+        seen = {(each.target.name, part) for each in self.observers for part in each.reached}
+        asked = [(target.name, part) for target, part in self.parts_with_gradients()]
+        if unseen := [f"{name}.{part}".removeprefix(".") for name, part in asked
+                      if (name, part) not in seen]:  # fmt: skip
+            frozen = self.frozen(self.parts())
+            raise ValueError(
+                f"operator {self.name} needs gradients, and no backward pass reached "
+                f"{', '.join(unseen)}"
+                + (f" (frozen: {frozen})" if frozen else "")
+                + ": train the layer first, or leave it out by exclude="
+            )
+
+    # -- masks and draws -------------------------------------------------------------------------
 
     def note_call(self) -> None:
         """The module was called: there is something to prune by."""
@@ -136,17 +283,18 @@ class Pruner:
 
     def add_masks(self) -> None:
         """Masks that keep everything: a bias that begins at zero may be trained."""
-        for place, part in self.parts():
-            everything = torch.ones_like(getattr(place.layer, part), requires_grad=False)
-            masking.add(place.layer, part, masking.Mask(everything))
+        for target in self.targets:
+            for part in target.tensors:  # all of them: the order of parameters stays as it is
+                everything = torch.ones_like(getattr(target.layer, part), requires_grad=False)
+                masking.add(target.layer, part, masking.Mask(everything))
 
-    def parts(self) -> list[tuple[Place, str]]:
+    def parts(self) -> list[tuple[Target, str]]:
         """Every tensor that may be pruned."""
         biases = self.experiment.prune_biases
         return [
-            (place, part)
-            for place in self.places
-            for part in place.tensors
+            (target, part)
+            for target in self.targets
+            for part in target.tensors
             if biases or part == "weight"
         ]
 
@@ -171,6 +319,7 @@ class Pruner:
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
+            self.check_gradients()
             driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
@@ -201,7 +350,7 @@ class Pruner:
         self.next_turn = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
-            masked = [masking.mask_of(place.layer, part) for place, part in self.parts()]
+            masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
             zeros = sum(int((mask.kept == 0).sum()) for mask in masked if mask is not None)
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
@@ -218,7 +367,7 @@ class Pruner:
     @property
     def absent(self) -> int:
         """Biases that layers do not have."""
-        return sum(place.units for place in self.places if "bias" not in place.tensors)
+        return sum(target.units for target in self.targets if "bias" not in target.tensors)
 
     def layers(self) -> list[Layer]:
         """The layers as operators see them after this epoch."""
@@ -230,49 +379,54 @@ class Pruner:
         """Apply the masks; of processes that train together, those of the first."""
         if together():
             masks = [tuple(self.of_first(mask) for mask in keep) for keep in masks]
-        for number, (place, keep) in enumerate(zip(self.places, masks, strict=True)):
-            scale = np.float32(np.sqrt(place.layer.weight[0].numel()))
-            for part, (name, kept) in enumerate(zip(place.tensors, keep, strict=False)):
+        for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
+            scale = np.float32(np.sqrt(target.layer.weight[0].numel()))
+            for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
                 drawn = None if fresh is None else fresh[number][part] / scale
-                masking.prune(place.layer, name, kept, opens, drawn)
+                masking.prune(target.layer, name, kept, opens, drawn)
         return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
-        sent = mask.to(self.places[0].layer.weight.device, torch.uint8)
+        sent = mask.to(self.targets[0].layer.weight.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
 
     @torch.no_grad()
     def recall(self, t: int) -> list[Tensor | None]:
-        """Activations of drawn examples by layer, [100 * places, out], if the operator asks."""
+        """Activations of drawn examples by layer, [100 * positions, out], if the operator asks."""
         if "recall" not in self.observers[0].needs:
             return [None] * len(self.observers)
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
-        training = [part for part in self.module.modules() if part.training]
         with ExitStack() as stack:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
-            self.module.eval()
-            try:
-                self.module(rows.to(self.places[0].layer.weight.device))
-            finally:
-                for part in training:
-                    part.training = True
-        for place, calls in zip(self.places, recorded, strict=True):
+            self.run(rows)
+        for target, calls in zip(self.targets, recorded, strict=True):
             if not calls:
-                raise ValueError(f"layer {place.name} is never called: exclude it")
+                raise ValueError(f"layer {target.name} is never called: exclude it")
         return [torch.cat(calls) for calls in recorded]
+
+    @torch.no_grad()
+    def run(self, rows: Tensor) -> None:
+        """Pass rows through the module in evaluation mode."""
+        training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            self.module(rows.to(self.targets[0].layer.weight.device))
+        finally:
+            for part in training:
+                part.training = True
 
     # -- what came of it -------------------------------------------------------------------------
 
     def counts(self) -> dict[str, list[int]]:
         """By layer: parameters, and how many of them are pruned (masked, else zero)."""
         parameters, zeros = [], []
-        for place in self.places:
-            tensors = [getattr(place.layer, part) for part in place.tensors]
+        for target in self.targets:
+            tensors = [getattr(target.layer, part) for part in target.tensors]
             parameters.append(sum(tensor.numel() for tensor in tensors))
-            found = [masking.mask_of(place.layer, part) for part in place.tensors]
+            found = [masking.mask_of(target.layer, part) for part in target.tensors]
             kept = [t if m is None else m.kept for t, m in zip(tensors, found, strict=True)]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
@@ -284,14 +438,14 @@ class Pruner:
         incoming weight left; `macs` are multiply-accumulates for one example with the weights that
         are left (unknown before a forward pass).
         """
-        table = pd.DataFrame({"layer": [place.name for place in self.places]} | self.counts())
-        table["units"] = [place.units for place in self.places]
-        left = [place.layer.weight.detach().flatten(1) != 0 for place in self.places]
+        table = pd.DataFrame({"layer": [target.name for target in self.targets]} | self.counts())
+        table["units"] = [target.units for target in self.targets]
+        left = [target.layer.weight.detach().flatten(1) != 0 for target in self.targets]
         table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
-        spread = [observer.places for observer in self.observers]
+        spread = [observer.positions for observer in self.observers]
         table["macs"] = [
-            None if places is None else int(part.sum()) * places
-            for part, places in zip(left, spread, strict=True)
+            None if positions is None else int(part.sum()) * positions
+            for part, positions in zip(left, spread, strict=True)
         ]
         table["macs"] = table["macs"].astype("Int64")
         total = table.drop(columns="layer").sum(skipna=False)
@@ -300,24 +454,54 @@ class Pruner:
         return table
 
     def finish(self) -> nn.Module:
-        """Leave the module plain, without hooks and masks: what was masked is zero. Returns it."""
+        """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.
+
+        Warns if the module is more than a hundredth of its parameters away from the target, or if
+        `epoch_end` was never called.
+        """
+        if not self.finished and (shortfall := self.shortfall()):
+            warnings.warn(shortfall, stacklevel=2)
+        self.release()
+        return self.module
+
+    def shortfall(self) -> str | None:
+        """What was asked for and not reached, in words."""
+        e = self.experiment
+        if e.operator == "none":
+            return None
+        done = f"finished after {self.epoch + 1} of {e.epochs} epochs"
+        if self.epoch < 0:
+            done = f"finished, and epoch_end was never called (epochs={e.epochs})"
+        if not e.has_target:
+            return f"{done}: nothing was pruned" if self.epoch < 0 else None
+        reached, asked = sum(self.counts()["zeros"]) / self.size, e.target_sparsity
+        if asked - reached <= 0.01:
+            return None
+        return f"{done}: {reached:.1%} of the parameters are pruned, {asked:.1%} were asked for"
+
+    def release(self) -> None:
+        """Leave the module plain, and say nothing."""
+        self.finished = True
         for observer in self.observers:
             observer.leave()
-        for place, part in self.parts():
-            masking.remove(place.layer, part)
-        return self.module
+        for target in self.targets:
+            for part in target.tensors:
+                masking.remove(target.layer, part)
 
     def __enter__(self) -> Pruner:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.finish()
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind:
+            self.release()
+        else:
+            self.finish()
 
     # -- resume ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs beside the module's own state (masks are in that one)."""
-        gathered = {each.place.name: each.state_dict() for each in self.observers}
+        """What a resumed training needs beside the module's own state: masks too, by tensor."""
+        gathered = {each.target.name: each.state_dict() for each in self.observers}
         settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
         return {
             "epoch": self.epoch,
@@ -325,7 +509,17 @@ class Pruner:
             "seed": self.seed,
             "settings": settings,
             "gathered": gathered,
+            "masks": {key: mask.kept != 0 for key, mask in self.masks().items()},
         }
+
+    def masks(self) -> dict[str, masking.Mask]:
+        """The masks by the names of their tensors."""
+        found = {
+            f"{target.name}.{part}": masking.mask_of(target.layer, part)
+            for target in self.targets
+            for part in target.tensors
+        }
+        return {key: mask for key, mask in found.items() if mask is not None}
 
     def settings_told(self) -> tuple[str, ...]:
         """The settings that must be the same where a state is loaded."""
@@ -343,7 +537,10 @@ class Pruner:
                 raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
         self.epoch, self.called = state["epoch"], state["called"]
         for observer in self.observers:
-            observer.load_state_dict(state["gathered"][observer.place.name])
+            observer.load_state_dict(state["gathered"][observer.target.name])
+        for key, mask in self.masks().items():
+            if key in state.get("masks", {}):
+                mask.kept.copy_(state["masks"][key])
         self.look_ahead()
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this

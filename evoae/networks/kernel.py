@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evoae import cache
 from evoae.networks.activations import SUMS
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population, parameter_count
+from evoae.resources import cache_directory, cached, tidy_cache
 
 MOMENTS = ("first_moment", "second_moment", "steps")  # of the persistent Adam
 MAX_LAYERS = 16
@@ -242,10 +242,13 @@ def _library() -> ctypes.CDLL:
         ) from None
     machine = (source, FLAGS, compiler, version, platform.machine(), _processor())
     name = f"kernel-{hashlib.sha256(repr(machine).encode()).hexdigest()[:16]}.so"
-    path = cache.directory() / name
-    if not cache.has(path):
-        _compile(compiler, source, path)
-        cache.tidy()
+    try:
+        path = cache_directory() / name
+        if not cached(path):
+            _compile(compiler, source, path)
+            tidy_cache()
+    except OSError as error:
+        raise RuntimeError(f"the compiled kernel cannot be kept: {error}") from None
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

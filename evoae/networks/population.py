@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evoae.messages import Refused, reading, shown
+from evoae.messages import Refused, file_errors, short
 from evoae.resources import require
 
 MODELS: dict[str, tuple[int, ...]] = {
@@ -44,7 +44,7 @@ def hidden_widths(model: str) -> tuple[int, ...]:
     # more digits than Python reads, or memory holds, are no width either
     if not all(p.isdecimal() and len(p) < 19 and int(p) > 0 for p in parts):
         raise ValueError(
-            f"unknown model {shown(model)}; choose one of {', '.join(MODELS)} or positive widths "
+            f"unknown model {short(model)}; choose one of {', '.join(MODELS)} or positive widths "
             "from the input to the code, such as 50-20-5"
         )
     return tuple(int(p) for p in parts)
@@ -55,31 +55,14 @@ def parameter_count(widths: Sequence[int]) -> int:
     return sum((i + 1) * o for i, o in pairwise(widths))
 
 
-# What may belong to networks, and travels with them: type, shape after the axis P, and meaning.
-TENSORS: dict[str, tuple[torch.dtype, str, str]] = {
-    "weights": (torch.float32, "parameters", "weights and biases, layer after layer"),
-    "keep": (torch.bool, "parameters", "where pruned weights stay zero: which are not pruned"),
-    "first_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "second_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "steps": (torch.int64, "", "steps of a persistent Adam"),
-    "count": (torch.float64, "", "rows on which units were observed"),
-    "total": (torch.float64, "units", "sum of a unit's activations over those rows"),
-    "squares": (torch.float64, "units", "sum of their squares"),
-    "zeros": (torch.float64, "units", "rows on which the unit was exactly zero"),
-    "zeros_at_last_prune": (torch.int64, "", "entries pruned, counted at the last prune"),
-    "movement": (torch.float32, "parameters", "sum over epochs of -w g, for an operator"),
-    "sensitivity": (torch.float32, "parameters", "|w g| before training, for an operator"),
-    "removed": (torch.float32, "parameters", "for widgets: the weights that the last prune took"),
-}
-
-
 @dataclass
 class Networks:
     """P networks of the same widths (input first).
 
-    `tensors` holds what `TENSORS` lists; `weights` is always there. `last_relu` says whether the
-    last layer is followed by ReLU (encoders) or not (decoders, whose output is before the sigmoid,
-    and variational encoders).
+    `tensors` holds what belongs to networks and travels with them, [P, ...]: always `weights`, else
+    masks, moments of a persistent Adam, statistics of units and scores. `last_relu` says whether
+    the last layer is followed by ReLU (encoders) or not (decoders, whose output is before the
+    sigmoid, and variational encoders).
     """
 
     widths: tuple[int, ...]
@@ -264,10 +247,17 @@ def initialise(
     for widths in widths_of(dimension, model, kind):
         bounds = initial_bounds(widths)
         flat = np.stack([(2 * g.random(len(bounds), np.float32) - 1) * bounds for g in generators])
-        sides.append(Networks(widths, False, {"weights": torch.from_numpy(flat).to(device)}))
-    encoder, decoder = sides
-    encoder.last_relu = kind != "variational"
-    return Population(encoder, decoder, variational=kind == "variational")
+        sides.append({"weights": torch.from_numpy(flat).to(device)})
+    return of_tensors(dimension, model, kind, *sides)
+
+
+def of_tensors(
+    dimension: int, model: str, kind: str, encoder: dict[str, Tensor], decoder: dict[str, Tensor]
+) -> Population:
+    """A population of the tensors that `Networks` holds for each side."""
+    widths, variational = widths_of(dimension, model, kind), kind == "variational"
+    sides = (Networks(widths[0], not variational, encoder), Networks(widths[1], False, decoder))
+    return Population(*sides, variational=variational)
 
 
 def save(population: Population, path: Path) -> None:
@@ -284,7 +274,7 @@ def save(population: Population, path: Path) -> None:
 
 def fingerprint(path: Path | str) -> str:
     """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
-    with reading(path), open(path, "rb") as handle:
+    with file_errors(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -294,14 +284,14 @@ def load(path: Path | str, device: str = "cpu") -> Population:
     Raises ValueError, one line with the file's name, if it is missing, damaged, or holds no
     population: as many encoders as decoders, one at least, of float32 layers that chain.
     """
-    with reading(path, "no readable weights of a population"):
+    with file_errors(path, "no readable weights of a population"):
         require(2 * os.path.getsize(path), "its weights")
         with safe_open(path, "pt", device=device) as file:
             variational = (file.metadata() or {}).get("variational") == "True"
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         encoder, decoder = (_layers_of(tensors, side) for side in ("encoder", "decoder"))
         if tensors:
-            raise Refused(f"holds {shown(next(iter(tensors)))}, which is of no layer")
+            raise Refused(f"holds {short(next(iter(tensors)))}, which is of no layer")
         _check_layers(encoder, decoder, variational)
         sides = []
         for layers, last_relu in ((encoder, not variational), (decoder, False)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
@@ -32,25 +32,26 @@ BETAS, EPSILON = (0.5, 0.999), 1e-8
 CHUNK, WEIGHT_BYTES, ACTIVATION_BYTES = 512, 256 << 20, 1 << 30
 
 
-def choose_engine(engine: str, population: Population) -> str:
-    """ "fused" or "batched". `auto` takes the kernel where it can run.
+def choose_engine(engine: str, widths: Sequence[Sequence[int]], device: str = "cpu") -> str:
+    """ "fused" or "batched", for encoders and decoders of these widths; `auto` takes the kernel
+    where it can run.
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
     """
-    check_known(engine, ENGINES, f"unknown engine {shown(engine)}")
+    check_known(engine, ENGINES, f"unknown engine {short(engine)}")
     if engine == "batched":
         return engine
-    reason = why_not_fused(population)
+    reason = why_not_fused(widths, device)
     if reason and engine == "fused":
         raise ValueError(f"engine 'fused' cannot run here: {reason}")
     return "batched" if reason else "fused"
 
 
-def why_not_fused(population: Population) -> str | None:
-    """None where the kernel can train a population; else why not, in words."""
-    if population.encoder.weights.device.type != "cpu":
+def why_not_fused(widths: Sequence[Sequence[int]], device: str = "cpu") -> str | None:
+    """None where the kernel can train networks of these widths; else why not, in words."""
+    if device != "cpu":
         return "it runs on the CPU only"
-    if max(len(side.widths) for side in population.sides) > kernel.MAX_LAYERS + 1:
+    if max(map(len, widths)) > kernel.MAX_LAYERS + 1:
         return f"it is not made for more than {kernel.MAX_LAYERS} layers"
     return kernel.reason_unavailable()
 

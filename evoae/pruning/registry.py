@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.rules import check_known
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
@@ -23,7 +23,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
     def named(self, name: str) -> Entry:
         """The entry of that name. Raises ValueError, with the names, if there is none."""
-        check_known(name, self, f"unknown {self.kind} {shown(name)}")
+        check_known(name, self, f"unknown {self.kind} {short(name)}")
         return self[name]
 
     def add(self, name: str, entry: Entry) -> None:

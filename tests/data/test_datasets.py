@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 
-from evoae import cache
 from evoae.data import built_in, datasets
 from evoae.data.datasets import BUILT_IN, SPLITS, SUFFIXES, Dataset, check, fingerprint, load
+from evoae.resources import cache_directory
 
 SMALL = {"clusters": 5, "bits": 60, "examples": 20}
 
@@ -790,10 +790,10 @@ def test_where_nothing_can_be_written_each_process_holds_its_own(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert held.train.shape == (350, 12)
-    assert not list(cache.directory().iterdir())
+    assert not list(cache_directory().iterdir())
     datasets._fixed_dataset.cache_clear()
     assert torch.equal(load(str(path), seed=1, trial=0).train, held.train)
-    assert list(cache.directory().iterdir())
+    assert list(cache_directory().iterdir())
 
 
 @pytest.mark.usefixtures("_everything_is_large")
@@ -801,7 +801,7 @@ def test_a_shared_file_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "rows.npy"
     np.save(path, np.random.default_rng(0).random((50, 12)))
     before = load(str(path), seed=1, trial=0).train.clone()
-    (folder,) = cache.directory().iterdir()
+    (folder,) = cache_directory().iterdir()
     os.truncate(folder / "train.npy", 200)
     datasets._fixed_dataset.cache_clear()
     assert torch.equal(load(str(path), seed=1, trial=0).train, before)

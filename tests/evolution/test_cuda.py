@@ -12,7 +12,7 @@ from helpers import tiny
 from evoae import evolve, run
 from evoae.experiment import Experiment
 from evoae.networks import activations, training
-from evoae.study.runs import blocks
+from evoae.study.runs import jobs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -110,16 +110,16 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
 ) -> None:
     e = made(name)
     whole = run(e, 2, 1, out=tmp_path / "whole", device="cuda", progress=False)
-    monkeypatch.setattr(blocks, "CHECKPOINT_SECONDS", 0.0)
-    told, epochs = blocks.Told.after_epoch, []
+    monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0.0)
+    told, epochs = jobs.Told.after_epoch, []
 
-    def interrupted_once(self: blocks.Told) -> None:
+    def interrupted_once(self: jobs.Told) -> None:
         told(self)
         epochs.append(self.state.epoch)
         if epochs == [0, 1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(blocks.Told, "after_epoch", interrupted_once)
+    monkeypatch.setattr(jobs.Told, "after_epoch", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)
     parts = run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)

@@ -14,7 +14,7 @@ from helpers import tiny
 
 from evoae import Experiment
 from evoae.evolution import footprint
-from evoae.study.runs.blocks import RunSpec
+from evoae.study.runs.jobs import RunSpec
 
 MEASURE = """
 from pathlib import Path

@@ -17,7 +17,7 @@ from evoae.evolution.loop import EXAMPLES, batch_count, steps_of_an_epoch
 from evoae.networks import population
 from evoae.pruning import members, operators
 from evoae.randomness import stream
-from evoae.study.runs.growth import COLUMNS
+from evoae.study.runs.merge import COLUMNS
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("canonical", {"operator": "variance", "probability": 0.6}),

@@ -23,7 +23,7 @@ def observed(module: nn.Module, batches: list[Tensor], **told: object) -> dict[s
     pruner = Pruner(module, everything, "fixed", 1, probability=1.0, **told)
     for batch in batches:
         module(batch).sum().backward()
-    return {observer.place.name: observer for observer in pruner.observers}
+    return {observer.target.name: observer for observer in pruner.observers}
 
 
 def assert_seen(observer: Observer, activation: Tensor) -> None:
@@ -62,7 +62,7 @@ def test_units_are_seen_after_normalisation_and_relu() -> None:
     assert (whole[1] == 0).any()
     for name, activation in zip(("one", "two", "three", "last"), whole, strict=True):
         assert_seen(seen[name], activation)
-    assert [seen[name].place.relu for name in ("one", "two", "three", "last")] == [
+    assert [seen[name].target.relu for name in ("one", "two", "three", "last")] == [
         True, True, False, True,
     ]  # fmt: skip
 
@@ -73,13 +73,13 @@ class Undecided(Functional):
 
 
 def test_where_tracing_fails_the_user_says_what_relu_follows() -> None:
-    assert not observed(Undecided(), [])["two"].place.relu
-    assert observed(Undecided(), [], relu=["two"])["two"].place.relu
+    assert not observed(Undecided(), [])["two"].target.relu
+    assert observed(Undecided(), [], relu=["two"])["two"].target.relu
     with pytest.raises(ValueError, match="there is no layer 'four'"):
         observed(Undecided(), [], relu=["four"])
     inside = Undecided()
     inside.add_module("block", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))  # a part that it can
-    assert observed(inside, [])["block.0"].place.relu
+    assert observed(inside, [])["block.0"].target.relu
 
 
 def test_inputs_of_dense_convolutional_and_grouped_layers() -> None:
@@ -96,7 +96,7 @@ def test_inputs_of_dense_convolutional_and_grouped_layers() -> None:
     norms = x.double().square().mean((0, 1)).sqrt()
     torch.testing.assert_close(seen["3"].view(None).input_norm, norms, rtol=1e-6, atol=0)
     assert_seen(seen["3"], module(IMAGES).mT)
-    assert (seen["0"].places, seen["3"].places) == (12, 4)
+    assert (seen["0"].positions, seen["3"].positions) == (12, 4)
 
 
 def test_a_constant_unit_has_no_deviation_and_a_small_one_is_found() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.nn.utils import prune as torch_prune
+from torch.optim.swa_utils import AveragedModel
 
 from evoae import Pruner
+from evoae.modules import masking
 from evoae.modules.masking import Mask
 from evoae.networks import activations, gradients, population, training
 from evoae.pruning import driver, members, operators
@@ -307,7 +311,7 @@ def test_layers_that_are_not_chosen_are_left_alone() -> None:
         for name in whole:
             assert (module.get_submodule(name).weight == 0).any() == (name in layers)
     inside = nn.Sequential(convolutional(), nn.Linear(64, 64))
-    assert len(Pruner(inside, "none", "fixed", 1, layers=["0"]).places) == 4
+    assert len(Pruner(inside, "none", "fixed", 1, layers=["0"]).targets) == 4
 
 
 # -- zeros that hold -----------------------------------------------------------------------------
@@ -350,13 +354,13 @@ def test_weights_that_regrow_begin_at_zero_whatever_momentum_did() -> None:
     for _ in range(5):
         train(module, optimiser, 3)
         before = zeros(module)
-        kept = [p.layer.parametrizations.weight[0].kept == 0 for p in pruner.places]
+        kept = [p.layer.parametrizations.weight[0].kept == 0 for p in pruner.targets]
         pruner.epoch_end()
-        now = [p.layer.parametrizations.weight[0].kept != 0 for p in pruner.places]
+        now = [p.layer.parametrizations.weight[0].kept != 0 for p in pruner.targets]
         opened = [a & b for a, b in zip(kept, now, strict=True)]
         regrown += sum(int(each.sum()) for each in opened)
-        for place, each in zip(pruner.places, opened, strict=True):
-            assert (place.layer.weight[each] == 0).all()
+        for target, each in zip(pruner.targets, opened, strict=True):
+            assert (target.layer.weight[each] == 0).all()
         assert before.keys() == zeros(module).keys()
     assert regrown > 100
 
@@ -599,7 +603,7 @@ BAD = [
     (nn.Linear(2, 2), {"exclude": [nn.Conv1d]}, "there is no layer .*Conv1d"),
     (nn.Linear(2, 2), {"exclude": [nn.Linear]}, "all layers are excluded"),
     (nn.Sequential(nn.LazyLinear(3)), {}, "layer 0 is lazy and has no weight yet: pass it some"),
-    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "layer  is computed from others"),
+    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "parametrization _WeightNorm; ex"),
     (Shared(), {}, "layers one and other share a weight; exclude one"),
     (nn.Linear(2, 2), {"operator": "conjunctive"}, "operator conjunctive recalls examples: give"),
     (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
@@ -660,3 +664,304 @@ def test_a_prune_that_fails_leaves_the_module_as_it_was(operator: Any, message: 
     after = module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert pruner.epoch == -1
+
+
+# -- what people bring ---------------------------------------------------------------------------
+
+
+def dense() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 12))
+
+
+AIM = {"target_sparsity": 0.5, "pruned_weights": "masked"}
+BY_GRADIENTS = ("snip", "movement", "taylor", "obd", "rigl")
+
+
+def frozen(module: nn.Module, *names: str) -> nn.Module:
+    for name in names:
+        module.get_parameter(name).requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize("operator", BY_GRADIENTS)
+def test_frozen_layers_are_refused_where_gradients_are_needed(operator: str) -> None:
+    parts = ("0.weight", "0.bias")
+    with pytest.raises(ValueError, match=rf"{operator} needs gradients; frozen .*: 0.weight.*excl"):
+        Pruner(frozen(dense(), *parts), operator, "cubic", 3, **AIM)
+    Pruner(frozen(dense(), *parts), operator, "cubic", 3, exclude=["0"], **AIM)
+
+
+def test_a_frozen_bias_counts_where_biases_are_pruned() -> None:
+    with pytest.raises(ValueError, match=r"needs gradients; frozen .*: 2.bias"):
+        Pruner(frozen(dense(), "2.bias"), "snip", "cubic", 3, **AIM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Pruner(frozen(dense(), "2.bias"), "snip", "cubic", 3, prune_biases=False, **AIM)
+    with pytest.raises(ValueError, match=r"magnitude needs gradients; frozen .*: 2.weight"):
+        Pruner(frozen(dense(), "2.weight"), "magnitude", "cubic", 3, drop_fraction=0.2, **AIM)
+
+
+@pytest.mark.parametrize("operator", ["magnitude", "random", "set", "wanda"])
+def test_other_operators_warn_of_frozen_layers(operator: str) -> None:
+    with pytest.warns(UserWarning, match=r"frozen parameters .* pruned all the same: 0.weight"):
+        Pruner(frozen(dense(), "0.weight"), operator, "cubic", 3, **AIM)
+
+
+@pytest.mark.parametrize("operator", BY_GRADIENTS[:-1])
+@pytest.mark.parametrize("how", ["frozen", "detached"])
+def test_layers_that_no_gradient_reaches_are_not_pruned_by_ties(operator: str, how: str) -> None:
+    module = dense()
+    pruner = Pruner(module, operator, "one-shot", 2, prune_until=0.5, **AIM)
+    if how == "frozen":
+        module[0].requires_grad_(False)
+    before = pruner.report().zeros.tolist()
+
+    def epoch() -> None:
+        module[1:](module[0](ROWS).detach()).sum().backward()
+        pruner.epoch_end()
+
+    epoch()
+    with pytest.raises(ValueError, match=r"no backward pass reached 0\.weight"):
+        epoch()
+    assert pruner.report().zeros.tolist() == before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dense_gradients", [False, True])
+def test_masks_hold_whatever_lies_behind_them(value: float, dense_gradients: bool) -> None:
+    module = dense()
+    pruner = Pruner(module, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    module(ROWS).sum().backward()
+    for _ in range(2):
+        pruner.epoch_end()
+    (kept,) = (mask.kept for name, mask in pruner.masks().items() if name == "0.weight")
+    away, parameter = kept == 0, module[0].parametrizations.weight.original
+    assert away.any()
+
+    def spoil() -> None:
+        parameter.data[away] = value
+
+    spoil()
+    for mask in pruner.masks().values():
+        mask.dense = dense_gradients
+    parameter.grad = None
+    module(ROWS).sum().backward()
+    assert parameter.grad.isfinite().all()
+    assert (module[0].weight[away] == 0).all()
+    assert (module.state_dict()["0.weight"][away] == 0).all()
+    spoil()
+    assert (copy.deepcopy(module)[0].weight[away] == 0).all()
+    assert (pruner.finish()[0].weight[away] == 0).all()
+
+
+@pytest.mark.parametrize("policy", ["masked", "regrow"])
+def test_a_weight_that_is_not_a_number_can_be_pruned(policy: str) -> None:
+    module = dense()
+    told = {"probability": 1.0, "amount": 1.0, "pruned_weights": policy}
+    pruner = Pruner(module, "random", "fixed", 1, **told)
+    masking.stored(module[0], "weight").data[0, 0] = torch.nan
+    module(ROWS)
+    pruner.epoch_end()
+    assert all((parameter == 0).all() for parameter in pruner.finish().parameters())
+
+
+def test_adam_in_half_precision_does_not_get_through_a_mask() -> None:
+    module = dense().half()
+    pruner = Pruner(module, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    optimiser = torch.optim.Adam(module.parameters(), 1e-3)  # whose eps is 0 there: 0 / 0
+    for _ in range(2):
+        module(ROWS.half()).abs().mean().backward()
+        pruner.epoch_end()
+        optimiser.step()
+    for name, mask in pruner.masks().items():
+        layer, part = name.rsplit(".", 1)
+        assert (getattr(module.get_submodule(layer), part)[mask.kept == 0] == 0).all()
+
+
+def masked() -> tuple[nn.Module, Pruner]:
+    """A module with batch normalisation, half of it masked."""
+    module = convolutional()
+    pruner = Pruner(module, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    for _ in range(2):
+        train(module, torch.optim.SGD(module.parameters(), 0.1))
+        pruner.epoch_end()
+    return module, pruner
+
+
+def test_a_masked_state_dict_is_that_of_a_plain_module() -> None:
+    module, pruner = masked()
+    plain = convolutional()
+    state = module.state_dict()
+    assert list(state) == list(plain.state_dict())
+    plain.load_state_dict(state)
+    assert torch.equal(plain.eval()(IMAGES), module.eval()(IMAGES))
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=True)
+    for assign in (False, True):
+        other, (_, its) = convolutional(), masked()
+        its = Pruner(other, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+        other.load_state_dict(read, assign=assign)
+        assert torch.equal(other.eval()(IMAGES), module.eval()(IMAGES))
+        for name, mask in pruner.masks().items():
+            assert torch.equal(its.masks()[name].kept, mask.kept)
+
+
+def test_a_plain_state_dict_is_loaded_under_the_masks_there_are() -> None:
+    module, _ = masked()
+    where = zeros(module)
+    module.load_state_dict(convolutional().state_dict())
+    assert_zero(module, where)
+    assert not torch.equal(module[0].weight, torch.zeros_like(module[0].weight))
+    with pytest.raises(RuntimeError, match=r"size mismatch for .*weight"):
+        module.load_state_dict(convolutional().state_dict() | {"0.weight": torch.ones(3)})
+
+
+def test_a_state_dict_of_before_with_the_names_of_masks_is_read() -> None:
+    module, pruner = masked()
+    other = convolutional()
+    its = Pruner(other, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    old = {
+        k: v for k, v in module.state_dict().items() if not hasattr(module[int(k[0])], "paramet")
+    }
+    for name, mask in pruner.masks().items():
+        layer, part = name.split(".")
+        inside = f"{layer}.parametrizations.{part}"
+        if f"{layer}.{part}" in old:
+            old[f"{inside}.original"] = old.pop(f"{layer}.{part}")
+            old[f"{inside}.0.kept"] = mask.kept
+    other.load_state_dict(old)
+    assert all(torch.equal(its.masks()[n].kept, mask.kept) for n, mask in pruner.masks().items())
+
+
+@pytest.mark.parametrize("prune_biases", [False, True])
+def test_parameters_keep_their_order(prune_biases: bool) -> None:
+    module = convolutional()
+    before = [id(parameter) for parameter in module.parameters()]
+    Pruner(module, "magnitude", "cubic", 2, prune_biases=prune_biases, **AIM)
+    assert [id(parameter) for parameter in module.parameters()] == before
+
+
+def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of() -> None:
+    module = convolutional()
+    pruner = Pruner(module, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    averages = AveragedModel(module)
+    for _ in range(2):
+        train(module, torch.optim.SGD(module.parameters(), 0.1, momentum=0.9), 2)
+        averages.update_parameters(module)
+        pruner.epoch_end()
+    averages.update_parameters(module)
+    assert_zero(averages.module, zeros(module))
+    other = convolutional()
+    early = AveragedModel(other)
+    with pytest.warns(UserWarning, match="made before the Pruner and has no masks"):
+        Pruner(other, "magnitude", "cubic", 2, **AIM)
+    assert early.n_averaged == 0
+
+
+@pytest.mark.parametrize("policy", ["masked", "regrow"])
+def test_a_second_pruner_is_refused_until_the_first_is_finished(policy: str) -> None:
+    module = dense()
+    told = {"pruned_weights": policy}
+    first = Pruner(module, "none", "fixed", 2, layers=["0"], **told)
+    Pruner(module, "none", "fixed", 2, layers=["2"], **told).release()  # of another layer
+    with pytest.raises(ValueError, match="layer 0 is pruned by another Pruner already: finish"):
+        Pruner(module, "magnitude", "fixed", 2, **told)
+    first.finish()
+    Pruner(module, "magnitude", "fixed", 2, **told)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (ROWS.numpy(), "must be a tensor of rows, .*; it is of type ndarray"),
+        ([ROWS], "it is of type list"),
+        (torch.utils.data.DataLoader(ROWS), "it is of type DataLoader"),
+        (torch.utils.data.TensorDataset(ROWS), "it is of type TensorDataset"),
+        (ROWS.double(), r"does not take examples, \[40, 12\] of torch.float64: "),
+        (ROWS[:, :5], r"does not take examples, \[40, 5\] of torch.float32: "),
+        (ROWS[:0], "recalls examples: give examples="),
+        (torch.tensor(1.0), "recalls examples: give examples="),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused_at_once(given: Any, message: str) -> None:
+    module, state = dense(), torch.get_rng_state()
+    with pytest.raises(ValueError, match=message) as caught:
+        Pruner(module, "conjunctive", "fixed", 2, examples=given)
+    assert "\n" not in str(caught.value)
+    assert not any(part._forward_hooks for part in module.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+WRAPPED = {
+    "is compiled: give the module itself": lambda m: torch.compile(m, backend="eager"),
+    "is wrapped in DataParallel: give its .module": nn.DataParallel,
+    "is on the meta device, where tensors": lambda m: m.to("meta"),
+    "must be a torch.nn.Module; it is of": lambda m: [m],
+    "the weight of layer 0.0 is torch.complex64": lambda m: nn.Sequential(
+        nn.Sequential(nn.Linear(2, 2, dtype=torch.cfloat))
+    ),
+    "layer 0 cannot be pruned: its weight is computed by torch.nn.utils.prune; exclude": (
+        lambda m: nn.Sequential(torch_prune.l1_unstructured(m[0], "weight", 0.3))
+    ),
+    "layer 2 is pruned by another": lambda m: Pruner(m, "none", "fixed", 1, layers=["2"]).module,
+}
+
+
+@pytest.mark.parametrize("message", WRAPPED)
+def test_modules_that_cannot_be_pruned_are_refused_by_their_cause(message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Pruner(WRAPPED[message](dense()), "magnitude", "cubic", 2, **AIM)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_empty_layers_are_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 3), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"the weight of layer 0 is empty, \[0, 3\]: exclude"):
+        Pruner(module, "magnitude", "cubic", 2)
+    Pruner(module, "magnitude", "cubic", 2, exclude=["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("eval", "called in evaluation mode: call train"), ("no_grad", "no_grad")]
+)
+def test_what_was_never_seen_in_training_is_said(mode: str, said: str) -> None:
+    module = dense()
+    pruner = Pruner(module, "variance-low", "fixed", 2, **KEPT)
+    with torch.set_grad_enabled(mode == "eval"):
+        module.train(mode != "eval")(ROWS)
+    with pytest.raises(ValueError, match=f"layer 0 was not trained since .*{said}"):
+        pruner.epoch_end()
+
+
+def test_finish_warns_once_of_a_target_that_was_not_reached() -> None:
+    module = dense()
+    pruner = Pruner(module, "magnitude", "cubic", 10, target_sparsity=0.9, pruned_weights="masked")
+    for _ in range(3):
+        module(ROWS)
+        pruner.epoch_end()
+    reached = pruner.report().zeros.iloc[-1] / pruner.size
+    said = f"after 3 of 10 epochs: {reached:.1%} of the parameters are pruned, 90.0% were asked"
+    with pytest.warns(UserWarning, match=said):
+        pruner.finish()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pruner.finish()
+    with pytest.warns(UserWarning, match=r"epoch_end was never called \(epochs=2\): 0.0% of"):
+        Pruner(dense(), "magnitude", "cubic", 2, **AIM).finish()
+    with pytest.warns(UserWarning, match="never called .*: nothing was pruned"):
+        Pruner(dense(), "random", "fixed", 2).finish()
+
+
+def test_finish_says_nothing_where_the_target_is_reached_or_an_error_came() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module, pruner = masked()
+        pruner.finish()
+        Pruner(dense(), "none", "fixed", 2).finish()
+        with pytest.raises(KeyError), Pruner(module, "magnitude", "cubic", 2, **AIM):
+            raise KeyError
+        assert type(module[0]) is nn.Conv2d

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evoae import resources
 from evoae.networks import kernel
 from evoae.networks.batches import Batches
 from evoae.networks.population import Networks, Population
@@ -637,3 +639,23 @@ def test_compiled_once_into_the_cache_directory(monkeypatch, tmp_path, capfd):
     kernel.reason_unavailable.cache_clear()
     assert kernel.reason_unavailable() is None
     assert capfd.readouterr().err == ""
+
+
+@needs_kernel
+@pytest.mark.usefixtures("_forgotten_library")
+def test_where_no_cache_can_be_written_it_is_compiled_once_all_the_same(
+    monkeypatch, tmp_path, capfd
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for compiled in (1, 0):
+        assert kernel.reason_unavailable() is None
+        assert capfd.readouterr().err.count("compiling the training kernel") == compiled
+        kernel._library.cache_clear()
+        kernel.reason_unavailable.cache_clear()
+    (own,) = (path for path in tmp_path.iterdir() if path.name != "file")
+    assert [path.suffix for path in own.iterdir()] == [".so"]
+    own.chmod(0o777)  # whoever else wrote there might have put other code in its place
+    resources._usable.cache_clear()
+    assert "the compiled kernel cannot be kept" in kernel.reason_unavailable()

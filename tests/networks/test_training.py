@@ -523,17 +523,18 @@ def test_losses_do_not_train() -> None:
 
 
 def test_engines_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [drawn(1, "adam"), drawn(1, "adam", "variational")]
+    found = [population.widths_of(BITS, "6-3", kind) for kind in ("plain", "variational")]
     with pytest.raises(ValueError, match=r"'warp'.*auto, fused, batched"):
         training.choose_engine("warp", found[0])
     for each in found:
         assert training.choose_engine("batched", each) == "batched"
         assert training.choose_engine("auto", each) == ENGINES[-1]
-    generator = [np.random.default_rng(0)]
-    deep = population.initialise(BITS, "-".join(["3"] * 17), "plain", generator, "cpu")
+    deep = population.widths_of(BITS, "-".join(["3"] * 17), "plain")
     assert training.choose_engine("auto", deep) == "batched"
     with pytest.raises(ValueError, match="more than 16 layers"):
         training.choose_engine("fused", deep)
+    with pytest.raises(ValueError, match="on the CPU only"):
+        training.choose_engine("fused", found[0], "cuda")
     monkeypatch.setattr(kernel, "reason_unavailable", lambda: "no C compiler: 'cc' cannot be run")
     assert training.choose_engine("auto", found[0]) == "batched"
     with pytest.raises(ValueError, match="no C compiler"):

@@ -9,6 +9,7 @@ data seed differ in their training only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,20 @@ import pandas as pd
 
 from evoae.experiment import Experiment
 from evoae.study.analysis import effects, statistics
+from evoae.study.analysis.sentences import (
+    NAMES,
+    Answer,
+    change,
+    count,
+    decimals,
+    difference,
+    differences,
+    listed,
+    lowest,
+    probability,
+    raised,
+)
+from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.grids import grid
 from evoae.study.runs.study import Study
 
@@ -32,6 +47,12 @@ FACTORS = (
     *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
     *("optimiser", "rate_policy", "loss", "operator", "schedule", "pruned_weights"),
 )
+TIMES = {  # what a sentence calls the times of WHEN
+    "early": "with early prunes",
+    "flat": "with evenly spread prunes",
+    "late": "with late prunes",
+    "last quarter": "with prunes in the last quarter",
+}
 WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}
 
 
@@ -230,16 +251,19 @@ def against_noise(table: pd.DataFrame) -> pd.DataFrame:
 
 def paragraph(
     crossed: pd.DataFrame, sized: pd.DataFrame, timed: pd.DataFrame, tuned: pd.DataFrame
-) -> str:
+) -> Answer:
     """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
-    return sentences(
+    found = sentences(
         parts_of_gap(crossed),
         against_restarts(sized),
         when_matters(timed),
-        timed.groupby("operator").train_l1.mean(),
+        timed.assign(train_l1=timed.train_l1.fillna(np.inf)).groupby("operator").train_l1.mean(),
         against_noise(timed),
         best_rate(tuned).iloc[0],
     )
+    blocks = count(crossed.data_seed.nunique(), "data seed")
+    sure = f"Parts of a change are Shapley values over {blocks}, other comparisons paired"
+    return Answer(found, f"{sure}; brackets hold 95 % intervals.")
 
 
 def sentences(
@@ -251,32 +275,43 @@ def sentences(
     tuned: pd.Series,
 ) -> str:
     """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
-    text = ""
+    said = []
     for pruning, shares in parts.groupby("pruning", sort=False):
-        gap, words = shares.set_index("factor"), []
-        for name in ("optimiser", "rate_policy", "neighbours", "selection"):
-            row = gap.loc[name]
-            words.append(f"{name.replace('_', ' ')} {row.value:+.3f}{interval_of(row)}")
-        text += "Unpruned, of " if pruning == "none" else f"Pruned by {pruning}, of "
-        text += f"the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
-    for row in restarts.itertuples():
-        text += (
-            f"A ring of {row.cells} against as many restarts at equal steps: {row.shift:+.3f}"
-            f"{interval_of(row)}. "
-        )
-    changes = "changes" if when < statistics.LEVEL else "is not seen to change"
-    p = "p < 0.001" if when < 0.001 else f"p = {when:.3f}"
-    text += f"With the number of prunes fixed, when they happen {changes} the loss ({p}). "
-    losses = [f"{name} {loss:.3f}" for name, loss in ends.sort_values().items()]
-    text += f"Final losses by operator: {', '.join(losses)}. "
-    shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
-    text += f"Random pruning against noise, trial by trial: {', '.join(shifts)}. "
-    return text + (
-        f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
-        f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."
-    )
+        named = "Without pruning" if pruning == "none" else f"Pruned by {pruning}"
+        said.append(f"{named}, {parts_in_words(shares)}")
+    rows = {f"with {count(row.cells, 'cell')}": row for row in restarts.itertuples()}
+    if rows:
+        words = differences(rows, "the best of a ring", "the best of as many restarts", "test loss")
+        said.append(f"At equal steps, {words}")
+    changes = "changes" if when < LEVEL else "does not change"
+    if np.isnan(when):
+        said.append("Whether the time of a prune changes the loss was not tested")
+    else:
+        words = f"the time of a fixed number of prunes {changes} the training loss significantly"
+        said.append(raised(f"{words} ({probability(when)})"))
+    means = ends.rename(index=NAMES).to_dict()
+    said.append(f"Alone, {lowest(means, 'final training loss', every=True)}")
+    rows = {TIMES[row.when]: row for row in noise.itertuples()}
+    if rows:
+        said.append(raised(differences(rows, "random pruning", "noise", "training loss")))
+    how = f"{tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate {tuned.learning_rate:g}"
+    if np.isfinite(tuned["mean"]):
+        loss = decimals(tuned["mean"])
+        said.append(f"Tuned on its own ({how}), one autoencoder reaches {loss} on validation data")
+    else:
+        said.append("Tuned on its own, one autoencoder diverged with every setting")
+    return " ".join(f"{sentence}." for sentence in said)
 
 
-def interval_of(row: Any) -> str:
-    """A shift's interval in brackets, or nothing if there are too few trials for one."""
-    return "" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]"
+def parts_in_words(parts: pd.DataFrame) -> str:
+    """What each factor has of the gap, the largest first: one pruning of `parts_of_gap`."""
+    whole = parts[parts.factor == "whole gap"].iloc[0]
+    rows = parts[parts.factor != "whole gap"].sort_values("value", key=abs, ascending=False)
+    words = [
+        f"{row.factor.replace('_', ' ')} {change(row.value, row.low, row.high)}"
+        for row in rows.itertuples()
+    ]
+    total = SimpleNamespace(shift=whole.value, low=whole.low, high=whole.high)
+    both = difference(total, "training in the ring", "training alone", "training loss")
+    none = all(decimals(abs(value)) == "0.000" for value in parts.value)
+    return f"{both}; no part changes it" if none else f"{both}; its parts are {listed(words)}"

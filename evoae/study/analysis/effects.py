@@ -67,25 +67,6 @@ def effect_name(term: str, named: Mapping[str, str]) -> str:
     return words.replace("[S.", "=").replace("]", "")
 
 
-def marginal_means(table: pd.DataFrame, factor: str, value: str, block: str) -> pd.DataFrame:
-    """The mean of `value` at each level of a factor, averaged over blocks, with its interval.
-
-    The interval (Student's, over blocks) is of the level's deviation from its block's mean, moved
-    to the mean: what the blocks share is not counted as error.
-    """
-    require_columns(table, [factor, value, block])
-    table = diverged_as_worst(table, value)
-    cells = table.groupby([block, factor], sort=False)[value].mean().unstack(factor)
-    middle = cells.to_numpy().mean()
-    rows = []
-    for level in cells:
-        gaps = cells[level] - cells.mean(axis=1)
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * stats.sem(gaps)
-        mean = middle + gaps.mean()
-        rows.append((level, len(gaps), mean, mean - half, mean + half))
-    return pd.DataFrame(rows, columns=[factor, "blocks", "mean", "low", "high"])
-
-
 def permutation_test(
     table: pd.DataFrame,
     factor: str,

@@ -16,6 +16,7 @@ from evoae.networks import activations
 from evoae.networks.activations import layer_names, record
 from evoae.networks.population import Population, hidden_widths, parameter_count
 from evoae.pruning import members, operators
+from evoae.study.runs.grids import Design
 
 if TYPE_CHECKING:
     from evoae.study.runs.run import Run
@@ -102,7 +103,7 @@ def prune_each(
     """
     data = run.data(trial)
     settings = {name: run.setting(name) for name in ("amount", "threshold")}
-    networks, place, shown = run.population, run.place(trial), data.test[:EXAMPLES]
+    networks, place, shown = run.population, run.index(trial), data.test[:EXAMPLES]
     return {
         name: prune_once(
             networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]
@@ -194,7 +195,7 @@ def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1)
     rows = []
     for whose, prunings in each_trial(runs, names, seed):
         run = runs[whose["label"]]
-        before = run.population.take([run.place(whose["trial"])])
+        before = run.population.take([run.index(whose["trial"])])
         test = run.data(whose["trial"]).test
         for number, (name, pruning) in enumerate(prunings.items()):
             rng = np.random.default_rng([seed, whose["trial"], number, 1])
@@ -226,17 +227,18 @@ def l1(member: Population, rows: Tensor) -> float:
         return float((member.reconstruct(rows[None]) - rows).abs().mean())
 
 
-def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
+def dense(runs: Mapping[str, Run]) -> Design:
     """For each run the same training of an unpruned model with as many parameters as it left.
 
-    Its label is the widths of that model and the run's label.
+    Its label is the widths of that model and the run's label, which is its factor `size_of`.
     """
-    found = {}
+    found = Design()
     for label, run in runs.items():
         left = run.trials.preserved.mean() * run.population.parameters
         model = equal_widths(run.data().dimension, run.setting("model"), left)
         unpruned = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0, "model": model}
-        found[f"dense {model}, {label}"] = run.experiment.replace(**unpruned)
+        e = run.experiment.replace(**unpruned)
+        found.add(f"dense {model}, {label}", e, size_of=label)
     return found
 
 
@@ -261,17 +263,20 @@ def equal_widths(dimension: int, model: str, left: float) -> str:
 
 
 def ending(run: Run) -> str | None:
-    """A word of warning when a run ends no better than the constant predictor, or None.
+    """A warning where a trial diverged or the run ends no better than the constant predictor.
 
-    Of runs trained on L1: the best constant is of that loss.
+    Otherwise None. The constant predictor is asked of runs trained on L1 only.
     """
-    means = run.trials[["train_l1", "constant_train_l1"]].mean(skipna=False)
+    table = run.trials[["train_l1", "constant_train_l1"]]
+    if table.train_l1.isna().any():
+        return f"{table.train_l1.isna().sum()} of {len(table)} trials diverged; lower learning_rate"
+    means = table.mean()
     if run.setting("loss") != "l1" or means.train_l1 < 0.99 * means.constant_train_l1:
         return None
     return (
-        f"nothing learnt: the training loss, {means.train_l1:.4f}, is no better than that of the "
-        f"best constant, {means.constant_train_l1:.4f}. Sparse data, such as ratings, learn under "
-        "loss=bce; else try more epochs or a larger learning_rate"
+        f"nothing was learned: the training loss, {means.train_l1:.4f}, is not better than that of "
+        f"the best constant, {means.constant_train_l1:.4f}. For sparse data such as ratings use "
+        "loss=bce; otherwise train for more epochs or with a larger learning_rate"
     )
 
 
@@ -279,7 +284,7 @@ def outputs(runs: Mapping[str, Run], examples: Tensor, trial: int = 0) -> dict[s
     """What the best autoencoder of a trial makes of examples [n, D], by run: [n, D] each."""
     found = {}
     for label, run in runs.items():
-        member = run.population.take([run.place(trial)])
+        member = run.population.take([run.index(trial)])
         with torch.no_grad():
             found[label] = member.reconstruct(examples[None])[0].numpy()
     return found

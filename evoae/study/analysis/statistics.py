@@ -151,13 +151,17 @@ def holm(p: ArrayLike, family: int = 0) -> np.ndarray:
     `family` is the number of comparisons that were declared: those that were not run, or whose p is
     nan, count as p = 1. Raises ValueError for a p outside [0, 1].
     """
+    from statsmodels.stats.multitest import multipletests  # a second that few commands need
+
     p = np.asarray(p, dtype=float)
     if np.any((p < 0) | (p > 1)):
         raise ValueError(f"p = {p[(p < 0) | (p > 1)][0]} is not a p-value; it must be in [0, 1]")
+    known = ~np.isnan(p)
+    if not known.any():
+        return np.full_like(p, np.nan)
+    rest = np.ones(max(family, len(p)) - known.sum())
     adjusted = np.full_like(p, np.nan)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
-    scaled = p[order] * (max(family, len(p)) - np.arange(len(order)))
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    adjusted[known] = multipletests([*p[known], *rest], method="holm")[1][: known.sum()]
     return adjusted
 
 
@@ -230,7 +234,7 @@ def paired(a: pd.Series, b: pd.Series) -> dict[str, float | int]:
 
 
 def beats(losses: pd.Series, constants: pd.Series) -> bool | None:
-    """Whether losses, trial by trial, are told apart from the constant predictor's, and lower.
+    """Whether losses, trial by trial, are significantly lower than the constant predictor's.
 
     None below LEAST trials: they do not say.
     """

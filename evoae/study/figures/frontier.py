@@ -112,7 +112,7 @@ def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
     return {name: found[name] for name in names}
 
 
-def kept_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
+def left_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
     """How many parameters are left in each layer: a row per method, a column per layer.
 
     `table` [methods, layers] counts them, `total` says how many a layer has. Colours are shares on
@@ -149,11 +149,11 @@ def mask_pictures(masks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
                 keep = found[layer]
                 across = keep if keep.shape[0] <= keep.shape[1] else keep.T
                 order = np.argsort(-across.sum(1), kind="stable")  # the fullest first
-                kept = across[order]
+                rows = across[order]
                 # wide layers have more weights than the picture has dots: a dot is their share
-                step = max(1, -(-kept.shape[1] // 250))
-                padded = np.pad(kept.astype(float), ((0, 0), (0, -kept.shape[1] % step)))
-                dots = padded.reshape(len(kept), -1, step).mean(2)
+                step = max(1, -(-rows.shape[1] // 250))
+                padded = np.pad(rows.astype(float), ((0, 0), (0, -rows.shape[1] % step)))
+                dots = padded.reshape(len(rows), -1, step).mean(2)
                 ax.imshow(dots, cmap="Greys", vmin=0, vmax=max(dots.max(), 0.01), aspect="auto",
                           interpolation="nearest")  # fmt: skip
                 ax.set(xticks=[], yticks=[])

@@ -1,9 +1,10 @@
 """The common look of all figures: colours, labels, panels, legends, and files.
 
-Figures are drawn in a fixed style and are not held by pyplot, so a notebook shows each once. Those
-of the widgets are 900 pixels wide and opaque white, which both themes frame well. A front end may
-be drawing them in one thread while the user draws in another, so they touch neither pyplot nor
-rcParams: they are made, and styled, by hand.
+Figures are drawn in a fixed style, whatever the user's matplotlibrc says, and are not held by
+pyplot, so a notebook shows each once. Those of the widgets are 900 pixels wide and opaque white,
+which both themes frame well. A front end may be drawing them in one thread while the user draws in
+another, so they touch neither pyplot nor rcParams (unless the user has changed these): they are
+made, and styled, by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -93,7 +93,49 @@ LOOK = {
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
 }
+with mpl.rc_context():
+    mpl.rcdefaults()
+    # but for the backend and its like, which rcdefaults leaves alone
+    DEFAULTS = {
+        name: mpl.rcParams[name]
+        for name in mpl.rcParams
+        if name not in ("backend", "interactive", "toolbar", "timezone", "svg.hashsalt")
+    }
 DIAMOND = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
+
+
+@contextmanager
+def plain(**look: object) -> Iterator[None]:
+    """Matplotlib's own defaults and this look in the context, instead of the user's settings.
+
+    Where they are in force anyway, nothing is touched.
+    """
+    wanted = DEFAULTS | look
+    if all(mpl.rcParams[name] == value for name, value in wanted.items()):
+        yield
+        return
+    with mpl.rc_context(wanted):
+        yield
+
+
+class PlainFigure(Figure):
+    """A figure that is drawn and saved the same under any matplotlibrc."""
+
+    def draw(self, renderer: object) -> None:
+        """Draw it: ticks and their labels are made only now."""
+        with plain():
+            super().draw(renderer)
+
+    def savefig(self, *target: object, **options: object) -> None:
+        """Save it."""
+        with plain():
+            super().savefig(*target, **options)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows, also where no backend of pyplot's was loaded."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=self.dpi, bbox_inches="tight")
+        return buffer.getvalue()
 
 
 def operator_colour(operator: str) -> str:
@@ -157,11 +199,9 @@ def draw_panels(
         rows = -(-count // columns)
     if size is None:
         size = (WIDTH, 0.4 + rows * (height or (4.4 if rows == 1 else 2.9)))
-    with mpl.rc_context(LOOK):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=size, squeeze=False, layout="constrained", **shared
-        )
-        plt.close(figure)
+    with plain(**LOOK):
+        figure = PlainFigure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **shared)
         for spare in axes.flat[count:] if count is not None else ():
             spare.remove()
         yield figure, axes
@@ -265,7 +305,7 @@ def whole_numbers(axis: Axis) -> None:
 
 def blank(height: float) -> Figure:
     """A figure of `height` inches."""
-    return Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    return PlainFigure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
 
 
 def png(figure: Figure) -> bytes:
@@ -275,6 +315,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@plain()
 def notice(text: str) -> Figure:
     """Words in the place of a picture: why there is nothing to draw."""
     figure = blank(1.6)

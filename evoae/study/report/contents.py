@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evoae.study.analysis.findings import Finding
+    from evoae.study.analysis.sentences import Answer
 
 SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
 
@@ -60,9 +61,11 @@ class Report:
             table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
         return table_of(number, path.stem, title, table, unfolded)
 
-    def answer(self, text: str) -> Shown:
-        """What the notebook found, in a sentence or two; the index shows it, too."""
-        return Shown(f'<p class="answer">{html.escape(text)}</p>', "answer", html.escape(text))
+    def answer(self, answer: Answer) -> Shown:
+        """What the notebook found, and in a second line how sure that is; the index shows it."""
+        body = f'<p class="answer">{html.escape(answer.found)}</p>'
+        body += f'<p class="sure">{html.escape(answer.sure)}</p>' if answer.sure else ""
+        return Shown(body, "answer", answer.found)
 
     def findings(self, found: Sequence[Finding]) -> Shown:
         """Sentences with links to their figures; the index shows the first."""
@@ -71,7 +74,7 @@ class Report:
             f"{self.link(one.figure)}</li>"
             for one in found
         ]
-        text = html.escape(" ".join(f"{one.heading}. {one.text}" for one in found[:1]))
+        text = " ".join(f"{one.heading}. {one.text}" for one in found[:1])
         return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
 
     def document(self, name: str, text: str) -> Shown:
@@ -119,22 +122,27 @@ def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: 
     """A numbered table, folded away; links in its cells stay links."""
     shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
     texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
-    lines = ["".join(cell("th", name, text) for name, text in zip(shown, texts, strict=True))]
-    for row in shown.itertuples(index=False):
-        lines.append("".join(cell("td", v, text) for v, text in zip(row, texts, strict=True)))
-    rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    cells = {}
+    for (column, values), text in zip(shown.items(), texts, strict=True):
+        form = '<div class="text">{}</div>' if text else "{}"
+        cells[form.format(html.escape(column))] = [form.format(linked(v)) for v in values]
+    with pd.option_context("display.max_colwidth", None):
+        rows = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
     words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
     body = (
         f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
-        f'<div class="scroll"><table>{rows}</table></div></details>'
+        f'<div class="scroll">{rows}</div></details>'
     )
     return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
 
 
-def cell(tag: str, value: str, text: bool) -> str:
-    """A cell of a table; only a link made here is not escaped."""
-    inner = value if value.startswith('<a href="#') else html.escape(value)
-    return f"<{tag}{' class=text' if text else ''}>{inner}</{tag}>"
+def linked(value: str) -> str:
+    """A value of a table, escaped; only a link made here stays one."""
+    return (
+        value
+        if re.fullmatch(r'<a href="#figure-[\w-]+">Figure \d+</a>', value)
+        else html.escape(value)
+    )
 
 
 def decimals(column: pd.Series) -> list[str]:

@@ -17,9 +17,12 @@ from typing import Any
 import nbformat
 import papermill
 import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
-from evoae.messages import named, shown
+from evoae.messages import display, short
 from evoae.rules import check_known
 from evoae.study.report import pages
 from evoae.study.report.notebooks import available, check_parameter, defaults, folder, read
@@ -31,6 +34,18 @@ KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 ENCRYPTED = Config(
     {"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}}
 )
+# a matplotlibrc of the user's changes no page
+PLAIN_PICTURES = "--IPKernelApp.exec_lines=['import matplotlib; matplotlib.rcdefaults()']"
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the interpreter that runs evoae, whatever kernels are installed under its name."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """ipykernel in this interpreter."""
+        known = get_kernel_dict()
+        return KernelSpec(**known | {"argv": [*known["argv"], PLAIN_PICTURES]})
 
 
 def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -52,13 +67,13 @@ def plan(
     names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
-    check_known(scale, SCALES, f"unknown scale {shown(scale)}")
+    check_known(scale, SCALES, f"unknown scale {short(scale)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     plans = {}
     for name in names:
         name = Path(name).stem
-        check_known(name, available(), f"unknown notebook {shown(name)}")
+        check_known(name, available(), f"unknown notebook {short(name)}")
         notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}
@@ -97,7 +112,7 @@ def reproduce(
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ValueError(f"{named(out)}: cannot be written ({error.strerror})") from error
+        raise ValueError(f"{display(out)}: cannot be written ({error.strerror})") from error
     written: list[Path] = []
     failures: dict[str, Exception] = {}
     # the notebooks' processes inherit where their sweeps run
@@ -139,6 +154,8 @@ def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> lis
                 executed,
                 parameters,
                 kernel_name="python3",
+                language="python",
+                kernel_manager_class=OwnKernel,
                 iopub_timeout=120,
                 start_timeout=120,
                 progress_bar=True,

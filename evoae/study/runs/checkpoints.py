@@ -1,4 +1,4 @@
-"""What a block of trials has reached, in a file from which it goes on with the same bits.
+"""What a job of trials has reached, in a file from which it goes on with the same bits.
 
 `checkpoint-A-B.safetensors` holds trials A to B - 1 of a run, with the digest of the file and the
 identity of the run: the hash of its settings, its seed, its trials and the engine.
@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from evoae.evolution.cells import State, initial
+from evoae.evolution.cells import State, load_data, members_of
 from evoae.experiment import Experiment
+from evoae.networks import population, training
 from evoae.study.runs.files import SEAL, UNSEALED, check_seal, damaged, seal, whole
 
 NAME = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
@@ -113,13 +114,22 @@ def load(
         raise ValueError(
             f"{path}: begun by engine {known['engine']}, not {engine}; choose another folder"
         )
-    state = initial(experiment, trials, seed, device, known["engine"])
-    slots = np.searchsorted(known["trials"], list(trials))
-    places = (slots[:, None] * experiment.cells + np.arange(experiment.cells)).ravel()
-    for side, networks in zip(("encoder", "decoder"), state.population.sides, strict=True):
-        for key, tensor in networks.tensors.items():
-            tensor.copy_(tensors[f"{side}/{key}"][places])
-    state.learning_rate = tensors["learning_rate"].numpy()[slots]
+    e, cells, slots = experiment, experiment.cells, np.searchsorted(known["trials"], list(trials))
+    data = load_data(e, trials, seed, device)
+    members = members_of(slots, cells)
+    sides = (
+        {
+            key.removeprefix(f"{side}/"): tensor[members].to(device)
+            for key, tensor in tensors.items()
+            if key.startswith(f"{side}/")
+        }
+        for side in ("encoder", "decoder")
+    )
+    networks = population.of_tensors(data[0].dimension, e.model, e.kind, *sides)
+    widths = [side.widths for side in networks.sides]
+    chosen = training.choose_engine(known["engine"], widths, torch.device(device).type)
+    rates = tensors["learning_rate"].numpy()[slots]
+    state = State(e, seed, list(trials), data, networks, rates, chosen)
     share = len(trials) / len(known["trials"])
     state.epoch, state.model_steps = known["epoch"], round(known["model_steps"] * share)
     columns = {k[8:]: t.numpy() for k, t in tensors.items() if k.startswith("history/")}

@@ -60,7 +60,7 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     path = Path(path)
     check_target(path)
     writer = FORMATS[path.suffix]
-    place = run.place(trial, cell)
+    place = run.index(trial, cell)
     cell = place % run.setting("cells")
     population = run.population
     small = compaction.compact(compaction.chain(population, place))

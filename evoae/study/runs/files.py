@@ -11,7 +11,9 @@ import io
 import json
 import math
 import os
-import tempfile
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +24,22 @@ from safetensors import SafetensorError
 SEAL = "sha256"  # the name under which a file holds its own digest
 UNSEALED = "0" * 64
 HEAD = 1 << 20  # bytes within which a seal stands
+PATIENCE = 10.0  # seconds for which a file that is read is waited for
 CURE = "move it away, and `evoae run` computes what is missing"
 
 
 def damaged(path: Path, why: object, cure: str = CURE) -> ValueError:
-    """The error for a file that cannot be trusted: one line that says what to do."""
+    """The error for a file that cannot be trusted: one line that says what to do.
+
+    A file that nothing is wrong with, but that cannot be read from here, is not called damaged.
+    """
+    match why:
+        case PermissionError():
+            return ValueError(f"{path}: cannot be read ({why.strerror}); ask its owner for access")
+        case FileNotFoundError():
+            return ValueError(f"{path}: is not there (any more); was its folder moved or removed?")
+        case OSError() if why.errno is not None:
+            return ValueError(f"{path}: cannot be read ({why.strerror})")
     return ValueError(f"{path}: damaged ({' '.join(str(why).split())}); {cure}")
 
 
@@ -36,21 +49,39 @@ def whole(path: Path) -> Iterator[Path]:
 
     Raises OSError, with the path, if it cannot be written.
     """
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)  # what the umask leaves of it
         os.close(handle)
         try:
-            yield Path(name)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            yield part
+            os.chmod(part, mode)  # some libraries put another file in its place
+            replace_file(part, path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except SafetensorError as error:  # its own kind, for a full disk too
         raise OSError(f"{path}: cannot be written ({error})") from error
     except OSError as error:
         if error.strerror is None:
             raise OSError(f"{path}: cannot be written ({error})") from error
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a file the name of another, which it replaces.
+
+    Windows refuses this while somebody reads the other, so it is tried for some seconds there.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) is None or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 # -- digests -------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from pyarrow import parquet
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from evoae.data import datasets
@@ -24,10 +22,8 @@ from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
 from evoae.study.runs.files import (
-    SEAL,
     damaged,
     digest,
-    read_json,
     read_sealed,
 )
 
@@ -37,7 +33,7 @@ FILES = (CONFIG, HISTORY, WEIGHTS, RESULT)
 Value = TypeVar("Value")
 
 
-def awaiting(path: Path) -> Path:
+def pending(path: Path) -> Path:
     """Where a file lies until it takes its place."""
     return path.with_name(f".{path.name}.next")
 
@@ -50,43 +46,30 @@ class Run:
     """
 
     def __init__(self, folder: Path | str, trials: Collection[int] | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser().absolute()  # the working directory may change
         for name in FILES:
             path = self.folder / name
-            if not path.is_file() and not awaiting(path).is_file():
+            if not there(path) and not there(pending(path)):
                 raise ValueError(f"{self.folder}: no finished run, {name} is missing")
         self.config = read_config(self.folder)
-        # runs of before held one slice of trials for ever, and no digests
-        self.sealed = "trials" not in self.config
         self._stored = self._read_result()
         held = numbers_in(self._stored)
         self.numbers: list[int] = sorted(held if trials is None else trials)
         if missing := sorted(set(self.numbers) - set(held)):
             raise ValueError(f"{self.folder}: holds no trial {missing[0]}; {held_in_words(held)}")
-        if not self.sealed:
-            self._open_unsealed()
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
     def _read_result(self) -> dict[str, Any]:
         path = self.folder / RESULT
-        result = (read_sealed if self.sealed else read_json)(path)
-        needed = {"trials", "mean", *(["files"] if self.sealed else [])}
+        result = read_sealed(path)
+        needed = {"trials", "mean", "files"}
         if not needed <= set(result):
             raise damaged(path, f"it lacks one of {', '.join(sorted(needed))}")
-        if self.sealed and result["files"][CONFIG] != digest(self.folder / CONFIG):
+        if result["files"][CONFIG] != digest(self.folder / CONFIG):
             raise damaged(self.folder / CONFIG, f"it is not the one that {RESULT} speaks of")
         return result
-
-    def _open_unsealed(self) -> None:
-        """See that the files of a run of before can be opened at all."""
-        openers = {HISTORY: parquet.read_metadata, WEIGHTS: header}
-        for name, opened in openers.items():
-            try:
-                opened(self.folder / name)
-            except (OSError, ValueError, SafetensorError) as error:
-                raise damaged(self.folder / name, error) from error
 
     def check(self) -> None:
         """Raise ValueError if a file does not fit its digest."""
@@ -96,18 +79,20 @@ class Run:
     def _fitting(self, name: str, read: Callable[[Path], Value]) -> tuple[Value, list[int]]:
         """What `read` makes of the file that `result.json` speaks of, and the trials it holds.
 
-        A merge may be under way: the file may await its place, or be newer than the `result.json`
+        A merge may be under way: the file may be pending, or be newer than the `result.json`
         that was read, which is then read again.
         """
-        place = self.folder / name
+        final = self.folder / name
         while True:
-            for path in (place, awaiting(place), place):  # it may have moved meanwhile
-                found = if_it_fits(path, self._stored["files"][name] if self.sealed else None, read)
+            for path in (final, pending(final), final):  # it may have moved meanwhile
+                found = if_it_fits(path, self._stored["files"][name], read)
                 if found is not None:
                     return found[0], numbers_in(self._stored)
             newest = self._read_result()
             if newest == self._stored:
-                raise damaged(place, "it does not fit its digest")
+                if not there(final):
+                    raise damaged(final, FileNotFoundError())
+                raise damaged(final, "it does not fit its digest")
             self._stored = newest
 
     @cached_property
@@ -173,7 +158,7 @@ class Run:
         """The settings. Raises ValueError if the operator or schedule was a user's function."""
         return Experiment(**self.config["experiment"])
 
-    def place(self, trial: int, cell: int | None = None) -> int:
+    def index(self, trial: int, cell: int | None = None) -> int:
         """Index into `population` of a trial's cell, by default its best."""
         if trial not in self.numbers:
             raise ValueError(f"trial {trial} is not in this run; {held_in_words(self.numbers)}")
@@ -192,10 +177,10 @@ class Run:
         `compact` leaves out the units and inputs that change nothing; the first part of the encoder
         then picks the inputs that are read.
         """
-        place = self.place(trial, cell)
+        member = self.index(trial, cell)
         if compact:
-            return compaction.compact_member(self.population, place)
-        return self.population.member(place)
+            return compaction.compact_member(self.population, member)
+        return self.population.member(member)
 
     @property
     def scaling(self) -> Scaling | None:
@@ -217,12 +202,20 @@ class Run:
         return e.load_data(self.config["seed"], trial)
 
 
+def there(path: Path) -> bool:
+    """Whether a file is there. Raises ValueError if that cannot be seen."""
+    try:
+        return path.lstat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise damaged(path, error) from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's `config.json`. Raises ValueError if it is damaged."""
     path = folder / CONFIG
-    config = read_json(path)
-    if SEAL in config or "trials" not in config:  # else it is one of before
-        config = read_sealed(path)
+    config = read_sealed(path)
     if not {"experiment", "seed"} <= set(config):
         raise damaged(path, "it lacks experiment or seed")
     # a setting that is newer than the run has the default: what was done before there was it
@@ -253,17 +246,11 @@ def slices_of(numbers: Iterable[int]) -> list[range]:
     return found
 
 
-def header(path: Path) -> None:
-    """Open a safetensors file without reading its tensors."""
-    with safe_open(path, "pt"):
-        pass
-
-
-def if_it_fits(path: Path, said: str | None, read: Callable[[Path], Value]) -> tuple[Value] | None:
-    """What `read` makes of a file, if that is there and has this digest (or none is known)."""
+def if_it_fits(path: Path, said: str, read: Callable[[Path], Value]) -> tuple[Value] | None:
+    """What `read` makes of a file, if that is there and has this digest."""
     try:
         with path.open("rb") as file:
-            if said is not None and digest(path) != said:
+            if digest(path) != said:
                 return None
             try:
                 found = (read(path),)

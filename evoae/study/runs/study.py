@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 
 from evoae import identity
 from evoae.experiment import meaning
-from evoae.study.runs.run import Run
+from evoae.study.runs.run import RESULT, Run
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Study:
     """Finished runs by label, and their tables side by side.
 
     `history` and `results` have a row per history row and per trial, with the columns `label`,
-    `operator`, `schedule`, `algorithm`, `reading`, and every setting that differs between the runs.
+    `operator`, `schedule`, `algorithm`, `reading`, every setting that differs between the runs, and
+    the `factors` of their design, by label.
     """
 
     runs: dict[str, Run]
+    factors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> pd.DataFrame:
@@ -38,7 +41,9 @@ class Study:
         readings = table.as_released.map({True: "as released", False: "as intended"})
         algorithms = [run.algorithm for run in self.runs.values()]
         table = table[keep].infer_objects().assign(algorithm=algorithms, reading=readings)
-        return table.rename_axis("label")
+        factors = pd.DataFrame({label: self.factors.get(label, {}) for label in table.index}).T
+        beside = factors[[c for c in factors if c not in table]].infer_objects()
+        return table.join(beside).rename_axis("label")
 
     def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
@@ -83,7 +88,7 @@ class Study:
             for label, run in self.runs.items()
             if all(run.setting(k) == v for k, v in settings.items())
         }
-        return Study(runs)
+        return Study(runs, self.factors)
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -113,8 +118,14 @@ def collect(folder: Path | str) -> Study:
 
     Left out, with a warning, are damaged ones and those of a version that computes other numbers.
     """
-    runs = {}
-    for path in sorted(Path(folder).rglob("result.json")):
+    runs: dict[str, Run] = {}
+
+    def unreadable(error: OSError) -> None:
+        warnings.warn(f"left out: {error.filename}: {error.strerror}", stacklevel=3)
+
+    walk = os.walk(Path(folder).expanduser(), onerror=unreadable)
+    found = (Path(where, RESULT) for where, _, names in walk if RESULT in names)
+    for path in sorted(found):
         try:
             run = Run(path.parent)
             run.check()

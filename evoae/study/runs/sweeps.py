@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -20,13 +21,13 @@ from tqdm.auto import tqdm
 
 from evoae.evolution import footprint
 from evoae.experiment import Experiment
-from evoae.messages import shown
+from evoae.messages import say_once, short
 from evoae.networks import kernel
-from evoae.resources import require
+from evoae.resources import available_cpus, require
 from evoae.rules import plain
-from evoae.study.runs.blocks import RunSpec, finish
+from evoae.study.runs.claims import claimed, missing, tidy, wait_for_others
+from evoae.study.runs.jobs import RunSpec, finish
 from evoae.study.runs.run import Run
-from evoae.study.runs.sharing import claimed, missing, tidy, wait_for_others
 from evoae.study.runs.study import Study
 from evoae.study.runs.workers import placed
 
@@ -57,7 +58,8 @@ def run(
     """Run an experiment, or find it finished in `out`. Without `out` its files are temporary.
 
     `trials` is a number or a slice such as range(3, 6); `workers` processes share them (by default
-    one per core; one for what takes seconds, and on a GPU, which trains them together). Raises
+    one per processor that this process may use; one for what takes seconds, in a worker process of
+    another program, and on a GPU, which trains them together). Raises
     ValueError for wrong settings before any work is done. After a KeyboardInterrupt the same call
     resumes the run.
     """
@@ -88,7 +90,7 @@ def sweep(
     A folder may hold more trials; the study is of those asked for. `workers` is as in `run`.
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
-    is only the number of blocks that a run is cut into (of GPUs, say). One failing run does not
+    is only the number of jobs that a run is cut into (of GPUs, say). One failing run does not
     stop the others: SweepError names it at the end. Trials that another process is working on are
     waited for, so any number of processes, on machines that share a file system, can work on one
     sweep.
@@ -99,14 +101,14 @@ def sweep(
     """
     trials, seed, workers = plain(trials), plain(seed), plain(workers)
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
+        raise ValueError(f"workers={short(workers)} must be a whole number of at least 1")
     if out is not None and (not str(out) or "\0" in str(out)):
-        raise ValueError(f"out={shown(out)} is no name of a folder")
+        raise ValueError(f"out={short(out)} is no name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
     temporary = None if out is not None else tempfile.TemporaryDirectory(prefix="evoae-")
-    folder = Path(temporary.name if temporary else out).absolute()  # type: ignore[arg-type]
+    folder = Path(temporary.name if temporary else out).expanduser().absolute()  # type: ignore[arg-type]
     if not experiments:
         raise ValueError("no experiments to run")
     for label, experiment in dict(experiments).items():
@@ -117,6 +119,10 @@ def sweep(
         for label, e in experiments.items()
     }
     here = executor is None and not os.environ.get("EVOAE_DASK")
+    if here and (workers or 2) > 1 and multiprocessing.current_process().daemon:
+        if workers:
+            say_once(f"workers={workers}: one, for this process may not start any (it is daemonic)")
+        workers = 1
     workers = workers or default_workers(specs.values(), here)
     if here:
         processes = min(workers, len(specs) * len(span))
@@ -141,16 +147,17 @@ def sweep(
     runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
     for one in runs.values():
         one.temporary = temporary  # removed when nothing refers to it any more
-    return Study(runs)
+    return Study(runs, getattr(experiments, "factors", {}))
 
 
 def default_workers(specs: Collection[RunSpec], here: bool) -> int:
-    """One per core; one for a GPU, and for what is done before others would have started."""
-    if any(spec.device != "cpu" for spec in specs):
+    """One per processor that may be used; one for a GPU, for what is done before others would have
+    started, and in a process that somebody else's work is already shared out to."""
+    if any(spec.device != "cpu" for spec in specs) or (here and multiprocessing.parent_process()):
         return 1
     fast = kernel.reason_unavailable() is None and all(s.engine != "batched" for s in specs)
     seconds = sum(footprint.seconds(spec.experiment, len(spec.trials)) for spec in specs)
-    return 1 if here and fast and seconds < START else os.cpu_count() or 1
+    return 1 if here and fast and seconds < START else available_cpus()
 
 
 def unfinished(specs: list[RunSpec], failures: dict[Path, BaseException]) -> list[RunSpec]:
@@ -186,7 +193,7 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
     except ImportError:
         raise ValueError("a Dask cluster needs the extra: pip install 'evoae[cluster]'") from None
     with Client(address, timeout=30) as client:
-        # a block whose worker was lost is given to another, where it goes on from its checkpoint
+        # a job whose worker was lost is given to another, where it goes on from its checkpoint
         yield client.get_executor(pure=False, retries=3)
 
 
@@ -202,11 +209,11 @@ def compute(
     """Train some trials of runs and add them to their files. Returns the failures by folder."""
     if not claims:
         return {}
-    blocks = {spec.folder: spec.blocks(trials, workers) for spec, trials in claims}
-    tasks = [(spec, block) for spec, _ in claims for block in blocks[spec.folder]]
+    jobs = {spec.folder: spec.jobs(trials, workers) for spec, trials in claims}
+    tasks = [(spec, job) for spec, _ in claims for job in jobs[spec.folder]]
     total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in blocks}
+    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in jobs}
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
@@ -215,8 +222,8 @@ def compute(
         tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
         placed(local, min(workers, len(tasks)), executor, Progress(bar)) as submit,
     ):
-        submitted = ((submit(spec, block), spec) for spec, block in tasks)
-        if not local:  # here and now, a block is trained when its turn comes
+        submitted = ((submit(spec, job), spec) for spec, job in tasks)
+        if not local:  # here and now, a job is trained when its turn comes
             futures = dict(submitted)
             submitted = ((future, futures[future]) for future in as_completed(futures))
         for future, spec in submitted:
@@ -224,17 +231,17 @@ def compute(
                 failures.setdefault(spec.folder, error)
                 continue
             times[spec.folder].append(future.result())
-            if len(times[spec.folder]) == len(blocks[spec.folder]):
+            if len(times[spec.folder]) == len(jobs[spec.folder]):
                 begun, ended, earlier = zip(*times[spec.folder], strict=True)
                 try:
-                    finish(spec, blocks[spec.folder], max(ended) - min(begun) + max(earlier))
+                    finish(spec, jobs[spec.folder], max(ended) - min(begun) + max(earlier))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
     return failures
 
 
 def error_of(future: Future) -> BaseException | None:
-    """Why a block was not trained to its end, in words if where it was trained is gone."""
+    """Why a job was not trained to its end, in words if where it was trained is gone."""
     try:
         error = future.exception()
     except CancelledError:

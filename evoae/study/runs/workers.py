@@ -1,4 +1,4 @@
-"""Where blocks of trials are trained: in this process, in local ones, or on a cluster."""
+"""Where jobs of trials are trained: in this process, in local ones, or on a cluster."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ from loky.backend import get_context
 
 from evoae.messages import DataWarning
 from evoae.pruning import operators, schedules
-from evoae.study.runs.blocks import RunSpec, train_block
+from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
-Tell = Callable[[float, int], None]
+Report = Callable[[float, int], None]
 Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
 WAIT = 5.0  # seconds for the last words of workers; one that was killed may have left half of one
 
 
 @contextmanager
-def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> Iterator[Submit]:
-    """Where blocks are trained: here, in local processes, or by a given executor.
+def placed(
+    local: bool, workers: int, executor: Executor | None, report: Report
+) -> Iterator[Submit]:
+    """Where jobs are trained: here, in local processes, or by a given executor.
 
-    The first interrupt stops every block after its epoch, with a checkpoint; the second at once.
+    The first interrupt stops every job after its epoch, with a checkpoint; the second at once.
     """
     if executor is not None:
-        yield lambda spec, block: executor.submit(work, packed(spec, block))
+        yield lambda spec, job: executor.submit(work, packed(spec, job))
         return
     if local:
         stop = threading.Event()
         with interrupts(stop):
-            yield lambda spec, block: done(lambda: train_block(spec, block, tell, stop))
+            yield lambda spec, job: done(lambda: train_job(spec, job, report, stop))
         return
     context = get_context("loky")  # new interpreters, which need not import the caller's script
     stop, queue, ended = context.Event(), context.Queue(), threading.Event()
-    reader = threading.Thread(target=read_progress, args=(queue, tell, ended), daemon=True)
+    reader = threading.Thread(target=read_progress, args=(queue, report, ended), daemon=True)
     reader.start()
     pool = ProcessPoolExecutor(
         workers,
@@ -54,11 +56,11 @@ def placed(local: bool, workers: int, executor: Executor | None, tell: Tell) -> 
         env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # a large run is no leak
     )
 
-    def submit(spec: RunSpec, block: range) -> Future:
+    def submit(spec: RunSpec, job: range) -> Future:
         with handled(
             signal.SIG_IGN, *ENDINGS
         ):  # which new processes inherit: what comes meanwhile is ours to answer
-            return pool.submit(work, packed(spec, block))
+            return pool.submit(work, packed(spec, job))
 
     finished = False
     try:
@@ -81,11 +83,11 @@ def done(call: Callable[[], Any]) -> Future:
     return future
 
 
-def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
-    """Pass on what workers tell, until they have ended and nothing is left."""
+def read_progress(queue: Any, report: Report, ended: threading.Event) -> None:
+    """Pass on what workers report, until they have ended and nothing is left."""
     while True:
         try:
-            tell(*queue.get(timeout=0.1))
+            report(*queue.get(timeout=0.1))
         except Empty:
             if ended.is_set():
                 return
@@ -94,24 +96,24 @@ def read_progress(queue: Any, tell: Tell, ended: threading.Event) -> None:
 REGISTRIES = (operators.OPERATORS, schedules.SCHEDULES)
 
 
-def packed(spec: RunSpec, block: range) -> bytes:
-    """A block as bytes for another process, with the user's functions that it names."""
+def packed(spec: RunSpec, job: range) -> bytes:
+    """A job as bytes for another process, with the user's functions that it names."""
     names = [spec.experiment.operator, spec.experiment.schedule]
-    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, block))
+    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, job))
 
 
 # -- in a worker ---------------------------------------------------------------------------------
 
-worker_tell: Tell = lambda epochs, steps: None  # noqa: E731
+worker_report: Report = lambda epochs, steps: None  # noqa: E731
 worker_stop: Any = None
 
 
 def begin_worker(queue: Any, stop: Any, parent: int) -> None:
     """One thread per worker; progress and the wish to stop pass between it and its parent."""
-    global worker_tell, worker_stop
+    global worker_report, worker_stop
     ignore_all()
     torch.set_num_threads(1)
-    worker_tell = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
+    worker_report = lambda epochs, steps: queue.put((epochs, steps))  # noqa: E731
     worker_stop = stop
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
@@ -124,10 +126,10 @@ def follow(parent: int) -> None:
 
 
 def work(task: bytes) -> tuple[float, float, float]:
-    """Train one packed block."""
+    """Train one packed job."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DataWarning)  # whoever began the run was warned
-    named, spec, block = cloudpickle.loads(task)
+    named, spec, job = cloudpickle.loads(task)
     for known, theirs in zip(REGISTRIES, named, strict=True):
         known |= theirs  # also over older ones
-    return train_block(spec, block, worker_tell, worker_stop)
+    return train_job(spec, job, worker_report, worker_stop)

@@ -12,7 +12,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
 from evoae.study.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
-from evoae.study.figures.look import INK, blank, notice, panel, title
+from evoae.study.figures.look import INK, blank, notice, panel, plain, title
 from evoae.study.widgets.parts import count
 
 ACCENT = PRUNED["color"]
@@ -43,6 +43,7 @@ class Inspection:
     note: str = ""
 
 
+@plain()
 def inspection_figure(state: Inspection | None) -> Figure:
     """Activations, the mask over the weights, input beside reconstruction, the last prune."""
     if state is None:
@@ -124,7 +125,8 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
     error = np.abs(state.inputs - state.reconstructions).mean()
     bits = state.inputs.shape[1]
     some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
-    title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
+    loss = f"L1 {error:.3f}" if np.isfinite(error) else "the network has diverged"
+    title(ax, f"Input above reconstruction, {loss}{some}")
     for line, values in enumerate((state.inputs, state.reconstructions)):
         if state.image_shape is None:
             images = [values[:, :MAX_BITS]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import threading
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ipywidgets import (
 from evoae.data import datasets
 from evoae.experiment import MAY_CHANGE, PRESETS, Experiment
 from evoae.networks import population
+from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
 from evoae.pruning.schedules import SCHEDULES
@@ -34,6 +36,13 @@ from evoae.study.widgets.trainer import Curves, Trainer
 REFRESH = 0.4  # seconds between two pictures of a training
 # beside the preset
 OWN = ("dataset", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
+
+
+@functools.cache
+def in_a_ring(preset: str) -> bool:
+    """Whether a preset trains cells that have neighbours."""
+    e = Experiment.preset(preset)
+    return e.cells > 1 and e.topology == "ring"
 
 
 class LiveTraining(View):
@@ -107,26 +116,26 @@ class LiveTraining(View):
         self.explorer.observe(self._follow, "state")
         self._adjust()
 
-    def settings(self, schedule: str = "") -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What the knobs, here and in the explorer, describe: settings of the preset."""
         _, settings = self.explorer.settings()
         settings |= {name: getattr(self, name).value for name in OWN}
-        settings["schedule"] = schedule or self.schedule.value
-        radius, preset = settings.pop("radius", 0), Experiment.preset(self.preset.value)
-        ring = preset.cells > 1 and preset.topology == "ring"
-        return settings | ({"radius": radius} if ring else {})
+        settings["schedule"] = self.schedule.value
+        radius = settings.pop("radius", 0)
+        return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
 
-    def experiment(self, schedule: str = "") -> Experiment:
-        """What is trained, by default under the schedule chosen here. Raises ValueError."""
-        return Experiment.preset(self.preset.value, **self.settings(schedule))
+    def experiment(self) -> Experiment:
+        """What is trained. Raises ValueError."""
+        return Experiment.preset(self.preset.value, **self.settings())
 
-    def command_lines(self) -> str:
-        """`evoae run` for this training and for the other schedules on view, and the notebook."""
-        lines = []
+    def command_lines(self, e: Experiment) -> str:
+        """`evoae run` for a training and for the other schedules on view, and the notebook."""
+        lines, settings = [], self.settings()
         for name in dict.fromkeys([self.schedule.value, *self.explorer.schedules.value]):
             with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
-                self.experiment(name)
-                words = [f"{key}={value}" for key, value in self.settings(name).items()]
+                if schedules.find(name).target != e.has_target:
+                    e.replace(schedule=name)
+                words = [f"{key}={value}" for key, value in (settings | {"schedule": name}).items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
         parameters = self.explorer.parameters() | {
@@ -169,7 +178,7 @@ class LiveTraining(View):
             )
             if self.running:
                 self.trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
-            self.copy.value = self.command_lines()
+            self.copy.value = self.command_lines(new)
         except ValueError as error:
             self._problem = str(error)
             self.copy.value = ""

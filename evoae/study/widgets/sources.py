@@ -64,12 +64,12 @@ def of_run(folder: Path | str) -> Source:
         lambda epoch: run.population,
         functools.cache(run.data),
         pruned,
-        "a run on disk holds its last epoch only",
+        "a run on disk holds only its last epoch",
     )
 
 
 def of_trainer(trainer: Trainer) -> Source:
-    """What a training has kept so far. Raises ValueError if that is nothing yet."""
+    """What a training has stored so far. Raises ValueError if that is nothing yet."""
     snapshots, curves = trainer.snapshots, trainer.curves
     if not snapshots:
         raise ValueError("nothing was trained here yet: no epoch is done")
@@ -81,7 +81,7 @@ def of_trainer(trainer: Trainer) -> Source:
         snapshots.__getitem__,
         lambda trial: trainer.data,
         lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
-        f"a training keeps {len(snapshots)} epochs, evenly spread, and the last",
+        f"a training stores {len(snapshots)} epochs: the last, and others evenly spread",
     )
 
 
@@ -146,16 +146,16 @@ def last_prune(
         if not len(before):
             return None, "This cell was never pruned."
         return None, (
-            f"{when}.\n\nA run on disk does not hold\nthe weights from before a prune:\n"
-            "what is left of it are\nthe zeros above."
+            f"{when}.\n\nA run on disk does not record\nwhich weights a prune removed;\n"
+            "the zeros above include them."
         )
     removed = sum(int((t["removed"][place] != 0).sum()) for t in tensors)
     if not removed:
-        return None, "No prune yet."
+        return None, "Nothing has been pruned yet."
     zero = sum(int((t["weights"][place] == 0).sum()) for t in tensors)
     total = networks.parameters
     words = (
         f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
-        f"removed, {100 * zero / total:.1f} % zero now"
+        f"was removed, {100 * zero / total:.1f} % is zero now"
     )
     return (members.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words

@@ -23,7 +23,7 @@ from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.networks import training
 from evoae.networks.population import Population
-from evoae.study.runs.growth import history_rows, keep
+from evoae.study.runs.merge import history_rows, keep
 from evoae.study.runs.run import Run
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training

@@ -25,6 +25,7 @@ from evoae.study.figures.look import (
     blank,
     notice,
     panel,
+    plain,
     reference_lines,
     title,
 )
@@ -48,8 +49,8 @@ class Schedules:
 
     def values(self, name: str) -> np.ndarray:
         """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
-        e = self.experiment.replace(schedule=name)
-        return np.array([e.pruning_at(t) for t in range(e.epochs)])
+        e = self.experiment
+        return np.array([e.pruning_at(t, name) for t in range(e.epochs)])
 
 
 def expected_prunes(values: np.ndarray, target: bool = False) -> float:
@@ -72,6 +73,7 @@ def expected_preserved(
     return 1 - values * amount if regrowth else np.cumprod(1 - values * amount)
 
 
+@plain()
 def schedule_figure(state: Schedules) -> Figure:
     """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
     lines = len(state.names)
@@ -117,6 +119,7 @@ def schedule_figure(state: Schedules) -> Figure:
 # -- training ------------------------------------------------------------------------------------
 
 
+@plain()
 def training_figure(state: Curves | None) -> Figure:
     """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss.
 

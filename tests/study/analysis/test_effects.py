@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from evoae.study.analysis.effects import (
-    marginal_means,
     mixed_model,
     permutation_test,
     shapley,
@@ -51,14 +50,6 @@ def test_a_mixed_model_finds_effects_below_the_spread_of_the_blocks():
         mixed_model(table[table.seed == 0], ["optimiser"], "loss", "seed")
 
 
-def test_marginal_means_leave_out_what_blocks_share():
-    found = marginal_means(trials(optimiser=-0.02), "optimiser", "loss", "seed").set_index(
-        "optimiser"
-    )
-    assert found["mean"][False] - found["mean"][True] == pytest.approx(0.02, abs=0.001)
-    assert (found.high - found.low).max() < 0.005  # the blocks' own spread is 0.05
-
-
 def test_permutations_within_blocks_see_an_effect_and_none_where_there_is_none():
     table = trials(rates=0.005)
     within = ["seed", "optimiser", "neighbours", "selection"]
@@ -81,7 +72,6 @@ def test_trials_that_diverged_count_as_the_worst_and_show_nothing_by_themselves(
     factors = dict.fromkeys(FACTORS, (False, True))
     for found in (
         lambda t: mixed_model(t, ["optimiser"], "loss", "seed"),
-        lambda t: marginal_means(t, "optimiser", "loss", "seed"),
         lambda t: shapley(t, factors, "loss", "seed"),
     ):
         pd.testing.assert_frame_equal(found(table), found(worst))

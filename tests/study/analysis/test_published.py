@@ -13,7 +13,7 @@ from evoae.study.analysis.published import (
     published,
     summary,
 )
-from evoae.study.runs import files, growth
+from evoae.study.runs import files, merge
 from evoae.study.runs.study import Study, collect
 
 TINY = {"clusters": 2, "bits": 16, "examples": 6, "epochs": 8}
@@ -112,7 +112,7 @@ def test_denoising_runs_whose_noise_was_drawn_otherwise_count_as_others(tmp_path
     now = noisy.hash(), plain.hash()
     with monkeypatch.context() as before:
         before.setattr(evoae.experiment, "meaning", lambda kind: 3)
-        before.setattr(growth, "meaning", lambda kind: 3)
+        before.setattr(merge, "meaning", lambda kind: 3)
         assert noisy.hash() != now[0]
         assert plain.hash() == now[1]
         old = [run(e, out=tmp_path, progress=False).folder for e in (noisy, plain)]

@@ -81,8 +81,7 @@ def sweep_in_the_background(out: Path) -> tuple[threading.Thread, list[BaseExcep
 def freeze_in_mid_task(client: Client, workers: list[subprocess.Popen]) -> subprocess.Popen:
     """Stop a worker that is at a task: what the scheduler says of it then stays true."""
     pids = {pid: address for address, pid in client.run(os.getpid).items()}
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    for _ in range(3000):
         for worker in workers:
             os.kill(worker.pid, signal.SIGSTOP)
             time.sleep(0.1)  # for what it had said before to arrive
@@ -98,8 +97,8 @@ def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed_in
     address, _, workers = cluster
     monkeypatch.setenv("EVOAE_DASK", address)
     out = tmp_path / "runs"
-    with Client(address, timeout=60) as client:
-        client.wait_for_workers(2, timeout=60)
+    with Client(address, timeout=600) as client:
+        client.wait_for_workers(2, timeout=600)
         thread, ended = sweep_in_the_background(out)
         while not list(out.glob("*/checkpoint-*")):
             time.sleep(0.02)
@@ -107,8 +106,8 @@ def test_a_cluster_gives_the_files_of_local_workers_though_a_worker_is_killed_in
         unfinished = [path for path in out.iterdir() if not (path / "result.json").exists()]
         assert unfinished
         frozen.kill()
-        assert frozen.wait(timeout=30) == -signal.SIGKILL
-    thread.join(300)
+        assert frozen.wait(timeout=600) == -signal.SIGKILL
+    thread.join(600)
     assert ended == [None]
     assert files(out) == expected
 
@@ -123,7 +122,7 @@ def test_a_lost_scheduler_is_said_in_one_line_and_the_same_call_resumes(
     while not list(out.glob("*/checkpoint-*")):
         time.sleep(0.02)
     scheduler.kill()
-    thread.join(300)
+    thread.join(600)
     (error,) = ended
     assert isinstance(error, SweepError)
     for failure in error.failures.values():
@@ -143,7 +142,7 @@ def test_jobs_of_an_array_share_the_runs(expected, tmp_path):
         subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"EVOAE_SHARE": f"{i}/2"})
         for i in range(2)
     ]
-    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
+    assert [job.wait(timeout=6000) for job in jobs] == [0, 0]
     assert files(tmp_path) == expected
 
 

@@ -23,8 +23,8 @@ from helpers import TINY
 import evoae
 from evoae import Experiment, Run
 from evoae.cli import main
-from evoae.study.runs import blocks, locks, sweeps
-from evoae.study.runs.blocks import RunSpec, train_block
+from evoae.study.runs import jobs, locks, sweeps
+from evoae.study.runs.jobs import RunSpec, train_job
 
 DATA = ("config.json", "history.parquet", "weights.safetensors")
 FILES = (*DATA, "result.json")
@@ -71,7 +71,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = RunSpec(experiment(), 1, 0, 4, out, engine="batched")
     spec.open()
     with pytest.raises(KeyboardInterrupt):
-        train_block(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
+        train_job(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
     return spec.folder
 
 
@@ -228,7 +228,7 @@ def test_a_folder_that_can_only_be_read_from_the_middle_on(
     def allow_writing() -> None:
         subprocess.run(["umount", "-l", disk], check=True)
 
-    monkeypatch.setattr(blocks, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0)
     with monkeypatch.context() as patch:
         in_the_middle(patch, forbid_writing)
         assert command(small_disk) == 1
@@ -248,7 +248,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_same_command_resumes(
     pages: int, four: Run, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Tried with every amount of free space up to what is needed, in steps of some pages."""
-    monkeypatch.setattr(blocks, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0)
     free, codes = 0, []
     while not codes or codes[-1] != 0:
         ballast = small_disk / "ballast"

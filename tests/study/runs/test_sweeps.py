@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -24,8 +23,8 @@ from evoae.networks import kernel
 from evoae.pruning import operators, schedules
 from evoae.study.runs import checkpoints, workers
 from evoae.study.runs import sweeps as study
-from evoae.study.runs.blocks import RunSpec, train_block
-from evoae.study.runs.growth import COLUMNS
+from evoae.study.runs.jobs import RunSpec, train_job
+from evoae.study.runs.merge import COLUMNS
 
 QUIET: dict[str, Any] = {"workers": 1, "engine": "batched", "progress": False}
 
@@ -202,7 +201,7 @@ def test_one_worker_finishes_a_run_before_it_begins_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = []
-    for home, name in ((workers, "train_block"), (study, "finish")):
+    for home, name in ((workers, "train_job"), (study, "finish")):
         original = getattr(home, name)
 
         def noted(*args: Any, name: str = name, original: Any = original) -> Any:
@@ -211,7 +210,7 @@ def test_one_worker_finishes_a_run_before_it_begins_the_next(
 
         monkeypatch.setattr(home, name, noted)
     sweep({"a": small(), "b": small(amount=0.2)}, 1, out=tmp_path, workers=1, progress=False)
-    assert order == ["train_block", "finish"] * 2
+    assert order == ["train_job", "finish"] * 2
 
 
 def test_leftovers_of_a_finished_run_are_cleared_away(tmp_path: Path) -> None:
@@ -228,7 +227,7 @@ def test_a_run_says_which_engines_it_was_trained_by(tmp_path: Path) -> None:
     for engine, block in (("fused", range(1)), ("batched", range(1, 2))):
         spec = RunSpec(small(), 1, 0, 2, tmp_path, engine=engine)
         spec.open()
-        train_block(spec, block)
+        train_job(spec, block)
     found = evoae.run(small(), 2, out=tmp_path, workers=1, progress=False)
     assert found.result["engine"] == "batched and fused"
 
@@ -238,14 +237,14 @@ def test_a_run_says_which_engines_it_was_trained_by(tmp_path: Path) -> None:
 
 def counted(monkeypatch: pytest.MonkeyPatch, slow: float = 0.0) -> list[RunSpec]:
     """Blocks that are trained in this process."""
-    calls, original = [], train_block
+    calls, original = [], train_job
 
     def train(spec: RunSpec, *rest: Any) -> Any:
         calls.append(spec.folder)
         time.sleep(slow)
         return original(spec, *rest)
 
-    monkeypatch.setattr(workers, "train_block", train)
+    monkeypatch.setattr(workers, "train_job", train)
     return calls
 
 
@@ -419,7 +418,7 @@ def test_a_users_function_is_called_by_its_name_in_tables(tmp_path: Path) -> Non
 def test_short_work_is_done_before_processes_would_have_begun(
     experiment: Experiment, options: dict, workers: int, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(study, "available_cpus", lambda: 8)
     monkeypatch.setattr(kernel, "reason_unavailable", lambda: None)
     spec = RunSpec(experiment, 1, 0, 2, tmp_path, **options)
     assert study.default_workers([spec], here=True) == workers

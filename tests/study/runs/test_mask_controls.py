@@ -13,8 +13,15 @@ from evoae import run
 from evoae.evolution.cells import initial
 from evoae.networks import population
 from evoae.study.analysis import inspection
+from evoae.study.runs.mask_controls import (
+    CONTROLS,
+    MASKS,
+    WEIGHTS,
+    begin_from,
+    controls,
+    tensors_of,
+)
 from evoae.study.runs.run import Run
-from evoae.study.runs.starts import CONTROLS, MASKS, WEIGHTS, begin_from, controls, tensors_of
 
 SPARSE = {"operator": "magnitude", "schedule": "cubic", "target_sparsity": 0.6}
 SPARSE |= {"pruned_weights": "masked", "allocation": "global"}

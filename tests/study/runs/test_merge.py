@@ -18,9 +18,8 @@ from helpers import assert_same_bits, tiny
 
 import evoae
 from evoae import Experiment, Run
-from evoae.study.runs import blocks, checkpoints, files, growth, locks, sharing
-from evoae.study.runs import run as runs
-from evoae.study.runs.blocks import RunSpec, train_block
+from evoae.study.runs import checkpoints, claims, files, jobs, locks, merge
+from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.study import collect
 
 DATA = ("config.json", "history.parquet", "weights.safetensors")
@@ -55,9 +54,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def noted(spec: RunSpec, block: range, *rest: Any) -> Any:
         trained.extend(block)
-        return train_block(spec, block, *rest)
+        return train_job(spec, block, *rest)
 
-    monkeypatch.setattr(workers, "train_block", noted)
+    monkeypatch.setattr(workers, "train_job", noted)
     return trained
 
 
@@ -105,7 +104,7 @@ def test_fewer_trials_than_there_are_compute_nothing(eight: Run, computed: list[
             for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
                 assert torch.equal(one, other)
     with pytest.raises(ValueError, match="trial 5 is not in this run; it holds 2 to 4"):
-        part.place(5)
+        part.index(5)
 
 
 def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
@@ -114,13 +113,13 @@ def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
     (folder,) = tmp_path.iterdir()
     found = Run(folder)
     assert found.numbers == [0, 1, 6, 7]
-    assert found.place(6, 1) == 2 * 3 + 1
+    assert found.index(6, 1) == 2 * 3 + 1
     expected = eight.history[eight.history.trial.isin(found.numbers)]
     assert_same_bits(found.history, expected)
     for mine, theirs in zip(found.population.sides, eight.population.sides, strict=True):
         assert torch.equal(mine.weights, theirs.weights[[0, 1, 2, 3, 4, 5, *range(18, 24)]])
     with pytest.raises(ValueError, match="trial 3 is not in this run; it holds 0 to 1, 6 to 7"):
-        found.place(3)
+        found.index(3)
     with pytest.raises(ValueError, match="holds no trial 4; it holds 0 to 1, 6 to 7"):
         Run(folder, [1, 4])
 
@@ -184,17 +183,17 @@ def test_two_slices_at_once(eight: Run, computed: list[int], tmp_path: Path) -> 
 
 def test_trials_that_another_process_computes_are_waited_for(tmp_path: Path) -> None:
     spec = RunSpec(small(), 1, 0, 4, tmp_path, engine="batched")
-    with sharing.claimed([spec], 1, {}) as mine:
+    with claims.claimed([spec], 1, {}) as mine:
         assert [trials for _, trials in mine] == [[0, 1, 2, 3]]
         more = RunSpec(small(), 1, 2, 6, tmp_path, engine="batched")
-        with sharing.claimed([more], 1, {}) as theirs:
+        with claims.claimed([more], 1, {}) as theirs:
             assert [trials for _, trials in theirs] == [[4, 5]]
         waiting = threading.Thread(target=run, args=(range(2, 6), tmp_path))
         waiting.start()
         waiting.join(1.0)
         assert waiting.is_alive()
-        train_block(spec, spec.trials)
-        blocks.finish(spec, [spec.trials], 1.0)
+        train_job(spec, spec.trials)
+        jobs.finish(spec, [spec.trials], 1.0)
     waiting.join(60)
     (folder,) = tmp_path.iterdir()
     assert Run(folder).numbers == [0, 1, 2, 3, 4, 5]
@@ -237,11 +236,11 @@ def test_some_trials_of_a_checkpoint_go_on_alone(
     spec.make_folder()
     spec.open()
     with pytest.raises(KeyboardInterrupt):
-        train_block(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
+        train_job(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
     steps: list[int] = []
-    original = blocks.history_rows
+    original = jobs.history_rows
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "history_rows", lambda s: steps.append(s.epoch) or original(s))
+        patch.setattr(jobs, "history_rows", lambda s: steps.append(s.epoch) or original(s))
         some = run(range(2, 5), tmp_path)
         assert steps == [1, 2]  # the first epoch was done before
         assert checkpoints.found_in(spec.folder) == [range(8)]
@@ -259,7 +258,7 @@ def test_a_finished_checkpoint_of_more_trials_than_are_asked_for(
     spec = RunSpec(small(), 1, 0, 8, tmp_path, engine="batched")
     spec.make_folder()
     spec.open()
-    train_block(spec, spec.trials)  # killed before its trials were added
+    train_job(spec, spec.trials)  # killed before its trials were added
     part = run(range(3, 5), tmp_path)
     assert part.result["trials"] == eight.result["trials"][3:5]
     assert bytes_of(run(8, tmp_path).folder) == bytes_of(eight.folder)
@@ -272,7 +271,7 @@ def test_the_checkpoint_of_another_run_is_refused(seed: int, trials: range, tmp_
     for spec in (other, mine):
         spec.make_folder()
         spec.open()
-    train_block(other, trials)
+    train_job(other, trials)
     source = checkpoints.path_of(other.folder, trials)
     target = checkpoints.path_of(mine.folder, range(0, 2))
     shutil.copy(source, target)
@@ -288,7 +287,7 @@ def test_a_checkpoint_of_another_engine_is_not_passed_off(tmp_path: Path) -> Non
     spec = RunSpec(small(), 1, 0, 2, tmp_path, engine="fused")
     spec.make_folder()
     spec.open()
-    train_block(spec, spec.trials)
+    train_job(spec, spec.trials)
     with pytest.raises(ValueError, match="begun by engine fused, not batched"):
         run(2, tmp_path)
 
@@ -360,7 +359,7 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
 
 def test_trials_that_are_there_are_not_added_again(eight: Run, tmp_path: Path) -> None:
     run(2, tmp_path)
-    kept = growth.keep(tmp_path, *trained(small(), 3, trials=3), seconds=2.0)
+    kept = merge.keep(tmp_path, *trained(small(), 3, trials=3), seconds=2.0)
     assert kept.numbers == [0, 1, 2]
     assert kept.result["model_steps"] * 8 == eight.result["model_steps"] * 3
     assert_same_bits(kept.history, eight.history[eight.history.trial < 3])
@@ -463,39 +462,8 @@ def test_a_damaged_run_is_left_out_and_named(eight: Run, tmp_path: Path) -> None
     assert [one.folder for one in found.runs.values()] == [good.folder]
 
 
-# -- runs of before -------------------------------------------------------------------------------
-
-
-def as_before(run: Run, folder: Path) -> Path:
-    """The run as evoae wrote it when a run was one slice of trials, and files had no digests."""
-    shutil.copytree(run.folder, folder)
-    config, result = (json.loads((folder / name).read_text()) for name in runs.FILES[::3])
-    for value in (config, result):
-        del value["sha256"]
-    del config["preset"], result["files"]
-    config["trials"] = [0, len(run.numbers)]
-    result["changes"] = []
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    return folder
-
-
-def test_runs_of_before_are_read(eight: Run, tmp_path: Path) -> None:
-    found = Run(as_before(eight, tmp_path / "0123456789abcdef"))
-    found.check()
-    assert found.numbers == eight.numbers
-    assert found.algorithm == "lipi-ae-s"
-    assert_same_bits(found.history, eight.history)
-    assert_same_bits(found.trials, eight.trials)
-    assert torch.equal(found.population.encoder.weights, eight.population.encoder.weights)
-    assert found.place(3) == eight.place(3)
-    assert list(collect(tmp_path).runs) == ["0123456789abcdef"]
-
-
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
-def test_a_run_of_now_does_not_pass_for_one_of_before(
-    name: str, eight: Run, tmp_path: Path
-) -> None:
+def test_a_file_without_its_digest_is_refused(name: str, eight: Run, tmp_path: Path) -> None:
     folder = tmp_path / eight.folder.name
     shutil.copytree(eight.folder, folder)
     value = json.loads((folder / name).read_text())
@@ -512,7 +480,7 @@ def trained(e: Experiment, epochs: int, trials: int = 1, **change: Any) -> tuple
     """The state after some epochs, settings changed after the first, and the history."""
     rows: list[dict] = []
     for state in evoae.evolve(e, trials, engine="batched"):
-        rows.append(growth.history_rows(state))
+        rows.append(merge.history_rows(state))
         if len(rows) == epochs:
             break
         if len(rows) == 1 and change:
@@ -523,21 +491,21 @@ def trained(e: Experiment, epochs: int, trials: int = 1, **change: Any) -> tuple
 def test_a_training_as_it_was_asked_for_is_the_run_of_its_settings(
     eight: Run, computed: list[int], tmp_path: Path
 ) -> None:
-    kept = growth.keep(tmp_path, *trained(small(), 3), seconds=2.0)
+    kept = merge.keep(tmp_path, *trained(small(), 3), seconds=2.0)
     assert kept.folder.name == eight.folder.name
     assert kept.changes == []
     assert kept.result["trials"] == eight.result["trials"][:1]
     assert kept.result["seconds"] == 2.0
     assert bytes_of(run(8, tmp_path).folder) == bytes_of(eight.folder)
     assert computed == list(range(1, 8))
-    growth.keep(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
+    merge.keep(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
     assert bytes_of(kept.folder) == bytes_of(eight.folder)
 
 
 def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: Path) -> None:
     e = small(epochs=8)
     state, rows = trained(e, 3, operator="magnitude", amount=0.3)
-    kept = growth.keep(tmp_path, state, rows, seconds=1.0)
+    kept = merge.keep(tmp_path, state, rows, seconds=1.0)
     assert state.experiment.epochs == 8
     assert kept.folder.name not in (e.hash(seed=1), kept.experiment.hash(seed=1))
     assert kept.changes == [
@@ -547,9 +515,7 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: P
     ]
     assert (kept.setting("epochs"), kept.setting("operator")) == (3, "magnitude")
     assert kept.algorithm == "lipi-ae-s"
-    pd.testing.assert_series_equal(
-        kept.history.encoder_zeros, growth.history_of(rows).encoder_zeros
-    )
+    pd.testing.assert_series_equal(kept.history.encoder_zeros, merge.history_of(rows).encoder_zeros)
     last = kept.history[kept.history.epoch == 2]
     assert last.train_l1.notna().all()
     assert kept.result["mean"]["train_l1"] == pytest.approx(last.train_l1.mean())
@@ -566,5 +532,5 @@ def test_nothing_is_kept_of_a_training_that_did_nothing(tmp_path: Path) -> None:
 
     state = initial(small(), [0], 1, "cpu", "batched")
     with pytest.raises(ValueError, match="no epoch is done"):
-        growth.keep(tmp_path / "new", state, [], 0.0)
+        merge.keep(tmp_path / "new", state, [], 0.0)
     assert not (tmp_path / "new").exists()

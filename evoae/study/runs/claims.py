@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evoae.study.runs import checkpoints
-from evoae.study.runs.blocks import RunSpec
-from evoae.study.runs.growth import present, settle
+from evoae.study.runs.jobs import RunSpec
 from evoae.study.runs.locks import Lock, locked
+from evoae.study.runs.merge import present, recover
 from evoae.study.runs.run import Run, slices_of
 
 CLAIM = re.compile(r"\.trials-(\d+)-(\d+)\.lock")
@@ -51,10 +51,11 @@ def busy(folder: Path) -> dict[range, Lock]:
     """The slices that are being computed; locks that a killed process left are removed."""
     found = {}
     for trials, lock in claims(folder):
-        if lock.acquire(wait=False):
-            lock.release()
-        else:
-            found[trials] = lock
+        with contextlib.suppress(PermissionError):  # it is gone, and only others may make another
+            if lock.acquire(wait=False):
+                lock.release()
+            else:
+                found[trials] = lock
     return found
 
 
@@ -75,6 +76,10 @@ def claimed(
             try:
                 if trials := claim(spec, held):
                     mine.append((spec, trials))
+            except PermissionError as error:
+                # another user's: who is at work on it, or has finished it meanwhile
+                if not busy(spec.folder) and missing(spec):
+                    failures[spec.folder] = error
             except (OSError, ValueError) as error:
                 failures[spec.folder] = error
         yield mine
@@ -89,7 +94,7 @@ def claim(spec: RunSpec, held: list[Lock]) -> list[int]:
     mine: list[int] = []
     with locked(spec.lock):
         spec.open()
-        settle(spec.folder)
+        recover(spec.folder)
         taken = {trial for trials in busy(spec.folder) for trial in trials}
         for part in slices_of(trial for trial in missing(spec) if trial not in taken):
             lock = Lock(spec.folder / f".trials-{part.start}-{part.stop}.lock")
@@ -103,8 +108,9 @@ def wait_for_others(specs: Sequence[RunSpec]) -> None:
     """Wait until one of the processes that compute trials of these runs is done with some."""
     for spec in specs:
         for lock in busy(spec.folder).values():
-            lock.acquire(wait=True)
-            lock.release()
+            with contextlib.suppress(PermissionError):  # it is gone: another user is done
+                lock.acquire(wait=True)
+                lock.release()
             return
 
 
@@ -114,7 +120,7 @@ def tidy(spec: RunSpec) -> None:
         return
     # a folder that can only be read stays as it is
     with contextlib.suppress(OSError), locked(spec.lock):
-        settle(spec.folder)
+        recover(spec.folder)
         checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))
         if not busy(spec.folder):
             for pattern in HALF_WRITTEN:

@@ -48,7 +48,7 @@ def latency_table(run: Run, trial: int = 0, cell: int | None = None) -> pd.DataF
     them alike. The two rows of onnxruntime are missing where it, or onnx, is not installed.
     """
     examples = run.data(trial).test.cpu()
-    forms = forms_of(run, run.place(trial, cell))
+    forms = forms_of(run, run.index(trial, cell))
     columns = ("bytes", "parameters", "macs")
     table = pd.DataFrame(
         [{"form": n} | {c: getattr(form, c) for c in columns} for n, form in forms.items()]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import SETTINGS, Experiment
-from evoae.messages import named, shown
+from evoae.messages import display, say_once, short
 from evoae.networks import population, training
 from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
-from evoae.study.runs.growth import LOCK, add, history_of, history_rows, write_config
 from evoae.study.runs.locks import locked
+from evoae.study.runs.merge import LOCK, add, history_of, history_rows, write_config
 from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
@@ -49,30 +48,28 @@ class RunSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= MOST:
             raise ValueError(
-                f"trials {shown(self.start)}:{shown(self.stop)} are none, or too many; give a "
+                f"trials {short(self.start)}:{short(self.stop)} are none, or too many; give a "
                 "positive number, or A:B with A < B"
             )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**64:
             raise ValueError(
-                f"seed={shown(self.seed)} must be a whole number, 0 or more, below 2**64"
+                f"seed={short(self.seed)} must be a whole number, 0 or more, below 2**64"
             )
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
-            raise ValueError(f"unknown device {shown(self.device)}; choose cpu, cuda or cuda:N")
+            raise ValueError(f"unknown device {short(self.device)}; choose cpu, cuda or cuda:N")
         if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
         self.experiment.check_files()
         footprint.check(self.experiment, len(self.trials))
         e = self.experiment
-        tiny = population.initialise(
-            e.dimension, e.model, e.kind, [np.random.default_rng(0)], "cpu"
-        )
         if self.device == "cpu":
-            chosen = training.choose_engine(self.engine, tiny)
+            widths = population.widths_of(e.dimension, e.model, e.kind)
+            chosen = training.choose_engine(self.engine, widths)
             if chosen != "fused" and self.engine == "auto":
                 say_once(
                     "trained by PyTorch, which is slower than the kernel: "
-                    f"{training.why_not_fused(tiny)}"
+                    f"{training.why_not_fused(widths)}"
                 )
 
     @cached_property
@@ -95,7 +92,9 @@ class RunSpec:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{named(self.out)}: cannot be written ({error.strerror})") from error
+            raise ValueError(
+                f"{display(self.out)}: cannot be written ({error.strerror})"
+            ) from error
 
     def open(self) -> None:
         """Begin the directory, or see that it is this run's. Raises ValueError if it is not.
@@ -115,7 +114,7 @@ class RunSpec:
             if not same(found[key], json.loads(json.dumps(value))):
                 raise ValueError(f"{path}: holds another {key}; move the directory away")
 
-    def blocks(self, trials: Iterable[int], parts: int) -> list[range]:
+    def jobs(self, trials: Iterable[int], parts: int) -> list[range]:
         """Slices of some trials to train side by side; those in a checkpoint stay together."""
         cut, rest = [], sorted(trials)
         for held in checkpoints.found_in(self.folder):
@@ -123,7 +122,7 @@ class RunSpec:
             rest = [trial for trial in rest if trial not in held]
         for part in np.array_split(rest, min(parts, max(1, len(rest)))):
             cut += slices_of(part.tolist())
-        return sorted(cut, key=lambda block: block.start)
+        return sorted(cut, key=lambda job: job.start)
 
 
 def same(found: Any, wanted: Any) -> bool:
@@ -140,54 +139,48 @@ def same(found: Any, wanted: Any) -> bool:
     return found == wanted
 
 
-@cache
-def say_once(text: str) -> None:
-    """Tell the user, once in a process."""
-    print(f"evoae: {text}", file=sys.stderr)
+SECONDS_BETWEEN_REPORTS = 2.0
 
 
-SECONDS_BETWEEN_TELLS = 2.0
+class Reports:
+    """What was reported of a job's epochs, the one under way included."""
 
-
-class Told:
-    """What was told of a block's epochs, the one under way included."""
-
-    def __init__(self, tell: Callable[[float, int], None], state: State) -> None:
-        self.tell, self.state = tell, state
+    def __init__(self, report: Callable[[float, int], None], state: State) -> None:
+        self.report, self.state = report, state
         self.began = self.steps = state.model_steps
         self.share, self.time = 0.0, time.time()
 
     def between_visits(self) -> bool:
-        """Tell now and then how far the epoch is. False: it goes on."""
-        if time.time() - self.time > SECONDS_BETWEEN_TELLS:
+        """Report now and then how far the epoch is. False: it goes on."""
+        if time.time() - self.time > SECONDS_BETWEEN_REPORTS:
             done = (self.state.model_steps - self.began) / steps_of_an_epoch(self.state)
-            self.told(min(done, 1.0))
+            self.send(min(done, 1.0))
         return False
 
     def after_epoch(self) -> None:
-        """Tell the rest of an epoch that has ended."""
-        self.told(1.0)
+        """Report the rest of an epoch that has ended."""
+        self.send(1.0)
         self.began, self.share = self.state.model_steps, 0.0
 
-    def told(self, share: float) -> None:
-        """Tell how far the epoch is, a share in [0, 1]."""
+    def send(self, share: float) -> None:
+        """Report how far the epoch is, a share in [0, 1]."""
         trials, steps = len(self.state.trials), self.state.model_steps
-        self.tell(trials * (share - self.share), steps - self.steps)
+        self.report(trials * (share - self.share), steps - self.steps)
         self.share, self.steps, self.time = share, steps, time.time()
 
 
-def train_block(
+def train_job(
     spec: RunSpec,
     trials: range,
-    tell: Callable[[float, int], None] = lambda epochs, steps: None,
+    report: Callable[[float, int], None] = lambda epochs, steps: None,
     stop: threading.Event | None = None,
 ) -> tuple[float, float, float]:
-    """Train a block of a run to its end, from the checkpoint that holds it if there is one.
+    """Train a job of a run to its end, from the checkpoint that holds it if there is one.
 
-    `tell(epochs, model steps)` is called with what was done since the last call: after each epoch,
-    and within one that takes long. When `stop` is
-    set the block saves a checkpoint after its epoch and raises KeyboardInterrupt. Returns the wall
-    clock at start and end, and the seconds that earlier attempts took.
+    `report(epochs, model steps)` is called with what was done since the last call: after each
+    epoch, and within one that takes long. When `stop` is set the job saves a checkpoint after its
+    epoch and raises KeyboardInterrupt. Returns the wall clock at start and end, and the
+    seconds that earlier attempts took.
     """
     if stop is not None and stop.is_set():
         raise KeyboardInterrupt
@@ -196,16 +189,16 @@ def train_block(
         state, history, earlier = checkpoints.load(
             source, spec.experiment, trials, spec.seed, spec.device, spec.engine
         )
-        tell((state.epoch + 1) * len(trials), 0)  # they were not trained now
+        report((state.epoch + 1) * len(trials), 0)  # they were not trained now
         if source != path and state.epoch + 1 == spec.experiment.epochs:
             checkpoints.save(path, state, history, earlier)
     begun = saved = time.time()
     if state is None:
         state = initial(spec.experiment, trials, spec.seed, spec.device, spec.engine)
-    told = Told(tell, state)
-    for _ in evolve(spec.experiment, state=state, abandon=told.between_visits):
+    reports = Reports(report, state)
+    for _ in evolve(spec.experiment, state=state, abandon=reports.between_visits):
         history.append(history_rows(state))
-        told.after_epoch()
+        reports.after_epoch()
         now = time.time()
         stopping = stop is not None and stop.is_set()
         last = state.epoch + 1 == spec.experiment.epochs
@@ -217,15 +210,13 @@ def train_block(
     return begun, time.time(), earlier
 
 
-def finish(spec: RunSpec, blocks: Iterable[range], seconds: float) -> None:
-    """Add the trials of blocks that were trained to their end to the run's files."""
+def finish(spec: RunSpec, jobs: Iterable[range], seconds: float) -> None:
+    """Add the trials of jobs that were trained to their end to the run's files."""
     with locked(spec.lock):
         more = []
-        for block in blocks:
-            path = checkpoints.path_of(spec.folder, block)
-            state, history, _ = checkpoints.load(
-                path, spec.experiment, block, spec.seed, spec.device
-            )
+        for job in jobs:
+            path = checkpoints.path_of(spec.folder, job)
+            state, history, _ = checkpoints.load(path, spec.experiment, job, spec.seed, spec.device)
             more.append((state, history_of(history)))
         add(spec.folder, more, seconds)
         checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))

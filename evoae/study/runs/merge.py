@@ -8,7 +8,6 @@ writer is killed.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -25,24 +24,33 @@ from evoae.data import datasets
 from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
-from evoae.messages import named
 from evoae.networks import population, training
 from evoae.networks.population import Population
-from evoae.study.runs.files import digest, finite, read_sealed, whole, write_json
+from evoae.study.runs.files import digest, finite, read_sealed, replace_file, whole, write_json
 from evoae.study.runs.locks import locked
-from evoae.study.runs.run import CONFIG, FILES, HISTORY, RESULT, WEIGHTS, Run, awaiting, means
+from evoae.study.runs.run import (
+    CONFIG,
+    FILES,
+    HISTORY,
+    RESULT,
+    WEIGHTS,
+    Run,
+    means,
+    pending,
+    there,
+)
 
-PLACE_COLUMNS = ["trial", "epoch", "cell"]
-COLUMNS = [*PLACE_COLUMNS, *RECORDS]
+KEYS = ["trial", "epoch", "cell"]
+COLUMNS = [*KEYS, *RECORDS]
 LOCK = ".lock"  # held while a run's files are changed, not while its trials are trained
 
 
 def history_rows(state: State) -> dict[str, np.ndarray]:
-    """The history's columns after one epoch, one row per place."""
+    """The history's columns after one epoch, one row per network."""
     slot, cell = np.divmod(np.arange(len(state.population)), state.experiment.cells)
     epoch = np.full(len(slot), state.epoch)
     where = (np.array(state.trials)[slot], epoch, cell)
-    return dict(zip(PLACE_COLUMNS, where, strict=True)) | state.records
+    return dict(zip(KEYS, where, strict=True)) | state.records
 
 
 def history_of(parts: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
@@ -52,7 +60,7 @@ def history_of(parts: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
 
 def in_order(history: pd.DataFrame) -> pd.DataFrame:
     """A history's rows by trial, epoch and cell."""
-    return history.sort_values(PLACE_COLUMNS, kind="stable", ignore_index=True)
+    return history.sort_values(KEYS, kind="stable", ignore_index=True)
 
 
 def write_config(
@@ -76,13 +84,7 @@ def present(folder: Path) -> Run | None:
 
     Raises ValueError if it is damaged.
     """
-    try:
-        missing = any(
-            not (folder / name).exists() and not awaiting(folder / name).exists() for name in FILES
-        )
-    except OSError as error:
-        raise ValueError(f"{named(folder)}: cannot be read ({error.strerror})") from error
-    if missing:
+    if not all(there(folder / name) or there(pending(folder / name)) for name in FILES):
         return None
     run = Run(folder)
     run.check()
@@ -115,12 +117,12 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
         engines |= set(stored.result["engine"].split(" and "))
     order = np.argsort([row["trial"] for row in rows], kind="stable")
     rows = finite([rows[slot] for slot in order])
-    settle(folder)
-    with whole(awaiting(folder / HISTORY)) as part:
+    recover(folder)
+    with whole(pending(folder / HISTORY)) as part:
         in_order(history).to_parquet(part, index=False)
-    with whole(awaiting(folder / WEIGHTS)) as part:
+    with whole(pending(folder / WEIGHTS)) as part:
         population.save(joined(networks, order), part)
-    others = {name: digest(awaiting(folder / name)) for name in (HISTORY, WEIGHTS)}
+    others = {name: digest(pending(folder / name)) for name in (HISTORY, WEIGHTS)}
     result = {
         "trials": rows,
         "mean": means(rows),
@@ -133,9 +135,9 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
     if stored is None:  # a new run is there when its result is, which comes last
         (folder / RESULT).unlink(missing_ok=True)
         for name in others:
-            os.replace(awaiting(folder / name), folder / name)
+            replace_file(pending(folder / name), folder / name)
     write_json(folder / RESULT, result)
-    settle(folder)
+    recover(folder)
 
 
 def without(
@@ -170,8 +172,8 @@ def joined(parts: Sequence[Population], order: np.ndarray) -> Population:
     return Population(*sides, variational=parts[0].variational)
 
 
-def settle(folder: Path) -> None:
-    """Bring the files that await it to their place, if `result.json` speaks of them.
+def recover(folder: Path) -> None:
+    """Bring the pending files to their place, if `result.json` speaks of them.
 
     Others were left by a process that was killed before it came to that, and are removed. The
     caller holds the run's lock.
@@ -179,10 +181,10 @@ def settle(folder: Path) -> None:
     result = folder / RESULT
     said = read_sealed(result)["files"] if result.exists() else {}
     for name in (HISTORY, WEIGHTS):
-        path = awaiting(folder / name)
+        path = pending(folder / name)
         if path.exists():
             if digest(path) == said.get(name):
-                os.replace(path, folder / name)
+                replace_file(path, folder / name)
             else:
                 path.unlink()
 

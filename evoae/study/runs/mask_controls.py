@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evoae.evolution.cells import starting_networks
 from evoae.experiment import Experiment
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.networks import population
 from evoae.networks.population import Population
 from evoae.randomness import stream
@@ -42,7 +42,7 @@ def begin_from(run: Run, path: Path | str, *, mask: str = "same", weights: str =
     """
     for name, value, known in (("mask", mask, MASKS), ("weights", weights, WEIGHTS)):
         if value not in known:
-            raise ValueError(f"{name}={shown(value)} must be one of {', '.join(known)}")
+            raise ValueError(f"{name}={short(value)} must be one of {', '.join(known)}")
     if run.setting("cells") != 1:
         raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; a start is of one cell")
     e, trials, seed = run.experiment, run.numbers, run.config["seed"]
