@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143 if isinstance(ending, Terminated) else 130
 
 
-def tell_warning(message: Warning | str, *_: Any) -> None:
+def tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning as all that is said here: on one line, without the line of code."""
     print(f"evoae: warning: {one_line(str(message))}", file=sys.stderr)
 

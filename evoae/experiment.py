@@ -579,6 +579,7 @@ class Experiment:
 
     def loss_at(self, t: int) -> str:
         """The loss that epoch t trains on: "l1" or "bce"."""
+        assert self.loss is not None  # it is resolved
         if self.loss != "bce-then-l1":
             return self.loss
         return "bce" if t < self.loss_switch * self.epochs else "l1"
@@ -625,8 +626,9 @@ MAY_CHANGE = [name for name, s in SETTINGS.items() if s.live]
 def described(function: Any) -> str:
     """An operator or schedule of a user: the name of its function, and a hash of all it is."""
     if isinstance(function, operators.Operator | schedules.Schedule):
-        plain = type(function)(function.function)
-        extra = [] if function == plain else [repr(dataclasses.replace(function, function=None))]
+        kind: Any = type(function)
+        abilities = repr(kind(**vars(function) | {"function": None}))
+        extra = [] if function == kind(function.function) else [abilities]
         return identity.describe(function.function, *extra)
     return identity.describe(function)
 
@@ -768,17 +770,17 @@ def check(e: Experiment) -> None:
             )
 
 
-def check_count(e: Experiment) -> None:
+def check_count(e: Experiment, count: int) -> None:
     """Raise ValueError if a number of prunes cannot be placed by the schedule."""
     if e.epochs > COUNTED_EPOCHS:
         raise ValueError(
-            f"prune_count={e.prune_count} is placed in at most {COUNTED_EPOCHS:,} epochs, "
+            f"prune_count={count} is placed in at most {COUNTED_EPOCHS:,} epochs, "
             f"not epochs={e.epochs}"
         )
     possible = 0 if e.has_target else int(np.count_nonzero(e.pruning_probabilities))
-    if possible < e.prune_count:
+    if possible < count:
         raise ValueError(
-            f"prune_count={e.prune_count} needs a schedule of probabilities that are above 0 in so "
+            f"prune_count={count} needs a schedule of probabilities that are above 0 in so "
             f"many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
         )
 
@@ -798,7 +800,7 @@ def check_schedule(e: Experiment) -> None:
             "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
-        check_count(e)
+        check_count(e, e.prune_count)
     if operator.renews and (e.has_target or e.pruned_weights == "masked"):
         raise ValueError(
             f"operator={name} prunes nothing: it needs pruned_weights=regrow and a schedule "

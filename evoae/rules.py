@@ -152,7 +152,7 @@ class Setting:
     """A declared setting. `kind` is its type; None is a value if `optional`."""
 
     name: str
-    kind: type
+    kind: type[Any]
     optional: bool
     takes_functions: bool
     default: Any

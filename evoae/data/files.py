@@ -15,7 +15,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ HEADERS = {
 }
 
 
-def _array(handle: BinaryIO, size: int) -> np.ndarray:
+def _array(handle: IO[bytes], size: int) -> np.ndarray:
     """The array of an .npy file of `size` bytes, unless its header announces more than they hold.
 
     NumPy takes memory for what is announced.
@@ -110,7 +110,7 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def _idx(handle: BinaryIO) -> Content:
+def _idx(handle: BinaryIO | gzip.GzipFile) -> Content:
     """One array of numbers in the format of MNIST.
 
     Of a packed file no more is unpacked than its header announces, and one byte.
@@ -147,7 +147,7 @@ def without_columns(content: Content, options: Options) -> Content:
     for name, array in content.parts.items():
         if array.ndim != 2:
             raise Refused(f"leave_out is of columns, and the shape is {array.shape}")
-        kept = tables.left(list(range(array.shape[1])), options)
+        kept = tables.left(range(array.shape[1]), options)
         parts[name] = array[:, kept]
         columns = tuple(map(str, kept))
     return replace(content, parts=parts, columns=columns)

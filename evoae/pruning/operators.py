@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -279,7 +279,7 @@ def register(name: str, function: Function | None = None, **abilities: Any) -> N
     """
     if function is None and callable(abilities.get("score")):
         function = PruneLowest(abilities["score"])
-    OPERATORS.add(name, Operator(function, **abilities))
+    OPERATORS.add(name, Operator(cast(Function, function), **abilities))  # which refuses None
 
 
 def find(operator: str | Function) -> Operator:
