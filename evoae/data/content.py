@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from gzip import GzipFile
+from typing import IO
 
 import numpy as np
 
 from evoae.messages import Refused, short
 
 HEADERS = ("auto", "yes", "no")
+Handle = IO[bytes] | GzipFile  # an open file
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,6 @@ class Content:
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     doubt: str = ""
+
+
+Reader = Callable[[IO[bytes], Options], Content]
