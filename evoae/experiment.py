@@ -404,9 +404,11 @@ class Experiment:
         FLAG,
         "Where the released code and the paper's text differ: follow the code, or the text.",
     ] = True
-    # what the settings came from: no settings themselves
+    # no settings: where they came from, and what the names of operator and schedule stand for
     preset_name: str | None = field(default=None, compare=False, repr=False)
-    left_open: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    left_open: dict[str, Any] = field(init=False, compare=False, repr=False)
+    resolved_operator: operators.Operator = field(init=False, compare=False, repr=False)
+    resolved_schedule: schedules.Schedule = field(init=False, compare=False, repr=False)
 
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
@@ -424,8 +426,12 @@ class Experiment:
             given["leave_out"] = joined_names(self.leave_out)
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
         given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
-        values, left_open = resolved(given)
-        vars(self).update(values, left_open=left_open)  # the only place where they are set
+        values, left_open = by_reading(given)
+        operator, schedule = operators.find(values["operator"]), schedules.find(values["schedule"])
+        values |= {k: v for k, v in implied(given, operator).items() if values[k] is None}
+        # the only assignment: an experiment does not change
+        vars(self).update(values, left_open=left_open)
+        vars(self).update(resolved_operator=operator, resolved_schedule=schedule)
         check(self)
         check_schedule(self)
 
@@ -450,16 +456,6 @@ class Experiment:
         if self.data_seed is not None:
             seed, trial = self.data_seed, 0
         return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
-
-    @functools.cached_property
-    def resolved_operator(self) -> operators.Operator:
-        """The operator behind the setting's name, or of its function."""
-        return operators.find(self.operator)
-
-    @functools.cached_property
-    def resolved_schedule(self) -> schedules.Schedule:
-        """The schedule behind the setting's name, or of its function."""
-        return schedules.find(self.schedule)
 
     @functools.cached_property
     def subpopulation(self) -> int:
@@ -722,28 +718,34 @@ def check_names(settings: Mapping[str, Any], known: Collection[str] | None = Non
         check_known(name, known or SETTINGS, f"unknown setting {short(name)}", all_in)
 
 
-def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All settings, with what was left open replaced by what the others imply; and what was."""
+def by_reading(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings, where a value depends on the reading with that of this reading; and which
+    settings were left open, as they were given."""
     values, reading = dict(given), 0 if given["as_released"] else 1
     left_open = {name: None for name, value in given.items() if value is None}
     for name, pairs in BY_READING.items():
         if isinstance(given[name], str) and given[name] in pairs:
             left_open[name], values[name] = given[name], pairs[given[name]][reading]
-    operator = operators.find(values["operator"])
-    implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
-    implied |= {"optimiser": "adam", "best_cell": "validation"}
-    implied["loss"] = "bce" if given["kind"] == "variational" else "l1"
+    return values, left_open
+
+
+def implied(given: dict[str, Any], operator: operators.Operator) -> dict[str, Any]:
+    """What settings are if they are left at None."""
     once = given["schedule"] in ("prune-after", "prune-once")
-    implied["probability"] = 1.0 if once else operator.probability
-    if operator.regrows:
-        implied["pruned_weights"] = "masked"
-    return values | {k: v for k, v in implied.items() if values[k] is None}, left_open
+    found = {name: pair[not given["as_released"]] for name, pair in DIFFERENCES.items()} | {
+        "optimiser": "adam",
+        "best_cell": "validation",
+        "loss": "bce" if given["kind"] == "variational" else "l1",
+        "probability": 1.0 if once else operator.probability,
+    }
+    return found | ({"pruned_weights": "masked"} if operator.regrows else {})
 
 
 def check(e: Experiment) -> None:
     """Raise ValueError for a setting outside its rule, or one that does not go with another."""
     for name, declared in SETTINGS.items():
-        if getattr(e, name) is not None:
+        # operator and schedule have been found already
+        if getattr(e, name) is not None and name not in ("operator", "schedule"):
             declared.rule.check(name, getattr(e, name))
     low, high = RATE_BOUNDS
     if e.rate_policy == "mutated" and not low <= e.learning_rate <= high:
