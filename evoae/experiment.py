@@ -88,10 +88,10 @@ class Experiment:
         "The data: a built-in name, or a file with rows of values in [0, 1].",
         "paper: binary clustering",
     ] = "binary-clusters"
-    clusters: Annotated[int, POSITIVE, "Number of clusters K of binary-clusters.", "paper"] = 10
-    bits: Annotated[int, POSITIVE, "Bits D of each row of binary-clusters.", "paper"] = 1000
+    clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
+    bits: Annotated[int, POSITIVE, "Bits D per row of binary-clusters.", "paper"] = 1000
     examples: Annotated[
-        int, POSITIVE, "Examples E per cluster in each split; divisible by K.", "paper"
+        int, POSITIVE, "Examples E per cluster in each split; must be divisible by K.", "paper"
     ] = 100
     noise: Annotated[
         float, SHARE, "Probability q that a bit of an example is flipped.", "paper"
@@ -99,30 +99,33 @@ class Experiment:
     centroid_density: Annotated[
         float | None,
         SHARE,
-        "Share of ones among the centroids' bits.",
+        "Share of ones among the bits of the centroids.",
         "released code: 0.75; text: 0.5",
         Readings(0.75, 0.5),
     ] = None
     shared_test_noise: Annotated[
         bool | None,
         FLAG,
-        "Whether test and validation repeat one group's noise for all clusters.",
+        "Whether test and validation reuse the noise of one group for all clusters.",
         "released code: yes; text: no",
         Readings(True, False),
     ] = None
     scale: Annotated[
         bool | str,
         FlagOr(("columns",)),
-        "Scale a file's values to [0, 1] by their minimum and maximum, or each column by its own.",
+        "Scale a file to [0, 1] by its minimum and maximum (true), or each column by its own "
+        "(columns).",
     ] = False
     header: Annotated[
-        str, Choice(HEADERS), "Whether the first line of a table as text names the columns."
+        str,
+        Choice(HEADERS),
+        "Whether the first line of a text table holds the names of the columns.",
     ] = "auto"
     leave_out: Annotated[
         str,
         Named(split_names, "names of columns, separated by commas"),
-        "Columns of a table that are not learnt from, such as id,label; their numbers, from 0, "
-        "where columns have no names.",
+        "Columns of a table to leave out, such as id,label; numbers from 0 if columns have no "
+        "names.",
     ] = ""
     data_share: Annotated[
         float,
@@ -133,66 +136,68 @@ class Experiment:
     data_seed: Annotated[
         int | None,
         NOT_NEGATIVE,
-        "Seed of the data alone: trials then share the data, and the seed is of training.",
+        "A separate seed for the data: all trials then share the data, and the seed affects "
+        "training only.",
         "by default data follow seed and trial",
     ] = None
     # autoencoder
     model: Annotated[
         str,
         Named(population.hidden_widths, "a named model, or widths such as 50-20-5"),
-        "Widths from the input to the code: a named model, or numbers such as 50-20-5.",
+        "Layer widths from the input to the code: a named model, or numbers such as 50-20-5.",
         "paper: autoencoders",
     ] = "standard"
     kind: Annotated[
         str,
         Choice(population.KINDS),
-        "A plain, a denoising or a variational autoencoder.",
+        "Plain, denoising or variational autoencoder.",
         "prior work (2024)",
     ] = "plain"
     loss: Annotated[
         str | None,
         Choice((*training.LOSSES, "bce-then-l1")),
-        "The loss that is trained on: mean absolute error, binary cross entropy, or the "
-        "second and then the first.",
+        "Training loss: mean absolute error (l1), binary cross-entropy (bce), or first bce and "
+        "then l1.",
         "paper: l1; bce as second loss",
     ] = None
     loss_switch: Annotated[
         float,
         Range(0, 1, above=True, below=True),
-        "Share of the run after which bce-then-l1 goes over to l1.",
+        "Share of the run after which bce-then-l1 switches to l1.",
     ] = 0.75
     input_noise: Annotated[
         float,
         NOT_NEGATIVE,
-        "Standard deviation of the noise on a denoising autoencoder's inputs.",
+        "Standard deviation of the noise added to the inputs of a denoising autoencoder.",
         "prior work (2024)",
     ] = 0.4
     identical_start: Annotated[
-        bool, FLAG, "All cells of a trial begin with the same weights.", "prior work (2024)"
+        bool, FLAG, "Whether all cells of a trial start with the same weights.", "prior work (2024)"
     ] = False
     initial_weights: Annotated[
         str | None,
         File((), (".safetensors",), "the path of a weights.safetensors"),
-        "A run's weights.safetensors to begin from.",
+        "The weights.safetensors of an earlier run to start from.",
         "prior work (2024)",
     ] = None
     # population
     cells: Annotated[
-        int, POSITIVE, "Cells N of the population: 1 is canonical training.", "paper: 10"
+        int, POSITIVE, "Number of cells N in the population; 1 is canonical training.", "paper: 10"
     ] = 1
     topology: Annotated[
         str,
         Choice(tuple(topology.TOPOLOGIES)),
-        "Where cells lie, and so who their neighbours are.",
+        "How cells are arranged, which decides who their neighbours are.",
         "paper: ring",
     ] = "ring"
     radius: Annotated[
-        int, NOT_NEGATIVE, "Neighbours on each side that a cell sees.", "paper: 1"
+        int, NOT_NEGATIVE, "Number of neighbours on each side of a cell.", "paper: 1"
     ] = 1
     update_order: Annotated[
         str,
         Choice(("asynchronous", "synchronous")),
-        "Whether a cell sees neighbours that were already updated in this epoch.",
+        "Whether a cell sees what its neighbours became in this epoch (asynchronous), or before "
+        "it.",
         "released code: asynchronous",
     ] = "asynchronous"
     pairing: Annotated[
@@ -205,31 +210,31 @@ class Experiment:
     solution_concept: Annotated[
         str,
         Choice(("best", "worst", "mean")),
-        "Which of its partners' losses is a network's fitness.",
+        "A network's fitness: its best, worst or mean loss over all partners.",
         "paper: best case",
     ] = "best"
     tournament_size: Annotated[
         int,
         POSITIVE,
-        "Entrants of a tournament, drawn with replacement; 1 removes selection.",
+        "Entrants per tournament, drawn with replacement; 1 means no selection.",
         "paper: 2",
     ] = 2
     selection: Annotated[
         str,
         Choice(("joint", "separate")),
-        "Whether encoder and decoder of the winning index are taken together.",
+        "Whether encoder and decoder are taken from one winner (joint), or each from its own.",
         "released code: joint",
     ] = "joint"
     replacement: Annotated[
         str,
         Choice(("always", "better")),
-        "Whether the trained pair replaces the centre always, or if its loss is not worse.",
+        "Whether the trained pair always replaces the centre, or only if its loss is not worse.",
         "paper: always",
     ] = "always"
     prune_then_evaluate: Annotated[
         bool,
         FLAG,
-        "Measure the replacement loss after the prune and not before.",
+        "Whether the replacement loss is measured after the prune instead of before it.",
         "paper: variant of the algorithm",
     ] = False
     best_cell: Annotated[
@@ -240,7 +245,7 @@ class Experiment:
     ] = None
     # training
     epochs: Annotated[int, POSITIVE, "Epochs T: passes over the training data.", "paper"] = 400
-    batch_size: Annotated[int, POSITIVE, "Rows of a batch.", "paper: 5"] = 5
+    batch_size: Annotated[int, POSITIVE, "Rows per batch.", "paper: 5"] = 5
     optimiser: Annotated[
         str | None,
         Choice(training.OPTIMISERS),
@@ -253,21 +258,21 @@ class Experiment:
     rate_policy: Annotated[
         str,
         Choice(("step-decay", "mutated", "constant", "cosine")),
-        "How the learning rate moves: times 0.1 every T // 4 epochs, a random walk, not at "
-        "all, or down half a cosine to 0.",
+        "How the learning rate changes: times 0.1 every T // 4 epochs, by a random walk, not at "
+        "all, or along half a cosine down to 0.",
         "released code: step-decay alone, mutated in coevolution",
         LIVE,
     ] = "step-decay"
     rate_hold: Annotated[
         float,
         Range(0, 1, below=True),
-        "Share of the run for which rate policy cosine stays at the start.",
+        "Share of the run during which rate_policy=cosine keeps the initial rate.",
         LIVE,
     ] = 0.0
     rate_sigma: Annotated[
         float,
         NOT_NEGATIVE,
-        "Standard deviation of a mutation of a cell's learning rate.",
+        "Standard deviation of one mutation of a cell's learning rate.",
         "paper: 1e-5",
         LIVE,
     ] = 1e-5
@@ -282,15 +287,15 @@ class Experiment:
     amount: Annotated[
         float,
         SHARE,
-        "Share that one prune removes: of all entries (random), of the active ones "
-        "(magnitude, wanda, set), of the active units (apoz).",
+        "Share that one prune removes: of all entries (random), of the active entries (magnitude, "
+        "wanda, set), or of the active units (apoz).",
         "paper: 0.1",
         LIVE,
     ] = 0.1
     threshold: Annotated[
         float,
         SHARE,
-        "Scaled activation below which a unit is a candidate of the conjunctive operator.",
+        "Scaled activation below which a unit is a candidate for the conjunctive operator.",
         "paper: 0.1",
         LIVE,
     ] = 0.1
@@ -305,33 +310,35 @@ class Experiment:
     statistics_window: Annotated[
         str,
         Choice(("since-prune", "visit")),
-        "Since when activations are gathered: the last prune, or this visit of the cell.",
+        "Which activations an operator sees: those since the last prune, or of this visit only.",
         "released code: since-prune alone, visit in coevolution",
     ] = "since-prune"
     schedule: Annotated[
         str | Callable[..., float],
         Named(schedules.find, "a schedule's name, or a function"),
-        "When to prune: the probability of a prune by epoch, or a target sparsity by epoch.",
+        "When to prune: for each epoch, the probability of a prune or a target sparsity.",
         "paper: schedules",
         LIVE,
     ] = "exponential"
     probability: Annotated[
         float | None,
         SHARE,
-        "Base probability p of a prune; by default what the paper ran the operator with.",
+        "Base probability p of a prune; by default the one that the paper used for the operator.",
         "paper: 0.5, variance 0.1, prune-after 1",
         LIVE,
     ] = None
     prune_count: Annotated[
         int | None,
         POSITIVE,
-        "Exactly so many prunes, in epochs drawn with the schedule's probabilities as weights.",
+        "Exact number of prunes; their epochs are drawn with the schedule's probabilities as "
+        "weights.",
         "by default the schedule decides how many",
     ] = None
     pruning_clock: Annotated[
         str | None,
         Choice(("epochs", "last-epoch")),
-        "When a schedule's time is up: after the last epoch (prune-after never fires), or in it.",
+        "When a schedule's time is up: after the last epoch (prune-after then never prunes), or "
+        "in it.",
         "released code: epochs alone, last-epoch in coevolution",
         LIVE,
         Readings("epochs", "last-epoch"),
@@ -339,70 +346,79 @@ class Experiment:
     decrease: Annotated[
         str | None,
         Choice(("released", "intended")),
-        "Schedule decrease: from 1 to 1 - p as released, or from p to 0 as the text means.",
+        "Schedule decrease: from 1 to 1 - p as released, or from p to 0 as the paper's text "
+        "intends.",
         "released code and text",
         LIVE,
         Readings("released", "intended"),
     ] = None
     steepness: Annotated[
-        float, NOT_NEGATIVE, "How fast schedule exponential rises.", "paper: 2", LIVE
+        float, NOT_NEGATIVE, "How fast the exponential schedule rises.", "paper: 2", LIVE
     ] = 2.0
     last_share: Annotated[
-        float, SHARE, "The part of the run in which final-n prunes.", "paper: 0.25", LIVE
+        float,
+        SHARE,
+        "Last share of the run: final-n prunes only in it, prune-once just before it.",
+        "paper: 0.25",
+        LIVE,
     ] = 0.25
     target_sparsity: Annotated[
-        float, SHARE, "Share of parameters pruned at the end of schedules cubic and one-shot.", LIVE
+        float,
+        SHARE,
+        "Share of parameters that schedules cubic and one-shot prune in the end.",
+        LIVE,
     ] = 0.5
     prune_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which a target sparsity is reached; after it nothing is pruned.",
+        "Share of the run by which a target sparsity is reached; nothing is pruned after it.",
         LIVE,
     ] = 1.0
     allocation: Annotated[
         str,
         Choice(ALLOCATIONS),
-        "How a target is spread: the same share in each layer, denser small layers (erk), "
-        "or one ranking over all.",
+        "How a target is spread over layers: the same share in each, denser small layers (erk), "
+        "or one ranking over all layers.",
         "released code: layer",
         LIVE,
     ] = "layer"
     prune_biases: Annotated[
-        bool, FLAG, "Whether biases are pruned, too.", "released code: yes", LIVE
+        bool, FLAG, "Whether biases are pruned too.", "released code: yes", LIVE
     ] = True
     drop_fraction: Annotated[
         float,
         SHARE,
-        "Share of the active weights that every epoch swaps for the masked ones with the "
-        "largest gradients, while a target is aimed at; it falls along half a cosine.",
+        "With a target sparsity: share of the active weights that every epoch swaps for the "
+        "masked weights with the largest gradients; it falls along half a cosine.",
         "as RigL (Evci et al. 2020)",
         LIVE,
     ] = 0.0
     drop_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which the drop fraction, and the swaps of set and rigl, reach 0.",
+        "Share of the run by which drop_fraction, and the swaps of set and rigl, have fallen to 0.",
         LIVE,
     ] = 0.7
     l1_penalty: Annotated[
         float,
         NOT_NEGATIVE,
-        "L1 regularisation until prune_until: every step moves weights towards zero by this"
-        " times the learning rate (applied once an epoch).",
+        "L1 regularisation until prune_until: each step moves weights towards zero by this value "
+        "times the learning rate (applied once per epoch).",
         LIVE,
     ] = 0.0
     pruned_weights: Annotated[
         str | None,
         Choice(("regrow", "masked")),
-        "Whether training, and what a persistent Adam remembers, may move pruned weights again, "
-        "or they and their moments stay zero.",
+        "Whether training and a persistent Adam may move pruned weights again (regrow), or they "
+        "and their moments stay zero (masked).",
         "released code: regrow; text: masked",
         Readings("regrow", "masked"),
     ] = None
     as_released: Annotated[
         bool,
         FLAG,
-        "Where the released code and the paper's text differ: follow the code, or the text.",
+        "Where the released code and the paper's text differ, follow the code (true) or the text "
+        "(false).",
     ] = True
     # no settings: where they came from, and what the names of operator and schedule stand for
     preset_name: str | None = field(default=None, compare=False, repr=False)
@@ -657,7 +673,7 @@ PRESETS: dict[str, Preset] = {
         {"cells": 10, "optimiser": "by-reading", **COEVOLVED},
     ),
     "lipi-ae": Preset(
-        "The prior work's ring, where the selected train with random partners.",
+        "The prior work's ring, where selected networks train with random partners.",
         {
             "cells": 5,
             "pairing": "random-partner",
@@ -678,7 +694,8 @@ PRESETS: dict[str, Preset] = {
     ),
     # tuned by hand; no kept table says yet what each part is worth
     "frontier": Preset(
-        "The smallest good autoencoder that is known here: one, pruned early and exchanged.",
+        "The smallest good autoencoder found in this study: pruned early, with weights swapped as "
+        "in RigL.",
         {
             "operator": "obd",
             "schedule": "cubic",
