@@ -33,7 +33,7 @@ from evoae.rules import (
     SHARE,
     Choice,
     File,
-    FlagOr,
+    Flag,
     Named,
     Range,
     Readings,
@@ -41,30 +41,30 @@ from evoae.rules import (
     settings_of,
 )
 
-# Values that stand for one as released, and another as intended.
+# Values that mean one thing as released, and another as intended.
 BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
 }
-# Settings that had other names: those of the field are new.
+# Former names of settings, and those of today.
 RENAMED = {
     "shrinkage": "l1_penalty",
     "exchange": "drop_fraction",
     "exchange_until": "drop_until",
 }
-SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
+SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
-# Settings that are younger than kept runs, with what was done before there were they: they are part
-# of a run's hash where they say something else.
+# Settings that did not exist when older runs were made, with the value those runs had in effect:
+# only another value is part of a run's hash.
 LATER = {"header": "auto", "leave_out": ""}
-COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
+COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 
 
 def meaning(settings: Mapping[str, Any]) -> int:
-    """A number that is raised where the same settings come to give other results.
+    """A number that is raised when the same settings begin to give other results.
 
-    Runs of before are then not taken for new ones. 4: the noise of denoising autoencoders is drawn
-    by PyTorch. 5: wanda prunes by rows under schedules of probabilities, too.
+    Older runs are then not mistaken for new ones. 4: the noise of denoising autoencoders is drawn
+    by PyTorch. 5: wanda prunes by rows under schedules of probabilities too.
     """
     schedule = schedules.SCHEDULES.get(settings["schedule"])
     if settings["operator"] == "wanda" and not (schedule and schedule.target):
@@ -74,11 +74,12 @@ def meaning(settings: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Settings of the one loop; the defaults are the paper's canonical training.
+    """All settings of a training; the defaults are the paper's canonical training.
 
-    Raises ValueError for a wrong value, with the rule and the valid choices. `operator` and
-    `schedule` are names, registered names, or functions. A setting left at None follows from the
-    others: where text and released code differ, `as_released` decides.
+    `operator` and `schedule` are names, those that a user registered included, or functions. A
+    setting that is left at None follows from the others: where the paper's text and the released
+    code differ, from `as_released`. Raises ValueError for a wrong value, with the rule and the
+    valid choices.
     """
 
     # data
@@ -112,7 +113,7 @@ class Experiment:
     ] = None
     scale: Annotated[
         bool | str,
-        FlagOr(("columns",)),
+        Flag(other="columns"),
         "Scale a file to [0, 1] by its minimum and maximum (true), or each column by its own "
         "(columns).",
     ] = False
@@ -452,7 +453,7 @@ class Experiment:
         check_schedule(self)
 
     def replace(self, **settings: Any) -> Experiment:
-        """A copy with some settings replaced; what was left open is implied anew."""
+        """A copy with some settings replaced; what was left at None follows from the new ones."""
         check_names(settings)
         return dataclasses.replace(self, **(self.left_open | settings))
 
@@ -494,7 +495,7 @@ class Experiment:
         )
 
     def check_target(self, size: int, weights: int) -> None:
-        """Raise ValueError if biases stay, and so many weights are fewer than are to be pruned.
+        """Raise ValueError if biases stay and the target exceeds the number of weights.
 
         `size` is the number of all parameters.
         """
@@ -508,10 +509,10 @@ class Experiment:
             )
 
     def check_files(self) -> None:
-        """Read the files that the settings name. Raises ValueError if one cannot be used.
+        """Read the files that the settings name, and warn of columns that are no measurements.
 
-        Or if the target is beyond what may be pruned of networks for that data. Warns of columns
-        that are probably no measurements.
+        Raises ValueError if a file cannot be used, or if networks for these data have too few
+        weights for the target sparsity.
         """
         for note in datasets.notes(self.dataset, **self.data_options):
             warn_once(note)
@@ -530,14 +531,14 @@ class Experiment:
             if not all(side.weights.isfinite().all() for side in saved.sides):
                 raise ValueError(
                     f"initial_weights={display(self.initial_weights)} holds weights that are not "
-                    "finite: nothing can be learnt from them"
+                    "finite; training cannot start from them"
                 )
 
     def pruning_at(self, t: int, name: str | None = None) -> float:
-        """What the schedule says after epoch t: a probability, or a target sparsity.
+        """The schedule's value after epoch t: a probability, or a target sparsity.
 
-        With a `name`, what that schedule says under the same settings. Raises ValueError for a
-        user's schedule that gives neither.
+        With a `name`, the value of that schedule under the same settings. Raises ValueError if a
+        user's schedule returns anything else.
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
@@ -555,7 +556,7 @@ class Experiment:
 
     @functools.cached_property
     def pruning_probabilities(self) -> np.ndarray:
-        """What the schedule says after each epoch, [epochs]."""
+        """The schedule's value after each epoch, [epochs]."""
         return np.array([self.pruning_at(t) for t in range(self.epochs)])
 
     @property
@@ -566,7 +567,7 @@ class Experiment:
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
         """The operator's settings after epoch t.
 
-        `target` replaces what the schedule says, for the masks that training begins with.
+        `target` replaces the schedule's value, for the masks that training begins with.
         """
         operator, amount = self.resolved_operator, self.amount
         if target is not None:
@@ -622,7 +623,7 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        # under the names of before, so that runs are found that were made then
+        # under their former names, so that older runs are found
         before = {new: old for old, new in RENAMED.items()}
         settings = {before.get(name, name): value for name, value in settings.items()}
         text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
@@ -636,7 +637,7 @@ MAY_CHANGE = [name for name, s in SETTINGS.items() if s.live]
 
 
 def described(function: Any) -> str:
-    """An operator or schedule of a user: the name of its function, and a hash of all it is."""
+    """An operator or schedule of a user: its function's name, and a hash of code and abilities."""
     if isinstance(function, operators.Operator | schedules.Schedule):
         kind: Any = type(function)
         abilities = repr(kind(**vars(function) | {"function": None}))
@@ -645,7 +646,7 @@ def described(function: Any) -> str:
     return identity.describe(function)
 
 
-# What has no meaning where every encoder meets every decoder.
+# What must stay at its default where every encoder trains with every decoder.
 ALL_PAIRS = {
     "topology": "complete",
     "update_order": "synchronous",
@@ -659,7 +660,7 @@ COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_cl
 
 @dataclass(frozen=True)
 class Preset:
-    """A named row of settings: those that differ from the defaults, and a sentence."""
+    """Settings that differ from the defaults, and a sentence."""
 
     description: str
     settings: dict[str, Any]
@@ -692,7 +693,7 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
-    # tuned by hand; no kept table says yet what each part is worth
+    # tuned by hand; no table in results shows yet what each part is worth
     "frontier": Preset(
         "The smallest good autoencoder found in this study: pruned early, with weights swapped as "
         "in RigL.",
@@ -722,12 +723,12 @@ def warn_once(note: str) -> None:
 
 
 def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that were written under names of before, under those of now."""
+    """Settings under today's names, where some were written under former ones."""
     return {RENAMED.get(name, name): value for name, value in settings.items()}
 
 
 def check_names(settings: Mapping[str, Any], known: Collection[str] | None = None) -> None:
-    """Raise ValueError for a name that is no setting, or none of the known ones."""
+    """Raise ValueError for a name that is no setting, or not one of the `known` ones."""
     for name in settings:
         if name in RENAMED:
             raise ValueError(f"setting {short(name)} is now called {RENAMED[name]}")
@@ -759,7 +760,7 @@ def implied(given: dict[str, Any], operator: operators.Operator) -> dict[str, An
 
 
 def check(e: Experiment) -> None:
-    """Raise ValueError for a setting outside its rule, or one that does not go with another."""
+    """Raise ValueError for a setting that breaks its rule, or contradicts another."""
     for name, declared in SETTINGS.items():
         # operator and schedule have been found already
         if getattr(e, name) is not None and name not in ("operator", "schedule"):
@@ -770,9 +771,11 @@ def check(e: Experiment) -> None:
             f"learning_rate={e.learning_rate} must lie in [{low:g}, {high:g}] where it is mutated"
         )
     if e.initial_weights is not None and e.identical_start:
-        raise ValueError("identical_start=True is of random networks; initial_weights names others")
+        raise ValueError("identical_start=True needs random networks; initial_weights gives others")
     if e.kind == "variational" and e.loss != "bce":
-        raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
+        raise ValueError(
+            f"kind=variational trains on bce plus the divergence; loss={e.loss} must be bce"
+        )
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
@@ -784,38 +787,38 @@ def check(e: Experiment) -> None:
     for name, value in ALL_PAIRS.items() if e.pairing == "all-pairs" else ():
         if getattr(e, name) != value:
             raise ValueError(
-                f"pairing=all-pairs has no space and selects nobody: {name}={getattr(e, name)} "
-                f"must be {value}"
+                f"pairing=all-pairs has no neighbourhoods and no selection: "
+                f"{name}={getattr(e, name)} must be {value}"
             )
 
 
 def check_count(e: Experiment, count: int) -> None:
-    """Raise ValueError if a number of prunes cannot be placed by the schedule."""
+    """Raise ValueError if the schedule allows fewer prunes than `count`."""
     if e.epochs > COUNTED_EPOCHS:
         raise ValueError(
-            f"prune_count={count} is placed in at most {COUNTED_EPOCHS:,} epochs, "
-            f"not epochs={e.epochs}"
+            f"prune_count={count} works for at most {COUNTED_EPOCHS:,} epochs, not for "
+            f"epochs={e.epochs}"
         )
     possible = 0 if e.has_target else int(np.count_nonzero(e.pruning_probabilities))
     if possible < count:
         raise ValueError(
-            f"prune_count={count} needs a schedule of probabilities that are above 0 in so "
-            f"many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
+            f"prune_count={count} needs a schedule whose probability is above 0 in at least "
+            f"{count} epochs; schedule={identity.name_of(e.schedule)} has {possible}"
         )
 
 
 def check_schedule(e: Experiment) -> None:
-    """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
+    """Raise ValueError if operator and schedule do not fit, or the schedule leaves [0, 1]."""
     operator, name = e.resolved_operator, identity.name_of(e.operator)
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
             f"allocation=global ranks all layers together, and scores of operator={name} do not "
-            f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
+            f"compare between layers; choose one of {', '.join(able)}, or allocation=layer or erk"
         )
     if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
+            f"drop_fraction={e.drop_fraction} swaps masked weights while pruning to a target; it "
             "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:

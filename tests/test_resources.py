@@ -172,7 +172,7 @@ def test_the_refusal_names_what_is_needed_and_what_is_available(
     resources.require(3 << 30, "its values")
     with pytest.raises(Refused) as caught:
         resources.require(5 << 40, "its values")
-    assert str(caught.value) == "its values take 5,120.0 GiB of memory, and 3.0 GiB are available"
+    assert str(caught.value) == "its values need 5,120.0 GiB of memory, and 3.0 GiB are available"
     with pytest.raises(Refused, match="GiB"):
         resources.require(10**5000, "its values")
 

@@ -1,8 +1,8 @@
-"""Where rows of values in [0, 1] come from: drawn, built in, or a file.
+"""Rows of values in [0, 1]: drawn, built in, or from a file.
 
-`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is
-one fixed table that all trials share, split by the seed alone. Files are read without running any
-code they hold, and whatever is wrong with one becomes a ValueError of one line.
+`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is one fixed
+table that all trials share, split by the seed alone. Files are read without running any code in
+them, and whatever is wrong with one becomes a ValueError of one line.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 
-LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
-TOLERANCE = 1e-6  # beyond [0, 1] that is rounding: eight steps of float32 at 1
-SETTLED = 2_000_000_000  # ns after which a file that changes has another time of change, too
+LARGE = 64 << 20  # bytes of rows above which processes share them
+TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 at 1
+TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a change
 
 
 def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: Any) -> Dataset:
@@ -109,7 +109,7 @@ def notes(dataset: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
 def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
     """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`.
 
-    Of a file that has not changed it is known from before.
+    A file that has not changed is not read again.
     """
     if _is_built_in(dataset):
         return None
@@ -123,7 +123,7 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
         require(found.st_size, "its values")  # before every byte is looked at
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        if time.time_ns() - max(times) > SETTLED:
+        if time.time_ns() - max(times) > TICK:
             _digests[state] = digest
         return digest
 
@@ -132,7 +132,7 @@ _digests: dict[tuple[Any, ...], str] = {}
 
 
 def kind_of(dataset: str | os.PathLike[str]) -> str:
-    """What decides how a file is read: the end of its name. Errors as `load`."""
+    """The suffix of a file, which decides how it is read. Errors as `load`."""
     return _path_and_suffix(dataset)[1]
 
 
@@ -159,7 +159,7 @@ def _separated(
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Where a file is and how its name ends, or ValueError with the valid choices."""
+    """A file's path and suffix. Raises ValueError with the valid choices."""
     choices = f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}"
     try:
         path = Path(os.path.expanduser(dataset))
@@ -202,7 +202,7 @@ class Ready:
 
 
 def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
-    """Read once for every state of a file; if it is large, read again rather than kept."""
+    """Read once for every state of a file; large data are not held in memory in between."""
     found = _read(dataset, digest, options)
     if found.size >= LARGE:
         _read.cache_clear()
@@ -279,12 +279,12 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
 
 
 def _hint(content: Content) -> str:
-    """Which columns would make it a table of interactions, if it has some of them."""
+    """How to make it a table of interactions, if one of its columns suggests that it is one."""
     some = [name for name in content.columns or () if tables.plain(name) in tables.PEOPLE]
     if not some:
         return ""
     return (
-        f"; if {some[0]} says whose each row is and this is a table of interactions, call the "
+        f"; if this is a table of interactions and {some[0]} identifies users or items, call the "
         "columns user and item"
     )
 

@@ -1,8 +1,7 @@
 """Readers of data files: an open file in, arrays out.
 
-No file is trusted to be what its name says, to be as large as it says, or to be small because it
-lies packed: none can run code, none takes more memory than there is, whatever is wrong is `Refused`
-or an exception of the library that reads.
+No file is trusted: none can run code, or take more memory than there is, however large or small it
+claims to be. Whatever is wrong is `Refused`, or an exception of the library that reads.
 """
 
 from __future__ import annotations
@@ -45,7 +44,9 @@ def _npz(handle: IO[bytes]) -> Content:
         arrays = {}
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise Refused(f"{short(member.filename)} is packed as np.savez never does it")
+                raise Refused(
+                    f"{short(member.filename)} is compressed in a way that np.savez never uses"
+                )
             with archive.open(member) as unpacked:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _array(unpacked, member.file_size)
@@ -146,7 +147,7 @@ def without_columns(content: Content, options: Options) -> Content:
     parts, columns = {}, []
     for name, array in content.parts.items():
         if array.ndim != 2:
-            raise Refused(f"leave_out is of columns, and the shape is {array.shape}")
+            raise Refused(f"leave_out is for tables of columns; the shape is {array.shape}")
         columns = tables.remaining([str(n) for n in range(array.shape[1])], options.left_out)
         parts[name] = array[:, [int(column) for column in columns]]
     return replace(content, parts=parts, columns=tuple(columns))
@@ -164,7 +165,7 @@ ARRAYS: dict[str, Callable[[IO[bytes]], Content]] = {
 
 
 def _of_arrays(read: Callable[[IO[bytes]], Content], suffix: str) -> Reader:
-    """A reader that is asked for nothing but all that the file holds."""
+    """A reader with options, of which arrays have `leave_out` only."""
 
     @functools.wraps(read)
     def reader(handle: IO[bytes], options: Options) -> Content:

@@ -323,7 +323,7 @@ def looks_like_names(
     if ordered and certain and first.min() > rest.max() and not within:
         return True
     ordered = ordered and not _ordered(rest).any()
-    even = width > 2 and bool(_even(first[None])[0]) and not _even(rest).any()
+    even = width > 2 and bool(evenly_spaced(first[None])[0]) and not evenly_spaced(rest).any()
     if within:
         return even and width >= WIDE
     by_one = even and abs(first[1] - first[0]) == 1
@@ -340,7 +340,7 @@ def _ordered(rows: np.ndarray) -> np.ndarray:
     return np.all(steps > 0, axis=1) | np.all(steps < 0, axis=1)
 
 
-def _even(rows: np.ndarray) -> np.ndarray:
+def evenly_spaced(rows: np.ndarray) -> np.ndarray:
     """Which rows [n, D] rise or fall by equal steps, booleans [n]."""
     steps = np.diff(rows, axis=1)
     return _ordered(rows) & (np.ptp(steps, axis=1) <= 1e-3 * np.abs(steps.mean(1)))

@@ -111,7 +111,7 @@ def test_what_would_swell_is_refused_before_memory_is_taken(
     assert os.stat(path).st_blocks * 512 < 20 << 20
     tracemalloc.start()
     with pytest.raises(
-        ValueError, match=r"take .* of memory, and 0\.2 GiB are available"
+        ValueError, match=r"need .* of memory, and 0\.2 GiB are available"
     ) as caught:
         check(str(path))
     _, peak = tracemalloc.get_traced_memory()
