@@ -271,7 +271,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(
     squat: Callable[[Path], None], temporary: Path
 ) -> None:
     squat(temporary / f"evoae-{os.getuid()}")
-    with pytest.raises(OSError, match=r"cannot be written, nor .*; set XDG_CACHE_HOME to a folder"):
+    with pytest.raises(OSError, match=r"cannot be written to.*; set XDG_CACHE_HOME to a folder"):
         resources.cache_directory()
 
 

@@ -44,9 +44,9 @@ def text(handle: Handle, options: Options) -> Content:
     """A table as text: columns separated by commas, semicolons, tabs or blanks."""
     start = handle.read(HEAD)
     if start.startswith(b"\x1f\x8b"):
-        raise Refused("is no text but packed by gzip; its name must end in .gz")
+        raise Refused("is not text but packed by gzip; its name must end in .gz")
     if start.startswith(b"PK"):
-        raise Refused("is no text but a zip")
+        raise Refused("is not text but a zip")
     wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return _text(handle, options, "utf-16" if wide else "utf-8-sig")
@@ -283,7 +283,7 @@ def _refuse_names_among_rows(
         return
     if not header and len(first) > 2 and list(first) == [str(n) for n in range(len(first))]:
         raise Refused(
-            f"begins with a line of column numbers; leave it out (pandas: header=False), or say "
+            f"begins with a line of column numbers; leave it out (pandas: header=False), or set "
             f"header=yes (line {number} is a header) or header=no (it is a row of values)"
         )
     values = frame.to_numpy(dtype=np.float64)
@@ -296,10 +296,10 @@ def _refuse_names_among_rows(
     begin = ", ".join(f"{value:g}" for value in values[0][:3])
     row = f"line {number} ({begin}{', ...' if values.shape[1] > 3 else ''})"
     raise Refused(
-        f"{row} looks like a second line of names; remove it, or say header=yes if it is a row of "
+        f"{row} looks like a second line of names; remove it, or set header=yes if it is a row of "
         "values"
         if header
-        else f"{row} looks like the names of the columns; say header=yes if it is, or header=no if "
+        else f"{row} looks like column names; set header=yes if it is, or header=no if "
         "it is a row of values"
     )
 
@@ -432,7 +432,7 @@ def pair(names: Sequence[str]) -> tuple[str, str] | None:
         if len(named) > 1:
             raise Refused(
                 f"columns {', '.join(map(short, named))} may each hold the {what}; leave out the "
-                f"others, as by leave_out={','.join(named[1:])}"
+                f"others, for example with leave_out={','.join(named[1:])}"
             )
     return users[0], items[0]
 
@@ -444,7 +444,7 @@ def _refuse_doubles(names: Sequence[str], chosen: Iterable[str]) -> None:
             where = [n for n, each in enumerate(names) if each == name]
             times = "twice" if len(where) == 2 else f"{len(where)} times"
             raise Refused(
-                f"column {short(name)} stands {times} (columns {', '.join(map(str, where))}, from "
+                f"column {short(name)} occurs {times} (columns {', '.join(map(str, where))}, from "
                 "0); names must differ"
             )
 
@@ -460,12 +460,12 @@ def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
             close = difflib.get_close_matches(name, names, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
-                f"leave_out names {short(name)}, which is no column{hint}; the columns are "
+                f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
                 f"{shortened(', '.join(names))}"
             )
     found = [name for name in names if name not in left_out]
     if not found:
-        raise Refused("leave_out leaves no column")
+        raise Refused("leave_out leaves out every column")
     return found
 
 
@@ -495,8 +495,8 @@ def _table(
     frame = frame[columns]
     if named and re.fullmatch(UNNAMED, columns[0]):
         raise Refused(
-            "begins with a column without a name, as where row numbers were written, too; leave "
-            f"them out (pandas: index=False, or here leave_out='{columns[0]}')"
+            "begins with a column without a name, which probably holds row numbers; leave it out "
+            f"(pandas: index=False, or here leave_out='{columns[0]}')"
         )
     for name in frame:
         column = frame[name]

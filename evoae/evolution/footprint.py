@@ -39,7 +39,7 @@ def check(experiment: Experiment, trials: int) -> None:
         settings = ", ".join(f"{name}={getattr(experiment, name)}" for name in SHAPED_BY[largest])
         raise Refused(
             f"trials={trials} of this experiment need about {in_words(sum(needed.values()))} of "
-            f"memory, and {in_words(available)} are available; most of it is for the {largest}: "
+            f"memory, but {in_words(available)} are available; most of it is for the {largest}: "
             f"{settings}"
         )
 
