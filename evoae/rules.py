@@ -119,7 +119,7 @@ class File:
 
         What is neither there nor ends as a file's name does is left alone: a misspelt name, say.
         """
-        if path in self.names:
+        if path in self.names or "://" in path:
             return path
         whole = os.path.expanduser(path)
         try:
