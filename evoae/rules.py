@@ -107,7 +107,7 @@ class File:
         A text that is neither an existing file nor ends in a suffix is returned as it is: it may be
         a misspelt name.
         """
-        if path in self.names:
+        if path in self.names or "://" in path:
             return path
         whole = os.path.expanduser(path)
         try:

@@ -28,6 +28,7 @@ from evoae.messages import Refused, short, shortened
 from evoae.resources import require
 
 MUST = "values must be numbers"
+NO_GAPS = "fill it in, or remove the row"
 UNNAMED = r"Unnamed: \d+"  # as pandas calls a column without a name
 HEAD, HEAD_LINES = 1 << 18, 100  # bytes and lines of a text that say how it is written
 PIECE = 1 << 20  # characters that are read at once
@@ -35,6 +36,12 @@ PIECE = 1 << 20  # characters that are read at once
 SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas", " ": "blanks"}
 COMPARED = 10_000  # rows that a first line is compared with
 WIDE = 8  # columns of which chance does not put the values in order
+# What begins with # and is no comment: an error of Excel, or a column that is called #.
+NO_COMMENT = re.compile(r"#([,;|]\S|N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)")
+FOR_EXCEL = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # a first line that names the separator
+# How missing values are written.
+MISSING = frozenset("na n/a #n/a <na> nan null none nil missing - -- . ?".split())
+A_NUMBER_AND_MORE = re.compile(r"\W?[\d.,'\s]*\d[\d.,'\s]*\W?")
 
 
 # -- text ----------------------------------------------------------------------------------------
@@ -43,10 +50,14 @@ WIDE = 8  # columns of which chance does not put the values in order
 def text(handle: Handle, options: Options) -> Content:
     """A table as text: columns separated by commas, semicolons, tabs or blanks."""
     start = handle.read(HEAD)
-    if start.startswith(b"\x1f\x8b"):
-        raise Refused("is not text but packed by gzip; its name must end in .gz")
-    if start.startswith(b"PK"):
-        raise Refused("is not text but a zip")
+    for magic, kind in (
+        (b"\x1f\x8b", "packed by gzip; its name must end in .gz"),
+        (b"PK", "a zip or an Excel workbook; save it as CSV"),
+        (b"<", "a web page or XML"),
+        (b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself by git lfs pull"),
+    ):
+        if start.startswith(magic):
+            raise Refused(f"is not text but {kind}")
     wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return _text(handle, options, "utf-16" if wide else "utf-8-sig")
@@ -69,6 +80,8 @@ def _text(handle: Handle, options: Options, encoding: str) -> Content:
     if first is None:
         raise Refused("holds no rows")
     begins = lines.number
+    if dialect.row_names and options.header != "no":
+        first = ["", *first]
     names = [cell.strip() or f"Unnamed: {n}" for n, cell in enumerate(first)]
     header = _names_columns(first, names, dialect, options)
     interactions = header and _holds_pairs(names, options)
@@ -81,9 +94,11 @@ def _text(handle: Handle, options: Options, encoding: str) -> Content:
     for row in rows:
         second = second or lines.number
         if len(row) != len(first):
+            title = f"; if line {begins} is a title, remove it, or begin it with #"
             raise Refused(
                 f"row {count} (line {lines.number}) has {len(row)} cells; the first line has "
                 f"{len(first)} (cut at {SEPARATORS[dialect.separator]})"
+                f"{title if len(first) == 1 else ''}"
             )
         commas = commas or _comma(row, dialect)
         count += 1
@@ -120,13 +135,18 @@ def _comma(row: Sequence[str], dialect: Dialect) -> bool:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text is written. `trailing`: lines end in a separator that separates nothing."""
+    """How a text is written.
+
+    `trailing`: lines end in a separator that separates nothing. `row_names`: the first line has no
+    name for the first column, as R writes a table.
+    """
 
     encoding: str
     separator: str = ","
     trailing: bool = False
     comments: bool = True
     quoted_names: bool = False
+    row_names: bool = False
 
 
 class Lines:
@@ -161,7 +181,10 @@ class Lines:
         begun = False
         for line in self._read(handle, dialect.encoding):
             line = line.strip(" \n")
-            if not line.strip() or (line.startswith("#") and (dialect.comments or not begun)):
+            comment = line.startswith("#") and not NO_COMMENT.match(line)
+            if not line.strip() or (comment and (dialect.comments or not begun)):
+                continue
+            if not begun and FOR_EXCEL.fullmatch(line):
                 continue
             begun = True
             if dialect.separator == " ":
@@ -219,7 +242,15 @@ def _dialect(handle: Handle, encoding: str) -> Dialect:
         width, other = (len(next(_cells([line], separator))) for line in (lines[0], rest[0]))
         trailing = other == width + 1
     quoted = '"' in lines[0] and bool(rest) and not any('"' in line for line in rest)
-    return Dialect(encoding, separator, trailing, quoted_names=quoted)
+    found = Dialect(encoding, separator, trailing, quoted_names=quoted)
+    first, *others = _cells(lines, separator)
+    named = [
+        line.startswith('"') or not _is_number(row[0], found)
+        for line, row in zip(rest, others, strict=False)
+        if len(row) == len(first) + 1 > 2
+    ]
+    unnamed = not trailing and bool(rest) and len(named) == len(rest) and all(named)
+    return replace(found, row_names=unnamed and not any(_is_number(cell, found) for cell in first))
 
 
 def _separator(lines: Sequence[str]) -> str:
@@ -495,21 +526,49 @@ def _table(
     frame = frame[columns]
     if named and re.fullmatch(UNNAMED, columns[0]):
         raise Refused(
-            "begins with a column without a name, which probably holds row numbers; leave it out "
-            f"(pandas: index=False, or here leave_out='{columns[0]}')"
+            "begins with a column without a name, which probably holds row numbers or names; "
+            "leave it out (pandas: index=False, R: row.names=FALSE, or here "
+            f"leave_out='{columns[0]}')"
         )
+    numbers = {}
     for name in frame:
         column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column):
-            text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-            row = int(text.to_numpy().argmax())
-            raise Refused(
-                f"{_cell(row, name, named)} holds {short(column.iloc[row])}; "
-                f"{MUST}{_leave(name) if named else ''}{doubt if row == 0 else ''}"
-            )
+        if not pd.api.types.is_numeric_dtype(column):  # of whole numbers, they are too large
+            numbers[name] = pd.to_numeric(column, errors="coerce").astype(np.float64)
+            text = numbers[name].isna() & column.notna()
+            if text.any():
+                row = int(text.to_numpy().argmax())
+                rule = _rule_for_text(frame, row, name) if named else f"; {MUST}"
+                raise Refused(
+                    f"{_cell(row, name, named)} holds {short(column.iloc[row])}{rule}"
+                    f"{doubt if row == 0 else ''}"
+                )
+    frame = frame.assign(**numbers) if numbers else frame
     _refuse_missing(frame, named)
     values = frame.to_numpy(dtype=np.float64)
     return Content({"data": values}, columns=tuple(columns) if named else None, doubt=doubt)
+
+
+def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
+    """What to do about a text among numbers, in words that follow it."""
+    value = str(frame[name].iloc[row])
+    if value.strip().lower() in MISSING:
+        return f", which stands for a missing value; {NO_GAPS}"
+    following = pd.to_numeric(frame.iloc[1:2].T.squeeze(axis=1), errors="coerce")
+    names = pd.to_numeric(frame.iloc[0], errors="coerce").isna() & frame.iloc[0].notna()
+    if row == 0 and len(frame.columns) > 1 and names.all() and following.notna().any():
+        return "; if this is a second line of names, or of units, remove it"
+    if len(frame.columns) == 1:
+        return (
+            f"; {MUST}, separated by commas, semicolons, tabs, vertical bars or blanks (none of "
+            "these was found)"
+        )
+    plainly = (
+        ", without units and separators of thousands"
+        if (A_NUMBER_AND_MORE.fullmatch(value))
+        else ""
+    )
+    return f"; {MUST}{plainly}{_leave(name)}"
 
 
 def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:
@@ -536,7 +595,7 @@ def _refuse_missing(frame: pd.DataFrame, named: bool = True) -> None:
     missing = frame.isna().to_numpy()
     if missing.any():
         row, column = divmod(int(missing.argmax()), missing.shape[1])
-        raise Refused(f"{_cell(row, list(frame)[column], named)} is empty or NaN")
+        raise Refused(f"{_cell(row, list(frame)[column], named)} is empty or NaN; {NO_GAPS}")
 
 
 def _cell(row: int, column: str, named: bool) -> str:

@@ -496,3 +496,39 @@ def test_paths_may_be_paths_and_begin_with_a_tilde(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path / "a.csv", table())
     assert rows_of(path) == rows_of("~/a.csv") == rows_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n0.1,0.2\n0.3,NA\n1,0\n", "'NA', which stands for a missing value; fill it in"),
+        ("a,b\n0.1,0.2\n#N/A,0.4\n1,0\n", "'#N/A', which stands for a missing value"),
+        ("a,b\nTrue,0.2\n,0.4\nFalse,0\n", "row 1, column 'a' is empty or NaN; fill it in"),
+        ("a,b\n1%,0.2\n3%,0.4\n1%,0\n", "'1%'; values must be numbers, without units"),
+        ("a:b\n1:2\n3:4\n5:6\n", "none of these was found"),
+        ("a,b\nnm,mV\n0.1,0.2\n1,0\n0,1\n", "a second line of names, or of units, remove it"),
+        ("My table\na,b\n0.1,0.2\n1,0\n0,1\n", "if line 1 is a title, remove it"),
+        ('"V1" "V2"\n"1" 0.1 0.2\n"2" 0.3 0.4\n"3" 1 0\n', "leave_out='Unnamed: 0'"),
+        ("version https://git-lfs.github.com/spec/v1\noid 1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_messages_say_what_is_wrong_with_tables_of_other_programs(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    assert words in message(write(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("sep=;\na;b\n0;1\n1;0\n1;1\n", ["a", "b"]),  # as Excel is told the separator
+        ("#,a\n0,1\n1,0\n1,1\n", ["#", "a"]),
+    ],
+)
+def test_first_lines_of_other_programs(text: str, columns: list[str], tmp_path: Path) -> None:
+    assert described(write(tmp_path / "a.csv", text))["columns"] == columns
+
+
+def test_whole_numbers_of_any_size_are_numbers(tmp_path: Path) -> None:
+    rows = "\n".join(f"{10**30 * n},{n}" for n in range(4))
+    assert check(write(tmp_path / "a.csv", f"a,b\n{rows}\n"), scale="columns") == 2

@@ -101,9 +101,7 @@ LOOK: Look = {
 BACKEND = ("backend", "backend_fallback", "interactive", "toolbar", "timezone", "svg.hashsalt")
 with mpl.rc_context():
     mpl.rcdefaults()
-    DEFAULTS: Look = {
-        str(name): mpl.rcParams[name] for name in mpl.rcParams if name not in BACKEND
-    }
+    DEFAULTS: Look = {str(name): mpl.rcParams[name] for name in mpl.rcParams if name not in BACKEND}
 DIAMOND: Look = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
 
 

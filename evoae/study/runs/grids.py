@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
@@ -42,16 +43,17 @@ class Design(Mapping[str, Experiment]):
 
 
 def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
-    """Every combination of presets and settings; a list or array is an axis. Label to Experiment.
+    """Every combination of presets and settings, label to Experiment.
+
+    A list, a range, or an array or pandas Series of one dimension is an axis.
 
     grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. A
-    label joins the prefix, the preset if there are several, and the values of the axes.
+    label joins the prefix, the preset if there are several, and the values of the axes. Raises
+    ValueError for an axis without values, and as `Experiment`.
     """
-    axes = {
-        k: [plain(each) for each in v]
-        for k, v in settings.items()
-        if isinstance(v, list) or (isinstance(v, np.ndarray) and v.ndim == 1)
-    }
+    axes = {k: [plain(each) for each in v] for k, v in settings.items() if is_axis(v)}
+    if empty := [name for name, values in axes.items() if not values]:
+        raise ValueError(f"{empty[0]} has no values; the list of an axis must hold one at least")
     found = {}
     for preset, *values in itertools.product(presets, *axes.values()):
         chosen = dict(zip(axes, values, strict=True))
@@ -67,6 +69,12 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
             )
         found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
+
+
+def is_axis(value: Any) -> bool:
+    """Whether a grid takes it as several values."""
+    arrays = (np.ndarray, pd.Series, pd.Index)
+    return isinstance(value, list | range) or (isinstance(value, arrays) and value.ndim == 1)
 
 
 def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> Design:

@@ -388,6 +388,13 @@ def test_a_script_needs_no_guard(tmp_path) -> None:
     assert "leaked" not in done.stderr
 
 
+def test_ranges_and_series_are_axes_and_an_empty_one_is_refused() -> None:
+    assert list(grid("canonical", epochs=range(1, 3))) == ["1", "2"]
+    assert list(grid("canonical", learning_rate=pd.Series([0.1, 0.2]))) == ["0.1", "0.2"]
+    with pytest.raises(ValueError, match="epochs has no values"):
+        grid("canonical", epochs=[])
+
+
 def test_equal_labels_of_a_grid_are_refused() -> None:
     def make(amount: float):
         return lambda layer, rng, s: operators.none(layer, rng, s)
