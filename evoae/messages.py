@@ -60,7 +60,7 @@ def file_errors(path: object, problem: str = "cannot be read") -> Iterator[None]
     """
     try:
         if "\0" in str(path):
-            raise Refused("a file's name holds no null character")
+            raise Refused("a file's name cannot hold a null character")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

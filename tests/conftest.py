@@ -13,7 +13,7 @@ import pytest
 # the others. It is read when torch is loaded, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from evoae.pruning import operators, schedules  # noqa: E402
+from evoae.pruning import operators, schedules
 
 # What takes longest begins first, so that the processes end at about the same time.
 LONG = ("test_explore", "test_notebooks", "test_executed", "test_cluster")

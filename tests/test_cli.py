@@ -132,7 +132,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(words, said, ca
         (["export", "a", "b.onnx", "--trials=3"], "'--trials' (did you mean --trial?)"),
         (["lst"], "unknown command 'lst' (did you mean list?)"),
         (["list", "drop_fractio"], "(did you mean drop_fraction?)"),
-        (["list", "drop_fraction", "more"], "'more' has no meaning here"),
+        (["list", "drop_fraction", "more"], "'more' is not an argument"),
         (["run", "canonicl"], "unknown preset 'canonicl' (did you mean canonical?)"),
         (["run", "canonical", "operator=magnitud"], "(did you mean magnitude?)"),
         (["run", "canonical", "schedule=Cubic"], "(did you mean cubic?)"),

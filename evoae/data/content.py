@@ -49,7 +49,7 @@ class Options:
         """Raise ValueError if a header is asked for, which only a text can have."""
         if self.header != "auto":
             raise Refused(
-                f"header={self.header} is for tables as text (.csv, .tsv, .txt), not for {what}"
+                f"header={self.header} applies to text tables (.csv, .tsv, .txt), not to {what}"
             )
 
 
@@ -58,7 +58,9 @@ def split_names(text: str) -> tuple[str, ...]:
     try:
         row = next(csv.reader([text], skipinitialspace=True), [])
     except csv.Error as error:
-        raise ValueError(f"leave_out={short(text)} holds no names of columns: {error}") from None
+        raise ValueError(
+            f"leave_out={short(text)} is not a list of column names: {error}"
+        ) from None
     return tuple(name.strip() for name in row if name.strip())
 
 

@@ -167,7 +167,9 @@ def _is_built_in(dataset: object) -> bool:
 def _refuse_of_files(dataset: str, options: Options) -> None:
     options.refuse_header(f"{dataset}, which is built in")
     if options.leave_out:
-        raise Refused(f"leave_out is for columns of files, not for {dataset}, which is built in")
+        raise Refused(
+            f"leave_out applies to columns of files, not to the built-in data set {dataset}"
+        )
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -186,7 +188,7 @@ def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
         raise Refused(f"{short(dataset)} is a directory or a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
-        raise Refused(f"{display(dataset)}: the file's name ends in no known suffix ({choices})")
+        raise Refused(f"{display(dataset)}: the file has an unknown suffix ({choices})")
     if size == 0:
         raise Refused(f"{display(dataset)}: is empty")
     return path, suffix
@@ -246,7 +248,7 @@ def _validated(content: Content, scale: bool | str) -> Ready:
     if len(set(shapes.values())) > 1:
         raise Refused(f"splits differ in the shape of a row: {shapes}")
     if len(parts) == 1 and len(next(iter(parts.values()))) < 3:
-        raise Refused("has fewer than 3 rows, and train, validation and test need one each")
+        raise Refused("has fewer than 3 rows; training, validation and test need at least one each")
     shape = next(iter(shapes.values()))
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
     require(sum(array.size for array in parts.values()) * (25 if scale else 9), "its values")

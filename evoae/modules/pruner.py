@@ -167,12 +167,12 @@ class Pruner:
         if frozen := self.frozen(self.parts_with_gradients()):
             raise ValueError(
                 f"operator {self.name} needs gradients; frozen (requires_grad=False): {frozen}. "
-                "Leave the layer out by exclude=, or let it train"
+                "Leave the layer out with exclude=, or let it train"
             )
         if frozen := self.frozen(self.parts()):
             warnings.warn(
-                f"frozen parameters (requires_grad=False) will be pruned all the same: {frozen}. "
-                "Leave the layer out by exclude= if it must not change",
+                f"frozen parameters (requires_grad=False) will be pruned nevertheless: {frozen}. "
+                "Leave the layer out with exclude= if it must not change",
                 stacklevel=3,
             )
 
@@ -192,18 +192,18 @@ class Pruner:
         cure = "name the layers that ReLU follows in relu=, or leave them out by exclude="
         if inner and target:
             raise ValueError(
-                "operator apoz counts how often ReLU gives zero, and no ReLU is seen after "
+                "operator apoz counts how often a ReLU gives zero, but there is no ReLU after "
                 f"{inner}: {cure}"
             )
         if inner:
             warnings.warn(
-                f"operator apoz sees no ReLU after {inner}, and prunes nothing there: {cure}",
+                f"operator apoz finds no ReLU after {inner} and prunes nothing there: {cure}",
                 stacklevel=3,
             )
         if outputs and target:
             warnings.warn(
-                f"operator apoz sees no ReLU after {outputs}, an output layer: of its units it "
-                "prunes some at random to reach the target; exclude= leaves it out",
+                f"operator apoz finds no ReLU after the output layer {outputs}: it prunes some of "
+                "its units at random to reach the target; exclude= leaves the layer out",
                 stacklevel=3,
             )
 
@@ -238,8 +238,8 @@ class Pruner:
                 theirs = {name: p.shape for name, p in each.module.named_parameters()}
                 if theirs == own and type(each.module) is type(self.module):
                     warnings.warn(
-                        "an AveragedModel of such a module was made before the Pruner and has no "
-                        "masks: make averages after the Pruner",
+                        "an AveragedModel was made before the Pruner and has no masks: make it "
+                        "after the Pruner",
                         stacklevel=3,
                     )
 
@@ -312,9 +312,11 @@ class Pruner:
         """
         e, t = self.experiment, self.epoch + 1
         if not self.called:
-            raise ValueError("epoch_end before any forward pass: train an epoch first")
+            raise ValueError("epoch_end was called before any forward pass: train an epoch first")
         if t >= e.epochs:
-            raise ValueError(f"epochs={e.epochs} are over: call finish, or plan for more epochs")
+            raise ValueError(
+                f"all epochs={e.epochs} are done: call finish, or set a larger epochs="
+            )
         turn = self.is_turn(t)
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)

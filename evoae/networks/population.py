@@ -291,7 +291,7 @@ def load(path: Path | str, device: str = "cpu") -> Population:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         encoder, decoder = (_layers_of(tensors, side) for side in ("encoder", "decoder"))
         if tensors:
-            raise Refused(f"holds {short(next(iter(tensors)))}, which is of no layer")
+            raise Refused(f"holds {short(next(iter(tensors)))}, which belongs to no layer")
         _check_layers(encoder, decoder, variational)
         sides = []
         for layers, last_relu in ((encoder, not variational), (decoder, False)):
@@ -329,7 +329,7 @@ def _check_layers(
             raise Refused(f"{name} is of {weight.dtype} and {bias.dtype}; it must be torch.float32")
         if name == "decoder.0" and variational:  # means and log-variances are given, means taken
             if given[0] % 2:
-                raise Refused(f"is variational; {given[0]} is not as many means as log-variances")
+                raise Refused(f"is variational, but its code has an odd width, {given[0]}")
             given = torch.Size([given[0] // 2])
         expected = (networks, *weight.shape[1:2], *given)
         if weight.ndim != 3 or weight.shape != expected or bias.shape != expected[:2]:
@@ -339,5 +339,5 @@ def _check_layers(
                 f"{given[0] if given else 'no'} inputs"
             )
         if not weight.numel():
-            raise Refused(f"{name} has weights {list(weight.shape)}: none at all")
+            raise Refused(f"{name} has weights {list(weight.shape)}, which is empty")
         given = weight.shape[1:2]

@@ -29,7 +29,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
     def add(self, name: str, entry: Entry) -> None:
         """Name a user's entry. Raises ValueError if it is no function, or the name is taken."""
         if not name or not callable(getattr(entry, "function", entry)):
-            raise ValueError(f"{self.kind} {name!r} must be a function, and have a name")
+            raise ValueError(f"{self.kind} {name!r} must be a function and have a name")
         if name in self:
             raise ValueError(
                 f"{self.kind} {name!r} exists already; choose a name other than {', '.join(self)}"

@@ -82,7 +82,7 @@ def mechanism(
     ValueError for one that prunes nothing.
     """
     if "none" in masked:
-        raise ValueError("masked='none': must be operators that prune, for weights to stay pruned")
+        raise ValueError("masked='none' must name operators that prune")
     found: dict[str, Experiment] = {}
     for arrangement, settings in ARRANGEMENTS.items():
         crossed: dict[str, Any] = {

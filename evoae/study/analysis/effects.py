@@ -39,7 +39,7 @@ def mixed_model(
     """
     require_columns(table, [*factors, value, block])
     if table[block].nunique() < 2:
-        raise ValueError(f"{block} has one value; a random intercept needs two blocks or more")
+        raise ValueError(f"{block} has one value; a random intercept needs at least two")
     named = {name: f"factor{i}" for i, name in enumerate(factors)}
     rows = diverged_as_worst(table, value).rename(
         columns=named | {value: "value_", block: "block_"}
@@ -131,7 +131,8 @@ def shapley(
     means = pd.DataFrame(columns).reindex(table[block].unique())
     if means.isna().any(axis=None) or len(means) < 2:
         raise ValueError(
-            f"every {block}, of two or more, needs all {len(corners)} corners of {', '.join(names)}"
+            f"at least two {block}s are needed, each with all {len(corners)} corners of "
+            f"{', '.join(names)}"
         )
     parts = np.array([shares(dict(zip(corners, row, strict=True))) for row in means.to_numpy()])
     parts = np.column_stack([parts, parts.sum(1)])  # a row per block

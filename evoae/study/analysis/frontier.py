@@ -78,7 +78,7 @@ def chosen(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     known = methods()
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown method {name!r}; choose of {', '.join(known)}")
+            raise ValueError(f"unknown method {name!r}; choose from {', '.join(known)}")
     return {name: known[name] for name in names}
 
 

@@ -33,7 +33,7 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str = "ta
     missing = [column for column in columns if column not in table.columns]
     if missing:
         there = ", ".join(map(str, table.columns))
-        raise ValueError(f"{name} lacks the column {missing[0]!r}; it has: {there}")
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has {there}")
 
 
 # -- scores --------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def samples_of(table: pd.DataFrame, by: str, value: str, key: str) -> dict[objec
         samples[name] = rows.set_index(key)[value].astype(float)
         if samples[name].index.has_duplicates:
             twice = samples[name].index[samples[name].index.duplicated()][0]
-            raise ValueError(f"{by} {name} has {key} {twice} twice; pairs need it once")
+            raise ValueError(f"{by} {name} has {key} {twice} more than once; pairs need it once")
     return samples
 
 

@@ -153,7 +153,7 @@ def per_trial(
     if history.duplicated([*keys, "cell"]).any():
         raise ValueError(
             f"history has several rows for one {', '.join(keys)} and cell; "
-            "hue and col must tell the runs apart"
+            "choose hue and col so that they distinguish the runs"
         )
     there = history[values].notna().all(axis=1)
     at = [history[name] for name in (*setting, "epoch")]

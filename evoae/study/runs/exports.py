@@ -192,7 +192,7 @@ def load(path: Path | str) -> tuple[nn.Sequential, nn.Sequential]:
             decoder.append(Unscale(scaling))
         return encoder, decoder
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: no exported autoencoder ({error})") from error
+        raise ValueError(f"{path}: not an exported autoencoder ({error})") from error
 
 
 def read_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
@@ -265,7 +265,7 @@ def onnx_model(
                 case nn.ReLU() | nn.Sigmoid():
                     nodes.append(helper.make_node(type(part).__name__.capitalize(), [flow], [out]))
                 case _:
-                    raise TypeError(f"{type(part).__name__} is no layer of an autoencoder here")
+                    raise TypeError(f"{type(part).__name__} is not a layer that can be exported")
             flow = out
     if scaling is not None:
         nodes += [

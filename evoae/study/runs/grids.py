@@ -62,7 +62,9 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
         ]
         label = " ".join(words)
         if label in found:
-            raise ValueError(f"two experiments of the grid are called {label!r}; name them apart")
+            raise ValueError(
+                f"two experiments of the grid are called {label!r}; give them different names"
+            )
         found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
 

@@ -48,8 +48,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= MOST:
             raise ValueError(
-                f"trials {short(self.start)}:{short(self.stop)} are none, or too many; give a "
-                "positive number, or A:B with A < B"
+                f"trials {short(self.start)}:{short(self.stop)} are empty or too large; give a "
+                "positive number N, or A:B with A < B"
             )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**64:
@@ -68,7 +68,7 @@ class RunSpec:
             chosen = training.choose_engine(self.engine, widths)
             if chosen != "fused" and self.engine == "auto":
                 say_once(
-                    "trained by PyTorch, which is slower than the kernel: "
+                    "training with PyTorch, which is slower than the compiled kernel: "
                     f"{training.why_not_fused(widths)}"
                 )
 

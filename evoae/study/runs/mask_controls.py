@@ -44,7 +44,7 @@ def begin_from(run: Run, path: Path | str, *, mask: str = "same", weights: str =
         if word not in known:
             raise ValueError(f"{name}={short(word)} must be one of {', '.join(known)}")
     if run.setting("cells") != 1:
-        raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; a start is of one cell")
+        raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; it must be 1")
     e, trials, seed = run.experiment, run.numbers, run.config["seed"]
     found = run.population.take(np.arange(len(trials)))
     dimension = found.encoder.widths[0]

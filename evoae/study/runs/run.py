@@ -51,7 +51,7 @@ class Run:
         for name in FILES:
             path = self.folder / name
             if not there(path) and not there(pending(path)):
-                raise ValueError(f"{self.folder}: no finished run, {name} is missing")
+                raise ValueError(f"{self.folder}: not a finished run: {name} is missing")
         self.temporary: TemporaryDirectory[str] | None = None  # goes when nothing refers to it
         self.config = read_config(self.folder)
         self._stored = self._read_result()

@@ -130,10 +130,12 @@ def collect(folder: Path | str) -> Study:
             run = Run(path.parent)
             run.check()
             if run.config.get("meaning") != meaning(run.config["experiment"]):
-                raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
+                raise ValueError(
+                    f"{run.folder}: made by a version of evoae that computes other numbers"
+                )
             runs[path.parent.name] = run
         except ValueError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
     if not runs:
-        raise ValueError(f"{folder}: holds no finished runs")
+        raise ValueError(f"{folder} holds no finished runs")
     return Study(runs)

@@ -109,7 +109,7 @@ def sweep(
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers={short(workers)} must be a whole number of at least 1")
     if out is not None and (not str(out) or "\0" in str(out)):
-        raise ValueError(f"out={short(out)} is no name of a folder")
+        raise ValueError(f"out={short(out)} cannot be the name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
@@ -130,7 +130,9 @@ def sweep(
     here = executor is None and not os.environ.get("EVOAE_DASK")
     if here and (workers or 2) > 1 and multiprocessing.current_process().daemon:
         if workers:
-            say_once(f"workers={workers}: one, for this process may not start any (it is daemonic)")
+            say_once(
+                f"workers={workers}: using one, because this daemonic process cannot start others"
+            )
         workers = 1
     workers = workers or default_workers(specs.values(), here)
     if here:

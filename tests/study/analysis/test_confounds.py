@@ -40,7 +40,7 @@ def test_weights_that_stay_pruned_are_a_pruning_of_their_own() -> None:
     few = {label: e for label, e in design.items() if "adam-per-batch mutated" in label}
     always = confounds.mechanism(["rigl"], [0], ["rigl"], **size | {"schedule": "cubic"} | TARGET)
     assert len(always) == 18  # what always stays pruned is not run twice
-    with pytest.raises(ValueError, match="must be operators that prune"):
+    with pytest.raises(ValueError, match="must name operators that prune"):
         confounds.mechanism(["random"], [0], ["none"], **size)
     table = confounds.table_of(sweep(few, 1, progress=False, workers=1))
     counts = {"none": 3, "random": 3, "random, masked": 3}  # a row each for every place

@@ -46,7 +46,9 @@ def test_a_mixed_model_finds_effects_below_the_spread_of_the_blocks():
     assert found.estimate["optimiser=False x rates=False"] == pytest.approx(-0.0025, abs=0.001)
     assert found.p["optimiser=False"] < 1e-6
     assert 0.02 < found.estimate["block"] < 0.1
-    with pytest.raises(ValueError, match="seed has one value; a random intercept needs two"):
+    with pytest.raises(
+        ValueError, match="seed has one value; a random intercept needs at least two"
+    ):
         mixed_model(table[table.seed == 0], ["optimiser"], "loss", "seed")
 
 
@@ -89,7 +91,7 @@ def test_shapley_values_part_the_gap_and_split_an_interaction_evenly():
     assert parts[:-1].tolist() == pytest.approx([-0.09, -0.01, -0.01, 0.0], abs=0.002)
     assert ((found.low <= found.value) & (found.value <= found.high)).all()
     with pytest.raises(
-        ValueError, match="every seed, of two or more, needs all 16 corners of opti"
+        ValueError, match="at least two seeds are needed, each with all 16 corners of opti"
     ):
         shapley(trials().iloc[2:], FACTORS, "loss", "seed")
 

@@ -32,7 +32,7 @@ def test_every_operator_that_can_aim_is_a_method() -> None:
     known = frontier.methods()
     assert set(OPERATORS.own) - set(known) == {"none", "noise"}
     assert {name for name, s in known.items() if s.get("allocation") == "global"} >= {"obd", "lamp"}
-    with pytest.raises(ValueError, match=r"unknown method 'magic'; choose of random, "):
+    with pytest.raises(ValueError, match=r"unknown method 'magic'; choose from random, "):
         frontier.chosen(["magic"])
 
 
@@ -101,7 +101,7 @@ def test_each_size_has_a_front_of_its_own() -> None:
         for means in [frontier.fronts(table, size)]
     }
     assert on == {"sparsity": {"a", "c"}, "macs": {"a", "b"}}
-    with pytest.raises(ValueError, match="lacks the column 'watts'"):
+    with pytest.raises(ValueError, match="has no column 'watts'"):
         frontier.fronts(table, "watts")
 
 

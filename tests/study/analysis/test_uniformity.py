@@ -238,5 +238,5 @@ def test_too_few_trials_give_no_verdict():
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="both with cells 1 and with cells 1"):
         contrasts(a_trial_table([1.0, 1.1], []))
-    with pytest.raises(ValueError, match="lacks the column 'radius'"):
+    with pytest.raises(ValueError, match="has no column 'radius'"):
         contrasts(a_trial_table([1.0], [1.0]), by="radius")

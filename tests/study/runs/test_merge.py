@@ -138,7 +138,7 @@ def test_the_command_line_adds_trials_and_tells_means_over_those_asked_for(
     means = [[line for line in text.splitlines() if "l1" in line] for text in told]
     assert means[0] == means[2]
     assert means[0] != means[3]
-    assert "means over 2 trial(s)" in told[3]
+    assert "means over 2 trials" in told[3]
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -335,7 +335,7 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
     seen = []
     for copy in copies:
         if not (copy / "result.json").exists():
-            with pytest.raises(ValueError, match="no finished run"):
+            with pytest.raises(ValueError, match="not a finished run"):
                 Run(copy)
             seen.append(0)
             continue

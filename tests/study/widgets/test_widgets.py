@@ -410,7 +410,7 @@ def test_a_preset_moves_the_knobs_that_it_speaks_of():
     for name in PRESETS["frontier"].settings:
         assert getattr(meant, name) == getattr(expected, name), name
     training.operator.value = "wanda"
-    assert "operator=wanda do not compare between layers" in training.message.value
+    assert "operator=wanda cannot be compared between layers" in training.message.value
     training.allocation.value = "erk"
     assert training.message.value == ""
     assert training.experiment().allocation == "erk"
@@ -719,7 +719,7 @@ def test_a_damaged_run_is_explained(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "result.json").write_text("{")
     inspector = ActivationInspector(None, tmp_path)
-    assert "no finished run" in inspector.message.value
+    assert "not a finished run" in inspector.message.value
 
 
 def test_the_inspector_follows_the_training(tmp_path):
