@@ -90,7 +90,7 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_difference_at_a_time_is_all_that_the_readings_differ_in() -> None:
-    found = one_at_a_time("lipi-ae-s", operator="variance", schedule="decrease", cells=5)
+    found = dict(one_at_a_time("lipi-ae-s", operator="variance", schedule="decrease", cells=5))
     released, intended = found.pop("as released"), found.pop("as intended")
     assert released == Experiment.preset(
         "lipi-ae-s", operator="variance", schedule="decrease", cells=5
