@@ -192,7 +192,7 @@ def test_a_header_is_of_tables_as_text(tmp_path: Path) -> None:
         check(tmp_path / "a.npy", header=True)
     for options in ({"header": "no"}, {"leave_out": "3"}):
         for name in ("digits", "binary-clusters"):
-            with pytest.raises(ValueError, match=f"not for {name}"):
+            with pytest.raises(ValueError, match=f"not to {name}"):
                 check(name, **options)
 
 
