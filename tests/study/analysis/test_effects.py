@@ -46,9 +46,7 @@ def test_a_mixed_model_finds_effects_below_the_spread_of_the_blocks():
     assert found.estimate["optimiser=False x rates=False"] == pytest.approx(-0.0025, abs=0.001)
     assert found.p["optimiser=False"] < 1e-6
     assert 0.02 < found.estimate["block"] < 0.1
-    with pytest.raises(
-        ValueError, match="seed has one value; a random intercept needs at least two"
-    ):
+    with pytest.raises(ValueError, match="seed has one value; a random intercept needs"):
         mixed_model(table[table.seed == 0], ["optimiser"], "loss", "seed")
 
 
