@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook, sharing_parameters, why_computed
-from evoae.modules.reading import Tracer, Whole, quiet, ways_to_call
+from evoae.modules.reading import Tracer, Whole, decided, quiet, ways_to_call
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 Chosen = Sequence[str | type[nn.Module]]
@@ -199,16 +199,18 @@ def follow(module: nn.Module) -> dict[str, Follower]:
 
 def followers_in(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer of a module that can be traced."""
-    try:
-        probe = sharing_parameters(
-            module
-        )  # a forward may keep what it sees, which are symbols here
-    except Exception:  # whatever an attribute of a user raises that is copied
-        probe = module
-    positional, given = next(ways_to_call(probe))
-    whole = Whole(probe, positional, given)
-    with quiet():
-        graph = Tracer().trace(whole)
+    positional, given = next(ways_to_call(module))
+
+    def run(answers: list[bool]) -> tuple[fx.Graph, Whole]:
+        try:
+            probe = sharing_parameters(module)  # a forward may keep what it sees: symbols, here
+        except Exception:  # whatever an attribute of a user raises that is copied
+            probe = module
+        whole = Whole(probe, positional, given)
+        with quiet():
+            return Tracer(answers).trace(whole), whole
+
+    graph, whole = decided(run)
     named = dict(whole.named_modules())
     alive = reaching_output(graph)
     found: dict[str, Follower] = {}
