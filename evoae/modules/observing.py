@@ -37,6 +37,7 @@ SUMS_OF = {
 }
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
+FROM_GRADIENTS = {"gradients", "curvature", *LASTING}  # statistics that backward passes give
 NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
 COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
@@ -171,7 +172,7 @@ class Observer:
             self.add("total", seen.sum(over))
         if "squares" in self.names:
             self.add("squares", seen.mul_(seen).sum(over))
-        self.count("units", seen.numel() // self.target.units)
+        self.counts["units"] += seen.numel() // self.target.units
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
@@ -192,7 +193,7 @@ class Observer:
         seen = inputs[0].detach().float()
         over = self.all_but_units(seen)
         squares = seen.square().sum(over)
-        self.count("inputs", seen.numel() // len(squares))
+        self.counts["inputs"] += seen.numel() // len(squares)
         self.add("inputs", squares)
 
     def looks(self) -> bool:
@@ -220,7 +221,7 @@ class Observer:
         mask = masking.mask_of(self.target.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
-            self.count("gradients", 1)
+            self.counts["gradients"] += 1
         if "slopes" in self.names:
             self.add(f"slopes.{part}", seen)
         if "slope_squares" in self.names:
@@ -234,10 +235,6 @@ class Observer:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
         return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype), 0)
-
-    def count(self, kind: str, more: int) -> None:
-        """So many more examples were seen."""
-        self.counts[kind] = self.counts.get(kind, 0) + more
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, where the module is now."""

@@ -61,6 +61,9 @@ class Target:
         return ["weight"] if self.layer.bias is None else ["weight", "bias"]
 
 
+Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
+
+
 def find_layers(
     module: nn.Module, chosen: Chosen | None, excluded: Chosen, relu: Collection[str]
 ) -> list[Target]:
