@@ -263,10 +263,10 @@ class Observer:
                 )
             return recalled if name == "recall" else self.statistic(name, sums, counts)
 
-        weight, bias = as_shown(target, lambda part: getattr(layer, part).detach())
+        weight, bias = as_operators_see(target, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
-            active = as_shown(target, lambda part: mask_or_ones(layer, part))
+            active = as_operators_see(target, lambda part: mask_or_ones(layer, part))
         return Layer(weight, bias, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
@@ -291,7 +291,7 @@ class Observer:
             return sums[of] / counts[kind]
 
         def slopes(of: str) -> Masks:
-            return as_shown(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
+            return as_operators_see(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
 
         if name == "mean":
             return mean("total", "units")
@@ -307,7 +307,7 @@ class Observer:
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
         if name == "curvature":
             return slopes("slope_squares")
-        lasting = as_shown(self.target, lambda part: sums[f"{name}.{part}"])
+        lasting = as_operators_see(self.target, lambda part: sums[f"{name}.{part}"])
         return tuple(part.abs() for part in lasting) if name == "sensitivity" else lasting
 
 
@@ -330,7 +330,7 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def as_shown(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
+def as_operators_see(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
     weight = part_of("weight").flatten(1).cpu()
     weight = weight if weight.dtype == torch.bool else weight.float()

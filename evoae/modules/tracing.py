@@ -151,7 +151,7 @@ BOUNDED = {F.hardtanh, F.hardtanh_, nn.Hardtanh}
 CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, "clamp", "clamp_", "clip", "clip_", "clamp_min"}
 THRESHOLDS = {F.threshold, nn.Threshold}
 IN_PLACE = {torch.relu_, F.relu_, F.hardtanh_, "relu_", "clamp_", "clip_"}
-# each unit by itself, at the same place of the output
+# each unit by itself, at the same position of the output
 KEEP_UNITS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm,
@@ -305,12 +305,12 @@ def kind_of(node: fx.Node, named: dict[str, nn.Module]) -> Any:
     return node.target if part is None else type(part)
 
 
-def argument(node: fx.Node, place: int, name: str, named: dict[str, nn.Module]) -> Any:
+def argument(node: fx.Node, position: int, name: str, named: dict[str, nn.Module]) -> Any:
     """An argument of a function, or what a module has by that name."""
     part = called(node, named)
     if part is not None:
         return getattr(part, name)
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name)
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def is_in_place(node: fx.Node, named: dict[str, nn.Module]) -> bool:

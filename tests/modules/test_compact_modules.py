@@ -110,8 +110,8 @@ def test_a_member_of_a_population_gets_as_small_as_by_its_own_compaction(
     operator: str, sparsity: float
 ) -> None:
     """The same layers, but for the inputs; a Sequential keeps one unit where none is needed."""
-    told = {"model": "8-4", "operator": operator, "schedule": "cubic", "epochs": 2}
-    e = tiny(target_sparsity=sparsity, cells=2, pruned_weights="masked", **told)
+    options = {"model": "8-4", "operator": operator, "schedule": "cubic", "epochs": 2}
+    e = tiny(target_sparsity=sparsity, cells=2, pruned_weights="masked", **options)
     for seed in (1, 2, 3):
         *_, state = evolve(e, 1, seed, engine="batched")
         for member in range(2):
@@ -214,8 +214,8 @@ def test_what_is_pruned_while_training_is_compacted() -> None:
     torch.manual_seed(0)
     layers, shape = CHAINS["convolutions, padded"]
     module = nn.Sequential(*layers())
-    told = {"probability": 1.0, "amount": 0.5, "pruned_weights": "masked"}
-    pruner = Pruner(module, "apoz", "fixed", 3, **told)
+    options = {"probability": 1.0, "amount": 0.5, "pruned_weights": "masked"}
+    pruner = Pruner(module, "apoz", "fixed", 3, **options)
     module(torch.randn(shape)).sum().backward()
     assert pruner.epoch_end()
     small = equal(module, torch.randn(shape))
@@ -342,7 +342,7 @@ def test_a_chain_goes_on_behind_an_activation_that_is_called_twice() -> None:
     assert widths[1] <= 4  # one more may be silent: nothing that it reads raises it above 0
 
 
-def test_a_layer_of_two_names_is_said_twice_and_an_empty_place_passed_over() -> None:
+def test_a_layer_of_two_names_is_said_twice_and_an_empty_name_passed_over() -> None:
     module = nn.Module()
     module.one = module.other = nn.Linear(3, 3)
     module.chain = nn.Sequential(*dense(3, 6, 3))
