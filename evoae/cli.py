@@ -1,6 +1,6 @@
 """The command line: evoae list | run | reproduce | report | export.
 
-What a command needs is imported when it runs: `--help` and `--version` answer at once.
+What a command needs is imported when it runs: `--help` and `--version` are fast.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import evoae
-from evoae.messages import LONGEST, named, one_line, shortened, shown
+from evoae.messages import LONGEST, display, one_line, short, shortened
 from evoae.rules import check_known
 from evoae.study.runs.signals import Terminated, terminable
 
 EXAMPLES = {
     "list": """examples:
-  evoae list                       every name and setting, with a sentence each
-  evoae list conjunctive           all about one of them
+  evoae list                       every name and setting, with one sentence each
+  evoae list conjunctive           everything about one of them
   evoae list --json > names.json""",
     "run": """examples:
   evoae run canonical operator=conjunctive schedule=exponential --trials 5 --out runs
@@ -39,6 +41,10 @@ EXAMPLES = {
 }
 
 
+SETTINGS_TITLE = """settings, written key=value, with their defaults in brackets:
+  [a | b] is a as released and b as intended; [-] is none, or follows from other settings"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -48,26 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     try:
         if given and not given[0].startswith("-"):
-            check_known(given[0], EXAMPLES, f"unknown command {shown(given[0])}")
+            check_known(given[0], EXAMPLES, f"unknown command {short(given[0])}")
         options, rest = top.parse_known_args(given)
         words = getattr(options, "words", None)
         for word in rest:
             if word.startswith("-"):
                 option, known = word.partition("=")[0], options.parser.option_names()
-                check_known(option, known, f"unknown option {shown(option)}")
+                check_known(option, known, f"unknown option {short(option)}")
             if words is None:
-                raise ValueError(f"{shown(word)} has no meaning here; --help tells more")
+                raise ValueError(f"{short(word)} is not an argument of this command; see --help")
         options.words = [*(words or []), *rest]  # settings may stand after options, too
         with terminable(), warnings.catch_warnings():
-            warnings.showwarning = tell_warning
+            warnings.showwarning = print_warning
             return options.command(options)
     except ValueError as error:
         print(f"evoae: error: {one_line(str(error))}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `evoae list | head`: nobody reads the rest
+    except BrokenPipeError:  # `evoae list | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    # a sweep's failures, a full disk, a lost worker, memory that others took meanwhile
+    # failures in a sweep, a full disk, a lost worker, too little memory
     except (OSError, RuntimeError, MemoryError) as error:
         print(f"evoae: failed: {error or type(error).__name__}", file=sys.stderr)
         return 1
@@ -76,17 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143 if isinstance(ending, Terminated) else 130
 
 
-def tell_warning(message: Warning | str, *_: Any) -> None:
-    """Print a warning as all that is said here: on one line, without the line of code."""
+def print_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning on one line, without the line of code that raised it."""
     print(f"evoae: warning: {one_line(str(message))}", file=sys.stderr)
 
 
-# what a message of argparse repeats whole
+# a long word that a message of argparse repeats
 LONG = rf"'[^']{{{LONGEST},}}'|\S{{{LONGEST},}}"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything here does; options are not abbreviated."""
+    """Errors of one line; options cannot be abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -94,7 +100,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message, long words cut, and end with exit code 2."""
         words = re.sub(LONG, lambda found: shortened(found[0]), one_line(message))
-        self.exit(2, f"evoae: error: {words} ({self.prog} --help tells more)\n")
+        self.exit(2, f"evoae: error: {words} (see {self.prog} --help)\n")
 
     def option_names(self) -> list[str]:
         """What may be written with dashes."""
@@ -104,14 +110,14 @@ class Parser(argparse.ArgumentParser):
 def whole(text: str) -> int:
     """A whole number of an option."""
     if not re.fullmatch(r"[-+]?[0-9]{1,25}", text):
-        raise argparse.ArgumentTypeError(f"{shown(text)} must be a whole number")
+        raise argparse.ArgumentTypeError(f"{short(text)} must be a whole number")
     return int(text)
 
 
 def folder(text: str) -> Path:
     """The name of a folder, which need not be there."""
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no name of a folder")
+        raise argparse.ArgumentTypeError(f"{short(text)} cannot be the name of a folder")
     return Path(text)
 
 
@@ -119,8 +125,8 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = Parser(
         prog="evoae",
-        description="Evolve and prune autoencoders while they train.",
-        epilog="evoae COMMAND --help tells more, with examples.",
+        description="Prune autoencoders while they train, alone or in coevolving populations.",
+        epilog="See evoae COMMAND --help for its options and examples.",
     )
     top.add_argument("--version", action="version", version=f"evoae {evoae.__version__}")
     commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report | export")
@@ -128,73 +134,110 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, function: Any, text: str) -> Parser:
         raw = argparse.RawDescriptionHelpFormatter
         made = commands.add_parser(
-            name, help=text, description=f"{text}.", epilog=EXAMPLES[name], formatter_class=raw
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=EXAMPLES[name],
+            formatter_class=raw,
         )
         made.set_defaults(command=function, parser=made)
         return made
 
-    listing = command("list", list_names, "what can be named: presets, settings, operators ...")
-    listing.add_argument("name", nargs="?", metavar="NAME", help="tell all about one name")
-    listing.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    listing = command(
+        "list", list_names, "list all presets, operators, schedules, data sets and settings"
+    )
+    listing.add_argument("name", nargs="?", metavar="NAME", help="describe only this name, in full")
+    listing.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
-    running = command("run", run, "run one experiment, or resume it")
-    running.add_argument("preset", metavar="PRESET", help="where the settings come from")
+    running = command("run", run, "run an experiment, or resume it")
     running.add_argument(
-        "words", nargs="*", metavar="key=value", help="settings that differ from the preset's"
+        "preset",
+        metavar="PRESET",
+        help="a named set of settings, such as canonical or frontier (see evoae list)",
     )
     running.add_argument(
-        "--trials", default="1", metavar="N|A:B", help="how many, or a slice (default: 1)"
+        "words", nargs="*", metavar="key=value", help="settings to change, such as dataset=mine.csv"
     )
     running.add_argument(
-        "--seed", type=whole, default=1, metavar="S", help="of every random draw (default: 1)"
+        "--trials",
+        default="1",
+        metavar="N|A:B",
+        help="number of trials, or trials A to B-1 (default: 1)",
     )
     running.add_argument(
-        "--device", default="cpu", metavar="cpu|cuda", help="where to train (default: cpu)"
+        "--seed", type=whole, default=1, metavar="S", help="seed of all random draws (default: 1)"
     )
     running.add_argument(
-        "--engine", default="auto", metavar="auto|fused|batched", help="the kernel or PyTorch alone"
+        "--device", default="cpu", metavar="cpu|cuda", help="device to train on (default: cpu)"
+    )
+    running.add_argument(
+        "--engine",
+        default="auto",
+        metavar="auto|fused|batched",
+        help="fused: the compiled kernel; batched: PyTorch alone (default: auto)",
     )
 
-    doing = command("reproduce", reproduce, "execute notebooks by papermill")
+    doing = command(
+        "reproduce", reproduce, "execute notebooks and write their pages, figures and tables"
+    )
     doing.add_argument(
         "words",
         nargs="*",
         metavar="NOTEBOOK | key=value",
-        help="notebooks (all by default), and parameters for them",
+        help="notebooks (default: all), and parameters to change in them",
     )
     doing.add_argument(
-        "--scale", default="quick", metavar="smoke|quick|paper", help="how large (default: quick)"
+        "--scale",
+        default="quick",
+        metavar="smoke|quick|paper",
+        help="size of the runs (default: quick)",
     )
-    doing.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of workers")
     doing.add_argument(
-        "--index", type=whole, default=0, metavar="I", help="which job of an array this is, from 0"
+        "--dask", metavar="ADDRESS", help="run on the Dask cluster with this scheduler address"
     )
-    doing.add_argument("--of", type=whole, default=1, metavar="N", help="jobs in the array")
+    doing.add_argument(
+        "--index",
+        type=whole,
+        default=0,
+        metavar="I",
+        help="number of this job in a job array, from 0 (default: 0)",
+    )
+    doing.add_argument(
+        "--of", type=whole, default=1, metavar="N", help="number of jobs in the array (default: 1)"
+    )
 
-    telling = command("report", report, "compare a folder's runs with the paper")
-    telling.add_argument("out", type=folder, metavar="DIR", help="the folder given to --out before")
+    telling = command("report", report, "compare the runs in a folder with the paper")
+    telling.add_argument(
+        "out", type=folder, metavar="DIR", help="a folder that --out of reproduce or run wrote to"
+    )
 
     exporting = command(
-        "export", export, "write an autoencoder of a run, really smaller, to a file"
+        "export", export, "write one autoencoder of a run to a file, without its unused units"
     )
     exporting.add_argument("run", type=Path, metavar="DIR/HASH", help="the folder of a run")
-    exporting.add_argument("file", type=Path, metavar="FILE.onnx|FILE.safetensors")
     exporting.add_argument(
-        "--trial", type=int, default=0, metavar="T", help="of which trial (default: 0)"
+        "file", type=Path, metavar="FILE", help="file to write, .onnx or .safetensors"
     )
     exporting.add_argument(
-        "--cell", type=int, metavar="C", help="of which cell (default: its best)"
+        "--trial", type=int, default=0, metavar="T", help="trial to export (default: 0)"
+    )
+    exporting.add_argument(
+        "--cell", type=int, metavar="C", help="cell to export (default: the trial's best)"
     )
 
     for each in (running, doing):
         each.add_argument(
-            "--out", type=folder, default=Path("out"), metavar="DIR", help="folder (default: out)"
+            "--out",
+            type=folder,
+            default=Path("out"),
+            metavar="DIR",
+            help="folder to write to (default: out)",
         )
         each.add_argument(
             "--workers",
             type=whole,
             metavar="N",
-            help="processes (default: one per core; one for what takes seconds, and on a GPU)",
+            help="number of processes (default: one per core; one for short runs and on a GPU)",
         )
     try:
         import shtab  # tab completion, where the extra is installed
@@ -212,35 +255,105 @@ def list_names(options: argparse.Namespace) -> int:
     known = catalogue()
     if options.name is not None:
         found = {
-            kind: [each for each in entries if each["name"] == options.name]
+            kind: [each for each in entries if options.name in (each["name"], *values(each))]
             for kind, entries in known.items()
         }
         known = {kind: entries for kind, entries in found.items() if entries}
         if not known:
             names = [each["name"] for entries in catalogue().values() for each in entries]
-            problem = f"nothing is called {shown(options.name)}"
+            problem = f"nothing is called {short(options.name)}"
             check_known(options.name, names, problem, "`evoae list`")
     if options.json:
         print(json.dumps(known, indent=1))
         return 0
     for kind, entries in known.items():
-        print(f"{kind} [default; as released | as intended]:" if kind == "settings" else f"{kind}:")
+        print(f"{kind}:" if options.name or kind != "settings" else SETTINGS_TITLE)
         for each in entries:
-            default = ""
-            if kind == "settings":
-                values = each["readings"] or [each["default"]]
-                default = f" [{' | '.join('-' if v is None else str(v) for v in values)}]"
-            rule = f" ({each['rule']})" if kind == "settings" else ""
-            print(f"  {each['name'] + default:34} {each['description']}{rule}")
-            if options.name is not None:
-                for key in each.keys() - {"name", "description"}:
-                    print(f"    {key.replace('_', ' '):12} {each[key]}")
+            if options.name is None:
+                print_row(brief(each), full(each), 27)
+                continue
+            print(f"  {each['name']}")
+            print_row("", each["description"], 2)
+            for fact, text in facts(each):
+                print_row(f"  {fact}", text, 20)
+        print()
     sys.stdout.flush()
     return 0
 
 
+def values(entry: Mapping[str, Any]) -> list[str]:
+    """The words that a setting may take, if it takes one of some words."""
+    rule = entry.get("rule", "").partition("must be one of ")[2]
+    return rule.split(", ") if rule else []
+
+
+def brief(entry: Mapping[str, Any]) -> str:
+    """A name, and a setting's default in brackets."""
+    return f"{entry['name']} [{default_of(entry)}]" if "rule" in entry else entry["name"]
+
+
+def full(entry: Mapping[str, Any]) -> str:
+    """An entry's sentence, and a setting's rule."""
+    return f"{entry['description']} ({entry['rule']})" if "rule" in entry else entry["description"]
+
+
+def default_of(setting: Mapping[str, Any]) -> str:
+    """A setting's default, or its defaults as released and as intended, as one writes them."""
+    both = setting["readings"] or [setting["default"]]
+    texts = (
+        "-" if v in (None, "") else str(v).lower() if v in (True, False) else f"{v}" for v in both
+    )
+    return " | ".join(texts)
+
+
+def facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `evoae list NAME` says beside the sentence: a word and its text each."""
+    found = []
+    if "rule" in entry:
+        value = default_of(entry)
+        if entry["readings"]:
+            value = value.replace(" | ", " as released, ") + " as intended"
+        found += [
+            ("default", "none, or it follows from other settings" if value == "-" else value),
+            ("value", entry["rule"]),
+            ("source", entry["source"]),
+            ("in training", "can be changed in explore.ipynb" if entry["may_change"] else "fixed"),
+        ]
+    if "settings" in entry:
+        words = (
+            f"{k}={str(v).lower() if v in (True, False) else v}"
+            for k, v in entry["settings"].items()
+        )
+        found.append(("settings", " ".join(words) or "the defaults"))
+    if "target" in entry:
+        found.append(
+            ("gives", "a target sparsity" if entry["target"] else "a probability of pruning")
+        )
+    if "needs" in entry and entry["name"] != "none":
+        found += [
+            ("reads", ", ".join(entry["needs"]) or "the weights alone"),
+            ("target sparsity", "reached exactly" if entry["reaches_target"] else "not possible"),
+            ("allocation", "layer, erk or global" if entry["compares_layers"] else "layer or erk"),
+        ]
+        notes = {
+            "regrows": "it also brings pruned weights back",
+            "renews": "it gives fresh initial values instead of zeros",
+            "reads_test_as_released": "in the released code it looks at test data",
+        }
+        found.append(("note", "; ".join(text for key, text in notes.items() if entry[key])))
+    return [(fact, text) for fact, text in found if text]
+
+
+def print_row(name: str, text: str, width: int) -> None:
+    """A name and its text beside it, wrapped; a long name has its own line."""
+    first = f"  {name:{width}}" if len(name) < width else f"  {name}\n{'':{width + 2}}"
+    columns = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    lines = textwrap.wrap(text, max(30, columns - width - 2), break_on_hyphens=False)
+    print(first + f"\n{'':{width + 2}}".join(lines))
+
+
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Every name that a setting or an argument may take: name, description, and what else."""
+    """Every name that a setting or an argument may take, with its description and properties."""
     from evoae.data import built_in, files
     from evoae.experiment import BY_READING, PRESETS, SETTINGS
     from evoae.networks import population
@@ -252,7 +365,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
         return {"name": name, "description": description, **more}
 
     readings = [
-        entry(name, f"{released} as released, {intended} as the text means.")
+        entry(name, f"{released} as released, {intended} as intended.")
         for name, (released, intended) in BY_READING["operator"].items()
     ]
     return {
@@ -305,9 +418,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"{shown(word)} is no setting; write key=value")
+            raise ValueError(f"{short(word)} is not a setting; write key=value")
         if key in found:
-            raise ValueError(f"setting {shown(key)} is given twice")
+            raise ValueError(f"setting {short(key)} is given twice")
         check_names({key: value})
         found[key] = SETTINGS[key].parse(value)
     return found
@@ -320,7 +433,7 @@ def parse_trials(text: str) -> range:
         start, stop = "0", text
     numbers = re.fullmatch("[0-9]{1,12}", start) and re.fullmatch("[0-9]{1,12}", stop)
     if not numbers or int(start) >= int(stop):
-        raise ValueError(f"trials={shown(text)} must be a positive number N, or A:B with A < B")
+        raise ValueError(f"trials={short(text)} must be a positive number N, or A:B with A < B")
     return range(int(start), int(stop))
 
 
@@ -340,9 +453,9 @@ def run(options: argparse.Namespace) -> int:
         engine=options.engine,
         workers=options.workers,
     )
-    print(f"means over {len(done.trials)} trial(s)")
+    print(f"means over {len(done.trials)} trial{'s' * (len(done.trials) > 1)}")
     for name, value in done.result["mean"].items():
-        if name == "best_cell":  # a mean of cells' numbers says nothing
+        if name == "best_cell":  # the mean of cell numbers means nothing
             continue
         print(f"{name:26}{'not finite' if value is None else number(value)}")
     speed = done.result["model_steps_per_second"]
@@ -377,7 +490,7 @@ def reproduce(options: argparse.Namespace) -> int:
         index=options.index,
         of=options.of,
     )
-    return tell(written, failures)
+    return print_outcome(written, failures)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -386,13 +499,13 @@ def report(options: argparse.Namespace) -> int:
     from evoae.study.runs.study import collect
 
     if not os.path.isdir(options.out):
-        raise ValueError(f"{named(options.out)} is no folder of runs")
+        raise ValueError(f"{display(options.out)} is not a folder; name one that holds runs")
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
         collect(options.out)
     for warning in left_out:
         print(f"evoae: {warning.message}", file=sys.stderr)
-    return tell(*execution.reproduce([execution.REPORT], "paper", options.out))
+    return print_outcome(*execution.reproduce([execution.REPORT], "paper", options.out))
 
 
 # -- export --------------------------------------------------------------------------------------
@@ -410,19 +523,19 @@ def export(options: argparse.Namespace) -> int:
     print(f"{'parameters':26}{done.parameters:,}")
     print(f"{'compact parameters':26}{small.sizes['compact_parameters']:,}")
     print(f"{'multiply-accumulates':26}{small.sizes['macs']:,}")
-    print(f"{'inputs that are read':26}{len(small.inputs):,}")
+    print(f"{'inputs used':26}{len(small.inputs):,}")
     difference = f"not compared: {done.reason}" if done.reason else f"{done.difference:.1e}"
-    print(f"{'largest difference, test':26}{difference}")
+    print(f"{'largest difference':26}{difference}")
     print(done.path)
     return 0
 
 
-def tell(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
+def print_outcome(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
     """Print paths, and failures to stderr. Returns the exit code."""
     for path in written:
         print(path)
     for name, error in failures.items():
-        # of an error within a notebook papermill tells its traceback, which stands in the notebook
+        # papermill reports a traceback; it is in the executed notebook
         kind, said = getattr(error, "ename", None), getattr(error, "evalue", error)
         message = one_line(f"{kind}: {said}" if kind else str(said))
         print(f"evoae: {name} failed: {message}", file=sys.stderr)

@@ -20,7 +20,7 @@ from evoae.data import datasets
 from evoae.data.built_in import BUILT_IN
 from evoae.data.content import HEADERS, joined_names, split_names
 from evoae.data.files import SUFFIXES
-from evoae.messages import DataWarning, named, shown
+from evoae.messages import DataWarning, display, short
 from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -106,7 +106,7 @@ class Experiment:
     shared_test_noise: Annotated[
         bool | None,
         FLAG,
-        "Whether test and validation repeat one group's noise for all clusters.",
+        "Whether all clusters share one draw of noise in the test and validation data.",
         "released code: yes; text: no",
         Readings(True, False),
     ] = None
@@ -121,8 +121,8 @@ class Experiment:
     leave_out: Annotated[
         str,
         Named(split_names, "names of columns, separated by commas"),
-        "Columns of a table that are not learnt from, such as id,label; their numbers, from 0, "
-        "where columns have no names.",
+        "Columns of a table to leave out, such as id,label; by number, from 0, if columns have no "
+        "names.",
     ] = ""
     data_share: Annotated[
         float,
@@ -133,7 +133,7 @@ class Experiment:
     data_seed: Annotated[
         int | None,
         NOT_NEGATIVE,
-        "Seed of the data alone: trials then share the data, and the seed is of training.",
+        "Seed of the data; all trials then share the same data. By default each draws its own.",
         "by default data follow seed and trial",
     ] = None
     # autoencoder
@@ -152,14 +152,14 @@ class Experiment:
     loss: Annotated[
         str | None,
         Choice((*training.LOSSES, "bce-then-l1")),
-        "The loss that is trained on: mean absolute error, binary cross entropy, or the "
-        "second and then the first.",
+        "The training loss: mean absolute error (l1), binary cross entropy (bce), or first bce "
+        "and then l1.",
         "paper: l1; bce as second loss",
     ] = None
     loss_switch: Annotated[
         float,
         Range(0, 1, above=True, below=True),
-        "Share of the run after which bce-then-l1 goes over to l1.",
+        "Share of the run after which bce-then-l1 changes to l1.",
     ] = 0.75
     input_noise: Annotated[
         float,
@@ -168,12 +168,12 @@ class Experiment:
         "prior work (2024)",
     ] = 0.4
     identical_start: Annotated[
-        bool, FLAG, "All cells of a trial begin with the same weights.", "prior work (2024)"
+        bool, FLAG, "Whether all cells of a trial begin with the same weights.", "prior work (2024)"
     ] = False
     initial_weights: Annotated[
         str | None,
         File((), (".safetensors",), "the path of a weights.safetensors"),
-        "A run's weights.safetensors to begin from.",
+        "The weights.safetensors of a run to begin from, instead of random weights.",
         "prior work (2024)",
     ] = None
     # population
@@ -183,7 +183,7 @@ class Experiment:
     topology: Annotated[
         str,
         Choice(tuple(topology.TOPOLOGIES)),
-        "Where cells lie, and so who their neighbours are.",
+        "How cells are arranged, which decides who their neighbours are.",
         "paper: ring",
     ] = "ring"
     radius: Annotated[
@@ -198,49 +198,49 @@ class Experiment:
     pairing: Annotated[
         str,
         Choice(("selected", "random-partner", "all-pairs")),
-        "Who trains together: the selected pair, random partners, or every encoder with "
-        "every decoder.",
+        "Which encoders and decoders train together: the selected pair, random partners, or every "
+        "encoder with every decoder.",
         "paper: selected; prior work (2024): the others",
     ] = "selected"
     solution_concept: Annotated[
         str,
         Choice(("best", "worst", "mean")),
-        "Which of its partners' losses is a network's fitness.",
+        "A network's fitness: the best, the worst or the mean loss with its partners.",
         "paper: best case",
     ] = "best"
     tournament_size: Annotated[
         int,
         POSITIVE,
-        "Entrants of a tournament, drawn with replacement; 1 removes selection.",
+        "Candidates in a tournament, drawn with replacement; with 1 there is no selection.",
         "paper: 2",
     ] = 2
     selection: Annotated[
         str,
         Choice(("joint", "separate")),
-        "Whether encoder and decoder of the winning index are taken together.",
+        "Whether an encoder and a decoder are selected jointly, as one pair, or separately.",
         "released code: joint",
     ] = "joint"
     replacement: Annotated[
         str,
         Choice(("always", "better")),
-        "Whether the trained pair replaces the centre always, or if its loss is not worse.",
+        "Whether the trained pair always replaces the centre, or only if its loss is not higher.",
         "paper: always",
     ] = "always"
     prune_then_evaluate: Annotated[
         bool,
         FLAG,
-        "Measure the replacement loss after the prune and not before.",
+        "Whether the replacement loss is measured after pruning instead of before.",
         "paper: variant of the algorithm",
     ] = False
     best_cell: Annotated[
         str | None,
         Choice(("validation", "first")),
-        "How a trial's best cell is chosen: by validation loss, or always the first.",
+        "How a trial's best cell is chosen: the lowest validation loss, or always the first cell.",
         "released code: first",
     ] = None
     # training
     epochs: Annotated[int, POSITIVE, "Epochs T: passes over the training data.", "paper"] = 400
-    batch_size: Annotated[int, POSITIVE, "Rows of a batch.", "paper: 5"] = 5
+    batch_size: Annotated[int, POSITIVE, "Number of rows in a batch.", "paper: 5"] = 5
     optimiser: Annotated[
         str | None,
         Choice(training.OPTIMISERS),
@@ -253,21 +253,21 @@ class Experiment:
     rate_policy: Annotated[
         str,
         Choice(("step-decay", "mutated", "constant", "cosine")),
-        "How the learning rate moves: times 0.1 every T // 4 epochs, a random walk, not at "
-        "all, or down half a cosine to 0.",
+        "How the learning rate changes: times 0.1 every T // 4 epochs (step-decay), by a random "
+        "walk (mutated), not at all (constant), or along half a cosine to 0.",
         "released code: step-decay alone, mutated in coevolution",
         LIVE,
     ] = "step-decay"
     rate_hold: Annotated[
         float,
         Range(0, 1, below=True),
-        "Share of the run for which rate policy cosine stays at the start.",
+        "Share of the run before the cosine begins to fall, with rate_policy=cosine.",
         LIVE,
     ] = 0.0
     rate_sigma: Annotated[
         float,
         NOT_NEGATIVE,
-        "Standard deviation of a mutation of a cell's learning rate.",
+        "Standard deviation of a mutation of a cell's learning rate, with rate_policy=mutated.",
         "paper: 1e-5",
         LIVE,
     ] = 1e-5
@@ -275,29 +275,29 @@ class Experiment:
     operator: Annotated[
         str | Callable[..., Any],
         Named(operators.find, "an operator's name, or a function"),
-        "What a prune removes.",
+        "The operator: what is pruned.",
         "paper: pruning operators",
         LIVE,
     ] = "none"
     amount: Annotated[
         float,
         SHARE,
-        "Share that one prune removes: of all entries (random), of the active ones "
-        "(magnitude, wanda, set), of the active units (apoz).",
+        "Share pruned at one time: of all weights and biases (random), of the unpruned ones "
+        "(magnitude, wanda, set), or of the unpruned units (apoz).",
         "paper: 0.1",
         LIVE,
     ] = 0.1
     threshold: Annotated[
         float,
         SHARE,
-        "Scaled activation below which a unit is a candidate of the conjunctive operator.",
+        "Scaled activation below which the operator conjunctive may prune a unit.",
         "paper: 0.1",
         LIVE,
     ] = 0.1
     conjunctive_examples: Annotated[
         str | None,
         Choice(("test", "train")),
-        "Which data the conjunctive operator looks at.",
+        "Which data the operator conjunctive looks at.",
         "released code: test; clean: train",
         LIVE,
         Readings("test", "train"),
@@ -305,7 +305,7 @@ class Experiment:
     statistics_window: Annotated[
         str,
         Choice(("since-prune", "visit")),
-        "Since when activations are gathered: the last prune, or this visit of the cell.",
+        "Activation statistics cover the time since the last prune, or this visit to the cell.",
         "released code: since-prune alone, visit in coevolution",
     ] = "since-prune"
     schedule: Annotated[
@@ -318,20 +318,21 @@ class Experiment:
     probability: Annotated[
         float | None,
         SHARE,
-        "Base probability p of a prune; by default what the paper ran the operator with.",
+        "Base probability p of a prune; the default is the paper's value for the operator.",
         "paper: 0.5, variance 0.1, prune-after 1",
         LIVE,
     ] = None
     prune_count: Annotated[
         int | None,
         POSITIVE,
-        "Exactly so many prunes, in epochs drawn with the schedule's probabilities as weights.",
+        "Exact number of prunes; their epochs are drawn in proportion to the schedule's "
+        "probabilities.",
         "by default the schedule decides how many",
     ] = None
     pruning_clock: Annotated[
         str | None,
         Choice(("epochs", "last-epoch")),
-        "When a schedule's time is up: after the last epoch (prune-after never fires), or in it.",
+        "When a schedule ends: after the last epoch (prune-after then never prunes), or in it.",
         "released code: epochs alone, last-epoch in coevolution",
         LIVE,
         Readings("epochs", "last-epoch"),
@@ -339,7 +340,7 @@ class Experiment:
     decrease: Annotated[
         str | None,
         Choice(("released", "intended")),
-        "Schedule decrease: from 1 to 1 - p as released, or from p to 0 as the text means.",
+        "How schedule decrease falls: from 1 to 1 - p (released), or from p to 0 (intended).",
         "released code and text",
         LIVE,
         Readings("released", "intended"),
@@ -348,61 +349,64 @@ class Experiment:
         float, NOT_NEGATIVE, "How fast schedule exponential rises.", "paper: 2", LIVE
     ] = 2.0
     last_share: Annotated[
-        float, SHARE, "The part of the run in which final-n prunes.", "paper: 0.25", LIVE
+        float, SHARE, "The last share of the run, in which final-n prunes.", "paper: 0.25", LIVE
     ] = 0.25
     target_sparsity: Annotated[
-        float, SHARE, "Share of parameters pruned at the end of schedules cubic and one-shot.", LIVE
+        float,
+        SHARE,
+        "Share of all parameters to prune, with the schedules cubic and one-shot.",
+        LIVE,
     ] = 0.5
     prune_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which a target sparsity is reached; after it nothing is pruned.",
+        "Share of the run after which the target sparsity is reached and pruning stops.",
         LIVE,
     ] = 1.0
     allocation: Annotated[
         str,
         Choice(ALLOCATIONS),
-        "How a target is spread: the same share in each layer, denser small layers (erk), "
-        "or one ranking over all.",
+        "How a target sparsity is spread over layers: the same share in each (layer), less in "
+        "small layers (erk), or by one ranking over all (global).",
         "released code: layer",
         LIVE,
     ] = "layer"
     prune_biases: Annotated[
-        bool, FLAG, "Whether biases are pruned, too.", "released code: yes", LIVE
+        bool, FLAG, "Whether biases are pruned as well as weights.", "released code: yes", LIVE
     ] = True
     drop_fraction: Annotated[
         float,
         SHARE,
-        "Share of the active weights that every epoch swaps for the masked ones with the "
-        "largest gradients, while a target is aimed at; it falls along half a cosine.",
+        "Share of the unpruned weights that each epoch swaps for the pruned ones with the largest "
+        "gradients, with a target sparsity; it falls along half a cosine.",
         "as RigL (Evci et al. 2020)",
         LIVE,
     ] = 0.0
     drop_until: Annotated[
         float,
         Range(0, 1, above=True),
-        "Share of the run at which the drop fraction, and the swaps of set and rigl, reach 0.",
+        "Share of the run after which drop_fraction, and the swaps of set and rigl, are 0.",
         LIVE,
     ] = 0.7
     l1_penalty: Annotated[
         float,
         NOT_NEGATIVE,
-        "L1 regularisation until prune_until: every step moves weights towards zero by this"
-        " times the learning rate (applied once an epoch).",
+        "L1 penalty on weights until prune_until: per step they move towards zero by this times "
+        "the learning rate (applied once per epoch).",
         LIVE,
     ] = 0.0
     pruned_weights: Annotated[
         str | None,
         Choice(("regrow", "masked")),
-        "Whether training, and what a persistent Adam remembers, may move pruned weights again, "
-        "or they and their moments stay zero.",
+        "Whether training may change pruned weights again (regrow), or they and their optimiser "
+        "moments stay zero (masked).",
         "released code: regrow; text: masked",
         Readings("regrow", "masked"),
     ] = None
     as_released: Annotated[
         bool,
         FLAG,
-        "Where the released code and the paper's text differ: follow the code, or the text.",
+        "Whether to follow the released code (true) or the paper's text (false) where they differ.",
     ] = True
     # what the settings came from: no settings themselves
     preset_name: str | None = field(default=None, compare=False, repr=False)
@@ -411,7 +415,7 @@ class Experiment:
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
-        check_known(name, PRESETS, f"unknown preset {shown(name)}")
+        check_known(name, PRESETS, f"unknown preset {short(name)}")
         check_names(settings)
         chosen = PRESETS[name].settings | {"as_released": as_released} | settings
         return cls(**chosen, preset_name=name)
@@ -490,9 +494,9 @@ class Experiment:
             return
         if round(self.target_sparsity * size) > weights:
             raise ValueError(
-                f"target_sparsity={self.target_sparsity} is out of reach: of {size} parameters "
-                f"{weights} are weights, and biases stay (prune_biases=False); the most is "
-                f"{math.floor(weights / size * 1e4) / 1e4:g}"
+                f"target_sparsity={self.target_sparsity} cannot be reached: {weights} of {size} "
+                "parameters are weights, and biases are not pruned (prune_biases=False); it must "
+                f"be at most {math.floor(weights / size * 1e4) / 1e4:g}"
             )
 
     def check_files(self) -> None:
@@ -511,24 +515,25 @@ class Experiment:
             found = tuple(side.widths for side in saved.sides)
             if found != widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(
-                    f"initial_weights={named(self.initial_weights)} holds networks of widths "
-                    f"{found}; kind={self.kind} and model={self.model} on {named(self.dataset)} "
+                    f"initial_weights={display(self.initial_weights)} holds networks of widths "
+                    f"{found}; kind={self.kind} and model={self.model} on {display(self.dataset)} "
                     f"need {widths}"
                 )
             if not all(side.weights.isfinite().all() for side in saved.sides):
                 raise ValueError(
-                    f"initial_weights={named(self.initial_weights)} holds weights that are not "
-                    "finite: nothing can be learnt from them"
+                    f"initial_weights={display(self.initial_weights)} holds weights that are not "
+                    "finite; training cannot begin from them"
                 )
 
-    def pruning_at(self, t: int) -> float:
+    def pruning_at(self, t: int, name: str | None = None) -> float:
         """What the schedule says after epoch t: a probability, or a target sparsity.
 
-        Raises ValueError for a user's schedule that gives neither.
+        With a `name`, what that schedule says under the same settings. Raises ValueError for a
+        user's schedule that gives neither.
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
-        schedule = self.resolved_schedule
+        schedule = schedules.find(name) if name else self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
         final = self.epochs - 1 if schedule.target else self.final
         value = schedule(t, final, settings)
@@ -536,10 +541,8 @@ class Experiment:
             value = 0.0
         if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
             rule = "lie in [0, 1]" if isinstance(value, numbers.Real) else "be a number"
-            raise ValueError(
-                f"schedule={identity.name_of(self.schedule)} gives {shown(value)} at epoch {t}; "
-                f"it must {rule}"
-            )
+            asked = name or identity.name_of(self.schedule)
+            raise ValueError(f"schedule={asked} gives {short(value)} at epoch {t}; it must {rule}")
         return float(value)
 
     @functools.cached_property
@@ -660,7 +663,7 @@ PRESETS: dict[str, Preset] = {
         {"cells": 10, "optimiser": "by-reading", **COEVOLVED},
     ),
     "lipi-ae": Preset(
-        "The prior work's ring, where the selected train with random partners.",
+        "The prior work's ring, in which selected networks train with random partners.",
         {
             "cells": 5,
             "pairing": "random-partner",
@@ -669,7 +672,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "all-vs-all": Preset(
-        "The prior work's population without space: every encoder trains with every decoder.",
+        "The prior work's population without neighbourhoods: all encoders train with all decoders.",
         {
             "cells": 5,
             "topology": "complete",
@@ -681,7 +684,7 @@ PRESETS: dict[str, Preset] = {
     ),
     # tuned by hand; no kept table says yet what each part is worth
     "frontier": Preset(
-        "The smallest good autoencoder that is known here: one, pruned early and exchanged.",
+        "Our best recipe for a small network: one autoencoder, pruned early, with weight swaps.",
         {
             "operator": "obd",
             "schedule": "cubic",
@@ -716,9 +719,9 @@ def check_names(settings: Mapping[str, Any], known: Collection[str] | None = Non
     """Raise ValueError for a name that is no setting, or none of the known ones."""
     for name in settings:
         if name in RENAMED:
-            raise ValueError(f"setting {shown(name)} is now called {RENAMED[name]}")
+            raise ValueError(f"setting {short(name)} is now called {RENAMED[name]}")
         all_in = "" if known else "`evoae list`"
-        check_known(name, known or SETTINGS, f"unknown setting {shown(name)}", all_in)
+        check_known(name, known or SETTINGS, f"unknown setting {short(name)}", all_in)
 
 
 def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -747,40 +750,40 @@ def check(e: Experiment) -> None:
     low, high = RATE_BOUNDS
     if e.rate_policy == "mutated" and not low <= e.learning_rate <= high:
         raise ValueError(
-            f"learning_rate={e.learning_rate} must lie in [{low:g}, {high:g}] where it is mutated"
+            f"learning_rate={e.learning_rate} must lie in [{low:g}, {high:g}] with "
+            "rate_policy=mutated"
         )
     if e.initial_weights is not None and e.identical_start:
-        raise ValueError("identical_start=True is of random networks; initial_weights names others")
+        raise ValueError(
+            "identical_start=True needs random initial weights; leave out initial_weights"
+        )
     if e.kind == "variational" and e.loss != "bce":
-        raise ValueError(f"kind=variational trains on bce and the divergence, not on loss={e.loss}")
+        raise ValueError(f"loss={e.loss} must be bce with kind=variational")
     if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
     if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(
-            f"operator={identity.name_of(e.operator)} decides which pruned weights regrow, so "
-            f"pruned_weights={e.pruned_weights} must be masked"
+            f"pruned_weights={e.pruned_weights} must be masked with "
+            f"operator={identity.name_of(e.operator)}, which decides itself what regrows"
         )
     for name, value in ALL_PAIRS.items() if e.pairing == "all-pairs" else ():
         if getattr(e, name) != value:
             raise ValueError(
-                f"pairing=all-pairs has no space and selects nobody: {name}={getattr(e, name)} "
-                f"must be {value}"
+                f"{name}={getattr(e, name)} must be {value} with pairing=all-pairs, which has no "
+                "neighbourhoods and no selection"
             )
 
 
 def check_count(e: Experiment) -> None:
     """Raise ValueError if a number of prunes cannot be placed by the schedule."""
     if e.epochs > COUNTED_EPOCHS:
-        raise ValueError(
-            f"prune_count={e.prune_count} is placed in at most {COUNTED_EPOCHS:,} epochs, "
-            f"not epochs={e.epochs}"
-        )
+        raise ValueError(f"epochs={e.epochs} must be at most {COUNTED_EPOCHS} with prune_count")
     possible = 0 if e.has_target else int(np.count_nonzero(e.pruning_probabilities))
     if possible < e.prune_count:
         raise ValueError(
-            f"prune_count={e.prune_count} needs a schedule of probabilities that are above 0 in so "
-            f"many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
+            f"prune_count={e.prune_count} needs a schedule whose probability is above 0 in at "
+            f"least as many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
         )
 
 
@@ -790,20 +793,21 @@ def check_schedule(e: Experiment) -> None:
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
-            f"allocation=global ranks all layers together, and scores of operator={name} do not "
-            f"compare between layers; choose one of {', '.join(able)}, or layer or erk"
+            f"allocation=global ranks all layers together, but scores of operator={name} cannot be "
+            f"compared between layers; choose an operator of {', '.join(able)}, or "
+            "allocation=layer or erk"
         )
     if e.drop_fraction and not (e.has_target and operator.score and e.pruned_weights == "masked"):
         raise ValueError(
-            f"drop_fraction={e.drop_fraction} swaps masked weights on the way to a target; it "
-            "needs a schedule with a target, an operator with scores, and pruned_weights=masked"
+            f"drop_fraction={e.drop_fraction} needs a schedule with a target sparsity (cubic, "
+            "one-shot), an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
         check_count(e)
     if operator.renews and (e.has_target or e.pruned_weights == "masked"):
         raise ValueError(
-            f"operator={name} prunes nothing: it needs pruned_weights=regrow and a schedule "
-            "without a target"
+            f"operator={name} leaves no zeros: it needs pruned_weights=regrow and a schedule of "
+            "probabilities, without a target sparsity"
         )
     # first, last, and some between; each of the others when its turn comes
     for t in np.linspace(0, e.epochs - 1, min(e.epochs, SCHEDULE_CHECKS), dtype=np.int64):

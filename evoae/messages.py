@@ -20,7 +20,7 @@ class DataWarning(UserWarning):
     """What somebody who trains on a file should know of it."""
 
 
-def shown(value: object) -> str:
+def short(value: object) -> str:
     """A value as a message shows it: as Python writes it, on one line, cut if it is long."""
     try:
         text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
@@ -29,10 +29,10 @@ def shown(value: object) -> str:
     return shortened(one_line(text))
 
 
-def named(path: object) -> str:
+def display(path: object) -> str:
     """A file's name as it stands; in quotes if it is empty, or cannot be printed on one line."""
     text = str(path)
-    return shortened(text) if text.isprintable() and text else shown(text)
+    return shortened(text) if text.isprintable() and text else short(text)
 
 
 def one_line(text: str) -> str:
@@ -53,20 +53,20 @@ def say_once(text: str) -> None:
 
 
 @contextmanager
-def reading(path: object, problem: str = "cannot be read") -> Iterator[None]:
+def file_errors(path: object, problem: str = "cannot be read") -> Iterator[None]:
     """Within, whatever goes wrong is the file's fault: `Refused`, one line with its name.
 
     Libraries that read have exceptions of their own, and some warn before they raise.
     """
     try:
         if "\0" in str(path):
-            raise Refused("a file's name holds no null character")
+            raise Refused("a file's name cannot hold a null character")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except Refused as error:
-        raise Refused(f"{named(path)}: {error}") from error
+        raise Refused(f"{display(path)}: {error}") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         line = shortened(" ".join(reason.splitlines()[:1]))
-        raise Refused(f"{named(path)}: {problem}: {line}") from error
+        raise Refused(f"{display(path)}: {problem}: {line}") from error

@@ -188,8 +188,8 @@ def _usable(directory: Path, temporary: Path) -> Path:
         _check_writable(own)
     except OSError as error:
         raise OSError(
-            f"{directory} cannot be written, nor {own} ({error.strerror}); "
-            "set XDG_CACHE_HOME to a folder that can"
+            f"{directory} and {own} cannot be written to ({error.strerror}); "
+            "set XDG_CACHE_HOME to a folder that can be"
         ) from error
     return own
 

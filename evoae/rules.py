@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from evoae.messages import shown
+from evoae.messages import short
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Range:
         """Raise ValueError, with the rule, for a number outside."""
         left_out = (self.above and value == self.low) or (self.below and value == self.high)
         if left_out or not self.low <= value <= self.high:
-            raise ValueError(f"{name}={shown(value)} must {self}")
+            raise ValueError(f"{name}={short(value)} must {self}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Choice:
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other."""
-        check_known(value, self.names, f"unknown {name} {shown(value)}")
+        check_known(value, self.names, f"unknown {name} {short(value)}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class FlagOr:
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, with the choices, for any other name."""
         if not isinstance(value, bool) and value not in self.names:
-            raise ValueError(f"{name}={shown(value)} must {self}")
+            raise ValueError(f"{name}={short(value)} must {self}")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Setting:
                 pass
         if rule is None:
             return text
-        raise ValueError(f"{self.name}={shown(text)} must be {rule}")
+        raise ValueError(f"{self.name}={short(text)} must be {rule}")
 
     def typed(self, value: Any) -> Any:
         """The value in the setting's type: whole numbers are accepted for floats, NumPy's numbers
@@ -201,13 +201,13 @@ class Setting:
                 raise ValueError(f"{self.name} is too large to be a float") from None
         if type(value) is not self.kind:
             raise ValueError(
-                f"{self.name}={shown(value)} is a {type(value).__name__}; "
+                f"{self.name}={short(value)} is a {type(value).__name__}; "
                 f"it must be {self._kinds()}"
             )
         if self.kind is int and abs(value) > MOST:
-            raise ValueError(f"{self.name}={shown(value)} must not be more than {MOST}")
+            raise ValueError(f"{self.name}={short(value)} must not be more than {MOST}")
         if self.kind is float and not math.isfinite(value):
-            raise ValueError(f"{self.name}={shown(value)} must be a finite number")
+            raise ValueError(f"{self.name}={short(value)} must be a finite number")
         return value
 
     def _kinds(self) -> str:

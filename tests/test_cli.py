@@ -29,7 +29,7 @@ def test_a_run_that_ends_at_the_constant_says_so(capsys, tmp_path):
     words = ["run", "canonical", "bits=20", "epochs=1", "--workers", "1", "--out", str(tmp_path)]
     assert main(words) == 0
     *_, warning, folder = capsys.readouterr().out.splitlines()
-    assert warning.startswith("nothing learnt: the training loss")
+    assert warning.startswith("nothing was learned: the training loss")
     assert "loss=bce" in warning
     assert folder.startswith(str(tmp_path))
 
@@ -132,7 +132,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(words, said, ca
         (["export", "a", "b.onnx", "--trials=3"], "'--trials' (did you mean --trial?)"),
         (["lst"], "unknown command 'lst' (did you mean list?)"),
         (["list", "drop_fractio"], "(did you mean drop_fraction?)"),
-        (["list", "drop_fraction", "more"], "'more' has no meaning here"),
+        (["list", "drop_fraction", "more"], "'more' is not an argument"),
         (["run", "canonicl"], "unknown preset 'canonicl' (did you mean canonical?)"),
         (["run", "canonical", "operator=magnitud"], "(did you mean magnitude?)"),
         (["run", "canonical", "schedule=Cubic"], "(did you mean cubic?)"),

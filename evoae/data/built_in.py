@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from evoae.data.splits import Dataset, Size
-from evoae.messages import Refused, shown
+from evoae.messages import Refused, short
 from evoae.randomness import stream
 from evoae.resources import require
 
@@ -41,7 +41,7 @@ class Clusters:
             share = getattr(self, name)
             number = isinstance(share, numbers.Real) and not isinstance(share, bool)
             if not number or not 0 <= share <= 1:
-                raise ValueError(f"{name} must be a number in [0, 1], not {shown(share)}")
+                raise ValueError(f"{name} must be a number in [0, 1], not {short(share)}")
         check_flag("shared_test_noise", self.shared_test_noise)
         if self.examples % self.clusters:
             raise ValueError(
@@ -131,10 +131,10 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
 def check_whole(name: str, value: object, least: int) -> None:
     """Raise ValueError unless it is a whole number of at least that."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {short(value)}")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise ValueError unless it is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {shown(value)}")
+        raise ValueError(f"{name} must be True or False, not {short(value)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from evoae.data.content import Content
 from evoae.data.tables import LABELS, plain
-from evoae.messages import shortened, shown
+from evoae.messages import short, shortened
 
 ROWS = 10  # of fewer nothing can be said
 
@@ -36,10 +36,10 @@ def doubtful(content: Content) -> Iterator[str]:
 def sentence(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
     """What is doubtful of some columns, if of any, and how to leave them out."""
     if len(names) == 1:
-        start, unless = f"column {shown(names[0])} {one}", "if it is no measurement, leave it out"
+        start, unless = f"column {short(names[0])} {one}", "if it is no measurement, leave it out"
     else:
         start, unless = (
-            f"columns {shortened(', '.join(map(shown, names)))} {many}",
+            f"columns {shortened(', '.join(map(short, names)))} {many}",
             ("if they are no measurements, leave them out"),
         )
     if names:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoae.messages import Refused, shown
+from evoae.messages import Refused, short
 
 HEADERS = ("auto", "yes", "no")
 
@@ -31,13 +31,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, bool) and self.scale != "columns":
-            raise ValueError(f"scale must be True, False or 'columns', not {shown(self.scale)}")
+            raise ValueError(f"scale must be True, False or 'columns', not {short(self.scale)}")
         if self.header not in HEADERS:
-            raise ValueError(f"header must be auto, yes or no, not {shown(self.header)}")
+            raise ValueError(f"header must be auto, yes or no, not {short(self.header)}")
         if not isinstance(self.leave_out, str):
             raise ValueError(
                 f"leave_out must be names of columns, separated by commas, not "
-                f"{shown(self.leave_out)}"
+                f"{short(self.leave_out)}"
             )
 
     @property
@@ -49,7 +49,7 @@ class Options:
         """Raise ValueError if a header is asked for, which only a text can have."""
         if self.header != "auto":
             raise Refused(
-                f"header={self.header} is for tables as text (.csv, .tsv, .txt), not for {what}"
+                f"header={self.header} applies to text tables (.csv, .tsv, .txt), not to {what}"
             )
 
 
@@ -58,7 +58,9 @@ def split_names(text: str) -> tuple[str, ...]:
     try:
         row = next(csv.reader([text], skipinitialspace=True), [])
     except csv.Error as error:
-        raise ValueError(f"leave_out={shown(text)} holds no names of columns: {error}") from None
+        raise ValueError(
+            f"leave_out={short(text)} is not a list of column names: {error}"
+        ) from None
     return tuple(name.strip() for name in row if name.strip())
 
 

@@ -29,7 +29,7 @@ from evoae.data.content import Content, Options
 from evoae.data.files import SUFFIXES
 from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
-from evoae.messages import Refused, named, reading, shown
+from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 
@@ -124,7 +124,7 @@ def notes(
     if dataset == "binary-clusters":
         return ()
     known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
-    return tuple(f"{named(dataset)}: {note}" for note in known.notes)
+    return tuple(f"{display(dataset)}: {note}" for note in known.notes)
 
 
 def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
@@ -135,7 +135,7 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
     if _is_built_in(dataset):
         return None
     path, _ = _path_and_suffix(dataset)
-    with reading(dataset):
+    with file_errors(dataset):
         found = path.stat()
         state = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
         state = (*state, found.st_ctime_ns)
@@ -167,7 +167,9 @@ def _is_built_in(dataset: object) -> bool:
 def _refuse_of_files(dataset: str, options: Options) -> None:
     options.refuse_header(f"{dataset}, which is built in")
     if options.leave_out:
-        raise Refused(f"leave_out is for columns of files, not for {dataset}, which is built in")
+        raise Refused(
+            f"leave_out applies to columns of files, not to the built-in data set {dataset}"
+        )
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -177,18 +179,18 @@ def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
         path = Path(os.path.expanduser(dataset))
         size = path.stat().st_size
     except PermissionError as error:
-        raise Refused(f"{named(dataset)}: {error.strerror}") from error
+        raise Refused(f"{display(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
         raise Refused(
-            f"dataset {shown(dataset)} is neither a built-in name nor an existing file ({choices})"
+            f"dataset {short(dataset)} is neither a built-in name nor an existing file ({choices})"
         ) from None
     if not path.is_file():
-        raise Refused(f"{shown(dataset)} is a directory or a device, not a file ({choices})")
+        raise Refused(f"{short(dataset)} is a directory or a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
-        raise Refused(f"{named(dataset)}: the file's name ends in no known suffix ({choices})")
+        raise Refused(f"{display(dataset)}: the file has an unknown suffix ({choices})")
     if size == 0:
-        raise Refused(f"{named(dataset)}: is empty")
+        raise Refused(f"{display(dataset)}: is empty")
     return path, suffix
 
 
@@ -225,17 +227,17 @@ def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
 def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if digest is None:
         _refuse_of_files(dataset, options)
-        with reading(dataset):
+        with file_errors(dataset):
             return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
     path, suffix = _path_and_suffix(dataset)
-    with reading(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
+    with file_errors(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
         return _validated(SUFFIXES[suffix](handle, options), options.scale)
 
 
 def _validated(content: Content, scale: bool | str) -> Ready:
     parts = content.parts
     if set(parts) != set(SPLITS) and len(parts) != 1:
-        found = named(", ".join(sorted(parts)) or "nothing")
+        found = display(", ".join(sorted(parts)) or "nothing")
         raise Refused(
             f"holds {found}; it must hold one array, or exactly the three {', '.join(SPLITS)}"
         )
@@ -246,7 +248,7 @@ def _validated(content: Content, scale: bool | str) -> Ready:
     if len(set(shapes.values())) > 1:
         raise Refused(f"splits differ in the shape of a row: {shapes}")
     if len(parts) == 1 and len(next(iter(parts.values()))) < 3:
-        raise Refused("has fewer than 3 rows, and train, validation and test need one each")
+        raise Refused("has fewer than 3 rows; training, validation and test need at least one each")
     shape = next(iter(shapes.values()))
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
     require(sum(array.size for array in parts.values()) * (25 if scale else 9), "its values")
@@ -280,7 +282,7 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
     row, column = divmod(int(within.argmin()), rows.shape[1])
     where = f"row {row}"
     if content.columns:
-        where += f", column {shown(content.columns[column])}"
+        where += f", column {short(content.columns[column])}"
     hint = (content.doubt if row == 0 else "") or _hint(content)
     rule = (
         "values must be finite"
@@ -317,7 +319,7 @@ def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) 
     if bad.any():
         column = int(bad.argmax())
         name = content.columns[column] if content.columns else column
-        where = f"column {shown(name)} " if scale == "columns" else ""
+        where = f"column {short(name)} " if scale == "columns" else ""
         raise Refused(f"{where}cannot be scaled: maximum - minimum is {span[column]}")
     return Scaling(low, high)
 

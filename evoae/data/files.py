@@ -22,7 +22,7 @@ import torch
 
 from evoae.data import tables
 from evoae.data.content import Content, Options
-from evoae.messages import Refused, shown
+from evoae.messages import Refused, short
 from evoae.resources import in_words, require
 
 
@@ -45,7 +45,9 @@ def _npz(handle: BinaryIO) -> Content:
         arrays = {}
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise Refused(f"{shown(member.filename)} is packed as np.savez never does it")
+                raise Refused(
+                    f"{short(member.filename)} is compressed in a way that numpy.savez does not use"
+                )
             with archive.open(member) as unpacked:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _array(unpacked, member.file_size)
@@ -65,7 +67,7 @@ def _array(handle: BinaryIO, size: int) -> np.ndarray:
     """
     version = np.lib.format.read_magic(handle)
     if version not in HEADERS:
-        raise Refused("holds records with names; values must be real numbers")
+        raise Refused("holds records with named fields; values must be real numbers")
     shape, _, kind = HEADERS[version](handle)
     announced, held = math.prod(shape) * kind.itemsize, size - handle.tell()
     if min(shape, default=0) < 0 or (announced > held and not kind.hasobject):
@@ -87,13 +89,11 @@ def _pt(handle: BinaryIO) -> Content:
     try:
         loaded = torch.load(handle, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise Refused(
-            f"is damaged, or needs pickle to be read, which is never done; {rule}"
-        ) from error
+        raise Refused(f"is damaged, or needs pickle, which evoae never uses; {rule}") from error
     tensors = loaded if isinstance(loaded, dict) else {"data": loaded}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise Refused(f"holds {type(tensor).__name__} under {shown(name)}; {rule}")
+            raise Refused(f"holds {type(tensor).__name__} under {short(name)}; {rule}")
     # Strides may let one stored value stand for any number of values.
     require(sum(t.numel() * max(4, t.itemsize) for t in tensors.values()), "its values")
     return Content({str(name): _as_array(tensor) for name, tensor in tensors.items()})
@@ -121,15 +121,17 @@ def _idx(handle: BinaryIO) -> Content:
     kind, rank = np.dtype(IDX_TYPES[head[2]]), head[3]
     sizes = handle.read(4 * rank)
     if len(sizes) < 4 * rank:
-        raise Refused(f"is truncated: {rank} sizes are announced, the file ends before the last")
+        raise Refused(
+            f"is truncated: its header announces {rank} sizes, but the file ends before the last"
+        )
     shape = struct.unpack(f">{rank}I", sizes)
     announced = math.prod(shape) * kind.itemsize
     require(announced, "its values")
     content = handle.read(announced + 1)
     if len(content) > announced:
-        raise Refused(f"holds more bytes of data than the {announced} that its header says")
+        raise Refused(f"holds more bytes of data than the {announced} that its header announces")
     if len(content) < announced:
-        raise Refused(f"holds {len(content)} bytes of data; its header says {announced}")
+        raise Refused(f"holds {len(content)} bytes of data; its header announces {announced}")
     return Content({"data": np.frombuffer(content, kind).reshape(shape)})
 
 
@@ -146,7 +148,7 @@ def without_columns(content: Content, options: Options) -> Content:
     parts, columns = {}, None
     for name, array in content.parts.items():
         if array.ndim != 2:
-            raise Refused(f"leave_out is of columns, and the shape is {array.shape}")
+            raise Refused(f"leave_out needs columns, and the shape is {array.shape}")
         kept = tables.left(list(range(array.shape[1])), options)
         parts[name] = array[:, kept]
         columns = tuple(map(str, kept))

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from evoae.data.content import Content, Options
-from evoae.messages import Refused, shortened, shown
+from evoae.messages import Refused, short, shortened
 from evoae.resources import require
 
 NUMBERS = "values must be numbers"
@@ -47,7 +47,7 @@ def text(handle: BinaryIO, options: Options) -> Content:
         (b"PK", "a zip"),
     ):
         if start.startswith(magic):
-            raise Refused(f"is no text but {kind}")
+            raise Refused(f"is not text but {kind}")
     wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return _text(handle, options, "utf-16" if wide else "utf-8-sig")
@@ -295,7 +295,7 @@ def _refuse_names_among_rows(
         return
     if not header and len(first) > 2 and list(first) == [str(n) for n in range(len(first))]:
         raise Refused(
-            f"begins with a line of column numbers; leave it out (pandas: header=False), or say "
+            f"begins with a line of column numbers; leave it out (pandas: header=False), or set "
             f"header=yes (line {number} is a header) or header=no (it is a row of values)"
         )
     values = frame.to_numpy(dtype=np.float64)
@@ -308,10 +308,10 @@ def _refuse_names_among_rows(
     begin = ", ".join(f"{value:g}" for value in values[0][:3])
     row = f"line {number} ({begin}{', ...' if values.shape[1] > 3 else ''})"
     raise Refused(
-        f"{row} looks like a second line of names; remove it, or say header=yes if it is a row of "
+        f"{row} looks like a second line of names; remove it, or set header=yes if it is a row of "
         "values"
         if header
-        else f"{row} looks like the names of the columns; say header=yes if it is, or header=no if "
+        else f"{row} looks like column names; set header=yes if it is, or header=no if "
         "it is a row of values"
     )
 
@@ -384,7 +384,7 @@ def from_parquet(handle: BinaryIO, options: Options) -> Content:
     for name, kind in kinds.items():
         if name not in texts and not _is_numeric(kind):
             rule = "users and items must be numbers or text" if found else NUMBERS + _leave(name)
-            raise Refused(f"column {shown(name)} holds values of type {shown(str(kind))}; {rule}")
+            raise Refused(f"column {short(name)} holds values of type {short(str(kind))}; {rule}")
     rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     # as arrow reads it, as pandas holds it, and as one table
     require(24 * max(rows, metadata.num_rows) * len(kinds), "its values")
@@ -447,8 +447,8 @@ def pair(names: Sequence[object], options: Options = Options()) -> tuple[str, st
     for what, named in zip(("users", "items"), found, strict=True):
         if len(set(named)) > 1:
             raise Refused(
-                f"columns {', '.join(map(shown, named))} may each hold the {what}; leave out the "
-                f"others, as by leave_out={','.join(named[1:])}"
+                f"columns {', '.join(map(short, named))} may each hold the {what}; leave out the "
+                f"others, for example with leave_out={','.join(named[1:])}"
             )
         if len(named) > 1:
             _refuse_doubles(names, named)
@@ -462,7 +462,7 @@ def _refuse_doubles(names: Sequence[object], chosen: Sequence[object]) -> None:
             where = [n for n, each in enumerate(names) if each == name]
             times = "twice" if len(where) == 2 else f"{len(where)} times"
             raise Refused(
-                f"column {shown(name)} stands {times} (columns {', '.join(map(str, where))}, from "
+                f"column {short(name)} occurs {times} (columns {', '.join(map(str, where))}, from "
                 "0); names must differ"
             )
 
@@ -479,12 +479,12 @@ def left(names: Sequence[object], options: Options) -> list[object]:
             close = difflib.get_close_matches(name, known, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
-                f"leave_out names {shown(name)}, which is no column{hint}; the columns are "
+                f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
                 f"{shortened(', '.join(known))}"
             )
     kept = [name for name in names if str(name) not in options.left_out]
     if not kept:
-        raise Refused("leave_out leaves no column")
+        raise Refused("leave_out leaves out every column")
     return kept
 
 
@@ -509,8 +509,8 @@ def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int 
     _refuse_doubles(all_names, kept)
     if named and re.fullmatch(UNNAMED, kept[0]):
         raise Refused(
-            "begins with a column without a name, as where row numbers were written, too; leave "
-            f"them out (pandas: index=False, or here leave_out='{kept[0]}')"
+            "begins with a column without a name, which probably holds row numbers; leave it out "
+            f"(pandas: index=False, or here leave_out='{kept[0]}')"
         )
     for name in frame:
         column = frame[name]
@@ -518,7 +518,7 @@ def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int 
             text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
             row = int(text.to_numpy().argmax())
             raise Refused(
-                f"row {row}, column {shown(name)} holds {shown(column.iloc[row])}; "
+                f"row {row}, column {short(name)} holds {short(column.iloc[row])}; "
                 f"{NUMBERS}{_leave(name) if named else ''}{doubt if row == 0 else ''}"
             )
     _refuse_missing(frame)
@@ -550,7 +550,7 @@ def _refuse_missing(frame: pd.DataFrame) -> None:
     missing = frame.isna().to_numpy()
     if missing.any():
         row, column = divmod(int(missing.argmax()), missing.shape[1])
-        raise Refused(f"row {row}, column {shown(list(frame)[column])} is empty or NaN")
+        raise Refused(f"row {row}, column {short(list(frame)[column])} is empty or NaN")
 
 
 READERS: dict[str, Callable[[BinaryIO, Options], Content]] = {

@@ -157,7 +157,7 @@ def initial(
     """The state before the first epoch: data, random or saved networks, learning rates."""
     e = experiment
     if not trials:
-        raise ValueError("trials: there are none to run")
+        raise ValueError("there are no trials to run")
     e.check_files()
     footprint.check(e, len(trials))
     data = load_data(e, trials, seed, device)

@@ -39,8 +39,8 @@ def check(experiment: Experiment, trials: int) -> None:
         largest = max(needed, key=lambda part: needed[part])
         settings = ", ".join(f"{name}={getattr(experiment, name)}" for name in SHAPED_BY[largest])
         raise Refused(
-            f"trials={trials} of this experiment take about {in_words(sum(needed.values()))} of "
-            f"memory, and {in_words(available)} are available; most are for its {largest}: "
+            f"trials={trials} of this experiment need about {in_words(sum(needed.values()))} of "
+            f"memory, but {in_words(available)} are available; most of it is for the {largest}: "
             f"{settings}"
         )
 

@@ -36,12 +36,12 @@ def check_frozen(operator: str, with_gradients: list[Part], parts: list[Part]) -
     if never := frozen(with_gradients):
         raise ValueError(
             f"operator {operator} needs gradients; frozen (requires_grad=False): "
-            f"{names_of(never)}. Leave the layer out by exclude=, or let it train"
+            f"{names_of(never)}. Leave the layer out with exclude=, or let it train"
         )
     if never := frozen(parts):
         warnings.warn(
-            "frozen parameters (requires_grad=False) will be pruned all the same: "
-            f"{names_of(never)}. Leave the layer out by exclude= if it must not change",
+            "frozen parameters (requires_grad=False) will be pruned nevertheless: "
+            f"{names_of(never)}. Leave the layer out with exclude= if it must not change",
             stacklevel=3,
         )
 
@@ -74,17 +74,17 @@ def check_relu(targets: list[Target], has_target: bool) -> None:
     cure = "name the layers that ReLU follows in relu=, or leave them out by exclude="
     if inner and has_target:
         raise ValueError(
-            f"operator apoz counts how often ReLU gives zero, and no ReLU is seen after {inner}: "
-            f"{cure}"
+            "operator apoz counts how often a ReLU gives zero, but there is no ReLU after "
+            f"{inner}: {cure}"
         )
     if inner:
         warnings.warn(
-            f"operator apoz sees no ReLU after {inner}, and prunes nothing there: {cure}",
+            f"operator apoz finds no ReLU after {inner} and prunes nothing there: {cure}",
             stacklevel=3,
         )
     if outputs and has_target:
         warnings.warn(
-            f"operator apoz sees no ReLU after {outputs}, an output layer: it prunes some of its "
+            f"operator apoz finds no ReLU after the output layer {outputs}: it prunes some of its "
             "units at random to reach the target; exclude= leaves the layer out",
             stacklevel=3,
         )
@@ -125,7 +125,7 @@ def warn_of_averages(module: nn.Module) -> None:
             theirs = {name: p.shape for name, p in each.module.named_parameters()}
             if theirs == own and type(each.module) is type(module):
                 warnings.warn(
-                    "an AveragedModel of such a module was made before the Pruner and has no "
-                    "masks: make averages after the Pruner",
+                    "an AveragedModel was made before the Pruner and has no masks: make it after "
+                    "the Pruner",
                     stacklevel=3,
                 )

@@ -130,7 +130,7 @@ def compare(
 
     with one_thread(), warnings.catch_warnings():
         # the output layer is pruned here too, by whatever operator
-        warnings.filterwarnings("ignore", "operator apoz sees no ReLU after")
+        warnings.filterwarnings("ignore", "operator apoz finds no ReLU after")
         for trial in range(trials):
             begin = autoencoder(int(stream(seed, trial, 0, 0, "initialise").integers(2**63)))
             common = {"learning_rate": learning_rate, "seed": seed, "trial": trial}

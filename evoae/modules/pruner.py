@@ -177,9 +177,11 @@ class Pruner:
         """
         e, t = self.experiment, self.epoch + 1
         if not self.called:
-            raise ValueError("epoch_end before any forward pass: train an epoch first")
+            raise ValueError("epoch_end was called before any forward pass: train an epoch first")
         if t >= e.epochs:
-            raise ValueError(f"epochs={e.epochs} are over: call finish, or plan for more epochs")
+            raise ValueError(
+                f"all epochs={e.epochs} are done: call finish, or set a larger epochs="
+            )
         turn = self.is_turn(t)
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)

@@ -79,11 +79,13 @@ def find_layers(
     }
     if not there:
         raise ValueError(
-            f"{type(module).__name__} has no layers to prune: Linear, Conv1d and Conv2d can be"
+            f"{type(module).__name__} has no layers to prune: no Linear, Conv1d or Conv2d"
         )
     for key in [*(chosen or ()), *excluded, *relu]:
         if not any(matches(name, part, key) for name, part in there.items()):
-            raise ValueError(f"there is no layer {key!r} to prune; there are {', '.join(there)}")
+            raise ValueError(
+                f"there is no layer {key!r} to prune; the layers are {', '.join(there)}"
+            )
     found = {
         name: part
         for name, part in there.items()
@@ -91,7 +93,7 @@ def find_layers(
         and not any(matches(name, part, key) for key in excluded)
     }
     if not found:
-        raise ValueError(f"all layers are excluded; there are {', '.join(there)}")
+        raise ValueError(f"all layers are excluded; the layers are {', '.join(there)}")
     owners: dict[int, str] = {}
     for name, part in found.items():
         for key in ("weight", "bias"):

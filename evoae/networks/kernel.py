@@ -77,7 +77,7 @@ def train(population: Population, batches: Batches) -> None:
     inputs, targets, pairs = batches.inputs, batches.targets, batches.pairs
     if len(inputs) != visits or len(targets) != visits:
         raise ValueError(
-            f"{len(inputs)} inputs and {len(targets)} targets: must be one per visit, {visits}"
+            f"{len(inputs)} inputs and {len(targets)} targets; must be one per visit, {visits}"
         )
     count, k = -(-n // batches.batch_size), pairs.shape[-2]
     _check_pairs(population, pairs, (visits, count, k, 2))

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evoae.messages import Refused, reading, shown
+from evoae.messages import Refused, file_errors, short
 from evoae.resources import require
 
 MODELS: dict[str, tuple[int, ...]] = {
@@ -44,7 +44,7 @@ def hidden_widths(model: str) -> tuple[int, ...]:
     # more digits than Python reads, or memory holds, are no width either
     if not all(p.isdecimal() and len(p) < 19 and int(p) > 0 for p in parts):
         raise ValueError(
-            f"unknown model {shown(model)}; choose one of {', '.join(MODELS)} or positive widths "
+            f"unknown model {short(model)}; choose one of {', '.join(MODELS)} or positive widths "
             "from the input to the code, such as 50-20-5"
         )
     return tuple(int(p) for p in parts)
@@ -55,31 +55,14 @@ def parameter_count(widths: Sequence[int]) -> int:
     return sum((i + 1) * o for i, o in pairwise(widths))
 
 
-# What may belong to networks, and travels with them: type, shape after the axis P, and meaning.
-TENSORS: dict[str, tuple[torch.dtype, str, str]] = {
-    "weights": (torch.float32, "parameters", "weights and biases, layer after layer"),
-    "keep": (torch.bool, "parameters", "where pruned weights stay zero: which are not pruned"),
-    "first_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "second_moment": (torch.float32, "parameters", "of a persistent Adam"),
-    "steps": (torch.int64, "", "steps of a persistent Adam"),
-    "count": (torch.float64, "", "rows on which units were observed"),
-    "total": (torch.float64, "units", "sum of a unit's activations over those rows"),
-    "squares": (torch.float64, "units", "sum of their squares"),
-    "zeros": (torch.float64, "units", "rows on which the unit was exactly zero"),
-    "zeros_at_last_prune": (torch.int64, "", "entries pruned, counted at the last prune"),
-    "movement": (torch.float32, "parameters", "sum over epochs of -w g, for an operator"),
-    "sensitivity": (torch.float32, "parameters", "|w g| before training, for an operator"),
-    "removed": (torch.float32, "parameters", "for widgets: the weights that the last prune took"),
-}
-
-
 @dataclass
 class Networks:
     """P networks of the same widths (input first).
 
-    `tensors` holds what `TENSORS` lists; `weights` is always there. `last_relu` says whether the
-    last layer is followed by ReLU (encoders) or not (decoders, whose output is before the sigmoid,
-    and variational encoders).
+    `tensors` holds what belongs to networks and travels with them, [P, ...]: always `weights`, else
+    masks, moments of a persistent Adam, statistics of units and scores. `last_relu` says whether
+    the last layer is followed by ReLU (encoders) or not (decoders, whose output is before the
+    sigmoid, and variational encoders).
     """
 
     widths: tuple[int, ...]
@@ -291,7 +274,7 @@ def save(population: Population, path: Path) -> None:
 
 def fingerprint(path: Path | str) -> str:
     """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
-    with reading(path), open(path, "rb") as handle:
+    with file_errors(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -301,14 +284,14 @@ def load(path: Path | str, device: str = "cpu") -> Population:
     Raises ValueError, one line with the file's name, if it is missing, damaged, or holds no
     population: as many encoders as decoders, one at least, of float32 layers that chain.
     """
-    with reading(path, "no readable weights of a population"):
+    with file_errors(path, "no readable weights of a population"):
         require(2 * os.path.getsize(path), "its weights")
         with safe_open(path, "pt", device=device) as file:
             variational = (file.metadata() or {}).get("variational") == "True"
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         encoder, decoder = (_layers_of(tensors, side) for side in ("encoder", "decoder"))
         if tensors:
-            raise Refused(f"holds {shown(next(iter(tensors)))}, which is of no layer")
+            raise Refused(f"holds {short(next(iter(tensors)))}, which belongs to no layer")
         _check_layers(encoder, decoder, variational)
         sides = []
         for layers, last_relu in ((encoder, not variational), (decoder, False)):
@@ -346,7 +329,7 @@ def _check_layers(
             raise Refused(f"{name} is of {weight.dtype} and {bias.dtype}; it must be torch.float32")
         if name == "decoder.0" and variational:  # means and log-variances are given, means taken
             if given[0] % 2:
-                raise Refused(f"is variational; {given[0]} is not as many means as log-variances")
+                raise Refused(f"is variational, but its code has an odd width, {given[0]}")
             given = torch.Size([given[0] // 2])
         expected = (networks, *weight.shape[1:2], *given)
         if weight.ndim != 3 or weight.shape != expected or bias.shape != expected[:2]:
@@ -356,5 +339,5 @@ def _check_layers(
                 f"{given[0] if given else 'no'} inputs"
             )
         if not weight.numel():
-            raise Refused(f"{name} has weights {list(weight.shape)}: none at all")
+            raise Refused(f"{name} has weights {list(weight.shape)}, which is empty")
         given = weight.shape[1:2]

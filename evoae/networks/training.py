@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
@@ -38,7 +38,7 @@ def choose_engine(engine: str, widths: Sequence[Sequence[int]], device: str = "c
 
     Raises ValueError for an unknown engine, or if the kernel is asked for and cannot run.
     """
-    check_known(engine, ENGINES, f"unknown engine {shown(engine)}")
+    check_known(engine, ENGINES, f"unknown engine {short(engine)}")
     if engine == "batched":
         return engine
     reason = why_not_fused(widths, device)

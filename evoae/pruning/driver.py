@@ -116,7 +116,7 @@ def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
             f"{m.dtype} {tuple(m.shape)}" if isinstance(m, Tensor) else repr(m)[:60] for m in given
         ]
         raise ValueError(
-            f"operator {name} must give two masks of torch.bool, of the weights {shapes[0]} and of "
-            f"the biases {shapes[1]} to keep; it gave {' and '.join(came)}"
+            f"operator {name} must return two masks of torch.bool, of the weights {shapes[0]} and "
+            f"of the biases {shapes[1]} to keep; it returned {' and '.join(came)}"
         )
     return masks

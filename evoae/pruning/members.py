@@ -21,7 +21,7 @@ from evoae.pruning.operators import Operator
 
 def not_given(i: int) -> Tensor:
     """Stands where no examples, or rows for gradients, were given."""
-    raise ValueError("the operator asks for examples or gradients, and none were given")
+    raise ValueError("the operator reads examples or gradients, but none were given")
 
 
 class Member:
@@ -62,8 +62,8 @@ class Member:
             found = self.tensors(name)[number]
             if found is None:
                 raise ValueError(
-                    f"the operator reads {name}, which is summed from the start of training for "
-                    f"operators that name it: register it with needs=({name!r},)"
+                    f"the operator reads {name}, which is summed from the start of training only "
+                    f"for operators that need it: register it with needs=({name!r},)"
                 )
             return found
         by_layer = getattr(self, name, None)  # recall, gradients, curvature

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.pruning import scores
 from evoae.pruning.layer import LASTING, STATISTICS, Layer, Masks, OperatorSettings
 from evoae.pruning.registry import Registry, sentence
@@ -52,7 +52,7 @@ class Operator:
 
     def __post_init__(self) -> None:
         for name in self.needs:
-            check_known(name, STATISTICS, f"unknown statistic {shown(name)}")
+            check_known(name, STATISTICS, f"unknown statistic {short(name)}")
 
     def __call__(self, layer: Layer, rng: np.random.Generator, settings: OperatorSettings) -> Masks:
         """The masks of weights and biases to keep."""

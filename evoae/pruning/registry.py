@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.rules import check_known
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
@@ -23,13 +23,13 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
     def named(self, name: str) -> Entry:
         """The entry of that name. Raises ValueError, with the names, if there is none."""
-        check_known(name, self, f"unknown {self.kind} {shown(name)}")
+        check_known(name, self, f"unknown {self.kind} {short(name)}")
         return self[name]
 
     def add(self, name: str, entry: Entry) -> None:
         """Name a user's entry. Raises ValueError if it is no function, or the name is taken."""
         if not name or not callable(getattr(entry, "function", entry)):
-            raise ValueError(f"{self.kind} {name!r} must be a function, and have a name")
+            raise ValueError(f"{self.kind} {name!r} must be a function and have a name")
         if name in self:
             raise ValueError(
                 f"{self.kind} {name!r} exists already; choose a name other than {', '.join(self)}"

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from evoae.networks import population, training
+from evoae.networks.batches import Batches
 
 ROWS, BITS, STEPS = 5_000, 784, 15
 BATCHES, POPULATIONS = (5, 64, 256), (1, 16, 128, 512, 2048, 8192)
@@ -43,9 +44,9 @@ def model_step(together: int, batch: int, device: str, engine: str) -> float:
     order = torch.stack([torch.randperm(ROWS, generator=draw)[: batch * STEPS]] * together)
     pairs = torch.arange(together)[:, None, None, None].repeat(1, STEPS, 1, 2)
     rates = torch.full((together,), 1e-4, dtype=torch.float64)
-    lesson = training.Lesson(pairs, data, data, order, rates, batch, "l1", "adam")
-    training.train(found, lesson, engine)  # compiles, loads, warms up
-    seconds = best_of_two(lambda: training.train(found, lesson, engine))
+    batches = Batches(pairs, data, data, order, rates, batch, "l1", "adam")
+    training.train(found, batches, engine)  # compiles, loads, warms up
+    seconds = best_of_two(lambda: training.train(found, batches, engine))
     return 1e6 * seconds / (together * STEPS)
 
 

@@ -2,7 +2,7 @@
 
 Without a folder of a run, two are trained first, on the paper's data: pruned to 90 % by magnitude,
 and by the conjunctive operator, which takes whole units. The rows of a table take turns in being
-measured, on one thread; see `evoae.study.analysis.size.latency_table`.
+measured, on one thread; see `sizes.latency_table`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 
 import pandas as pd
+from sizes import latency_table
 
 from evoae import Experiment, run
-from evoae.study.analysis.size import latency_table
 from evoae.study.runs.run import Run
 
 SETTINGS = {

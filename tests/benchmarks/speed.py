@@ -30,6 +30,7 @@ from torch.nn import functional
 from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, kernel, population, training
+from evoae.networks.batches import Batches
 from evoae.study.runs import checkpoints, jobs, merge
 from evoae.study.runs import sweeps as study
 
@@ -182,9 +183,9 @@ def engine(
     rows = torch.stack([torch.randperm(ROWS)[: 5 * number] for _ in range(count)])
     pairs = torch.arange(count)[:, None, None, None].repeat(1, number, 1, 2)
     rates = torch.full((count,), 1e-5, dtype=torch.float64)
-    lesson = training.Lesson(pairs, [data] * count, [data] * count, rows, rates, 5, "l1", optimiser)
+    batches = Batches(pairs, [data] * count, [data] * count, rows, rates, 5, "l1", optimiser)
     begun = time.process_time()
-    training.train(networks, lesson, name)
+    training.train(networks, batches, name)
     return time.process_time() - begun
 
 

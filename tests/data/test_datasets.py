@@ -518,7 +518,7 @@ def test_a_space_after_a_comma_is_not_part_of_a_name(tmp_path: Path) -> None:
         ("user,item\na,x\nb,\nc,y\n", ["row 1", "'item'"]),
         ("user,item\na,x\nb,y\n", ["3 rows"]),
         ("user,item\n", ["no rows"]),
-        ("user,item,user\na,x,1\nb,y,2\nc,y,3\n", ["column 'user' stands twice (columns 0, 2"]),
+        ("user,item,user\na,x,1\nb,y,2\nc,y,3\n", ["column 'user' occurs twice (columns 0, 2"]),
     ],
 )
 def test_bad_interactions(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -99,9 +99,9 @@ UNSEEN = {
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_where_no_relu_is_seen_apoz_says_so(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no ReLU is seen after one.*: name the layers"):
+    with pytest.raises(ValueError, match=r"there is no ReLU after one.*: name the layers"):
         Pruner(Model(UNSEEN[name]), "apoz", "cubic", 3, target_sparsity=0.5)
-    with pytest.warns(UserWarning, match="apoz sees no ReLU after one.*, and prunes nothing there"):
+    with pytest.warns(UserWarning, match="apoz finds no ReLU after one.* and prunes nothing there"):
         Pruner(Model(UNSEEN[name]), "apoz", "fixed", 3, **ONCE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -111,7 +111,7 @@ def test_where_no_relu_is_seen_apoz_says_so(name: str) -> None:
 
 def test_an_output_layer_is_warned_of_on_the_way_to_a_target() -> None:
     module = Model(lambda m, h: h.relu())
-    with pytest.warns(UserWarning, match="no ReLU after two, an output layer: .* at random"):
+    with pytest.warns(UserWarning, match="no ReLU after the output layer two: .* at random"):
         Pruner(module, "apoz", "cubic", 3, target_sparsity=0.5)
 
 

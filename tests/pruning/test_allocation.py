@@ -135,7 +135,9 @@ def test_spread_by_largest_remainder() -> None:
 def test_every_operator_ends_exactly_at_the_target(operator: str, allocated: str) -> None:
     known = operators.OPERATORS[operator]
     if allocated == "global" and not known.compares:
-        with pytest.raises(ValueError, match=f"operator={operator} do not compare.*layer or erk"):
+        with pytest.raises(
+            ValueError, match=f"operator={operator} cannot be compared.*layer or erk"
+        ):
             tiny(operator=operator, schedule="cubic", allocation=allocated)
         return
     for biases in (True, False):
@@ -180,7 +182,7 @@ REFUSED = [
     ({"loss_switch": 1.0}, r"loss_switch=1.0 must lie in \(0, 1\)"),
     ({"loss_switch": 0.0}, r"loss_switch=0.0 must lie in \(0, 1\)"),
     ({"allocation": "uniform"}, "layer, erk, global"),
-    ({"operator": "noise", "schedule": "cubic"}, "prunes nothing"),
+    ({"operator": "noise", "schedule": "cubic"}, "leaves no zeros"),
     ({"rate_hold": 1.0}, r"rate_hold=1.0 must lie in \[0, 1\)"),
 ]
 

@@ -389,7 +389,7 @@ def test_names_registration_and_the_users_functions() -> None:
         with pytest.raises(ValueError, match=f"{taken}.*exists already"):
             operators.register(taken, operators.none)
     for name, operator in (("three", 3), ("", operators.none)):
-        with pytest.raises(ValueError, match="must be a function, and have a name"):
+        with pytest.raises(ValueError, match="must be a function and have a name"):
             operators.register(name, operator)
     assert operators.find(operators.apoz) is OPERATORS["apoz"]
     with pytest.raises(ValueError, match="unknown operator 'axe'") as caught:
@@ -421,7 +421,7 @@ def test_an_operator_that_gives_no_masks_is_named() -> None:
     def forgetful(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> None:
         return None
 
-    with pytest.raises(ValueError, match=r"operator forgetful must give two masks.*gave None"):
+    with pytest.raises(ValueError, match=r"operator forgetful must return two masks.*gave None"):
         prune(untrained(), forgetful)
 
 

@@ -9,6 +9,7 @@ data seed differ in their training only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,27 @@ import pandas as pd
 
 from evoae.experiment import Experiment
 from evoae.study.analysis import effects, statistics
+from evoae.study.analysis.sentences import (
+    NAMES,
+    Answer,
+    change,
+    count,
+    decimals,
+    difference,
+    differences,
+    listed,
+    lowest,
+    probability,
+    raised,
+)
+from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.grids import grid
 from evoae.study.runs.study import Study
 
 OPTIMISERS = ["adam", "adam-per-batch"]
 POLICIES = ["step-decay", "constant", "mutated"]
 # where cells stand to each other: nobody's neighbour, neighbours at random, neighbours that compete
-PLACES = {
+ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "isolated": {"topology": "isolated"},
     "ring without selection": {"tournament_size": 1},
     "ring": {},
@@ -32,6 +47,12 @@ FACTORS = (
     *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
     *("optimiser", "rate_policy", "loss", "operator", "schedule", "pruned_weights"),
 )
+TIMES = {  # what a sentence calls the times of WHEN
+    "early": "with early prunes",
+    "flat": "with evenly spread prunes",
+    "late": "with late prunes",
+    "last quarter": "with prunes in the last quarter",
+}
 WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter": "final-n"}
 
 
@@ -55,21 +76,25 @@ def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> di
 def mechanism(
     operators: Sequence[str], data_seeds: Sequence[int], masked: Sequence[str] = (), **size: Any
 ) -> dict[str, Experiment]:
-    """Design A: optimiser, rate policy and the place of a cell among others, for each operator.
+    """Design A: optimiser, rate policy and the arrangement of cells, for each operator.
 
     Pruned weights may regrow, as in the released code; those of `masked` operators stay zero.
     ValueError for one that prunes nothing.
     """
     if "none" in masked:
-        raise ValueError("masked='none': must be operators that prune, for weights to stay pruned")
+        raise ValueError("masked='none' must name operators that prune")
     found: dict[str, Experiment] = {}
-    for place, settings in PLACES.items():
-        crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}
+    for arrangement, settings in ARRANGEMENTS.items():
+        crossed: dict[str, Any] = {
+            "optimiser": OPTIMISERS,
+            "rate_policy": POLICIES,
+            "data_seed": list(data_seeds),
+        }
         crossed |= settings | size
         if operators:
-            found |= grid("lipi-ae-s", prefix=place, operator=list(operators), **crossed)
+            found |= grid("lipi-ae-s", prefix=arrangement, operator=list(operators), **crossed)
         if masked:
-            crossed |= {"prefix": f"{place} masked", "pruned_weights": "masked"}
+            crossed |= {"prefix": f"{arrangement} masked", "pruned_weights": "masked"}
             more = grid("lipi-ae-s", operator=list(masked), **crossed)
             known = set(found.values())  # of some operators all weights stay pruned
             found |= {label: e for label, e in more.items() if e not in known}
@@ -107,12 +132,12 @@ def populations(
     """
     found: dict[str, Experiment] = {}
     for n in cells:
-        places = ["isolated"] if n < 3 else ["isolated", "ring"]
+        topologies = ["isolated"] if n < 3 else ["isolated", "ring"]
         found |= grid(
             "lipi-ae-s",
             prefix=f"{n} cells",
             cells=n,
-            topology=places,
+            topology=topologies,
             epochs=max(1, epochs // n),
             data_seed=list(data_seeds),
             **size,
@@ -123,8 +148,8 @@ def populations(
 # -- tables --------------------------------------------------------------------------------------
 
 
-def place_of(row: pd.Series) -> str:
-    """The place of design A that a row of results is of."""
+def arrangement_of(row: pd.Series) -> str:
+    """The arrangement of design A that a row of results is of."""
     if row.topology == "isolated":
         return "isolated"
     return "ring without selection" if row.tournament_size == 1 else "ring"
@@ -149,7 +174,7 @@ def table_of(study: Study) -> pd.DataFrame:
     }
     results = results.assign(**settings)
     return with_blocks(results).assign(
-        place=results.apply(place_of, axis=1),
+        place=results.apply(arrangement_of, axis=1),
         pruning=results.apply(pruning_of, axis=1),
         neighbours=results.topology != "isolated",
         selection=(results.topology != "isolated") & (results.tournament_size > 1),
@@ -200,7 +225,7 @@ def against_restarts(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for n, group in table.groupby("cells"):
-        sides = {place: g.set_index("block").test_l1 for place, g in group.groupby("place")}
+        sides = {name: g.set_index("block").test_l1 for name, g in group.groupby("place")}
         if {"ring", "isolated"} <= sides.keys():
             rows.append({"cells": n} | statistics.paired(sides["ring"], sides["isolated"]))
     found = pd.DataFrame(rows)
@@ -214,7 +239,7 @@ def when_matters(table: pd.DataFrame) -> float:
 
 
 def against_noise(table: pd.DataFrame) -> pd.DataFrame:
-    """Design B: random pruning against fresh values in as many places, in pairs, by `when`."""
+    """Design B: random pruning against fresh values at as many positions, in pairs, by `when`."""
     return statistics.compare(
         table[table.operator.isin(["random", "noise"])],
         by="operator",
@@ -230,16 +255,19 @@ def against_noise(table: pd.DataFrame) -> pd.DataFrame:
 
 def paragraph(
     crossed: pd.DataFrame, sized: pd.DataFrame, timed: pd.DataFrame, tuned: pd.DataFrame
-) -> str:
+) -> Answer:
     """What came out of designs A, C, B and T, in plain sentences made from the numbers."""
-    return sentences(
+    found = sentences(
         parts_of_gap(crossed),
         against_restarts(sized),
         when_matters(timed),
-        timed.groupby("operator").train_l1.mean(),
+        timed.assign(train_l1=timed.train_l1.fillna(np.inf)).groupby("operator").train_l1.mean(),
         against_noise(timed),
         best_rate(tuned).iloc[0],
     )
+    blocks = count(crossed.data_seed.nunique(), "data seed")
+    sure = f"Parts of a change are Shapley values over {blocks}, other comparisons paired"
+    return Answer(found, f"{sure}; brackets hold 95 % intervals.")
 
 
 def sentences(
@@ -251,32 +279,43 @@ def sentences(
     tuned: pd.Series,
 ) -> str:
     """The paragraph; `ends` are design B's mean losses by operator, `tuned` design T's best row."""
-    text = ""
+    said = []
     for pruning, shares in parts.groupby("pruning", sort=False):
-        gap, words = shares.set_index("factor"), []
-        for name in ("optimiser", "rate_policy", "neighbours", "selection"):
-            row = gap.loc[name]
-            words.append(f"{name.replace('_', ' ')} {row.value:+.3f}{interval_of(row)}")
-        text += "Unpruned, of " if pruning == "none" else f"Pruned by {pruning}, of "
-        text += f"the gap of {gap.loc['whole gap'].value:+.3f}, {', '.join(words)}. "
-    for row in restarts.itertuples():
-        text += (
-            f"A ring of {row.cells} against as many restarts at equal steps: {row.shift:+.3f}"
-            f"{interval_of(row)}. "
-        )
-    changes = "changes" if when < statistics.LEVEL else "is not seen to change"
-    p = "p < 0.001" if when < 0.001 else f"p = {when:.3f}"
-    text += f"With the number of prunes fixed, when they happen {changes} the loss ({p}). "
-    losses = [f"{name} {loss:.3f}" for name, loss in ends.sort_values().items()]
-    text += f"Final losses by operator: {', '.join(losses)}. "
-    shifts = [f"{row.when} {row.shift:+.3f}{interval_of(row)}" for row in noise.itertuples()]
-    text += f"Random pruning against noise, trial by trial: {', '.join(shifts)}. "
-    return text + (
-        f"Tuned alone ({tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate "
-        f"{tuned.learning_rate:g}) reaches {tuned['mean']:.3f} on validation."
-    )
+        named = "Without pruning" if pruning == "none" else f"Pruned by {pruning}"
+        said.append(f"{named}, {parts_in_words(shares)}")
+    rows = {f"with {count(row.cells, 'cell')}": row for row in restarts.itertuples()}
+    if rows:
+        words = differences(rows, "the best of a ring", "the best of as many restarts", "test loss")
+        said.append(f"At equal steps, {words}")
+    changes = "changes" if when < LEVEL else "does not change"
+    if np.isnan(when):
+        said.append("Whether the time of a prune changes the loss was not tested")
+    else:
+        words = f"the time of a fixed number of prunes {changes} the training loss significantly"
+        said.append(raised(f"{words} ({probability(when)})"))
+    means = ends.rename(index=NAMES).to_dict()
+    said.append(f"Alone, {lowest(means, 'final training loss', every=True)}")
+    rows = {TIMES[row.when]: row for row in noise.itertuples()}
+    if rows:
+        said.append(raised(differences(rows, "random pruning", "noise", "training loss")))
+    how = f"{tuned.optimiser}, {tuned.rate_policy}, {tuned.loss}, rate {tuned.learning_rate:g}"
+    if np.isfinite(tuned["mean"]):
+        loss = decimals(tuned["mean"])
+        said.append(f"Tuned on its own ({how}), one autoencoder reaches {loss} on validation data")
+    else:
+        said.append("Tuned on its own, one autoencoder diverged with every setting")
+    return " ".join(f"{sentence}." for sentence in said)
 
 
-def interval_of(row: Any) -> str:
-    """A shift's interval in brackets, or nothing if there are too few trials for one."""
-    return "" if pd.isna(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]"
+def parts_in_words(parts: pd.DataFrame) -> str:
+    """What each factor has of the gap, the largest first: one pruning of `parts_of_gap`."""
+    whole = parts[parts.factor == "whole gap"].iloc[0]
+    rows = parts[parts.factor != "whole gap"].sort_values("value", key=abs, ascending=False)
+    words = [
+        f"{row.factor.replace('_', ' ')} {change(row.value, row.low, row.high)}"
+        for row in rows.itertuples()
+    ]
+    total = SimpleNamespace(shift=whole.value, low=whole.low, high=whole.high)
+    both = difference(total, "training in the ring", "training alone", "training loss")
+    none = all(decimals(abs(value)) == "0.000" for value in parts.value)
+    return f"{both}; no part changes it" if none else f"{both}; its parts are {listed(words)}"

@@ -39,7 +39,7 @@ def mixed_model(
     """
     require_columns(table, [*factors, value, block])
     if table[block].nunique() < 2:
-        raise ValueError(f"{block} has one value; a random intercept needs two blocks or more")
+        raise ValueError(f"{block} has one value; a random intercept needs at least two")
     named = {name: f"factor{i}" for i, name in enumerate(factors)}
     rows = diverged_as_worst(table, value).rename(
         columns=named | {value: "value_", block: "block_"}
@@ -65,25 +65,6 @@ def effect_name(term: str, named: Mapping[str, str]) -> str:
     for name, column in named.items():
         words = words.replace(f"C({column}, Sum)", name)
     return words.replace("[S.", "=").replace("]", "")
-
-
-def marginal_means(table: pd.DataFrame, factor: str, value: str, block: str) -> pd.DataFrame:
-    """The mean of `value` at each level of a factor, averaged over blocks, with its interval.
-
-    The interval (Student's, over blocks) is of the level's deviation from its block's mean, moved
-    to the mean: what the blocks share is not counted as error.
-    """
-    require_columns(table, [factor, value, block])
-    table = diverged_as_worst(table, value)
-    cells = table.groupby([block, factor], sort=False)[value].mean().unstack(factor)
-    middle = cells.to_numpy().mean()
-    rows = []
-    for level in cells:
-        gaps = cells[level] - cells.mean(axis=1)
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * stats.sem(gaps)
-        mean = middle + gaps.mean()
-        rows.append((level, len(gaps), mean, mean - half, mean + half))
-    return pd.DataFrame(rows, columns=[factor, "blocks", "mean", "low", "high"])
 
 
 def permutation_test(
@@ -150,7 +131,8 @@ def shapley(
     means = pd.DataFrame(columns).reindex(table[block].unique())
     if means.isna().any(axis=None) or len(means) < 2:
         raise ValueError(
-            f"every {block}, of two or more, needs all {len(corners)} corners of {', '.join(names)}"
+            f"at least two {block}s are needed, each with all {len(corners)} corners of "
+            f"{', '.join(names)}"
         )
     parts = np.array([shares(dict(zip(corners, row, strict=True))) for row in means.to_numpy()])
     parts = np.column_stack([parts, parts.sum(1)])  # a row per block

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from evoae.study.analysis import claims, confounds, statistics
 from evoae.study.analysis.published import PAPER
-from evoae.study.analysis.statistics import LEAST, LEVEL
+from evoae.study.analysis.sentences import NAMES, count, decimals, difference, interval, raised
+from evoae.study.analysis.statistics import LEAST
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 
 READ = 0.003  # error of reading a published figure, in L1
-MOST = 4  # comparisons that a sentence lists; of more it counts
 
 
 @dataclass(frozen=True)
@@ -26,50 +25,6 @@ class Finding:
     heading: str
     text: str
     figure: str
-
-
-def shifted(row: Any) -> str:
-    """A shift with its interval, if it has one."""
-    if np.isnan(row.low):
-        return f"{row.shift:+.3f}"
-    return f"{row.shift:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-
-
-def told_apart(row: Any) -> str:
-    """A row of `statistics.compare` in words."""
-    if row.p_holm >= LEVEL:
-        return "not told apart"
-    return "lower" if row.shift < 0 else "higher"
-
-
-# -- the answer of a notebook --------------------------------------------------------------------
-
-
-def against(table: pd.DataFrame, value: str) -> str:
-    """What a table of `statistics.compare` with a baseline says of `value`, in a sentence."""
-    baseline, n = table["b"].iloc[0], table["n"].max()
-    if table["n"].min() < LEAST:
-        means = table.drop_duplicates("a").set_index("a")["mean a"]
-        return (
-            f"With {n} trials nothing is tested. The lowest mean {value} is that of "
-            f"{means.idxmin()}, {means.min():.3f}; {baseline} has {table['mean b'].mean():.3f}."
-        )
-    rows = list(table.itertuples())
-    best = min(rows, key=lambda row: row.shift)
-    if n < (enough := statistics.least(len(rows))):
-        return (
-            f"{n} trials cannot tell {len(rows)} settings from {baseline} ({enough} can); lowest "
-            f"in {value} is {best.a}, {shifted(best)}."
-        )
-    if len(rows) > MOST:
-        said = [told_apart(row) for row in rows]
-        return (
-            f"Of {len(rows)} settings {said.count('lower')} have a lower {value} than {baseline}, "
-            f"{said.count('higher')} a higher one; lowest is {best.a}, {shifted(best)} "
-            f"({n} trials, paired, Holm)."
-        )
-    words = [f"{row.a} is {told_apart(row)}, {shifted(row)}" for row in rows]
-    return f"Against {baseline}, {value}: {'; '.join(words)} ({n} trials, paired, Holm)."
 
 
 def removal(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,18 +61,28 @@ def reproduced(side_by_side: pd.DataFrame) -> Finding:
     papers = losses[losses["size"].isin(PAPER) & (losses.trials >= LEAST)]
     if papers.empty:
         text = (
-            f"No run is of the paper's size with {LEAST} trials or more: nothing is shown here "
-            f"({len(losses)} published losses have a smaller run beside them)"
+            f"No run has the paper's size and {count(LEAST, 'trial')} or more, so nothing is "
+            f"reproduced here; {count(len(losses), 'published loss')} stand beside a smaller run"
         )
         return Finding("No evidence", f"{text}.", "published-loss")
     met = (papers.low - READ <= papers.published) & (papers.published <= papers.high + READ)
-    mean, (low, high) = papers.difference.mean(), statistics.mean_interval(papers.difference)
+    rest = len(papers) - met.sum()
+    where = f"; the table lists {'the other ' if met.any() else ''}{count(rest)}" if rest else ""
+    gaps, diverged = papers.difference, ""
+    if not np.isfinite(gaps).all():
+        diverged = f", without {count((~np.isfinite(gaps)).sum(), 'run')} that diverged"
+        gaps = gaps[np.isfinite(gaps)]
     text = (
-        f"{met.sum()} of {len(papers)} published losses lie within the 95 % interval and the "
-        f"error of reading a figure, {READ}; the mean difference is {mean:+.3f} "
-        f"[{low:+.3f}, {high:+.3f}], the mean absolute one {papers.difference.abs().mean():.3f}"
+        f"{met.sum()} of {len(papers)} published losses fall within our 95 % interval, widened by "
+        f"the {READ} with which a figure is read{where}."
     )
-    return Finding("Reproduced", f"{text}.", "published-loss")
+    if len(gaps):
+        text += (
+            f" The mean difference is {decimals(gaps.mean(), signed=True)}"
+            f"{interval(*statistics.mean_interval(gaps), signed=True)}, "
+            f"its mean size {decimals(gaps.abs().mean())}{diverged}."
+        )
+    return Finding("Reproduced", text, "published-loss")
 
 
 def on_claim(claim: claims.Claim, verdict: pd.DataFrame, compared: pd.DataFrame) -> Finding:
@@ -129,30 +94,35 @@ def on_claim(claim: claims.Claim, verdict: pd.DataFrame, compared: pd.DataFrame)
         # one contrast is enough, or all are needed: the clearest, or the least clear
         order = here.sort_values("p_holm" if here.p_holm.notna().any() else "shift")
         row = next(order.iloc[[0 if claim.needs == "any" else -1]].itertuples())
-        numbers = f"{row.a} – {row.b}: {shifted(row)}"
-        text += f" {numbers} (n {int(row.n)})."
+        which = "The decisive comparison" if len(here) > 1 else "The comparison"
+        sides = claims.IN_WORDS[row.a, row.b]
+        text += f" {which}: {difference(row, *sides, 'training loss')}, in "
+        text += f"{count(int(row.n), 'trial')}."
     intended = verdict.verdict["as intended"]
-    text += f" As the text reads: {intended}." if not intended.endswith("not run") else ""
+    if not intended.endswith("not run"):
+        text += f" With the settings that the paper's text intends: {intended}."
     return Finding(f"Claim {claim.number}, {verdict.verdict['as released']}", text, "claims")
 
 
 def gap(study: Study) -> Finding:
     """What of the gap between training alone and coevolved one cell has, too."""
-    rows = {
-        "whole": claims.contrast(claims.coevolved(), claims.canonical()),
-        "one": claims.contrast(claims.Which("one cell"), claims.canonical()),
-        "ring": claims.contrast(claims.coevolved(), claims.Which("one cell")),
+    contrasts = {
+        ("the ring", "training alone"): (claims.coevolved(), claims.canonical()),
+        ("one cell with the ring's optimiser and rates", "training alone"): (
+            claims.Which("one cell"),
+            claims.canonical(),
+        ),
+        ("the ring", "one cell"): (claims.coevolved(), claims.Which("one cell")),
     }
-    found = {name: claims.measured(one, study, as_released=True) for name, one in rows.items()}
-    if not all(found.values()):
+    found = [claims.measured(claims.contrast(*pair), study, True) for pair in contrasts.values()]
+    if not all(found):
         text = "Not run: it needs training alone, one cell, and the ring."
         return Finding("The gap of claim 7", text, "claims")
-    whole, one, ring = (shifted(SimpleNamespace(**found[name])) for name in rows)
-    text = (
-        f"Coevolved – alone is {whole}: one cell with the ring's optimiser and rates has {one}; "
-        f"neighbours and selection add {ring}. {apart(study)}"
-    )
-    return Finding("The gap of claim 7", text, "claims")
+    said = [
+        difference(SimpleNamespace(**one), *sides, "training loss")
+        for sides, one in zip(contrasts, found, strict=True)
+    ]
+    return Finding("The gap of claim 7", f"{raised('; '.join(said))}. {apart(study)}", "claims")
 
 
 def apart(study: Study) -> str:
@@ -167,9 +137,8 @@ def apart(study: Study) -> str:
             parts = confounds.parts_of_gap(confounds.table_of(Study(sizes[size])))
         except ValueError:  # a corner is missing
             continue
-        words = [f"{row.factor.replace('_', ' ')} {row.value:+.3f}" for row in parts.itertuples()]
-        return f"Apart, at {size[2]} epochs and {size[3]} cells: {', '.join(words)}."
-    return "Optimiser and rates apart: not run (08_confounds)."
+        return f"At {size[2]} epochs and {size[3]} cells, {confounds.parts_in_words(parts)}."
+    return "Optimiser and rates were not separated: 08_confounds was not run."
 
 
 def on_front(study: Study) -> Finding:
@@ -181,16 +150,22 @@ def on_front(study: Study) -> Finding:
         text = "No setting's mean is better than the constant predictor on test data."
         return Finding("The front", text, "sparsity")
     ends = []
-    for row in chosen.sort_values("sparsity").iloc[[0, -1]].itertuples():
-        low, high = statistics.mean_interval(results[results.label == row.label].test_l1)
-        interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        ends.append(f"{row.test_l1:.3f}{interval} at {row.sparsity:.1%} ({row.operator})")
+    for row in chosen.sort_values("sparsity").itertuples():
+        bounds = statistics.mean_interval(results[results.label == row.label].test_l1)
+        loss = f"{decimals(row.test_l1)}{interval(*bounds)}"
+        how = NAMES.get(row.operator, row.operator)
+        zeros = f"{100 * row.sparsity:.1f} % zeros"
+        ends.append(f"({how}, {zeros}) has a mean test loss of {loss}")
     counts = chosen.operator.value_counts().items()
+    by_operator = ", ".join(f"{number} of {NAMES.get(name, name)}" for name, number in counts)
     text = (
-        f"Of {len(means)} settings {len(chosen)} are on it and better than a constant "
-        f"({', '.join(f'{count} {name}' for name, count in counts)}); mean test loss from "
-        f"{ends[0]} to {ends[-1]} sparsity."
+        f"{raised(count(len(chosen)))} of {count(len(means), 'setting')} "
+        f"{'is' if len(chosen) == 1 else 'are'} on the front and better than a constant "
+        f"({by_operator}). "
     )
+    if len(ends) == 1:
+        return Finding("The front", f"{text}It {ends[0]}.", "sparsity")
+    text += f"The densest {ends[0]}, the sparsest {ends[-1]}."
     return Finding("The front", text, "sparsity")
 
 

@@ -2,13 +2,14 @@
 
 A method is a preset and settings that do not depend on the size; `points` puts each at every
 target sparsity on every data set, with a learning rate that `tuned` has chosen on validation, near
-that sparsity and on trials that are used for nothing else. Runs are told apart by (data set,
-method, target) in their labels.
+that sparsity and on trials that are used for nothing else. Data set and method are factors of the
+design.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from evoae.networks.population import parameter_count, widths_of
 from evoae.pruning import operators
 from evoae.study.analysis.inspection import equal_widths
 from evoae.study.analysis.statistics import front, require_columns
+from evoae.study.runs.grids import Design
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 
@@ -76,7 +78,7 @@ def chosen(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     known = methods()
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown method {name!r}; choose of {', '.join(known)}")
+            raise ValueError(f"unknown method {name!r}; choose from {', '.join(known)}")
     return {name: known[name] for name in names}
 
 
@@ -99,16 +101,13 @@ def parameters(e: Experiment) -> int:
     return sum(map(parameter_count, widths_of(e.dimension, e.model, e.kind)))
 
 
-def tuning(
-    names: Sequence[str], data: Sequence[str], steps: int, target: float
-) -> dict[str, Experiment]:
+def tuning(names: Sequence[str], data: Sequence[str], steps: int, target: float) -> Design:
     """Every method at one target with each of RATES; labels end in the rate."""
-    return {
-        f"{dataset}, {name}, {rate:g}": at(dataset, settings, target, steps, learning_rate=rate)
-        for dataset in data
-        for name, settings in chosen(names).items()
-        for rate in RATES
-    }
+    found = Design()
+    for dataset, (name, settings), rate in product(data, chosen(names).items(), RATES):
+        e = at(dataset, settings, target, steps, learning_rate=rate)
+        found.add(f"{dataset}, {name}, {rate:g}", e, dataset=dataset, method=name)
+    return found
 
 
 def tuned(study: Study) -> pd.DataFrame:
@@ -117,9 +116,7 @@ def tuned(study: Study) -> pd.DataFrame:
     A row each: dataset, method, tuned_at (the target), learning_rate, validation_l1, and the model
     steps that it took.
     """
-    table = told_apart(study, "learning_rate")
-    targets = {label: run.setting("target_sparsity") for label, run in study.runs.items()}
-    table["tuned_at"] = table.label.map(targets)
+    table = trials(study).rename(columns={"target": "tuned_at"})
     table["validation_l1"] = table.validation_l1.fillna(np.inf)
     each = ["dataset", "method", "tuned_at"]
     by = [*each, "learning_rate"]
@@ -131,32 +128,30 @@ def tuned(study: Study) -> pd.DataFrame:
 
 def points(
     names: Sequence[str], sparsities: Sequence[float], rates: pd.DataFrame, steps: int
-) -> dict[str, Experiment]:
+) -> Design:
     """Every method at every target, on the data sets for which `tuned` has chosen its rates."""
-    found = {}
+    found = Design()
     for (dataset, method), rows in rates.groupby(["dataset", "method"], sort=False):
         for target in sparsities:
             distances = (rows.tuned_at - target).abs().to_numpy()
-            rate = rows.learning_rate.iloc[distances.argmin()]
-            found[f"{dataset}, {method}, {target:g}"] = at(
-                dataset, chosen(names)[method], target, steps, learning_rate=float(rate)
-            )
+            rate = float(rows.learning_rate.iloc[distances.argmin()])
+            e = at(dataset, chosen(names)[method], target, steps, learning_rate=rate)
+            found.add(f"{dataset}, {method}, {target:g}", e, dataset=dataset, method=method)
     return found
 
 
-def told_apart(study: Study, last: str) -> pd.DataFrame:
-    """A row per trial: what its label says (dataset, method, `last`), its losses and its sizes.
+def trials(study: Study) -> pd.DataFrame:
+    """A row per trial: dataset, method, target, learning_rate, its losses and its sizes.
 
     `sparsity` is the share of the parameters of the method's own model before it was narrowed or
     pruned; `relative_test` the test loss as a multiple of the constant predictor's.
     """
     rows = []
     for label, run in study.runs.items():
-        dataset, method, value = label.rsplit(", ", 2)
-        e = run.experiment
-        full = parameters(e.replace(model="standard") if method == "dense" else e)
-        table = run.trials.assign(dataset=dataset, method=method, **{last: float(value)})
-        table["label"] = label
+        e, factors = run.experiment, study.factors[label]
+        full = parameters(e.replace(model="standard") if factors["method"] == "dense" else e)
+        aims = {"target": e.target_sparsity, "learning_rate": e.learning_rate}
+        table = run.trials.assign(**factors, **aims, label=label)
         table["sparsity"] = 1 - table.best_preserved * parameters(e) / full
         table["steps"] = run.result["model_steps"] / len(run.numbers)
         rows.append(table)
@@ -167,7 +162,7 @@ def told_apart(study: Study, last: str) -> pd.DataFrame:
 def fronts(table: pd.DataFrame, size: str = "sparsity") -> pd.DataFrame:
     """Means of each data set, method and target, and which are on the front of loss and size.
 
-    `size` is a column of `told_apart`: sparsity, macs or compact_parameters. The front is chosen on
+    `size` is a column of `trials`: sparsity, macs or compact_parameters. The front is chosen on
     validation (`statistics.front`). Raises ValueError for a column that is missing.
     """
     require_columns(table, [size])
@@ -190,19 +185,20 @@ def best_pruned(table: pd.DataFrame, target: float, dataset: str) -> str:
 
 
 def beside_controls(run: Run, controls: Study, name: str) -> pd.DataFrame:
-    """The trials of a run, called `name`, and of its controls, told apart by `method`."""
+    """The trials of a run, called `name`, and of its controls, named in the column `method`."""
     runs = {name: run} | controls.runs
     return pd.concat([each.trials.assign(method=label) for label, each in runs.items()])
 
 
 def at_target(study: Study, dataset: str, target: float) -> dict[str, Run]:
     """The runs of one data set at one target, by method; without the narrow dense ones."""
-    found = {}
-    for label, run in study.runs.items():
-        where, method, value = label.rsplit(", ", 2)
-        if where == dataset and float(value) == target and method != "dense":
-            found[method] = run
-    return found
+    here = study.only(target_sparsity=target).runs
+    factors = {label: study.factors[label] for label in here}
+    return {
+        own["method"]: here[label]
+        for label, own in factors.items()
+        if own["dataset"] == dataset and own["method"] != "dense"
+    }
 
 
 def layer_sizes(run: Run) -> dict[str, int]:
@@ -212,7 +208,7 @@ def layer_sizes(run: Run) -> dict[str, int]:
     return dict(zip(layer_names(run.population), sizes, strict=True))
 
 
-def kept_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
+def left_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
     """How many parameters are left in each layer: means over trials, a row per run.
 
     Columns are the layers, and are counted with their biases.
@@ -229,6 +225,8 @@ def kept_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
 
 def masks_of(run: Run, trial: int = 0) -> dict[str, np.ndarray]:
     """Which weights of a trial's best autoencoder are left: bool [out, in] by layer."""
-    place, names = run.index(trial), layer_names(run.population)
+    member, names = run.index(trial), layer_names(run.population)
     weights = [weight for side in run.population.sides for weight, _ in side.layers()]
-    return {name: (weight[place] != 0).numpy() for name, weight in zip(names, weights, strict=True)}
+    return {
+        name: (weight[member] != 0).numpy() for name, weight in zip(names, weights, strict=True)
+    }

@@ -16,6 +16,7 @@ from evoae.networks import activations
 from evoae.networks.activations import layer_names, record
 from evoae.networks.population import Population, hidden_widths, parameter_count
 from evoae.pruning import members, operators
+from evoae.study.runs.grids import Design
 
 if TYPE_CHECKING:
     from evoae.study.runs.run import Run
@@ -50,7 +51,7 @@ class Pruning:
 
 def prune_once(
     population: Population,
-    place: int,
+    index: int,
     operator: str | operators.Operator,
     train: Tensor,
     examples: Tensor,
@@ -59,13 +60,13 @@ def prune_once(
     threshold: float = 0.1,
     seed: int | Sequence[int] = 1,
 ) -> Pruning:
-    """Prune a copy of the autoencoder at `place` once; the population stays as it is.
+    """Prune a copy of the autoencoder at `index` once; the population stays as it is.
 
     Unit statistics are those of the finished autoencoder over `train` [rows, D]; `examples` [n, D]
     are what the activations are shown for.
     """
     rng = np.random.default_rng(seed)
-    member = population.take([place])
+    member = population.take([index])
     with torch.no_grad():
         seen = member.activations(train[None])
     for side, values in zip(member.sides, seen, strict=True):
@@ -102,10 +103,10 @@ def prune_each(
     """
     data = run.data(trial)
     settings = {name: run.setting(name) for name in ("amount", "threshold")}
-    networks, place, shown = run.population, run.index(trial), data.test[:EXAMPLES]
+    networks, index, shown = run.population, run.index(trial), data.test[:EXAMPLES]
     return {
         name: prune_once(
-            networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]
+            networks, index, name, data.train, shown, **settings, seed=[seed, trial, number]
         )
         for number, name in enumerate(names)
     }
@@ -189,7 +190,7 @@ def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1)
 
     A row per run, trial and operator: `removed`, the share of all weights and biases that it sets
     to zero; `change` of the test L1; `change_by_chance`, that of as many zeros in each weight
-    matrix and bias vector at random places: the same sizes, shuffled.
+    matrix and bias vector at random positions: the same sizes, shuffled.
     """
     rows = []
     for whose, prunings in each_trial(runs, names, seed):
@@ -226,17 +227,18 @@ def l1(member: Population, rows: Tensor) -> float:
         return float((member.reconstruct(rows[None]) - rows).abs().mean())
 
 
-def dense(runs: Mapping[str, Run]) -> dict[str, Experiment]:
+def dense(runs: Mapping[str, Run]) -> Design:
     """For each run the same training of an unpruned model with as many parameters as it left.
 
-    Its label is the widths of that model and the run's label.
+    Its label is the widths of that model and the run's label, which is its factor `size_of`.
     """
-    found = {}
+    found = Design()
     for label, run in runs.items():
         left = run.trials.preserved.mean() * run.population.parameters
         model = equal_widths(run.data().dimension, run.setting("model"), left)
         unpruned = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0, "model": model}
-        found[f"dense {model}, {label}"] = run.experiment.replace(**unpruned)
+        e = run.experiment.replace(**unpruned)
+        found.add(f"dense {model}, {label}", e, size_of=label)
     return found
 
 
@@ -261,17 +263,20 @@ def equal_widths(dimension: int, model: str, left: float) -> str:
 
 
 def ending(run: Run) -> str | None:
-    """A word of warning when a run ends no better than the constant predictor, or None.
+    """A warning where a trial diverged or the run ends no better than the constant predictor.
 
-    Of runs trained on L1: the best constant is of that loss.
+    Otherwise None. The constant predictor is asked of runs trained on L1 only.
     """
-    means = run.trials[["train_l1", "constant_train_l1"]].mean(skipna=False)
+    table = run.trials[["train_l1", "constant_train_l1"]]
+    if table.train_l1.isna().any():
+        return f"{table.train_l1.isna().sum()} of {len(table)} trials diverged; lower learning_rate"
+    means = table.mean()
     if run.setting("loss") != "l1" or means.train_l1 < 0.99 * means.constant_train_l1:
         return None
     return (
-        f"nothing learnt: the training loss, {means.train_l1:.4f}, is no better than that of the "
-        f"best constant, {means.constant_train_l1:.4f}. Sparse data, such as ratings, learn under "
-        "loss=bce; else try more epochs or a larger learning_rate"
+        f"nothing was learned: the training loss, {means.train_l1:.4f}, is not better than that of "
+        f"the best constant, {means.constant_train_l1:.4f}. For sparse data such as ratings use "
+        "loss=bce; otherwise train for more epochs or with a larger learning_rate"
     )
 
 

@@ -136,12 +136,12 @@ def matching(study: Study, algorithm: str, as_released: bool = True, **settings:
 
 
 def summary(study: Study) -> pd.DataFrame:
-    """The published values that runs of the paper's size stand beside, as `reproduced` keeps them.
+    """The published values that runs of the paper's size stand beside, as in `results`.
 
     The columns of the published values, then `reproduced`, `low`, `high` (95 %) and `trials`.
     """
     table = published()
     papers = {label: run for label, run in study.runs.items() if dimensions(run) in PAPER}
     found = compare_with(Study(papers), table)
-    kept = found[[*NAMES[1:], "reproduced", "low", "high", "trials"]]
-    return table.merge(kept, on=NAMES[1:], how="inner")
+    values = found[[*NAMES[1:], "reproduced", "low", "high", "trials"]]
+    return table.merge(values, on=NAMES[1:], how="inner")

@@ -1,6 +1,6 @@
 """RESULTS.md: what the full-size runs gave, written from the tables that the package keeps.
 
-The text is in `results_page.md`; every number in it is read from a table of `kept` or from a
+The text is in `results_page.md`; every number in it is read from a table of `results` or from a
 setting, so that page and tables cannot disagree. `12_results` writes the page.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import SETTINGS
-from evoae.study.analysis import claims, confounds, kept
+from evoae.study.analysis import claims, confounds, results
 from evoae.study.analysis.findings import READ
 from evoae.study.analysis.published import NAMES
+from evoae.study.analysis.sentences import decimals, interval, listed
 from evoae.study.analysis.statistics import mean_interval
 
 TEXT = Path(__file__).with_suffix(".md")
 DATASETS = ("binary-clusters", "digits")  # of the designs
-PLACES = ("isolated", "ring without selection", "ring")
 RECIPES = (
     *("frontier", "frontier-ring", "frontier-magnitude", "obd", "taylor", "rigl"),
     *("lamp", "wanda", "magnitude"),
@@ -42,15 +42,12 @@ def page() -> str:
 
 def number(value: float, sign: bool = False) -> str:
     """Three decimals, without a minus before zero; a dash where there is no number."""
-    if pd.isna(value):
-        return "–"
-    return f"{round(round(value, 9), 3) + 0.0:{'+' if sign else ''}.3f}"
+    return "–" if pd.isna(value) else decimals(round(value, 9), sign)
 
 
 def with_interval(value: float, low: float, high: float, sign: bool = False) -> str:
     """A number and its 95 % interval, if there is one."""
-    middle = number(value, sign)
-    return middle if pd.isna(low) else f"{middle} [{number(low, sign)}, {number(high, sign)}]"
+    return number(value, sign) + interval(round(low, 9), round(high, 9), sign)
 
 
 def share(value: float) -> str:
@@ -72,16 +69,11 @@ def span(counts: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def listed(words: Sequence[str]) -> str:
-    """Words in a row: "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-
-
-def both(means: pd.DataFrame, place: str) -> str:
-    """The mean over cells and the best cell of one place, of means by place; a dash for none."""
-    if place not in means.index:
+def both(means: pd.DataFrame, arrangement: str) -> str:
+    """The mean over cells and the best cell of one arrangement; a dash for none."""
+    if arrangement not in means.index:
         return "–"
-    return f"{number(means.train_l1[place])} / {number(means.test_l1[place])}"
+    return f"{number(means.train_l1[arrangement])} / {number(means.test_l1[arrangement])}"
 
 
 # -- what the text names -------------------------------------------------------------------------
@@ -89,7 +81,7 @@ def both(means: pd.DataFrame, place: str) -> str:
 
 def published_values() -> dict[str, Any]:
     """How far the published training losses are met, and those that are not."""
-    found = kept.reproduced()
+    found = results.reproduced()
     found = found[found.metric == "train_l1"].drop_duplicates(NAMES[1:])
     met = (found.low - READ <= found.value) & (found.value <= found.high + READ)
     difference = found.reproduced - found.value
@@ -114,7 +106,7 @@ def published_values() -> dict[str, Any]:
 
 def paper_claims() -> dict[str, Any]:
     """The verdicts in both readings, and every contrast behind them."""
-    contrasts = kept.contrasts()
+    contrasts = results.contrasts()
     verdicts = claims.verdicts(contrasts)
     by_reading = verdicts.pivot(index=["claim", "text"], columns="reading", values="verdict")
     by_reading = by_reading[list(claims.READINGS)]
@@ -147,9 +139,9 @@ def paper_claims() -> dict[str, Any]:
 
 def mechanism() -> dict[str, Any]:
     """The gap's parts, cells alone and in a ring, restarts, pruning of one dose, tuning."""
-    parts, flat, places, restarts, timing, below, tuned, rings = ([] for _ in range(8))
+    parts, flat, arrangements, restarts, timing, below, tuned, rings = ([] for _ in range(8))
     for dataset in DATASETS:
-        crossed = kept.design("mechanism", dataset)
+        crossed = results.design("mechanism", dataset)
         shapley = {
             pruning: rows.set_index("factor")
             for pruning, rows in confounds.parts_of_gap(crossed).groupby("pruning", sort=False)
@@ -171,9 +163,10 @@ def mechanism() -> dict[str, Any]:
         means = crossed.groupby(["pruning", "optimiser", "rate_policy", "place"])
         means = means[["train_l1", "test_l1"]].mean()
         for keys in dict.fromkeys(key[:3] for key in means.index):
-            places.append([dataset, *keys, *(both(means.loc[keys], place) for place in PLACES)])
+            each = [both(means.loc[keys], name) for name in confounds.ARRANGEMENTS]
+            arrangements.append([dataset, *keys, *each])
         at_rates = means.loc[("random", "adam-per-batch", "mutated")].map(number)
-        alone, ring = (at_rates.loc[place] for place in ("isolated", "ring"))
+        alone, ring = (at_rates.loc[name] for name in ("isolated", "ring"))
         rings.append(
             f"On {dataset} the mean is {alone.train_l1} in isolated cells and {ring.train_l1} in "
             f"the ring; the best cell has {alone.test_l1} and {ring.test_l1}."
@@ -182,7 +175,7 @@ def mechanism() -> dict[str, Any]:
         rows, counts = timing_of(dataset)
         timing += rows
         below.append(counts)
-        settings = confounds.best_rate(kept.design("tuning", dataset))
+        settings = confounds.best_rate(results.design("tuning", dataset))
         best = settings.iloc[0]
         tuned.append(
             f"On {dataset} the lowest validation loss is {number(best['mean'])} ({best.optimiser}, "
@@ -191,6 +184,7 @@ def mechanism() -> dict[str, Any]:
         )
         if dataset == DATASETS[0]:
             gap, seeds = shapley["none"].value, crossed.data_seed.nunique()
+    trained = ["data", "pruned by", "optimiser", "rates"]
     head = ["data", "pruned by", "whole gap", "optimiser", "rates", "neighbours", "selection"]
     return {
         "data_seeds": seeds,
@@ -200,7 +194,7 @@ def mechanism() -> dict[str, Any]:
         "random_in_a_ring": " ".join(rings),
         "parts": table(head, parts),
         "no_gap": " ".join(flat),
-        "places": table(["data", "pruned by", "optimiser", "rates", *PLACES], places),
+        "arrangements": table([*trained, *confounds.ARRANGEMENTS], arrangements),
         "restarts": table(["data", "cells", "restarts", "ring", "ring better in"], restarts),
         "timing": table(["data", "operator", *confounds.WHEN, "never"], timing),
         "below_noise": "; ".join(below),
@@ -211,7 +205,7 @@ def mechanism() -> dict[str, Any]:
 def restarts_of(dataset: str) -> list[list[Any]]:
     """Design C: rings and as many isolated cells, by the number of cells."""
     rows = []
-    for cells, group in kept.design("populations", dataset).groupby("cells"):
+    for cells, group in results.design("populations", dataset).groupby("cells"):
         seeds = group.groupby(["place", "data_seed"])[["train_l1", "test_l1"]].mean()
         if "ring" in set(group.place):
             lower = seeds.loc["ring"].test_l1 < seeds.loc["isolated"].test_l1
@@ -223,7 +217,7 @@ def restarts_of(dataset: str) -> list[list[Any]]:
 
 def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
     """Design B: means by operator and time, and where random pruning ends below noise."""
-    timed = kept.design("timing", dataset)
+    timed = results.design("timing", dataset)
     means = timed.groupby(["operator", "when"]).train_l1.mean().unstack()
     rows = [
         [dataset, operator, *(number(means[when][operator]) for when in (*confounds.WHEN, "never"))]
@@ -237,7 +231,7 @@ def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
 
 def frontier() -> dict[str, Any]:
     """The front: the lowest, recipes and baselines, the paper's operators, and sizes."""
-    front = kept.front()
+    front = results.front()
     targets = front.groupby("target").dataset.nunique()
     target = targets[targets == front.dataset.nunique()].index.max()  # that all data sets have
     here = front[front.target == target]

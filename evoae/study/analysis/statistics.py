@@ -33,7 +33,7 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str = "ta
     missing = [column for column in columns if column not in table.columns]
     if missing:
         there = ", ".join(map(str, table.columns))
-        raise ValueError(f"{name} lacks the column {missing[0]!r}; it has: {there}")
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has {there}")
 
 
 # -- scores --------------------------------------------------------------------------------------
@@ -104,14 +104,14 @@ def shift(differences: ArrayLike, confidence: float = CONFIDENCE) -> Shift:
     values = np.asarray(differences, dtype=float).ravel()
     n = len(values)
     if not n:
-        return Shift(*[float("nan")] * 4, n=0)
+        return Shift(math.nan, math.nan, math.nan, math.nan, 0)
     first, second = np.triu_indices(n)
     with np.errstate(invalid="ignore"):  # infinities of both signs: their average is in between
         averages = (values[first] + values[second]) / 2
         walsh = np.sort(np.where(np.isnan(averages), 0.0, averages))
         estimate = float(np.median(walsh))
     if n < LEAST:
-        return Shift(estimate, *[float("nan")] * 3, n=n)
+        return Shift(estimate, math.nan, math.nan, math.nan, n)
     # Tukey: the signed-rank statistic is the number of averages above 0, so one table serves both
     tail = np.cumsum(signed_rank_null(n))
     left_out = int(np.searchsorted(tail, (1 - confidence) / 2, "right"))
@@ -151,13 +151,17 @@ def holm(p: ArrayLike, family: int = 0) -> np.ndarray:
     `family` is the number of comparisons that were declared: those that were not run, or whose p is
     nan, count as p = 1. Raises ValueError for a p outside [0, 1].
     """
+    from statsmodels.stats.multitest import multipletests  # a second that few commands need
+
     p = np.asarray(p, dtype=float)
     if np.any((p < 0) | (p > 1)):
         raise ValueError(f"p = {p[(p < 0) | (p > 1)][0]} is not a p-value; it must be in [0, 1]")
+    known = ~np.isnan(p)
+    if not known.any():
+        return np.full_like(p, np.nan)
+    rest = np.ones(max(family, len(p)) - known.sum())
     adjusted = np.full_like(p, np.nan)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
-    scaled = p[order] * (max(family, len(p)) - np.arange(len(order)))
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    adjusted[known] = multipletests([*p[known], *rest], method="holm")[1][: known.sum()]
     return adjusted
 
 
@@ -189,10 +193,10 @@ def compare(
     """
     require_columns(table, [by, value, paired_by, *([within] if within else [])])
     parts = []
-    for place, rows in table.groupby(within, sort=False) if within else [("", table)]:
+    for group, rows in table.groupby(within, sort=False) if within else [("", table)]:
         part = compare_groups(samples_of(rows, by, value, paired_by), by, baseline)
         if within:
-            part.insert(0, within, place)
+            part.insert(0, within, group)
         parts.append(part)
     found = pd.concat(parts, ignore_index=True)
     return found.assign(p_holm=holm(found["p"]))
@@ -205,7 +209,7 @@ def samples_of(table: pd.DataFrame, by: str, value: str, key: str) -> dict[objec
         samples[name] = rows.set_index(key)[value].astype(float)
         if samples[name].index.has_duplicates:
             twice = samples[name].index[samples[name].index.duplicated()][0]
-            raise ValueError(f"{by} {name} has {key} {twice} twice; pairs need it once")
+            raise ValueError(f"{by} {name} has {key} {twice} more than once; pairs need it once")
     return samples
 
 
@@ -230,7 +234,7 @@ def paired(a: pd.Series, b: pd.Series) -> dict[str, float | int]:
 
 
 def beats(losses: pd.Series, constants: pd.Series) -> bool | None:
-    """Whether losses, trial by trial, are told apart from the constant predictor's, and lower.
+    """Whether losses, trial by trial, are significantly lower than the constant predictor's.
 
     None below LEAST trials: they do not say.
     """

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from evoae.networks.activations import layer_names
+from evoae.study.analysis.sentences import Answer, count, raised
 from evoae.study.analysis.statistics import LEVEL, holm, paired, require_columns
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def shared(zeros: ArrayLike) -> Departure:
     independent networks, `ratio` the one by the other, `unevenness` the ratio less 1, and `p`
     two-sided, by the normal approximation of the sum over pairs.
     """
-    flat = np.asarray(zeros, dtype=bool).reshape(len(zeros), -1)
+    flat = np.asarray(zeros, dtype=bool)
+    flat = flat.reshape(len(flat), -1)
     each, size, pairs = flat.sum(1).astype(float), flat.shape[1], math.comb(len(flat), 2)
     cover = flat.sum(0)
     found = float((cover * (cover - 1)).sum() / 2)
@@ -194,18 +196,29 @@ def finding(row: Any) -> str:
     return CLOSER if row.shift < 0 else FURTHER
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """One sentence on the paper's explanation, from a table of `contrasts`.
+def verdict(table: pd.DataFrame) -> Answer:
+    """What a table of `contrasts` says of the paper's explanation.
 
     It is supported where some contrasts find a population closer to uniform and none further.
     """
     counts = table.finding.value_counts()
-    closer, further = counts.get(CLOSER, 0), counts.get(FURTHER, 0)
+    closer, further = int(counts.get(CLOSER, 0)), int(counts.get(FURTHER, 0))
     if (table.finding == "too few trials").all():
-        return f"no verdict: too few trials ({table.n.max()})"
-    word = "mixed" if closer and further else "supported" if closer else "contradicted"
-    word = word if closer or further else "open"
-    return (
-        f"{word}: of {len(table)} contrasts {closer} find the population closer to uniform, "
-        f"{further} further from it"
+        trials = count(int(table.n.max()), "trial")
+        return Answer(
+            "The paper's explanation gets no verdict: too few trials were run.",
+            f"With {trials} of a population and of one network, no difference can be significant.",
+        )
+    words = {
+        (True, False): "is supported",
+        (False, True): "is contradicted",
+        (True, True): "is supported in part and contradicted in part",
+        (False, False): "remains open",
+    }[closer > 0, further > 0]
+    trials = count(int(table.n.max()), "paired trial")
+    return Answer(
+        f"The paper's explanation {words}: of {count(len(table), 'comparison')} with one network, "
+        f"{count(closer)} find the pruned positions of a population closer to uniform and "
+        f"{count(further)} further from it.",
+        f"{raised(trials)}, signed-rank tests, Holm's correction over all comparisons.",
     )

@@ -8,7 +8,7 @@ from evoae.study.figures.curves import (
     size_over_epochs,
 )
 from evoae.study.figures.effects import interaction, parts_of_gap
-from evoae.study.figures.frontier import fronts, kept_by_layer, mask_pictures
+from evoae.study.figures.frontier import fronts, left_by_layer, mask_pictures
 from evoae.study.figures.heatmaps import (
     before_after_heatmap,
     filters,
@@ -37,7 +37,7 @@ __all__ = [
     "fronts",
     "images",
     "interaction",
-    "kept_by_layer",
+    "left_by_layer",
     "loss_by_schedule",
     "loss_over_epochs",
     "mask_pictures",

@@ -22,7 +22,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
-from evoae.messages import named, shown
+from evoae.messages import display, short
 from evoae.rules import check_known
 from evoae.study.report import pages
 from evoae.study.report.notebooks import available, check_parameter, defaults, folder, read
@@ -53,7 +53,7 @@ def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> 
     found = {}
     for word in words:
         key, _, text = word.partition("=")
-        kind = type(known.get(key))
+        kind: type = type(known.get(key))
         value: Any = text
         if kind is not str:
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -67,13 +67,13 @@ def plan(
     names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
-    check_known(scale, SCALES, f"unknown scale {shown(scale)}")
+    check_known(scale, SCALES, f"unknown scale {short(scale)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} must be at least 1")
     plans = {}
     for name in names:
         name = Path(name).stem
-        check_known(name, available(), f"unknown notebook {shown(name)}")
+        check_known(name, available(), f"unknown notebook {short(name)}")
         notebook = read(name)
         known = defaults(notebook)
         plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}
@@ -112,7 +112,7 @@ def reproduce(
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ValueError(f"{named(out)}: cannot be written ({error.strerror})") from error
+        raise ValueError(f"{display(out)}: cannot be written ({error.strerror})") from error
     written: list[Path] = []
     failures: dict[str, Exception] = {}
     # the notebooks' processes inherit where their sweeps run

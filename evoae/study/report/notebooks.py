@@ -15,7 +15,7 @@ from typing import Any
 from IPython import get_ipython
 
 import evoae
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.rules import check_known
 
 MAY_BE_ZERO = ("seed", "workers")
@@ -63,8 +63,13 @@ def defaults(notebook: Mapping[str, Any]) -> dict[str, Any]:
 
 def assigned(source: str) -> dict[str, Any]:
     """The names and values that a cell of parameters assigns."""
-    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+    return {
+        target.id: ast.literal_eval(statement.value)
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def check_injected(name: str) -> None:
@@ -78,10 +83,10 @@ def check_injected(name: str) -> None:
 
 def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> None:
     """Raise ValueError unless the notebook has the parameter, of that type and large enough."""
-    check_known(key, known, f"{name} has no parameter {shown(key)}")
+    check_known(key, known, f"{name} has no parameter {short(key)}")
     kind = type(known[key])
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"{name}: {key}={shown(value)} must be of type {kind.__name__}")
+        raise ValueError(f"{name}: {key}={short(value)} must be of type {kind.__name__}")
     least = 0 if key in MAY_BE_ZERO else 1
     if kind is int and value < least:
-        raise ValueError(f"{name}: {key}={shown(value)} must be at least {least}")
+        raise ValueError(f"{name}: {key}={short(value)} must be at least {least}")

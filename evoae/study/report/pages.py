@@ -1,80 +1,57 @@
 """Executed notebooks as pages of their own, and an index over them.
 
 A page asks no other for anything, prints well, and says what made it: the command, the parameters,
-the machine, the versions, the time.
+the machine, the versions, the time. Below its title stands what was found, and how sure that is.
 """
 
 from __future__ import annotations
 
-import html
 import os
 import platform
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from jinja2 import Environment, FileSystemLoader
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from evoae.study.report.contents import SHOWN
+from evoae.study.report.contents import MIME
 from evoae.study.report.notebooks import question_of, title_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PACKAGES = ("evoae", "torch", "numpy", "scipy", "statsmodels", "pandas")
 WARNINGS = {
     "smoke": "Smoke runs: they show that the software works. Nothing on this page is evidence.",
-    "quick": "Quick runs, smaller and fewer than the paper's: they show orderings and are no "
-    "evidence. Below six trials no interval is drawn and nothing is tested.",
+    "quick": "Quick runs are smaller and fewer than the paper's: enough for plots, too few to test "
+    "a claim. Below six trials no interval is drawn and nothing is tested.",
 }
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 960px; margin: 0 auto;
-  padding: 12px 24px 40px; }
-h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 19px; margin: 28px 0 6px; }
-p { margin: 8px 0; } a { color: #0B5394; } a.anchor-link { display: none; }
-.warning { background: #FFF0E0; border-left: 5px solid #D55E00; padding: 8px 12px; }
-.answer { background: #EEF4FA; border-left: 5px solid #0072B2; padding: 8px 12px; }
-.findings { padding-left: 26px; margin: 6px 0; } .findings li { margin: 3px 0; font-size: 14px; }
-figure { margin: 14px 0; } figure img { max-width: 100%; } figcaption { font-size: 14px; }
-table { border-collapse: collapse; font-size: 12.5px; } .scroll { overflow-x: auto; }
-th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #E5E5E5; }
-td.text, th.text { text-align: left; } summary { cursor: pointer; font-size: 14px; }
-details { margin: 8px 0; } pre { font-size: 12px; overflow-x: auto; background: #F6F6F6;
-  padding: 8px; } footer { border-top: 1px solid #CCC; margin-top: 32px; font-size: 13px; }
-.cards { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
-.card { border: 1px solid #DDD; padding: 6px 8px; font-size: 11px; line-height: 1.3; }
-.card img { width: 100%; height: 80px; object-fit: contain; }
-.card h2 { font-size: 13px; margin: 2px 0; } .card p { margin: 3px 0; }
-.card .said { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4;
-  overflow: hidden; } .card .warning { padding: 0 5px; border-width: 3px; }
-body.index { max-width: 1080px; padding: 4px 10px; } .index h1 { font-size: 20px; margin: 4px 0; }
-@media print { .card .said { display: block; } body { max-width: none; padding: 0;
-  font-size: 11pt; } h2 { break-after: avoid; } figure, .card, .answer, li { break-inside: avoid; }
-  figure img { max-height: 21cm; } a { color: inherit; text-decoration: none; } }
-@page { size: A4; margin: 15mm; }
-"""
 
 
-def whole(title: str, body: str, kind: str = "page") -> str:
-    """A complete page."""
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
-        f'<body class="{kind}">\n{body}\n</body></html>\n'
-    )
+def rendered(**fields: Any) -> str:
+    """The page, or with `cards` the index; what is not HTML already is escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(autoescape=True, trim_blocks=True, loader=loader)
+    return environment.get_template("page.html").render(**fields)
 
 
-def answer_of(notebook: NotebookNode) -> str:
-    """What an executed notebook answers, in HTML; empty if it does not say."""
-    for one in notebook.cells:
+def answer_of(notebook: NotebookNode) -> tuple[int, NotebookNode] | None:
+    """The cell of an executed notebook that shows its answer (its number), and that output."""
+    for number, data in outputs_of(notebook):
+        if data[MIME]["kind"] == "answer":
+            return number, data
+    return None
+
+
+def outputs_of(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
+    """What a report has put into an executed notebook, with the numbers of the cells."""
+    for number, one in enumerate(notebook.cells):
         for output in one.get("outputs", []):
-            if output.get("data", {}).get(SHOWN, {}).get("kind") == "answer":
-                return output.data[SHOWN]["text"]
-    return ""
+            if MIME in output.get("data", {}):
+                yield number, output.data
 
 
 def warning_of(notebook: NotebookNode) -> str:
@@ -84,7 +61,7 @@ def warning_of(notebook: NotebookNode) -> str:
 
 
 def page_of(notebook: NotebookNode, name: str) -> str:
-    """The page of an executed notebook: its prose and what it shows, without code.
+    """The page of an executed notebook: its answer, its prose and what it shows, without code.
 
     Its metadata say, under `evoae.scale`, at which scale it was executed.
     """
@@ -92,38 +69,46 @@ def page_of(notebook: NotebookNode, name: str) -> str:
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
-        kept = (o for o in one.outputs if WIDGET not in o.get("data", {}))
-        one.outputs = [output for output in kept if "tqdm" not in str(output.get("text", ""))]
+        ours = (o for o in one.outputs if WIDGET not in o.get("data", {}))
+        one.outputs = [output for output in ours if "tqdm" not in str(output.get("text", ""))]
+    answer = ""
+    if found := answer_of(notebook):
+        number, data = found
+        answer = data["text/html"]
+        # it stands below the title, and leaves its place with the heading before it
+        headed = number > 1 and notebook.cells[number - 1].source.startswith("## Answer")
+        del notebook.cells[number - headed : number + 1]
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=True,
         exclude_output_prompt=True,
         config=Config({"HTMLExporter": {"embed_images": True}}),
     )
-    body = exporter.from_notebook_node(notebook)[0]
-    if warning:
-        heading = re.search(r"</h1>", body)
-        at = heading.end() if heading else 0
-        body = f'{body[:at]}\n<p class="warning">{warning}</p>{body[at:]}'
-    return whole(title_of(notebook), body + made_by(name, scale, ran))
+    heading, end, body = exporter.from_notebook_node(notebook)[0].partition("</h1>")
+    return rendered(
+        title=title_of(notebook),
+        heading=heading + end,
+        answer=answer,
+        warning=warning,
+        body=body,
+        **made_by(name, scale, ran),
+    )
 
 
-def made_by(name: str, scale: str, ran: Mapping[str, Any]) -> str:
-    """The foot of a page: command, time, machine, versions, parameters."""
+def made_by(name: str, scale: str, ran: Mapping[str, Any]) -> dict[str, Any]:
+    """What made a page: command, time, machine, versions, parameters."""
     parameters = dict(ran.get("parameters", {}))
-    changed = " ".join(f"{k}={v}" for k, v in parameters.items() if k != "out")
-    command = "evoae report out" if name == "report" else f"evoae reproduce {name} --scale {scale}"
-    seconds = ran.get("duration")
-    took = f"{seconds:.0f} s of wall time (runs that were there already not counted)"
-    known = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
-    rows = [
-        f"Made by <code>{html.escape(command)}</code>" + (f", {took}" if seconds else ""),
-        f"On {html.escape(machine)}; Python {platform.python_version()}, {known}",
-        f"Parameters: <code>{html.escape(changed) or 'none'}</code>; the rest as in the notebook",
-        "Tables are folded: open them, or read their files in <code>tables/</code>",
-    ]
-    return "<footer>" + "".join(f"<p>{row}.</p>" for row in rows) + "</footer>"
+    versions = [f"{package} {version(package)}" for package in PACKAGES]
+    known = ", ".join([f"Python {platform.python_version()}", *versions])
+    return {
+        "command": "evoae report out"
+        if name == "report"
+        else f"evoae reproduce {name} --scale {scale}",
+        "seconds": ran.get("duration"),
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": known,
+        "parameters": " ".join(f"{k}={v}" for k, v in parameters.items() if k != "out"),
+    }
 
 
 def processor() -> str:
@@ -141,22 +126,30 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
 
     `order` are the notebooks that may be there, `pictures` the names of their figures to show.
     """
-    cards = []
+    cards, warnings = [], []
     for name in order:
         executed = folder / f"{name}.ipynb"
         if not (executed.exists() and (folder / f"{name}.html").exists()):
             continue
         notebook = nbformat.read(executed, 4)
         picture = f"figures/{name}-{pictures.get(name)}.png"
-        there = (folder / picture).exists()
-        image = f'<a href="{name}.html"><img alt="" src="{picture}"></a>' if there else ""
-        title, said = title_of(notebook).partition(":")[0], answer_of(notebook)
+        anchor = f'id="figure-{pictures.get(name)}"'
+        titles = [d[MIME]["text"] for _, d in outputs_of(notebook) if anchor in d["text/html"]]
+        warnings.append(warning_of(notebook))
+        found = answer_of(notebook)
         scale = notebook.metadata.get("evoae", {}).get("scale")
-        warning = f'<p class="warning">{scale}: no evidence</p>' if warning_of(notebook) else ""
         cards.append(
-            f'<div class="card">{image}<h2><a href="{name}.html">{html.escape(title)}</a></h2>'
-            f"<p><i>{html.escape(question_of(notebook))}</i></p>{warning}"
-            f'<p class="said" title="{said}">{said}</p></div>'
+            {
+                "name": name,
+                "title": title_of(notebook).partition(":")[0],
+                "question": question_of(notebook),
+                "picture": picture if (folder / picture).exists() else "",
+                "alt": titles[0] if titles else title_of(notebook),
+                "warning": f"{scale}: no evidence" if warnings[-1] else "",
+                "said": found[1][MIME]["text"] if found else "",
+            }
         )
-    body = f'<h1>evoae: the study</h1>\n<div class="cards">{"".join(cards)}</div>'
-    return whole("evoae: the study", body, "index")
+    alike = len(set(warnings)) == 1  # then it is said once, above the cards
+    for card in cards if alike else []:
+        card["warning"] = ""
+    return rendered(title="evoae: the study", cards=cards, warning=warnings[0] if alike else "")

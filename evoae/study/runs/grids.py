@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,34 @@ import numpy as np
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
 from evoae.rules import plain
+
+
+class Design(Mapping[str, Experiment]):
+    """Experiments by label; `factors` by label are what a design calls them beside settings."""
+
+    def __init__(
+        self,
+        experiments: Mapping[str, Experiment] | None = None,
+        factors: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._experiments = dict(experiments or {})
+        self.factors = dict(factors or {})
+
+    def __getitem__(self, label: str) -> Experiment:
+        return self._experiments[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._experiments)
+
+    def __len__(self) -> int:
+        return len(self._experiments)
+
+    def add(self, label: str, experiment: Experiment, **factors: Any) -> None:
+        """Another experiment of the design."""
+        self._experiments[label], self.factors[label] = experiment, factors
+
+    def __or__(self, other: Mapping[str, Experiment]) -> Design:
+        return Design({**self, **other}, self.factors | getattr(other, "factors", {}))
 
 
 def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
@@ -33,17 +62,20 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
         ]
         label = " ".join(words)
         if label in found:
-            raise ValueError(f"two experiments of the grid are called {label!r}; name them apart")
+            raise ValueError(
+                f"two experiments of the grid are called {label!r}; give them different names"
+            )
         found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
 
 
-def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
+def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> Design:
     """As released, as intended, and as released but for one difference, each in turn.
 
     The differences are those between the paper's text and its released code; any that this
     training would not feel is left out. A label is the prefix, if any, and "as released", "as
-    intended" or the name of the setting, with a colon between.
+    intended" or the name of the setting, with a colon between; these two are its factors `pair`
+    and `difference`.
     """
     released = Experiment.preset(preset, as_released=True, **settings)
     intended = Experiment.preset(preset, as_released=False, **settings)
@@ -64,4 +96,7 @@ def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> dict[str
         value = getattr(intended, name)
         if value != getattr(released, name) and felt.get(name, True):
             found[name] = released.replace(**{name: value})
-    return {f"{prefix}: {name}" if prefix else name: e for name, e in found.items()}
+    design = Design()
+    for name, e in found.items():
+        design.add(f"{prefix}: {name}" if prefix else name, e, pair=prefix, difference=name)
+    return design

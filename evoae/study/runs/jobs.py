@@ -20,7 +20,7 @@ from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import SETTINGS, Experiment
-from evoae.messages import named, say_once, shown
+from evoae.messages import display, say_once, short
 from evoae.networks import population, training
 from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
@@ -48,16 +48,16 @@ class RunSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= MOST:
             raise ValueError(
-                f"trials {shown(self.start)}:{shown(self.stop)} are none, or too many; give a "
-                "positive number, or A:B with A < B"
+                f"trials {short(self.start)}:{short(self.stop)} are empty or too large; give a "
+                "positive number N, or A:B with A < B"
             )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**64:
             raise ValueError(
-                f"seed={shown(self.seed)} must be a whole number, 0 or more, below 2**64"
+                f"seed={short(self.seed)} must be a whole number, 0 or more, below 2**64"
             )
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
-            raise ValueError(f"unknown device {shown(self.device)}; choose cpu, cuda or cuda:N")
+            raise ValueError(f"unknown device {short(self.device)}; choose cpu, cuda or cuda:N")
         if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
         self.experiment.check_files()
@@ -68,7 +68,7 @@ class RunSpec:
             chosen = training.choose_engine(self.engine, widths)
             if chosen != "fused" and self.engine == "auto":
                 say_once(
-                    "trained by PyTorch, which is slower than the kernel: "
+                    "training with PyTorch, which is slower than the compiled kernel: "
                     f"{training.why_not_fused(widths)}"
                 )
 
@@ -92,7 +92,9 @@ class RunSpec:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{named(self.out)}: cannot be written ({error.strerror})") from error
+            raise ValueError(
+                f"{display(self.out)}: cannot be written ({error.strerror})"
+            ) from error
 
     def open(self) -> None:
         """Begin the directory, or see that it is this run's. Raises ValueError if it is not.
@@ -182,7 +184,10 @@ def train_job(
     """
     if stop is not None and stop.is_set():
         raise KeyboardInterrupt
-    path, state, history, earlier = checkpoints.path_of(spec.folder, trials), None, [], 0.0
+    path = checkpoints.path_of(spec.folder, trials)
+    state: State | None = None
+    history: list[dict[str, np.ndarray]] = []
+    earlier = 0.0
     if source := checkpoints.source_of(spec.folder, trials):
         state, history, earlier = checkpoints.load(
             source, spec.experiment, trials, spec.seed, spec.device, spec.engine

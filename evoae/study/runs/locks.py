@@ -70,8 +70,8 @@ def has_locks(folder: Path, device: int) -> bool:
                 raise
             return True  # nothing can be written: whoever made its locks could
         say_once(
-            f"{folder.parent}: there are no locks here, and files stand for them; if a process on "
-            "another machine is killed, remove the files .lock and .trials-*.lock that it leaves"
+            f"{folder.parent}: this file system has no locks, so lock files are used; if a process "
+            "on another machine is killed, remove the .lock and .trials-*.lock files it leaves"
         )
         return False
     return True

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evoae.evolution.cells import starting_networks
 from evoae.experiment import Experiment
-from evoae.messages import shown
+from evoae.messages import short
 from evoae.networks import population
 from evoae.networks.population import Population
 from evoae.randomness import stream
@@ -40,11 +40,11 @@ def begin_from(run: Run, path: Path | str, *, mask: str = "same", weights: str =
     a run of the next seed begins. With `pruned_weights=masked` the zeros stay. Returns the path.
     Raises ValueError for other words, and for runs of several cells.
     """
-    for name, value, known in (("mask", mask, MASKS), ("weights", weights, WEIGHTS)):
-        if value not in known:
-            raise ValueError(f"{name}={shown(value)} must be one of {', '.join(known)}")
+    for name, word, known in (("mask", mask, MASKS), ("weights", weights, WEIGHTS)):
+        if word not in known:
+            raise ValueError(f"{name}={short(word)} must be one of {', '.join(known)}")
     if run.setting("cells") != 1:
-        raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; a start is of one cell")
+        raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; it must be 1")
     e, trials, seed = run.experiment, run.numbers, run.config["seed"]
     found = run.population.take(np.arange(len(trials)))
     dimension = found.encoder.widths[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ class Study:
     """Finished runs by label, and their tables side by side.
 
     `history` and `results` have a row per history row and per trial, with the columns `label`,
-    `operator`, `schedule`, `algorithm`, `reading`, and every setting that differs between the runs.
+    `operator`, `schedule`, `algorithm`, `reading`, every setting that differs between the runs, and
+    the `factors` of their design, by label.
     """
 
     runs: dict[str, Run]
+    factors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> pd.DataFrame:
@@ -39,7 +41,9 @@ class Study:
         readings = table.as_released.map({True: "as released", False: "as intended"})
         algorithms = [run.algorithm for run in self.runs.values()]
         table = table[keep].infer_objects().assign(algorithm=algorithms, reading=readings)
-        return table.rename_axis("label")
+        factors = pd.DataFrame({label: self.factors.get(label, {}) for label in table.index}).T
+        beside = factors[[c for c in factors if c not in table]].infer_objects()
+        return table.join(beside).rename_axis("label")
 
     def _table(self, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         table = pd.concat(parts, names=["label"]).reset_index("label").reset_index(drop=True)
@@ -84,7 +88,7 @@ class Study:
             for label, run in self.runs.items()
             if all(run.setting(k) == v for k, v in settings.items())
         }
-        return Study(runs)
+        return Study(runs, self.factors)
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -126,10 +130,12 @@ def collect(folder: Path | str) -> Study:
             run = Run(path.parent)
             run.check()
             if run.config.get("meaning") != meaning(run.config["experiment"]):
-                raise ValueError(f"{run.folder}: made by an evoae that computes other numbers")
+                raise ValueError(
+                    f"{run.folder}: made by a version of evoae that computes other numbers"
+                )
             runs[path.parent.name] = run
         except ValueError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
     if not runs:
-        raise ValueError(f"{folder}: holds no finished runs")
+        raise ValueError(f"{folder} holds no finished runs")
     return Study(runs)

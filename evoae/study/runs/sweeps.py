@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from evoae.evolution import footprint
 from evoae.experiment import Experiment
-from evoae.messages import say_once, shown
+from evoae.messages import say_once, short
 from evoae.networks import kernel
 from evoae.resources import available_cpus, require
 from evoae.rules import plain
@@ -63,10 +63,16 @@ def run(
     ValueError for wrong settings before any work is done. After a KeyboardInterrupt the same call
     resumes the run.
     """
-    options = {"out": out, "device": device, "engine": engine}
     try:
         study = sweep(
-            {"run": experiment}, trials, seed, **options, workers=workers, progress=progress
+            {"run": experiment},
+            trials,
+            seed,
+            out=out,
+            device=device,
+            engine=engine,
+            workers=workers,
+            progress=progress,
         )
     except SweepError as error:
         raise error.failures["run"] from None
@@ -101,14 +107,17 @@ def sweep(
     """
     trials, seed, workers = plain(trials), plain(seed), plain(workers)
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers={shown(workers)} must be a whole number of at least 1")
+        raise ValueError(f"workers={short(workers)} must be a whole number of at least 1")
     if out is not None and (not str(out) or "\0" in str(out)):
-        raise ValueError(f"out={shown(out)} is no name of a folder")
+        raise ValueError(f"out={short(out)} cannot be the name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
-    temporary = None if out is not None else tempfile.TemporaryDirectory(prefix="evoae-")
-    folder = Path(temporary.name if temporary else out).expanduser().absolute()  # type: ignore[arg-type]
+    temporary = None
+    if out is None:
+        temporary = tempfile.TemporaryDirectory(prefix="evoae-")
+        out = temporary.name
+    folder = Path(out).expanduser().absolute()
     if not experiments:
         raise ValueError("no experiments to run")
     for label, experiment in dict(experiments).items():
@@ -121,7 +130,9 @@ def sweep(
     here = executor is None and not os.environ.get("EVOAE_DASK")
     if here and (workers or 2) > 1 and multiprocessing.current_process().daemon:
         if workers:
-            say_once(f"workers={workers}: one, for this process may not start any (it is daemonic)")
+            say_once(
+                f"workers={workers}: using one, because this daemonic process cannot start others"
+            )
         workers = 1
     workers = workers or default_workers(specs.values(), here)
     if here:
@@ -146,8 +157,8 @@ def sweep(
         tidy(spec)
     runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
     for one in runs.values():
-        one.temporary = temporary  # removed when nothing refers to it any more
-    return Study(runs)
+        one.temporary = temporary
+    return Study(runs, getattr(experiments, "factors", {}))
 
 
 def default_workers(specs: Collection[RunSpec], here: bool) -> int:

@@ -125,10 +125,11 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
     error = np.abs(state.inputs - state.reconstructions).mean()
     bits = state.inputs.shape[1]
     some = "" if state.image_shape else f", {min(MAX_BITS, bits)} of {bits} columns"
-    title(ax, f"Input above reconstruction, L1 {error:.3f}{some}")
+    loss = f"L1 {error:.3f}" if np.isfinite(error) else "the network has diverged"
+    title(ax, f"Input above reconstruction, {loss}{some}")
     for line, values in enumerate((state.inputs, state.reconstructions)):
         if state.image_shape is None:
-            images = [values[:, :MAX_BITS]]
+            images = values[None, :, :MAX_BITS]
         else:
             images = values.reshape(-1, *state.image_shape)
         height, width = images[0].shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import threading
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ipywidgets import (
 from evoae.data import datasets
 from evoae.experiment import MAY_CHANGE, PRESETS, Experiment
 from evoae.networks import population
+from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
 from evoae.pruning.schedules import SCHEDULES
@@ -34,6 +36,13 @@ from evoae.study.widgets.trainer import Curves, Trainer
 REFRESH = 0.4  # seconds between two pictures of a training
 # beside the preset
 OWN = ("dataset", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
+
+
+@functools.cache
+def in_a_ring(preset: str) -> bool:
+    """Whether a preset trains cells that have neighbours."""
+    e = Experiment.preset(preset)
+    return e.cells > 1 and e.topology == "ring"
 
 
 class LiveTraining(View):
@@ -62,7 +71,8 @@ class LiveTraining(View):
         allocation: str = "layer",
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
-        self.seed, self.folder, self.trainer = seed, Path(folder), None
+        self.seed, self.folder = seed, Path(folder)
+        self.trainer: Trainer | None = None
         self._before: Curves | None = None
         self._problem = self._note = self._hint = ""
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
@@ -107,26 +117,26 @@ class LiveTraining(View):
         self.explorer.observe(self._follow, "state")
         self._adjust()
 
-    def settings(self, schedule: str = "") -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What the knobs, here and in the explorer, describe: settings of the preset."""
         _, settings = self.explorer.settings()
         settings |= {name: getattr(self, name).value for name in OWN}
-        settings["schedule"] = schedule or self.schedule.value
-        radius, preset = settings.pop("radius", 0), Experiment.preset(self.preset.value)
-        ring = preset.cells > 1 and preset.topology == "ring"
-        return settings | ({"radius": radius} if ring else {})
+        settings["schedule"] = self.schedule.value
+        radius = settings.pop("radius", 0)
+        return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
 
-    def experiment(self, schedule: str = "") -> Experiment:
-        """What is trained, by default under the schedule chosen here. Raises ValueError."""
-        return Experiment.preset(self.preset.value, **self.settings(schedule))
+    def experiment(self) -> Experiment:
+        """What is trained. Raises ValueError."""
+        return Experiment.preset(self.preset.value, **self.settings())
 
-    def command_lines(self) -> str:
-        """`evoae run` for this training and for the other schedules on view, and the notebook."""
-        lines = []
+    def command_lines(self, e: Experiment) -> str:
+        """`evoae run` for a training and for the other schedules on view, and the notebook."""
+        lines, settings = [], self.settings()
         for name in dict.fromkeys([self.schedule.value, *self.explorer.schedules.value]):
             with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
-                self.experiment(name)
-                words = [f"{key}={value}" for key, value in self.settings(name).items()]
+                if schedules.find(name).target != e.has_target:
+                    e.replace(schedule=name)
+                words = [f"{key}={value}" for key, value in (settings | {"schedule": name}).items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
         parameters = self.explorer.parameters() | {
@@ -167,18 +177,19 @@ class LiveTraining(View):
                     f"the schedules above are drawn for {shown}."
                 )
             )
-            if self.running:
-                self.trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
-            self.copy.value = self.command_lines()
+            if trainer := self.running:
+                trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
+            self.copy.value = self.command_lines(new)
         except ValueError as error:
             self._problem = str(error)
             self.copy.value = ""
         self.say(*self.words(self.state))
 
     @property
-    def running(self) -> bool:
-        """Whether a training is under way, be it paused."""
-        return self.trainer is not None and self.trainer.status in ("training", "paused")
+    def running(self) -> Trainer | None:
+        """The training that is under way, be it paused."""
+        under_way = self.trainer and self.trainer.status in ("training", "paused")
+        return self.trainer if under_way else None
 
     def train(self, wait: bool = False) -> None:
         """Start a training, unless one is running.
@@ -199,25 +210,26 @@ class LiveTraining(View):
             return
         if self.trainer is not None and self.trainer.curves.done:
             self._before = self.trainer.curves
-        self.trainer, self._note = Trainer(experiment, self.seed), ""
-        self.trainer.start()
-        watcher = threading.Thread(target=self._watch, args=[self.trainer], daemon=True)
+        trainer = self.trainer = Trainer(experiment, self.seed)
+        self._note = ""
+        trainer.start()
+        watcher = threading.Thread(target=self._watch, args=[trainer], daemon=True)
         watcher.start()
         if wait:
             watcher.join()
-            if self.trainer.status == "failed":
-                raise ValueError(self.trainer.curves.error)
+            if trainer.status == "failed":
+                raise ValueError(trainer.curves.error)
 
     def toggle(self) -> None:
         """Pause the training, or let it go on."""
-        if self.running:
-            (self.trainer.resume if self.trainer.status == "paused" else self.trainer.pause)()
+        if trainer := self.running:
+            (trainer.resume if trainer.status == "paused" else trainer.pause)()
             self.redraw()
 
     def end(self) -> None:
         """Stop the training, and show what it has reached."""
-        if self.running:
-            self.trainer.stop()
+        if trainer := self.running:
+            trainer.stop()
             self.redraw()
 
     def save(self) -> None:
@@ -258,7 +270,7 @@ class LiveTraining(View):
         """Show what is reached: the picture, and with it the bar and what may be pressed."""
         with self._drawing:
             super().redraw()
-            running, curves = self.running, self.state
+            running, curves = self.running is not None, self.state
             self.start.disabled = running
             self.pause.disabled = self.stop.disabled = not running
             self.keep.disabled = curves is None or not curves.done or curves.status == "training"

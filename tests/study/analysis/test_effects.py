@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from evoae.study.analysis.effects import (
-    marginal_means,
     mixed_model,
     permutation_test,
     shapley,
@@ -47,16 +46,10 @@ def test_a_mixed_model_finds_effects_below_the_spread_of_the_blocks():
     assert found.estimate["optimiser=False x rates=False"] == pytest.approx(-0.0025, abs=0.001)
     assert found.p["optimiser=False"] < 1e-6
     assert 0.02 < found.estimate["block"] < 0.1
-    with pytest.raises(ValueError, match="seed has one value; a random intercept needs two"):
+    with pytest.raises(
+        ValueError, match="seed has one value; a random intercept needs at least two"
+    ):
         mixed_model(table[table.seed == 0], ["optimiser"], "loss", "seed")
-
-
-def test_marginal_means_leave_out_what_blocks_share():
-    found = marginal_means(trials(optimiser=-0.02), "optimiser", "loss", "seed").set_index(
-        "optimiser"
-    )
-    assert found["mean"][False] - found["mean"][True] == pytest.approx(0.02, abs=0.001)
-    assert (found.high - found.low).max() < 0.005  # the blocks' own spread is 0.05
 
 
 def test_permutations_within_blocks_see_an_effect_and_none_where_there_is_none():
@@ -81,7 +74,6 @@ def test_trials_that_diverged_count_as_the_worst_and_show_nothing_by_themselves(
     factors = dict.fromkeys(FACTORS, (False, True))
     for found in (
         lambda t: mixed_model(t, ["optimiser"], "loss", "seed"),
-        lambda t: marginal_means(t, "optimiser", "loss", "seed"),
         lambda t: shapley(t, factors, "loss", "seed"),
     ):
         pd.testing.assert_frame_equal(found(table), found(worst))
@@ -99,7 +91,7 @@ def test_shapley_values_part_the_gap_and_split_an_interaction_evenly():
     assert parts[:-1].tolist() == pytest.approx([-0.09, -0.01, -0.01, 0.0], abs=0.002)
     assert ((found.low <= found.value) & (found.value <= found.high)).all()
     with pytest.raises(
-        ValueError, match="every seed, of two or more, needs all 16 corners of opti"
+        ValueError, match="at least two seeds are needed, each with all 16 corners of opti"
     ):
         shapley(trials().iloc[2:], FACTORS, "loss", "seed")
 

@@ -15,6 +15,7 @@ from evoae.networks.population import parameter_count
 from evoae.pruning.operators import OPERATORS
 from evoae.study.analysis import frontier, statistics
 from evoae.study.runs import mask_controls
+from evoae.study.runs.grids import Design
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_every_operator_that_can_aim_is_a_method() -> None:
     known = frontier.methods()
     assert set(OPERATORS.own) - set(known) == {"none", "noise"}
     assert {name for name, s in known.items() if s.get("allocation") == "global"} >= {"obd", "lamp"}
-    with pytest.raises(ValueError, match=r"unknown method 'magic'; choose of random, "):
+    with pytest.raises(ValueError, match=r"unknown method 'magic'; choose from random, "):
         frontier.chosen(["magic"])
 
 
@@ -41,8 +42,9 @@ def test_methods_are_of_one_size_and_take_as_many_steps(method: str, rows: str) 
     e = frontier.at(rows, settings, 0.7, steps=13 * 8, learning_rate=0.003)
     assert (e.target_sparsity, e.learning_rate) == (0.7, 0.003)
     assert e.epochs * e.cells == 8
-    study = sweep({f"{rows}, {method}, 0.7": e}, 1, workers=1, progress=False)
-    ((_, row),) = frontier.told_apart(study, "target").iterrows()
+    design = Design({"one": e}, {"one": {"dataset": rows, "method": method}})
+    study = sweep(design, 1, workers=1, progress=False)
+    ((_, row),) = frontier.trials(study).iterrows()
     assert row.steps == 13 * 8
     whole = frontier.parameters(Experiment(dataset=rows))
     within = 1 if method != "dense" else 13  # a unit more or less
@@ -52,7 +54,7 @@ def test_methods_are_of_one_size_and_take_as_many_steps(method: str, rows: str) 
         assert row.compact_parameters <= parameter_count(widths) + parameter_count(widths[::-1])
 
 
-def test_rates_are_chosen_on_validation_and_their_cost_is_told(rows: str, tmp_path: Path) -> None:
+def test_rates_are_chosen_on_validation_and_their_cost_is_named(rows: str, tmp_path: Path) -> None:
     tuning = frontier.tuning(["magnitude", "dense"], [rows], 26, 0.9)
     assert len(tuning) == 2 * len(frontier.RATES)
     study = sweep(tuning, range(1000, 1002), out=tmp_path, workers=1, progress=False)
@@ -99,7 +101,7 @@ def test_each_size_has_a_front_of_its_own() -> None:
         for means in [frontier.fronts(table, size)]
     }
     assert on == {"sparsity": {"a", "c"}, "macs": {"a", "b"}}
-    with pytest.raises(ValueError, match="lacks the column 'watts'"):
+    with pytest.raises(ValueError, match="has no column 'watts'"):
         frontier.fronts(table, "watts")
 
 
@@ -121,16 +123,16 @@ def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:
         frontier.points(names, [0.5, 0.8], rates, steps=52), 2, out=tmp_path, workers=1,
         progress=False,
     )  # fmt: skip
-    table = frontier.told_apart(study, "target")
+    table = frontier.trials(study)
     for size in ("sparsity", "macs", "compact_parameters"):
         figure = figures.fronts(table, frontier.fronts(table, size), size, ["magnitude"])
         assert isinstance(figure, Figure)
     compared = frontier.at_target(study, rows, 0.8)
     assert list(compared) == ["frontier", "magnitude"]
-    kept, sizes = frontier.kept_by_layer(compared), frontier.layer_sizes(compared["frontier"])
+    left, sizes = frontier.left_by_layer(compared), frontier.layer_sizes(compared["frontier"])
     assert sum(sizes.values()) == frontier.parameters(Experiment(dataset=rows))
-    assert kept.sum(axis=1).to_numpy() == pytest.approx(0.2 * sum(sizes.values()), abs=1)
-    figures.kept_by_layer(kept, sizes)
+    assert left.sum(axis=1).to_numpy() == pytest.approx(0.2 * sum(sizes.values()), abs=1)
+    figures.left_by_layer(left, sizes)
     figures.mask_pictures({name: frontier.masks_of(run) for name, run in compared.items()})
     winner = compared["frontier"]
     controls = sweep(mask_controls.controls(winner, tmp_path), 2, workers=1, progress=False)

@@ -103,7 +103,9 @@ def test_runs_of_another_meaning_are_left_out(study, tmp_path):
     files.write_json(folder / "config.json", run.config | {"meaning": 1})
     digests = run.result["files"] | {"config.json": files.digest(folder / "config.json")}
     files.write_json(folder / "result.json", run.result | {"files": digests})
-    with pytest.warns(UserWarning, match=r"before: made by an evoae that computes other numbers"):
+    with pytest.warns(
+        UserWarning, match=r"before: made by a version of evoae that computes other numbers"
+    ):
         assert list(collect(tmp_path).runs) == ["now"]
 
 

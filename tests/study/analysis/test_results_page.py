@@ -1,4 +1,4 @@
-"""The page of results is what the kept tables say, and it says it for other tables, too."""
+"""The page of results is what the tables of results say, and it says it for other tables, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evoae.study.analysis import kept, results_page
+from evoae.study.analysis import results, results_page
 
 PAGE = Path(__file__).parents[3] / "notebooks" / "RESULTS.md"
 
@@ -18,10 +18,10 @@ def test_making_the_page_again_changes_nothing() -> None:
 
 
 def test_another_table_changes_the_numbers_and_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
-    front = kept.front()
+    front = results.front()
     known = front.method == "frontier"
     worse = front["mean"].mask(known, 0.9)
-    monkeypatch.setattr(kept, "front", lambda: front.assign(mean=worse))
+    monkeypatch.setattr(results, "front", lambda: front.assign(mean=worse))
     page = results_page.page()
     assert "(`frontier`)" not in page
     assert "(`frontier-ring`)" in page

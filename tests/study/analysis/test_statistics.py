@@ -238,13 +238,13 @@ def test_pairs_without_any_difference_give_p_one():
 
 def test_errors_name_the_choices():
     table = trials(none=[1, 2], random=[3, 4])
-    with pytest.raises(ValueError, match="lacks the column 'lost'; it has: operator, trial, loss"):
+    with pytest.raises(ValueError, match="has no column 'lost'; it has operator, trial, loss"):
         compare(table, by="operator", value="lost")
     with pytest.raises(ValueError, match="the groups are: none, random"):
         compare(table, by="operator", value="loss", baseline="rnadom")
     with pytest.raises(ValueError, match="operator none has trial 0 twice"):
         compare(pd.concat([table] * 2), by="operator", value="loss")
-    with pytest.raises(ValueError, match="lacks the column 'op'"):
+    with pytest.raises(ValueError, match="has no column 'op'"):
         summary(table, "op", "loss")
 
 

@@ -228,21 +228,15 @@ def test_the_family_of_holm_is_the_whole_table():
     assert set(found.finding) == {"no difference shown"}
 
 
-def test_a_verdict_is_one_sentence():
-    closer, further, none = uniformity.CLOSER, uniformity.FURTHER, "no difference shown"
-    for findings, word in [
-        ([closer, none], "supported: of 2 contrasts 1 find"),
-        ([further, none], "contradicted: of 2 contrasts 0 find"),
-        ([closer, further], "mixed: "),
-        ([none, none], "open: "),
-        (["too few trials"] * 2, "no verdict: too few trials (3)"),
-    ]:
-        table = pd.DataFrame({"finding": findings, "n": 3})
-        assert uniformity.verdict(table).startswith(word)
+def test_too_few_trials_give_no_verdict():
+    table = pd.DataFrame({"finding": ["too few trials"] * 2, "n": 3})
+    answer = uniformity.verdict(table)
+    assert "no verdict" in answer.found
+    assert "three trials" in answer.sure
 
 
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ValueError, match="both with cells 1 and with cells 1"):
         contrasts(a_trial_table([1.0, 1.1], []))
-    with pytest.raises(ValueError, match="lacks the column 'radius'"):
+    with pytest.raises(ValueError, match="has no column 'radius'"):
         contrasts(a_trial_table([1.0], [1.0]), by="radius")

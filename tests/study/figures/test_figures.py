@@ -251,7 +251,7 @@ def test_a_panel_per_schedule_with_its_own_published_values():
 
 def test_runs_that_the_figure_would_mix_are_refused():
     history = pd.concat([a_history(schedule="fixed"), a_history(schedule="final-n")])
-    with pytest.raises(ValueError, match="hue and col must tell the runs apart"):
+    with pytest.raises(ValueError, match="choose hue and col so that they distinguish"):
         figures.loss_over_epochs(history)
 
 
@@ -516,7 +516,7 @@ def test_a_measure_against_the_number_of_cells():
     spans = [c for c in code.collections if isinstance(c, LineCollection)]
     assert spans[0].get_segments()[0][:, 1] == pytest.approx(mean_interval([0.2, 0.4] * 3))
     assert legend(figure) == ["regrow", "expected of\nuniform positions", "uniform"]
-    with pytest.raises(ValueError, match="lacks the column 'cells'"):
+    with pytest.raises(ValueError, match="has no column 'cells'"):
         figures.against_cells(table.drop(columns="cells"), "distance", "policy", "layer")
 
 
@@ -539,18 +539,18 @@ def test_frames_are_left_alone_and_a_missing_column_is_named(name):
     draw(table, **settings)
     pd.testing.assert_frame_equal(table, before)
     assert dict(mpl.rcParams) == look
-    with pytest.raises(ValueError, match=f"lacks the column '{needed}'; it has: "):
+    with pytest.raises(ValueError, match=f"has no column '{needed}'; it has "):
         draw(table.drop(columns=needed), **settings)
 
 
 def test_missing_columns_of_other_tables_are_named():
-    with pytest.raises(ValueError, match="table lacks the column 'probability'"):
+    with pytest.raises(ValueError, match="table has no column 'probability'"):
         figures.schedule_curves(pd.DataFrame({"schedule": ["fixed"], "epoch": [0]}))
-    with pytest.raises(ValueError, match="table lacks the column 'high'"):
+    with pytest.raises(ValueError, match="table has no column 'high'"):
         figures.published_comparison(
             pd.DataFrame(columns=["label", "published", "reproduced", "low"])
         )
-    with pytest.raises(ValueError, match="published lacks the column 'value'"):
+    with pytest.raises(ValueError, match="published has no column 'value'"):
         figures.loss_over_epochs(a_history(), published=a_history())
 
 

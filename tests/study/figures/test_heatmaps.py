@@ -123,7 +123,7 @@ def test_overlap_is_the_mean_over_trials_beside_what_chance_gives():
         "expected of random choices",
     ]
     assert measured.collections[0].get_clim() == (0, 30)  # not the diagonal's 100
-    with pytest.raises(ValueError, match="lacks the column 'expected'"):
+    with pytest.raises(ValueError, match="has no column 'expected'"):
         heatmaps.overlap_heatmap(table.drop(columns="expected"))
 
 

@@ -47,9 +47,15 @@ def pictures() -> list[bytes]:
             look.png(look.notice("nothing"))]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def expected() -> list[bytes]:
+    return pictures()
+
+
 @pytest.mark.parametrize("settings", USERS, ids=lambda settings: next(iter(settings)))
-def test_no_setting_of_the_users_changes_a_picture(settings: dict[str, Any]) -> None:
-    expected = pictures()
+def test_no_setting_of_the_users_changes_a_picture(
+    settings: dict[str, Any], expected: list[bytes]
+) -> None:
     with mpl.rc_context(settings):
         before = dict(mpl.rcParams)
         found = pictures()

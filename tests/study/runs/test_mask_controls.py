@@ -109,6 +109,6 @@ def test_what_cannot_be_begun_from_is_refused(pruned: Run, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="weights='old' must be one of trained, rewound, new"):
         begin_from(pruned, path, weights="old")
     ring = run(tiny("lipi-ae-s", cells=3), 1, workers=1, progress=False)
-    with pytest.raises(ValueError, match="cells=3; a start is of one cell"):
+    with pytest.raises(ValueError, match="cells=3; it must be 1"):
         begin_from(ring, path)
     assert not path.exists()

@@ -256,7 +256,7 @@ def test_missing_files_are_named(finished: Run, tmp_path: Path, name: str) -> No
     (folder / name).unlink()
     with pytest.raises(ValueError, match=name):
         Run(folder)
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="not a finished run"):
         Run(tmp_path / "nothing")
 
 

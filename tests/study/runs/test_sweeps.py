@@ -379,12 +379,12 @@ def test_a_script_needs_no_guard(tmp_path) -> None:
         "    return layer.weight == layer.weight, layer.bias == layer.bias\n"
         "e = Experiment.preset('canonical', clusters=2, bits=12, examples=4, epochs=2,\n"
         "                      operator=keep_all, schedule='fixed')\n"
-        "for seed in (1, 2, 3):\n"
+        "for seed in (1, 2):\n"
         "    made = run(e, 2, seed, workers=2, progress=False)\n"
         "    print('trials', len(made.result['trials']))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout == 3 * "trials 2\n", done.stderr
+    assert done.stdout == 2 * "trials 2\n", done.stderr
     assert "leaked" not in done.stderr
 
 

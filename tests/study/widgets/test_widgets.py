@@ -381,8 +381,23 @@ def test_copied_lines_run_what_would_be_trained(preset, reading):
     explorer.epochs.value = 7
     (first, second), _ = copied(training)
     assert first == training.experiment()
-    assert second == training.experiment("cubic")
+    assert second == training.experiment().replace(schedule="cubic")
     assert (first.dataset, first.learning_rate, first.model) == ("patches", 0.002, "20-4")
+
+
+def test_a_redraw_builds_one_experiment_and_a_widget_that_follows_another(monkeypatch):
+    explorer = ScheduleExplorer("exponential fixed decrease")
+    training = LiveTraining(explorer, **SMALL)
+    built, check = [], Experiment.__post_init__
+    monkeypatch.setattr(Experiment, "__post_init__", lambda e: (built.append(e), check(e))[1])
+    explorer.redraw()
+    assert len(built) == 1
+    built.clear()
+    explorer.probability.value = 0.7
+    assert len(built) == 2
+    built.clear()
+    training.operator.value = "magnitude"
+    assert len(built) == 1
 
 
 def test_a_preset_moves_the_knobs_that_it_speaks_of():
@@ -395,7 +410,7 @@ def test_a_preset_moves_the_knobs_that_it_speaks_of():
     for name in PRESETS["frontier"].settings:
         assert getattr(meant, name) == getattr(expected, name), name
     training.operator.value = "wanda"
-    assert "operator=wanda do not compare between layers" in training.message.value
+    assert "operator=wanda cannot be compared between layers" in training.message.value
     training.allocation.value = "erk"
     assert training.message.value == ""
     assert training.experiment().allocation == "erk"
@@ -548,9 +563,11 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, t
     plain = run(saved.experiment, out=tmp_path, workers=1)  # the same settings all the way
     assert plain.folder != saved.folder
     assert plain.changes == []
-    told = collect(tmp_path).overview.set_index("run").changes
-    assert told[plain.folder.name] == ""
-    assert told[saved.folder.name].startswith(f"operator none to magnitude at epoch {at}; epochs")
+    changes = collect(tmp_path).overview.set_index("run").changes
+    assert changes[plain.folder.name] == ""
+    assert changes[saved.folder.name].startswith(
+        f"operator none to magnitude at epoch {at}; epochs"
+    )
 
 
 def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
@@ -695,14 +712,14 @@ def test_a_run_on_disk(tmp_path):
         inspector.state.weights, done.population.encoder.layers()[1][0][10].numpy()
     )
     inspector.epoch.value = 0
-    assert "a run on disk holds its last epoch only" in inspector.message.value
+    assert "a run on disk holds only its last epoch" in inspector.message.value
 
 
 def test_a_damaged_run_is_explained(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "result.json").write_text("{")
     inspector = ActivationInspector(None, tmp_path)
-    assert "no finished run" in inspector.message.value
+    assert "not a finished run" in inspector.message.value
 
 
 def test_the_inspector_follows_the_training(tmp_path):

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import sizes
 from helpers import TINY
+from sizes import best_times, latency_table
 
 from evoae import Experiment, run
-from evoae.study.analysis import size
-from evoae.study.analysis.size import best_times, latency_table
 from evoae.study.runs.run import Run
 
 PRUNED = TINY | {
@@ -34,7 +34,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size, "ROUNDS", 2)
+    monkeypatch.setattr(sizes, "ROUNDS", 2)
 
 
 def test_sizes_and_outputs(pruned: Run) -> None:
@@ -83,7 +83,7 @@ def test_best_times_are_of_one_call_each(monkeypatch: pytest.MonkeyPatch) -> Non
     def call(seconds: float) -> None:
         now[0] += seconds + next(interruptions)
 
-    monkeypatch.setattr(size.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(size, "SECONDS", 0.008)
+    monkeypatch.setattr(sizes.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sizes, "SECONDS", 0.008)
     found = best_times([lambda: call(0.004), lambda: call(0.001)])
     assert found == pytest.approx([0.004, 0.001])

@@ -1,6 +1,6 @@
-"""Small tables of full-size runs, kept in the package: RESULTS.md is written from them.
+"""Results of full-size runs: small tables in the package, from which RESULTS.md is written.
 
-Hours of computing come in parts, on whatever machine has time. `keep` takes from a study what was
+Hours of computing come in parts, on whatever machine has time. `update` takes from a study what was
 measured in more trials than the tables have, and leaves the rest.
 """
 
@@ -56,11 +56,11 @@ def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
 
 
 def file_of(name: str) -> Path:
-    """Where the runs of a design are kept."""
+    """The table of a design."""
     return FOLDER / f"{name}_results.csv"
 
 
-def keep(study: Study) -> None:
+def update(study: Study) -> None:
     """Take over what a study of full-size runs has measured in more trials than the tables."""
     known = published.published()
     values = most(reproduced(), published.summary(study), list(known), "trials")
@@ -72,15 +72,15 @@ def keep(study: Study) -> None:
     measured[CONTRAST].merge(best).to_csv(CONTRASTS, index=False, float_format="%.6g")
 
 
-def keep_front(study: Study) -> None:
+def update_front(study: Study) -> None:
     """Take over what a study of `frontier.points` has measured in more trials than the table."""
-    measured = points_of(frontier.told_apart(study, "target"))
+    measured = points_of(frontier.trials(study))
     most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
         FRONTIER, index=False
     )
 
 
-def keep_design(name: str, study: Study) -> None:
+def update_design(name: str, study: Study) -> None:
     """Take over the runs of a design of `DESIGNS` from a study of full-size runs."""
     file, keys = file_of(name), ["dataset", "data_seed", "trial", *DESIGNS[name]]
     old = [pd.read_csv(file)] if file.exists() else []
@@ -93,7 +93,7 @@ def keep_design(name: str, study: Study) -> None:
 def points_of(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
     constant's, sizes, steps; and the shift from magnitude with its interval and p. `table` is of
-    `frontier.told_apart`.
+    `frontier.trials`.
     """
     sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
     means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")

@@ -1,0 +1,132 @@
+"""What a notebook shows, and the pages that it is shown on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from evoae.study.analysis.findings import Finding
+from evoae.study.analysis.sentences import Answer
+from evoae.study.figures import look
+from evoae.study.report import pages
+from evoae.study.report.contents import Report, decimals, table_of
+
+NASTY = '<script>alert("a & b")</script>'
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return Report(tmp_path, "00_tour")
+
+
+def cells(body: str) -> list[str]:
+    return re.findall(r"<t[hd]>(.*?)</t[hd]>", body)
+
+
+def test_a_table_is_folded_escaped_and_rounded() -> None:
+    table = pd.DataFrame(
+        {
+            "name <b>": [NASTY, "a long name of more than fifty characters, which stays whole"],
+            "p_holm": [0.0001, np.nan],
+            "steps": [1200, 3],
+            "loss": [0.12345, 2.0],
+            "tiny": [0.00012, 0.002],
+        }
+    )
+    shown = table_of(3, "file", f"Title {NASTY}", table, unfolded=False).body
+    assert shown.startswith("<details><summary><b>Table 3.</b> Title &lt;script&gt;")
+    assert "(2 rows, file.csv)" in shown
+    assert "<script" not in shown
+    assert cells(shown)[0] == '<div class="text">name &lt;b&gt;</div>'
+    assert "a long name of more than fifty characters, which stays whole" in shown
+    assert cells(shown)[6:10] == ["&lt;0.001", "1,200", "0.123", "0.00012"]
+    assert cells(shown)[11:] == ["–", "3", "2.000", "0.002"]
+    assert "<details open>" in table_of(3, "file", "t", table, unfolded=True).body
+
+
+def test_only_links_to_figures_stay_links(report: Report) -> None:
+    table = pd.DataFrame({"figure": ["loss", "sparsity"], "claim": ["a", '<a href="#figure-x">x']})
+    shown = report.table("tests", table, "Title of it").body
+    assert '<a href="#figure-loss">Figure 2</a>' in shown
+    assert "&lt;a href=" in shown
+    written = pd.read_csv(report.out / "tables" / "00_tour-tests.csv")
+    pd.testing.assert_frame_equal(written, table)
+
+
+@pytest.mark.parametrize("empty", [[], [np.nan], [np.inf, 1.0], [True, False], [None, "a"]])
+def test_any_column_has_decimals(empty: list) -> None:
+    assert len(decimals(pd.Series(empty, name="p"))) == len(empty)
+    shown = table_of(1, "f", "t", pd.DataFrame({"a": empty}), unfolded=False)
+    assert "nan" not in shown.body.lower()
+
+
+def notebook_of(*shown: object) -> nbformat.NotebookNode:
+    outputs = [new_output("display_data", each._repr_mimebundle_()) for each in shown]
+    first = "# Title: of it\n\nWhat is asked? More."
+    answer = [new_markdown_cell("## Answer"), new_code_cell("x", outputs=outputs)]
+    made = [new_markdown_cell(first), new_code_cell("report.secret()"), *answer]
+    made += [new_markdown_cell("## Below")]
+    return new_notebook(cells=made, metadata={"evoae": {"scale": "smoke"}})
+
+
+def test_a_page_begins_with_what_was_found_and_how_sure_that_is(report: Report) -> None:
+    found, sure = f"Found {NASTY}.", "Six trials."
+    page = pages.page_of(notebook_of(report.answer(Answer(found, sure))), "00_tour")
+    order = [
+        "</h1>",
+        "Found &lt;script&gt;",
+        sure,
+        "Nothing on this page",
+        "What is asked?",
+        "Below",
+    ]
+    places = [page.index(words) for words in order]
+    assert places == sorted(places)
+    assert page.count("Six trials.") == 1
+    assert ">Answer<" not in page
+    assert "<script" not in page
+    assert "report.secret" not in page
+    assert "evoae reproduce 00_tour --scale smoke" in page
+
+
+def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> None:
+    made = notebook_of(report.findings([Finding("A & b", NASTY, "loss")]))
+    nbformat.write(made, tmp_path / "00_tour.ipynb")
+    (tmp_path / "00_tour.html").write_text("page")
+    index = pages.index_of(tmp_path, ["00_tour", "01_canonical_pruning"], {})
+    assert index.count('class="card"') == 1
+    assert "A &amp; b. &lt;script&gt;" in index
+    assert "<script" not in index
+    assert "Nothing on this page is evidence" in index
+
+
+def test_the_index_says_once_what_holds_of_all_pages(report: Report, tmp_path: Path) -> None:
+    for name, scale in (("00_tour", "smoke"), ("01_canonical_pruning", "smoke")):
+        made = notebook_of(report.answer(Answer("Found.")))
+        made.metadata.evoae.scale = scale
+        nbformat.write(made, tmp_path / f"{name}.ipynb")
+        (tmp_path / f"{name}.html").write_text("page")
+    order = ["00_tour", "01_canonical_pruning"]
+    index = pages.index_of(tmp_path, order, {})
+    assert index.count("evidence") == 1
+    made.metadata.evoae.full_size = True
+    nbformat.write(made, tmp_path / "01_canonical_pruning.ipynb")
+    index = pages.index_of(tmp_path, order, {})
+    assert index.count("smoke: no evidence") == 1
+    assert index.index("smoke: no evidence") < index.index("01_canonical_pruning")
+
+
+def test_the_index_names_the_pictures_that_it_shows(report: Report, tmp_path: Path) -> None:
+    made = notebook_of(report.figure("loss", look.blank(1), "Loss < size"))
+    nbformat.write(made, tmp_path / "00_tour.ipynb")
+    (tmp_path / "00_tour.html").write_text("page")
+    (tmp_path / "figures").mkdir(exist_ok=True)
+    (tmp_path / "figures/00_tour-loss.png").write_bytes(b"")
+    index = pages.index_of(tmp_path, ["00_tour"], {"00_tour": "loss"})
+    assert re.search(r'alt="Figure \d+\. Loss &lt; size"', index)
