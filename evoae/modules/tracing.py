@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook, sharing_parameters, why_computed
-from evoae.modules.reading import Tracer, Whole, quiet, ways_to_call
+from evoae.modules.reading import Tracer, Whole, decided, quiet, ways_to_call
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 Chosen = Sequence[str | type[nn.Module]]
@@ -59,6 +59,9 @@ class Target:
     def tensors(self) -> list[str]:
         """Names of what can be pruned: weight, and bias if there is one."""
         return ["weight"] if self.layer.bias is None else ["weight", "bias"]
+
+
+Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
 
 
 def find_layers(
@@ -150,7 +153,7 @@ BOUNDED = {F.hardtanh, F.hardtanh_, nn.Hardtanh}
 CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, "clamp", "clamp_", "clip", "clip_", "clamp_min"}
 THRESHOLDS = {F.threshold, nn.Threshold}
 IN_PLACE = {torch.relu_, F.relu_, F.hardtanh_, "relu_", "clamp_", "clip_"}
-# each unit by itself, at the same place of the output
+# each unit by itself, at the same position of the output
 KEEP_UNITS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm,
@@ -201,16 +204,18 @@ def follow(module: nn.Module) -> dict[str, Follower]:
 
 def followers_in(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer of a module that can be traced."""
-    try:
-        probe = sharing_parameters(
-            module
-        )  # a forward may keep what it sees, which are symbols here
-    except Exception:  # whatever an attribute of a user raises that is copied
-        probe = module
-    positional, given = next(ways_to_call(probe))
-    whole = Whole(probe, positional, given)
-    with quiet():
-        graph = Tracer().trace(whole)
+    positional, given = next(ways_to_call(module))
+
+    def run(answers: list[bool]) -> tuple[fx.Graph, Whole]:
+        try:
+            probe = sharing_parameters(module)  # a forward may keep what it sees: symbols, here
+        except Exception:  # whatever an attribute of a user raises that is copied
+            probe = module
+        whole = Whole(probe, positional, given)
+        with quiet():
+            return Tracer(answers).trace(whole), whole
+
+    graph, whole = decided(run)
     named = dict(whole.named_modules())
     alive = reaching_output(graph)
     found: dict[str, Follower] = {}
@@ -302,12 +307,12 @@ def kind_of(node: fx.Node, named: dict[str, nn.Module]) -> Any:
     return node.target if part is None else type(part)
 
 
-def argument(node: fx.Node, place: int, name: str, named: dict[str, nn.Module]) -> Any:
+def argument(node: fx.Node, position: int, name: str, named: dict[str, nn.Module]) -> Any:
     """An argument of a function, or what a module has by that name."""
     part = called(node, named)
     if part is not None:
         return getattr(part, name)
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name)
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def is_in_place(node: fx.Node, named: dict[str, nn.Module]) -> bool:
