@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -199,7 +200,7 @@ def test_explore(page, lab, tmp_path):
     shoot("stopped")
 
     click("Save")
-    saved = page.get_by_text("Saved as out/runs/")
+    saved = page.get_by_text(re.compile("Saved as .*out/runs/"))
     saved.wait_for()
     kept = Run(tmp_path / "root" / saved.text_content().removeprefix("Saved as "))
     names = [name for _, name, _, _ in kept.changes]
