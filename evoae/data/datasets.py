@@ -167,9 +167,7 @@ def _is_built_in(dataset: object) -> bool:
 def _refuse_of_files(dataset: str, options: Options) -> None:
     options.refuse_header(f"{dataset}, which is built in")
     if options.leave_out:
-        raise Refused(
-            f"leave_out applies to columns of files, not to the built-in data set {dataset}"
-        )
+        raise Refused(f"leave_out applies to columns of files, not to {dataset}, which is built in")
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
