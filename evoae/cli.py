@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143 if isinstance(ending, Terminated) else 130
 
 
-def print_warning(message: Warning | str, *_: Any) -> None:
+def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without the line of code that raised it."""
     print(f"evoae: warning: {one_line(str(message))}", file=sys.stderr)
 

@@ -33,7 +33,7 @@ from evoae.rules import (
     SHARE,
     Choice,
     File,
-    FlagOr,
+    Flag,
     Named,
     Range,
     Readings,
@@ -41,30 +41,30 @@ from evoae.rules import (
     settings_of,
 )
 
-# Values that stand for one as released, and another as intended.
+# Values that mean one thing as released, and another as intended.
 BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "operator": {"variance": ("variance-high", "variance-low")},
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
 }
-# Settings that had other names: those of the field are new.
+# Former names of settings, and those of today.
 RENAMED = {
     "shrinkage": "l1_penalty",
     "exchange": "drop_fraction",
     "exchange_until": "drop_until",
 }
-SCHEDULE_CHECKS = 1000  # epochs of a long run for which its schedule is asked beforehand
+SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
-# Settings that are younger than kept runs, with what was done before there were they: they are part
-# of a run's hash where they say something else.
+# Settings that did not exist when older runs were made, with the value those runs had in effect:
+# only another value is part of a run's hash.
 LATER = {"header": "auto", "leave_out": ""}
-COUNTED_EPOCHS = 1_000_000  # at most, where exactly so many prunes are placed
+COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 
 
 def meaning(settings: Mapping[str, Any]) -> int:
-    """A number that is raised where the same settings come to give other results.
+    """A number that is raised when the same settings begin to give other results.
 
-    Runs of before are then not taken for new ones. 4: the noise of denoising autoencoders is drawn
-    by PyTorch. 5: wanda prunes by rows under schedules of probabilities, too.
+    Older runs are then not mistaken for new ones. 4: the noise of denoising autoencoders is drawn
+    by PyTorch. 5: wanda prunes by rows under schedules of probabilities too.
     """
     schedule = schedules.SCHEDULES.get(settings["schedule"])
     if settings["operator"] == "wanda" and not (schedule and schedule.target):
@@ -74,11 +74,12 @@ def meaning(settings: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Settings of the one loop; the defaults are the paper's canonical training.
+    """All settings of a training; the defaults are the paper's canonical training.
 
-    Raises ValueError for a wrong value, with the rule and the valid choices. `operator` and
-    `schedule` are names, registered names, or functions. A setting left at None follows from the
-    others: where text and released code differ, `as_released` decides.
+    `operator` and `schedule` are names, those that a user registered included, or functions. A
+    setting that is left at None follows from the others: where the paper's text and the released
+    code differ, from `as_released`. Raises ValueError for a wrong value, with the rule and the
+    valid choices.
     """
 
     # data
@@ -88,10 +89,10 @@ class Experiment:
         "The data: a built-in name, or a file with rows of values in [0, 1].",
         "paper: binary clustering",
     ] = "binary-clusters"
-    clusters: Annotated[int, POSITIVE, "Number of clusters K of binary-clusters.", "paper"] = 10
-    bits: Annotated[int, POSITIVE, "Bits D of each row of binary-clusters.", "paper"] = 1000
+    clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
+    bits: Annotated[int, POSITIVE, "Bits D per row of binary-clusters.", "paper"] = 1000
     examples: Annotated[
-        int, POSITIVE, "Examples E per cluster in each split; divisible by K.", "paper"
+        int, POSITIVE, "Examples E per cluster in each split; must be divisible by K.", "paper"
     ] = 100
     noise: Annotated[
         float, SHARE, "Probability q that a bit of an example is flipped.", "paper"
@@ -99,7 +100,7 @@ class Experiment:
     centroid_density: Annotated[
         float | None,
         SHARE,
-        "Share of ones among the centroids' bits.",
+        "Share of ones among the bits of the centroids.",
         "released code: 0.75; text: 0.5",
         Readings(0.75, 0.5),
     ] = None
@@ -112,11 +113,14 @@ class Experiment:
     ] = None
     scale: Annotated[
         bool | str,
-        FlagOr(("columns",)),
-        "Scale a file's values to [0, 1] by their minimum and maximum, or each column by its own.",
+        Flag(other="columns"),
+        "Scale a file to [0, 1] by its minimum and maximum (true), or each column by its own "
+        "(columns).",
     ] = False
     header: Annotated[
-        str, Choice(HEADERS), "Whether the first line of a table as text names the columns."
+        str,
+        Choice(HEADERS),
+        "Whether the first line of a text table holds the names of the columns.",
     ] = "auto"
     leave_out: Annotated[
         str,
@@ -140,13 +144,13 @@ class Experiment:
     model: Annotated[
         str,
         Named(population.hidden_widths, "a named model, or widths such as 50-20-5"),
-        "Widths from the input to the code: a named model, or numbers such as 50-20-5.",
+        "Layer widths from the input to the code: a named model, or numbers such as 50-20-5.",
         "paper: autoencoders",
     ] = "standard"
     kind: Annotated[
         str,
         Choice(population.KINDS),
-        "A plain, a denoising or a variational autoencoder.",
+        "Plain, denoising or variational autoencoder.",
         "prior work (2024)",
     ] = "plain"
     loss: Annotated[
@@ -164,7 +168,7 @@ class Experiment:
     input_noise: Annotated[
         float,
         NOT_NEGATIVE,
-        "Standard deviation of the noise on a denoising autoencoder's inputs.",
+        "Standard deviation of the noise added to the inputs of a denoising autoencoder.",
         "prior work (2024)",
     ] = 0.4
     identical_start: Annotated[
@@ -178,7 +182,7 @@ class Experiment:
     ] = None
     # population
     cells: Annotated[
-        int, POSITIVE, "Cells N of the population: 1 is canonical training.", "paper: 10"
+        int, POSITIVE, "Number of cells N in the population; 1 is canonical training.", "paper: 10"
     ] = 1
     topology: Annotated[
         str,
@@ -187,12 +191,13 @@ class Experiment:
         "paper: ring",
     ] = "ring"
     radius: Annotated[
-        int, NOT_NEGATIVE, "Neighbours on each side that a cell sees.", "paper: 1"
+        int, NOT_NEGATIVE, "Number of neighbours on each side of a cell.", "paper: 1"
     ] = 1
     update_order: Annotated[
         str,
         Choice(("asynchronous", "synchronous")),
-        "Whether a cell sees neighbours that were already updated in this epoch.",
+        "Whether a cell sees what its neighbours became in this epoch (asynchronous), or before "
+        "it.",
         "released code: asynchronous",
     ] = "asynchronous"
     pairing: Annotated[
@@ -311,7 +316,7 @@ class Experiment:
     schedule: Annotated[
         str | Callable[..., float],
         Named(schedules.find, "a schedule's name, or a function"),
-        "When to prune: the probability of a prune by epoch, or a target sparsity by epoch.",
+        "When to prune: for each epoch, the probability of a prune or a target sparsity.",
         "paper: schedules",
         LIVE,
     ] = "exponential"
@@ -346,7 +351,7 @@ class Experiment:
         Readings("released", "intended"),
     ] = None
     steepness: Annotated[
-        float, NOT_NEGATIVE, "How fast schedule exponential rises.", "paper: 2", LIVE
+        float, NOT_NEGATIVE, "How fast the exponential schedule rises.", "paper: 2", LIVE
     ] = 2.0
     last_share: Annotated[
         float, SHARE, "The last share of the run, in which final-n prunes.", "paper: 0.25", LIVE
@@ -408,9 +413,11 @@ class Experiment:
         FLAG,
         "Whether to follow the released code (true) or the paper's text (false) where they differ.",
     ] = True
-    # what the settings came from: no settings themselves
+    # no settings: where they came from, and what the names of operator and schedule stand for
     preset_name: str | None = field(default=None, compare=False, repr=False)
-    left_open: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    left_open: dict[str, Any] = field(init=False, compare=False, repr=False)
+    resolved_operator: operators.Operator = field(init=False, compare=False, repr=False)
+    resolved_schedule: schedules.Schedule = field(init=False, compare=False, repr=False)
 
     @classmethod
     def preset(cls, name: str, *, as_released: bool = True, **settings: Any) -> Experiment:
@@ -428,13 +435,17 @@ class Experiment:
             given["leave_out"] = joined_names(self.leave_out)
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
         given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
-        values, left_open = resolved(given)
-        vars(self).update(values, left_open=left_open)  # the only place where they are set
+        values, left_open = by_reading(given)
+        operator, schedule = operators.find(values["operator"]), schedules.find(values["schedule"])
+        values |= {k: v for k, v in implied(given, operator).items() if values[k] is None}
+        # the only assignment: an experiment does not change
+        vars(self).update(values, left_open=left_open)
+        vars(self).update(resolved_operator=operator, resolved_schedule=schedule)
         check(self)
         check_schedule(self)
 
     def replace(self, **settings: Any) -> Experiment:
-        """A copy with some settings replaced; what was left open is implied anew."""
+        """A copy with some settings replaced; what was left at None follows from the new ones."""
         check_names(settings)
         return dataclasses.replace(self, **(self.left_open | settings))
 
@@ -454,16 +465,6 @@ class Experiment:
         if self.data_seed is not None:
             seed, trial = self.data_seed, 0
         return datasets.load(self.dataset, seed=seed, trial=trial, **self.data_options)
-
-    @functools.cached_property
-    def resolved_operator(self) -> operators.Operator:
-        """The operator behind the setting's name, or of its function."""
-        return operators.find(self.operator)
-
-    @functools.cached_property
-    def resolved_schedule(self) -> schedules.Schedule:
-        """The schedule behind the setting's name, or of its function."""
-        return schedules.find(self.schedule)
 
     @functools.cached_property
     def subpopulation(self) -> int:
@@ -486,7 +487,7 @@ class Experiment:
         )
 
     def check_target(self, size: int, weights: int) -> None:
-        """Raise ValueError if biases stay, and so many weights are fewer than are to be pruned.
+        """Raise ValueError if biases stay and the target exceeds the number of weights.
 
         `size` is the number of all parameters.
         """
@@ -500,10 +501,10 @@ class Experiment:
             )
 
     def check_files(self) -> None:
-        """Read the files that the settings name. Raises ValueError if one cannot be used.
+        """Read the files that the settings name, and warn of columns that are no measurements.
 
-        Or if the target is beyond what may be pruned of networks for that data. Warns of columns
-        that are probably no measurements.
+        Raises ValueError if a file cannot be used, or if networks for these data have too few
+        weights for the target sparsity.
         """
         for note in datasets.notes(self.dataset, **self.data_options):
             warn_once(note)
@@ -526,10 +527,10 @@ class Experiment:
                 )
 
     def pruning_at(self, t: int, name: str | None = None) -> float:
-        """What the schedule says after epoch t: a probability, or a target sparsity.
+        """The schedule's value after epoch t: a probability, or a target sparsity.
 
-        With a `name`, what that schedule says under the same settings. Raises ValueError for a
-        user's schedule that gives neither.
+        With a `name`, the value of that schedule under the same settings. Raises ValueError if a
+        user's schedule returns anything else.
         """
         names = [f.name for f in dataclasses.fields(schedules.ScheduleSettings)]
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
@@ -547,7 +548,7 @@ class Experiment:
 
     @functools.cached_property
     def pruning_probabilities(self) -> np.ndarray:
-        """What the schedule says after each epoch, [epochs]."""
+        """The schedule's value after each epoch, [epochs]."""
         return np.array([self.pruning_at(t) for t in range(self.epochs)])
 
     @property
@@ -558,7 +559,7 @@ class Experiment:
     def operator_settings(self, t: int, target: float | None = None) -> OperatorSettings:
         """The operator's settings after epoch t.
 
-        `target` replaces what the schedule says, for the masks that training begins with.
+        `target` replaces the schedule's value, for the masks that training begins with.
         """
         operator, amount = self.resolved_operator, self.amount
         if target is not None:
@@ -583,6 +584,7 @@ class Experiment:
 
     def loss_at(self, t: int) -> str:
         """The loss that epoch t trains on: "l1" or "bce"."""
+        assert self.loss is not None  # it is resolved
         if self.loss != "bce-then-l1":
             return self.loss
         return "bce" if t < self.loss_switch * self.epochs else "l1"
@@ -613,7 +615,7 @@ class Experiment:
         for registry in (operators.OPERATORS, schedules.SCHEDULES):
             named = registry.of_user([self.operator, self.schedule])
             files |= {name: described(entry) for name, entry in named.items()}
-        # under the names of before, so that runs are found that were made then
+        # under their former names, so that older runs are found
         before = {new: old for old, new in RENAMED.items()}
         settings = {before.get(name, name): value for name, value in settings.items()}
         text = json.dumps([meaning(settings), settings, more, files], sort_keys=True)
@@ -627,15 +629,16 @@ MAY_CHANGE = [name for name, s in SETTINGS.items() if s.live]
 
 
 def described(function: Any) -> str:
-    """An operator or schedule of a user: the name of its function, and a hash of all it is."""
+    """An operator or schedule of a user: its function's name, and a hash of code and abilities."""
     if isinstance(function, operators.Operator | schedules.Schedule):
-        plain = type(function)(function.function)
-        extra = [] if function == plain else [repr(dataclasses.replace(function, function=None))]
+        kind: Any = type(function)
+        abilities = repr(kind(**vars(function) | {"function": None}))
+        extra = [] if function == kind(function.function) else [abilities]
         return identity.describe(function.function, *extra)
     return identity.describe(function)
 
 
-# What has no meaning where every encoder meets every decoder.
+# What must stay at its default where every encoder trains with every decoder.
 ALL_PAIRS = {
     "topology": "complete",
     "update_order": "synchronous",
@@ -649,7 +652,7 @@ COEVOLVED = {"rate_policy": "mutated", "statistics_window": "visit", "pruning_cl
 
 @dataclass(frozen=True)
 class Preset:
-    """A named row of settings: those that differ from the defaults, and a sentence."""
+    """Settings that differ from the defaults, and a sentence."""
 
     description: str
     settings: dict[str, Any]
@@ -682,7 +685,7 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
-    # tuned by hand; no kept table says yet what each part is worth
+    # tuned by hand; no table in results shows yet what each part is worth
     "frontier": Preset(
         "Our best recipe for a small network: one autoencoder, pruned early, with weight swaps.",
         {
@@ -711,12 +714,12 @@ def warn_once(note: str) -> None:
 
 
 def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that were written under names of before, under those of now."""
+    """Settings under today's names, where some were written under former ones."""
     return {RENAMED.get(name, name): value for name, value in settings.items()}
 
 
 def check_names(settings: Mapping[str, Any], known: Collection[str] | None = None) -> None:
-    """Raise ValueError for a name that is no setting, or none of the known ones."""
+    """Raise ValueError for a name that is no setting, or not one of the `known` ones."""
     for name in settings:
         if name in RENAMED:
             raise ValueError(f"setting {short(name)} is now called {RENAMED[name]}")
@@ -724,28 +727,34 @@ def check_names(settings: Mapping[str, Any], known: Collection[str] | None = Non
         check_known(name, known or SETTINGS, f"unknown setting {short(name)}", all_in)
 
 
-def resolved(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All settings, with what was left open replaced by what the others imply; and what was."""
+def by_reading(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings, where a value depends on the reading with that of this reading; and which
+    settings were left open, as they were given."""
     values, reading = dict(given), 0 if given["as_released"] else 1
     left_open = {name: None for name, value in given.items() if value is None}
     for name, pairs in BY_READING.items():
         if isinstance(given[name], str) and given[name] in pairs:
             left_open[name], values[name] = given[name], pairs[given[name]][reading]
-    operator = operators.find(values["operator"])
-    implied = {name: pair[reading] for name, pair in DIFFERENCES.items()}
-    implied |= {"optimiser": "adam", "best_cell": "validation"}
-    implied["loss"] = "bce" if given["kind"] == "variational" else "l1"
+    return values, left_open
+
+
+def implied(given: dict[str, Any], operator: operators.Operator) -> dict[str, Any]:
+    """What settings are if they are left at None."""
     once = given["schedule"] in ("prune-after", "prune-once")
-    implied["probability"] = 1.0 if once else operator.probability
-    if operator.regrows:
-        implied["pruned_weights"] = "masked"
-    return values | {k: v for k, v in implied.items() if values[k] is None}, left_open
+    found = {name: pair[not given["as_released"]] for name, pair in DIFFERENCES.items()} | {
+        "optimiser": "adam",
+        "best_cell": "validation",
+        "loss": "bce" if given["kind"] == "variational" else "l1",
+        "probability": 1.0 if once else operator.probability,
+    }
+    return found | ({"pruned_weights": "masked"} if operator.regrows else {})
 
 
 def check(e: Experiment) -> None:
-    """Raise ValueError for a setting outside its rule, or one that does not go with another."""
+    """Raise ValueError for a setting that breaks its rule, or contradicts another."""
     for name, declared in SETTINGS.items():
-        if getattr(e, name) is not None:
+        # operator and schedule have been found already
+        if getattr(e, name) is not None and name not in ("operator", "schedule"):
             declared.rule.check(name, getattr(e, name))
     low, high = RATE_BOUNDS
     if e.rate_policy == "mutated" and not low <= e.learning_rate <= high:
@@ -775,12 +784,12 @@ def check(e: Experiment) -> None:
             )
 
 
-def check_count(e: Experiment) -> None:
-    """Raise ValueError if a number of prunes cannot be placed by the schedule."""
+def check_count(e: Experiment, count: int) -> None:
+    """Raise ValueError if the schedule allows fewer prunes than `count`."""
     if e.epochs > COUNTED_EPOCHS:
         raise ValueError(f"epochs={e.epochs} must be at most {COUNTED_EPOCHS} with prune_count")
     possible = 0 if e.has_target else int(np.count_nonzero(e.pruning_probabilities))
-    if possible < e.prune_count:
+    if possible < count:
         raise ValueError(
             f"prune_count={e.prune_count} needs a schedule whose probability is above 0 in at "
             f"least as many epochs; schedule={identity.name_of(e.schedule)} has {possible}"
@@ -788,7 +797,7 @@ def check_count(e: Experiment) -> None:
 
 
 def check_schedule(e: Experiment) -> None:
-    """Raise ValueError if the operator cannot do what the schedule asks, or it leaves [0, 1]."""
+    """Raise ValueError if operator and schedule do not fit, or the schedule leaves [0, 1]."""
     operator, name = e.resolved_operator, identity.name_of(e.operator)
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
@@ -803,7 +812,7 @@ def check_schedule(e: Experiment) -> None:
             "one-shot), an operator with scores, and pruned_weights=masked"
         )
     if e.prune_count is not None:
-        check_count(e)
+        check_count(e, e.prune_count)
     if operator.renews and (e.has_target or e.pruned_weights == "masked"):
         raise ValueError(
             f"operator={name} leaves no zeros: it needs pruned_weights=regrow and a schedule of "

@@ -21,7 +21,8 @@ def describe(function: Any, *more: str, seen: tuple[Any, ...] = ()) -> str:
     Of the globals that it reads, constants and functions of its own module are looked into. `more`
     is hashed beside them.
     """
-    named, held = function, []
+    named: Any = function
+    held: list[Any] = []
     if isinstance(function, functools.partial):
         named, held = function.func, [function.args, function.keywords]
     elif inspect.ismethod(function):

@@ -1,7 +1,7 @@
-"""What this process may use: memory, processors, and a folder that keeps what is made once.
+"""What this process may use: memory, processors, and a cache folder.
 
-The cache may be deleted at any time. What nothing has used for a month is removed when something
-new is made.
+The cache may be deleted at any time. Entries that were not used for a month are removed when a new
+one is made.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from platformdirs import user_cache_path
 from evoae.messages import Refused
 
 CGROUPS, MEMBERSHIP = "/sys/fs/cgroup", "/proc/self/cgroup"  # limits by group; a process's groups
-# What a cluster's scheduler grants a task, and what joblib's users set. OMP_NUM_THREADS is left
-# out: it says how many threads a process has, and a worker here has one.
+# What a cluster's scheduler grants a task, and what joblib's users set. Not OMP_NUM_THREADS, which
+# is the number of threads in a process: a worker here has one.
 GRANTS = (
     "SLURM_CPUS_PER_TASK",
     "SLURM_CPUS_ON_NODE",
@@ -35,7 +35,7 @@ GRANTS = (
     "LSB_DJOB_NUMPROC",
     "LOKY_MAX_CPU_COUNT",
 )
-DAYS = 30  # that an entry of the cache is kept after its last use
+DAYS = 30  # from its last use until an entry of the cache is removed
 
 
 # -- memory --------------------------------------------------------------------------------------
@@ -84,19 +84,19 @@ def granted_memory() -> Iterator[int]:
 
 
 def require(needed: int, what: str) -> None:
-    """Refuse `what`, "its values", say, if it takes more bytes of memory than are available."""
+    """Refuse `what` (say, "its values") if it needs more bytes of memory than are available."""
     available = available_memory()
     if needed > available:
         raise Refused(
-            f"{what} take {in_words(needed)} of memory, and {in_words(available)} are available"
+            f"{what} need {in_words(needed)} of memory, and {in_words(available)} are available"
         )
 
 
 def in_words(count: int) -> str:
-    """A number of bytes as people read it."""
+    """A number of bytes, in GiB if it is large."""
     if count < 2**20:
         return f"{count:,} bytes"
-    return f"{min(count, 10**30) / 2**30:,.1f} GiB"  # beyond that no digit says anything
+    return f"{min(count, 10**30) / 2**30:,.1f} GiB"  # more digits mean nothing
 
 
 # -- processors ----------------------------------------------------------------------------------

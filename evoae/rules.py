@@ -1,7 +1,7 @@
-"""Settings declared once: a field's type, default, rule, and a sentence that says what it does.
+"""Settings declared once: a field's type, default, rule, and a sentence that describes it.
 
-A dataclass declares a setting as `name: Annotated[type, rule, sentence, ...] = default`; what may
-follow is its source (in the paper, the released code or other work), `LIVE` and `Readings`.
+A dataclass declares a setting as `name: Annotated[type, rule, sentence, ...] = default`. A source
+(in the paper, the released code or other work), `LIVE` and `Readings` may follow the sentence.
 `settings_of` reads the declarations. Checks, listings, the command line and the widgets use them.
 """
 
@@ -14,7 +14,7 @@ import os
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Named:
-    """What `find` accepts: a name of a kind that users may add to; `words` say what that is."""
+    """What `find` accepts; `words` describe it."""
 
     find: Callable[[Any], Any]
     words: str
@@ -76,28 +76,15 @@ class Named:
 
 @dataclass(frozen=True)
 class Flag:
-    """true or false."""
+    """true or false, or the name `other`."""
+
+    other: str | None = None
 
     def __str__(self) -> str:
-        return "be true or false"
+        return f"be true, false or {self.other}" if self.other else "be true or false"
 
     def check(self, name: str, value: Any) -> None:
-        """Its type says it all."""
-
-
-@dataclass(frozen=True)
-class FlagOr:
-    """true, false, or one of some names."""
-
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"be true, false or {' or '.join(self.names)}"
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise ValueError, with the choices, for any other name."""
-        if not isinstance(value, bool) and value not in self.names:
-            raise ValueError(f"{name}={short(value)} must {self}")
+        """Its type is enough, which `Setting.typed` checks."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +102,12 @@ class File:
         """A file is looked at when it is needed."""
 
     def absolute(self, path: str) -> str:
-        """One spelling for all of a path: absolute, with ~ and links of folders resolved.
+        """The one spelling of a path: absolute, with ~ and links of folders resolved.
 
-        What is neither there nor ends as a file's name does is left alone: a misspelt name, say.
+        A text that is neither an existing file nor ends in a suffix is returned as it is: it may be
+        a misspelt name.
         """
-        if path in self.names:
+        if path in self.names or "://" in path:
             return path
         whole = os.path.expanduser(path)
         try:
@@ -131,13 +119,12 @@ class File:
             return path
 
 
-MOST = 10**12  # of whole numbers: of nothing more fits into memory
-Rule = Range | Choice | Named | Flag | FlagOr | File
+MOST = 10**12  # for whole numbers: more of anything does not fit into memory
+Rule = Range | Choice | Named | Flag | File
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
 
 
-@dataclass(frozen=True)
-class Readings:
+class Readings(NamedTuple):
     """A setting's values as released and as intended; its default is then None."""
 
     released: Any
@@ -152,7 +139,7 @@ class Setting:
     """A declared setting. `kind` is its type; None is a value if `optional`."""
 
     name: str
-    kind: type
+    kind: type[Any]
     optional: bool
     takes_functions: bool
     default: Any
@@ -160,25 +147,22 @@ class Setting:
     says: str
     source: str
     live: bool
-    readings: tuple[Any, Any] | None
+    readings: Readings | None
 
     def parse(self, text: str) -> Any:
         """A value written on a command line. Raises ValueError for what cannot be one."""
-        rule = {bool: "true or false", int: "a whole number", float: "a number"}.get(self.kind)
-        if isinstance(self.rule, FlagOr):
-            if text.lower() in self.rule.names:
-                return text.lower()
-            rule = str(self.rule).removeprefix("be ")
-        if self.kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if self.kind in (int, float):
-            try:
-                return self.kind(text)
-            except ValueError:
-                pass
-        if rule is None:
+        if isinstance(self.rule, Flag):
+            values = {"true": True, "false": False, self.rule.other: self.rule.other}
+            if text.lower() not in values:
+                raise ValueError(f"{self.name}={short(text)} must {self.rule}")
+            return values[text.lower()]
+        if self.kind is str:
             return text
-        raise ValueError(f"{self.name}={short(text)} must be {rule}")
+        try:
+            return self.kind(text)
+        except ValueError:
+            rule = "a whole number" if self.kind is int else "a number"
+            raise ValueError(f"{self.name}={short(text)} must be {rule}") from None
 
     def typed(self, value: Any) -> Any:
         """The value in the setting's type: whole numbers are accepted for floats, NumPy's numbers
@@ -192,7 +176,7 @@ class Setting:
         if isinstance(self.rule, File):
             value = os.fspath(value) if isinstance(value, os.PathLike) else value
             value = self.rule.absolute(value) if type(value) is str else value
-        if isinstance(self.rule, FlagOr) and type(value) is str and value in self.rule.names:
+        if isinstance(self.rule, Flag) and type(value) is str and value == self.rule.other:
             return value
         if self.kind is float and type(value) is int:
             try:
@@ -200,19 +184,17 @@ class Setting:
             except OverflowError:
                 raise ValueError(f"{self.name} is too large to be a float") from None
         if type(value) is not self.kind:
+            allowed = "str or a path" if isinstance(self.rule, File) else self.kind.__name__
+            if isinstance(self.rule, Flag) and self.rule.other:
+                allowed += f" or {self.rule.other}"
             raise ValueError(
-                f"{self.name}={short(value)} is a {type(value).__name__}; "
-                f"it must be {self._kinds()}"
+                f"{self.name}={short(value)} is a {type(value).__name__}; it must be {allowed}"
             )
         if self.kind is int and abs(value) > MOST:
             raise ValueError(f"{self.name}={short(value)} must not be more than {MOST}")
         if self.kind is float and not math.isfinite(value):
             raise ValueError(f"{self.name}={short(value)} must be a finite number")
         return value
-
-    def _kinds(self) -> str:
-        words = {File: "str or a path", FlagOr: "bool"}.get(type(self.rule), self.kind.__name__)
-        return f"{words} or {' or '.join(self.rule.names)}" if type(self.rule) is FlagOr else words
 
 
 def plain(value: Any) -> Any:
@@ -246,7 +228,7 @@ def settings_of(declared: type) -> dict[str, Setting]:
             says=says,
             source="".join(each for each in more if isinstance(each, str)),
             live=LIVE in more,
-            readings=dataclasses.astuple(readings[0]) if readings else None,
+            readings=readings[0] if readings else None,
         )
     return found
 

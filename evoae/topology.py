@@ -130,4 +130,5 @@ def waves(
                 cell = orders[trial, position]
                 wave[trial, cell] = wave[trial, neighbours[cell]].max() + 1
     for number in range(wave.max() + 1):
-        yield np.nonzero(wave == number)
+        of_trials, of_cells = np.nonzero(wave == number)
+        yield of_trials, of_cells

@@ -172,7 +172,7 @@ def test_the_refusal_names_what_is_needed_and_what_is_available(
     resources.require(3 << 30, "its values")
     with pytest.raises(Refused) as caught:
         resources.require(5 << 40, "its values")
-    assert str(caught.value) == "its values take 5,120.0 GiB of memory, and 3.0 GiB are available"
+    assert str(caught.value) == "its values need 5,120.0 GiB of memory, and 3.0 GiB are available"
     with pytest.raises(Refused, match="GiB"):
         resources.require(10**5000, "its values")
 
@@ -271,7 +271,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(
     squat: Callable[[Path], None], temporary: Path
 ) -> None:
     squat(temporary / f"evoae-{os.getuid()}")
-    with pytest.raises(OSError, match=r"cannot be written, nor .*; set XDG_CACHE_HOME to a folder"):
+    with pytest.raises(OSError, match=r"cannot be written to.*; set XDG_CACHE_HOME to a folder"):
         resources.cache_directory()
 
 

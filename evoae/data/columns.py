@@ -1,4 +1,4 @@
-"""Columns that are probably no measurements: names of rows, their numbers, what they belong to."""
+"""Columns that are probably no measurements: row numbers, identifiers, labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evoae.data.content import Content
-from evoae.data.tables import LABELS, plain
+from evoae.data.tables import LABELS, evenly_spaced, plain
 from evoae.messages import short, shortened
 
-ROWS = 10  # of fewer nothing can be said
+ROWS = 10  # fewer are too few to judge by
 
 
 def doubtful(content: Content) -> Iterator[str]:
-    """A sentence for each column that is learnt from and had perhaps better be left out."""
+    """Sentences about columns that a user may want to leave out."""
     if content.interactions or content.image_shape or len(content.parts) > 1:
         return
     (rows,) = content.parts.values()
@@ -30,11 +30,11 @@ def doubtful(content: Content) -> Iterator[str]:
     if len(numbers) < len(names):  # else the whole table is like that
         yield from sentence(numbers, "counts", "count", "up from row to row, as row numbers do")
     if len(others) < len(names):
-        yield from sentence(others, "is", "are", "learnt from like all others")
+        yield from sentence(others, "is", "are", "trained on like all others")
 
 
 def sentence(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
-    """What is doubtful of some columns, if of any, and how to leave them out."""
+    """A sentence about some columns, if there are any, that says how to leave them out."""
     if len(names) == 1:
         start, unless = f"column {short(names[0])} {one}", "if it is no measurement, leave it out"
     else:
@@ -59,18 +59,14 @@ def counting(rows: np.ndarray) -> list[int]:
     found = []
     first = rows[:ROWS].astype(np.float64)
     low, high = rows.min(0).astype(np.float64), rows.max(0).astype(np.float64)
-    for column in np.flatnonzero((high - low == count - 1) | _even_steps(first)):
+    for column in np.flatnonzero((high - low == count - 1) | _rise_evenly(first)):
         values = rows[:, column].astype(np.float64)
-        in_a_row = high[column] - low[column] == count - 1 and (
-            (np.sort(values) == np.arange(count) + low[column]).all()
-        )
-        if in_a_row or _even_steps(values[:, None])[0]:
+        in_a_row = (np.sort(values) == np.arange(count) + low[column]).all()
+        if in_a_row or _rise_evenly(values[:, None])[0]:
             found.append(int(column))
     return found
 
 
-def _even_steps(rows: np.ndarray) -> np.ndarray:
-    """Which columns of [n, D] rise by the same step from row to row, but for rounding."""
-    steps = np.diff(rows, axis=0)
-    mean = steps.mean(0)
-    return (mean > 0) & (np.abs(steps - mean).max(0) <= 1e-3 * mean)
+def _rise_evenly(rows: np.ndarray) -> np.ndarray:
+    """Which columns of [n, D] rise by the same step from row to row, booleans [D]."""
+    return evenly_spaced(rows.T) & (rows[-1] > rows[0])

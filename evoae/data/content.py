@@ -1,17 +1,20 @@
-"""What a reader of files is asked for, and what it gives."""
+"""What a reader of files takes, and what it returns."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from gzip import GzipFile
+from typing import IO
 
 import numpy as np
 
 from evoae.messages import Refused, short
 
 HEADERS = ("auto", "yes", "no")
+Handle = IO[bytes] | GzipFile  # an open file
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Options:
     scale: whether values are mapped to [0, 1]: by the minimum and maximum of all of them (True), or
         of each column ("columns").
     header: whether the first line of a text names the columns: "yes", "no", or "auto".
-    leave_out: names of columns, separated by commas, that are not learnt from; numbers, from 0,
-        where columns have no names. A name that holds a comma stands in quotes.
+    leave_out: names of columns to leave out, separated by commas; numbers, from 0, where columns
+        have no names. A name that contains a comma is quoted.
     """
 
     scale: bool | str = False
@@ -46,7 +49,7 @@ class Options:
         return split_names(self.leave_out)
 
     def refuse_header(self, what: str) -> None:
-        """Raise ValueError if a header is asked for, which only a text can have."""
+        """Raise ValueError if `header` is set for data that cannot have one."""
         if self.header != "auto":
             raise Refused(
                 f"header={self.header} applies to text tables (.csv, .tsv, .txt), not to {what}"
@@ -54,7 +57,7 @@ class Options:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names that are separated by commas, without blanks around them and empty ones."""
+    """Names that are separated by commas, stripped of blanks; empty ones are dropped."""
     try:
         row = next(csv.reader([text], skipinitialspace=True), [])
     except csv.Error as error:
@@ -65,7 +68,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def joined_names(names: Iterable[object]) -> str:
-    """Names as `split_names` reads them, in quotes where one holds a comma."""
+    """Names as `split_names` reads them, quoted where one contains a comma."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
     return text.getvalue()
@@ -76,7 +79,7 @@ class Content:
     """Arrays named train, validation and test, or a single array of any name, yet to be split.
 
     `columns`: their names, if they have any. `notes`: what a user should know, a line each.
-    `doubt`: what to say if row 0 is no good, in case it is no row.
+    `doubt`: what a message about row 0 adds, in case that row is a header.
     """
 
     parts: dict[str, np.ndarray]
@@ -85,3 +88,6 @@ class Content:
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     doubt: str = ""
+
+
+Reader = Callable[[IO[bytes], Options], Content]

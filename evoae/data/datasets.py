@@ -1,8 +1,8 @@
-"""Where rows of values in [0, 1] come from: drawn, built in, or a file.
+"""Rows of values in [0, 1]: drawn, built in, or from a file.
 
-`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is
-one fixed table that all trials share, split by the seed alone. Files are read without running any
-code they hold, and whatever is wrong with one becomes a ValueError of one line.
+`binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is one fixed
+table that all trials share, split by the seed alone. Files are read without running any code in
+them, and whatever is wrong with one becomes a ValueError of one line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,118 +33,97 @@ from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 
-LARGE = 64 << 20  # bytes of rows from which on they are shared between processes
-TOLERANCE = 1e-6  # beyond [0, 1] that is rounding: eight steps of float32 at 1
-SETTLED = 2_000_000_000  # ns after which a file that changes has another time of change, too
+LARGE = 64 << 20  # bytes of rows above which processes share them
+TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 at 1
+TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a change
 
 
-def load(
-    dataset: str | os.PathLike[str],
-    *,
-    seed: int,
-    trial: int,
-    scale: bool | str = False,
-    header: str = "auto",
-    leave_out: str = "",
-    **clusters: Any,
-) -> Dataset:
+def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: Any) -> Dataset:
     """The dataset of one trial: a built-in name or a file's path.
 
-    `clusters` are fields of `Clusters`: they shape binary-clusters and touch nothing else; those
-    data depend on (seed, trial). All other data are split 70/15/15 by `seed` alone, or used as they
-    stand if the file has its own splits. `scale`, `header` and `leave_out` say how a file is read:
-    see `Options`. Values that lie beyond [0, 1] by rounding alone, at most 1e-6, become 0 or 1.
-    ValueError, one line, for an unknown name, a bad option or a bad file.
+    `options` are the fields of `Options`, which say how a file is read, and of `Clusters`, which
+    shape binary-clusters and nothing else. Those data depend on (seed, trial). All other data are
+    split 70/15/15 by `seed` alone, or used as they are if the file has its own splits. Values that
+    lie beyond [0, 1] by rounding alone, at most 1e-6, become 0 or 1.
+
+    Raises ValueError, one line, for an unknown name, a bad option or a bad file.
     """
     check_whole("seed", seed, least=0)
     check_whole("trial", trial, least=0)
-    options = Options(scale, header, leave_out)
+    reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
-        _refuse_of_files(dataset, options)
         return Clusters(**clusters).draw(seed, trial)
-    return _fixed_dataset(str(dataset), fingerprint(dataset), options, int(seed))
+    return _fixed_dataset(str(dataset), fingerprint(dataset), reading, int(seed))
 
 
-def measure(
-    dataset: str | os.PathLike[str],
-    *,
-    scale: bool | str = False,
-    header: str = "auto",
-    leave_out: str = "",
-    **clusters: Any,
-) -> Size:
-    """The size of a dataset after checking all that `load` would: a file is read to its last value.
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a dataset without its rows; `notes` are for the user, a line each."""
 
-    Nothing is drawn. ValueError as in `load`.
+    size: Size
+    scaling: Scaling | None = None
+    columns: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def summary(dataset: str | os.PathLike[str], **options: Any) -> Summary:
+    """What is known of a dataset after all checks of `load`: a file is read to its last value.
+
+    Nothing is drawn. Raises ValueError as `load`.
     """
-    options = Options(scale, header, leave_out)
+    reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
-        _refuse_of_files(dataset, options)
-        return Clusters(**clusters).size
-    return _summary(str(dataset), fingerprint(dataset), options).size
+        return Summary(Clusters(**clusters).size)
+    return _summary(str(dataset), fingerprint(dataset), reading)
+
+
+def measure(dataset: str | os.PathLike[str], **options: Any) -> Size:
+    """The number of rows and columns. Reads a file, and raises ValueError, as `summary`."""
+    return summary(dataset, **options).size
 
 
 def check(dataset: str | os.PathLike[str], **options: Any) -> int:
-    """D, the dimension, after checking all that `load` would. ValueError as in `load`."""
+    """D, the number of columns. Reads a file, and raises ValueError, as `summary`."""
     return measure(dataset, **options).dimension
 
 
-def described(
-    dataset: str | os.PathLike[str],
-    *,
-    scale: bool | str = False,
-    header: str = "auto",
-    leave_out: str = "",
-    **clusters: Any,
-) -> dict[str, Any]:
-    """What has to be known of the data to use what was learnt from them, as JSON values.
+def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """What one has to know of the data to use a network that was trained on them, as JSON values.
 
-    `columns`, the names of those that were learnt from, and `scaling`, the minimum and maximum that
-    were scaled by; None where there are none. ValueError as in `load`.
+    `columns`: the names of the columns; `scaling`: their minimum and maximum as scaled by. None
+    where there are none. Reads a file, and raises ValueError, as `summary`.
     """
-    if dataset == "binary-clusters":
-        return {"columns": None, "scaling": None}
-    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
+    known = summary(dataset, **options)
     return {
         "columns": known.columns and list(known.columns),
         "scaling": known.scaling and known.scaling.as_json(),
     }
 
 
-def notes(
-    dataset: str | os.PathLike[str],
-    *,
-    scale: bool | str = False,
-    header: str = "auto",
-    leave_out: str = "",
-    **clusters: Any,
-) -> tuple[str, ...]:
-    """What somebody who trains on a file should know, a line each: what it was taken for, and which
-    columns are probably no measurements. ValueError as in `load`."""
-    if dataset == "binary-clusters":
-        return ()
-    known = _summary(str(dataset), fingerprint(dataset), Options(scale, header, leave_out))
-    return tuple(f"{display(dataset)}: {note}" for note in known.notes)
+def notes(dataset: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
+    """What a user should know of a file, a line each with its name: whether it was taken for
+    interactions, which columns are probably no measurements. Raises ValueError as `summary`."""
+    return tuple(f"{display(dataset)}: {note}" for note in summary(dataset, **options).notes)
 
 
 def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
     """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`.
 
-    Of a file that has not changed it is known from before.
+    A file that has not changed is not read again.
     """
     if _is_built_in(dataset):
         return None
     path, _ = _path_and_suffix(dataset)
     with file_errors(dataset):
         found = path.stat()
-        state = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
-        state = (*state, found.st_ctime_ns)
+        times = found.st_mtime_ns, found.st_ctime_ns
+        state = (str(path.resolve()), found.st_ino, found.st_size, *times)
         if state in _digests:
             return _digests[state]
         require(found.st_size, "its values")  # before every byte is looked at
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED:
+        if time.time_ns() - max(times) > TICK:
             _digests[state] = digest
         return digest
 
@@ -153,7 +132,7 @@ _digests: dict[tuple[Any, ...], str] = {}
 
 
 def kind_of(dataset: str | os.PathLike[str]) -> str:
-    """What decides how a file is read: the end of its name. Errors as `load`."""
+    """The suffix of a file, which decides how it is read. Errors as `load`."""
     return _path_and_suffix(dataset)[1]
 
 
@@ -164,14 +143,23 @@ def _is_built_in(dataset: object) -> bool:
     return isinstance(dataset, str) and dataset in BUILT_IN
 
 
-def _refuse_of_files(dataset: str, options: Options) -> None:
-    options.refuse_header(f"{dataset}, which is built in")
-    if options.leave_out:
-        raise Refused(f"leave_out applies to columns of files, not to {dataset}, which is built in")
+def _separated(
+    dataset: str | os.PathLike[str], options: dict[str, Any]
+) -> tuple[Options, dict[str, Any]]:
+    """Options of files, and those of clusters. Raises ValueError for one that has no meaning."""
+    names = [field.name for field in fields(Options)]
+    reading = Options(**{name: options[name] for name in names if name in options})
+    if _is_built_in(dataset):
+        reading.refuse_header(f"{dataset}, which is built in")
+        if reading.leave_out:
+            raise Refused(
+                f"leave_out applies to columns of files, not to {dataset}, which is built in"
+            )
+    return reading, {name: value for name, value in options.items() if name not in names}
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Where a file is and how its name ends, or ValueError with the valid choices."""
+    """A file's path and suffix. Raises ValueError with the valid choices."""
     choices = f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}"
     try:
         path = Path(os.path.expanduser(dataset))
@@ -214,7 +202,7 @@ class Ready:
 
 
 def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
-    """Read once for every state of a file; if it is large, read again rather than kept."""
+    """Read once for every state of a file; large data are not held in memory in between."""
     found = _read(dataset, digest, options)
     if found.size >= LARGE:
         _read.cache_clear()
@@ -224,7 +212,6 @@ def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
 @lru_cache(maxsize=1)
 def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if digest is None:
-        _refuse_of_files(dataset, options)
         with file_errors(dataset):
             return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
     path, suffix = _path_and_suffix(dataset)
@@ -292,12 +279,12 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
 
 
 def _hint(content: Content) -> str:
-    """Which columns would make it a table of interactions, if it has some of them."""
+    """How to make it a table of interactions, if one of its columns suggests that it is one."""
     some = [name for name in content.columns or () if tables.plain(name) in tables.PEOPLE]
     if not some:
         return ""
     return (
-        f"; if {some[0]} says whose each row is and this is a table of interactions, call the "
+        f"; if this is a table of interactions and {some[0]} identifies users or items, call the "
         "columns user and item"
     )
 
@@ -320,16 +307,6 @@ def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) 
         where = f"column {short(name)} " if scale == "columns" else ""
         raise Refused(f"{where}cannot be scaled: maximum - minimum is {span[column]}")
     return Scaling(low, high)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What is known of a fixed dataset without its rows."""
-
-    size: Size
-    scaling: Scaling | None
-    columns: tuple[str, ...] | None
-    notes: tuple[str, ...]
 
 
 @lru_cache(maxsize=64)
@@ -356,9 +333,9 @@ def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int
     content = ready.content
     parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
     if len(parts) == 1:
-        rows = next(iter(content.parts.values()))
+        ((rows, _),) = parts.values()
         parts = {split: (rows, index) for split, index in _split(len(rows), seed).items()}
-    known = {
+    known: dict[str, Any] = {
         "image_shape": content.image_shape,
         "interactions": content.interactions,
         "scaling": ready.scaling and ready.scaling.as_json(),
@@ -385,14 +362,15 @@ def _assembled(
         random = stream(seed, 0, 0, 0, "split")
         random.permutation(sum(map(len, arrays.values())))  # which the split has drawn
         held_out = {split: _hold_out(arrays[split], random) for split in ("validation", "test")}
-    tensors = {split: torch.from_numpy(arrays[split]) for split in SPLITS}
-    image_shape = tuple(image_shape) if image_shape else None
+    train, validation, test = (torch.from_numpy(arrays[split]) for split in SPLITS)
     return Dataset(
         dataset,
-        **tensors,
-        image_shape=image_shape,
+        train,
+        validation,
+        test,
+        image_shape=(image_shape[0], image_shape[1]) if image_shape else None,
         held_out=held_out,
-        scaling=scaling and Scaling.from_json(scaling),
+        scaling=Scaling.from_json(scaling) if scaling else None,
     )
 
 

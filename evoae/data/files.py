@@ -1,8 +1,7 @@
 """Readers of data files: an open file in, arrays out.
 
-No file is trusted to be what its name says, to be as large as it says, or to be small because it
-lies packed: none can run code, none takes more memory than there is, whatever is wrong is `Refused`
-or an exception of the library that reads.
+No file is trusted: none can run code, or take more memory than there is, however large or small it
+claims to be. Whatever is wrong is `Refused`, or an exception of the library that reads.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
 
 from evoae.data import tables
-from evoae.data.content import Content, Options
+from evoae.data.content import Content, Handle, Options, Reader
 from evoae.messages import Refused, short
 from evoae.resources import in_words, require
 
 
-def _npy(handle: BinaryIO) -> Content:
+def _npy(handle: IO[bytes]) -> Content:
     """One array, as numpy.save writes it."""
     size = handle.seek(0, io.SEEK_END)
     require(size, "its values")
@@ -34,7 +33,7 @@ def _npy(handle: BinaryIO) -> Content:
     return Content({"data": _array(handle, size)})
 
 
-def _npz(handle: BinaryIO) -> Content:
+def _npz(handle: IO[bytes]) -> Content:
     """One array, or train, validation and test, as numpy.savez writes them."""
     if not zipfile.is_zipfile(handle):
         raise Refused("is truncated or not an .npz archive")
@@ -60,7 +59,7 @@ HEADERS = {
 }
 
 
-def _array(handle: BinaryIO, size: int) -> np.ndarray:
+def _array(handle: IO[bytes], size: int) -> np.ndarray:
     """The array of an .npy file of `size` bytes, unless its header announces more than they hold.
 
     NumPy takes memory for what is announced.
@@ -79,7 +78,7 @@ def _array(handle: BinaryIO, size: int) -> np.ndarray:
     return np.lib.format.read_array(handle, allow_pickle=False)
 
 
-def _pt(handle: BinaryIO) -> Content:
+def _pt(handle: IO[bytes]) -> Content:
     """A tensor, or a dict of train, validation and test, as torch.save writes them."""
     rule = "save a tensor, or a dict of the tensors train, validation and test"
     if zipfile.is_zipfile(handle):
@@ -110,7 +109,7 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def _idx(handle: BinaryIO) -> Content:
+def _idx(handle: Handle) -> Content:
     """One array of numbers in the format of MNIST.
 
     Of a packed file no more is unpacked than its header announces, and one byte.
@@ -135,7 +134,7 @@ def _idx(handle: BinaryIO) -> Content:
     return Content({"data": np.frombuffer(content, kind).reshape(shape)})
 
 
-def _idx_gz(handle: BinaryIO) -> Content:
+def _idx_gz(handle: IO[bytes]) -> Content:
     """One array of numbers in the format of MNIST, packed by gzip."""
     with gzip.open(handle) as unpacked:
         return _idx(unpacked)
@@ -145,17 +144,16 @@ def without_columns(content: Content, options: Options) -> Content:
     """The arrays without the columns that are left out, which are known by their numbers."""
     if not options.left_out:
         return content
-    parts, columns = {}, None
+    parts, columns = {}, []
     for name, array in content.parts.items():
         if array.ndim != 2:
             raise Refused(f"leave_out needs columns, and the shape is {array.shape}")
-        kept = tables.left(list(range(array.shape[1])), options)
-        parts[name] = array[:, kept]
-        columns = tuple(map(str, kept))
-    return replace(content, parts=parts, columns=columns)
+        columns = tables.remaining([str(n) for n in range(array.shape[1])], options.left_out)
+        parts[name] = array[:, [int(column) for column in columns]]
+    return replace(content, parts=parts, columns=tuple(columns))
 
 
-ARRAYS: dict[str, Callable[[BinaryIO], Content]] = {
+ARRAYS: dict[str, Callable[[IO[bytes]], Content]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".pt": _pt,
@@ -166,19 +164,18 @@ ARRAYS: dict[str, Callable[[BinaryIO], Content]] = {
 }
 
 
-def _of_arrays(read: Callable[[BinaryIO], Content], suffix: str) -> Reader:
-    """A reader that is asked for nothing but all that the file holds."""
+def _of_arrays(read: Callable[[IO[bytes]], Content], suffix: str) -> Reader:
+    """A reader with options, of which arrays have `leave_out` only."""
 
     @functools.wraps(read)
-    def reader(handle: BinaryIO, options: Options) -> Content:
+    def reader(handle: IO[bytes], options: Options) -> Content:
         options.refuse_header(suffix)
         return without_columns(read(handle), options)
 
     return reader
 
 
-Reader = Callable[[BinaryIO, Options], Content]
-# in the order in which people are told of them
+# in the order in which messages list them
 SUFFIXES: dict[str, Reader] = {
     **{suffix: _of_arrays(ARRAYS[suffix], suffix) for suffix in (".npy", ".npz")},
     **tables.READERS,

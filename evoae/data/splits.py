@@ -1,4 +1,4 @@
-"""What an autoencoder learns from: rows in three splits, and how many they are."""
+"""Rows to train on, in three splits, and how many there are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 class Size(NamedTuple):
     """Rows of train and of all splits, and D, the columns; whether each trial has data of its own.
 
-    `held_out`: whether rows of validation and test are kept a second time, cut in two.
+    `held_out`: whether rows of validation and test exist a second time, divided in two.
     """
 
     train: int
@@ -36,7 +36,7 @@ class Dataset:
     `noise_floor`: L1 of a perfect decoder of the centroids, known for binary-clusters only.
     `image_shape`: (height, width) if a row is an image.
     `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
-    each, which add up to that split: a recommender sees `known` and is asked for `hidden`.
+    each, which add up to that split: a recommender sees `known` and should recommend `hidden`.
     `scaling`: how the file's values became these, if they were scaled.
     """
 
@@ -57,8 +57,8 @@ class Dataset:
     @cached_property
     def median(self) -> torch.Tensor:
         """Of each column of train, [D]; the lower one of two."""
-        # one column at a time, for PyTorch copies what it sorts; and nothing small is kept between
-        # these copies, or their places in memory cannot be used again
+        # one column at a time, for PyTorch copies what it sorts; and nothing small is allocated
+        # between these copies, or their memory cannot be used again
         found = torch.empty_like(self.train[0])
         for number, column in enumerate(self.train.unbind(1)):
             found[number] = column.median()

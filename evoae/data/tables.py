@@ -15,36 +15,46 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import IO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from evoae.data.content import Content, Options
+from evoae.data.content import Content, Handle, Options, Reader
 from evoae.messages import Refused, short, shortened
 from evoae.resources import require
 
-NUMBERS = "values must be numbers"
+MUST = "values must be numbers"
+NO_GAPS = "fill it in, or remove the row"
 UNNAMED = r"Unnamed: \d+"  # as pandas calls a column without a name
 HEAD, HEAD_LINES = 1 << 18, 100  # bytes and lines of a text that say how it is written
 PIECE = 1 << 20  # characters that are read at once
-SEPARATORS = "\t;|, "  # the first that cuts all lines into as many cells; a blank: any blanks
+# the first that cuts all lines into as many cells is taken; a blank stands for any number of them
+SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas", " ": "blanks"}
 COMPARED = 10_000  # rows that a first line is compared with
 WIDE = 8  # columns of which chance does not put the values in order
+# What begins with # and is no comment: an error of Excel, or a column that is called #.
+NO_COMMENT = re.compile(r"#([,;|]\S|N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)")
+FOR_EXCEL = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # a first line that names the separator
+# How missing values are written.
+MISSING = frozenset("na n/a #n/a <na> nan null none nil missing - -- . ?".split())
+A_NUMBER_AND_MORE = re.compile(r"\W?[\d.,'\s]*\d[\d.,'\s]*\W?")
 
 
 # -- text ----------------------------------------------------------------------------------------
 
 
-def text(handle: BinaryIO, options: Options) -> Content:
+def text(handle: Handle, options: Options) -> Content:
     """A table as text: columns separated by commas, semicolons, tabs or blanks."""
     start = handle.read(HEAD)
     for magic, kind in (
         (b"\x1f\x8b", "packed by gzip; its name must end in .gz"),
-        (b"PK", "a zip"),
+        (b"PK", "a zip or an Excel workbook; save it as CSV"),
+        (b"<", "a web page or XML"),
+        (b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself by git lfs pull"),
     ):
         if start.startswith(magic):
             raise Refused(f"is not text but {kind}")
@@ -55,13 +65,13 @@ def text(handle: BinaryIO, options: Options) -> Content:
         return _text(handle, options, "latin-1")
 
 
-def packed_text(handle: BinaryIO, options: Options) -> Content:
+def packed_text(handle: IO[bytes], options: Options) -> Content:
     """A table as text, packed by gzip."""
     with gzip.open(handle) as unpacked:
         return text(unpacked, options)
 
 
-def _text(handle: BinaryIO, options: Options, encoding: str) -> Content:
+def _text(handle: Handle, options: Options, encoding: str) -> Content:
     """Read twice: once to see that all rows are as wide as the first, then by pandas."""
     dialect = _dialect(handle, encoding)
     lines = Lines(handle, dialect)
@@ -69,22 +79,26 @@ def _text(handle: BinaryIO, options: Options, encoding: str) -> Content:
     first = next(rows, None)
     if first is None:
         raise Refused("holds no rows")
-    begins, quoted = lines.number, dialect.quoted_names
+    begins = lines.number
+    if dialect.row_names and options.header != "no":
+        first = ["", *first]
     names = [cell.strip() or f"Unnamed: {n}" for n, cell in enumerate(first)]
-    header = _names_columns(first, names, dialect, options) or (options.header == "auto" and quoted)
-    interactions = header and pair(names, options) is not None
+    header = _names_columns(first, names, dialect, options)
+    interactions = header and _holds_pairs(names, options)
     if interactions:  # a user may well be called #1
-        dialect = Dialect(dialect.encoding, dialect.separator, dialect.trailing, comments=False)
+        dialect = replace(dialect, comments=False)
         lines = Lines(handle, dialect)
         rows = _cells(lines, dialect.separator)
         next(rows)
-    count, second, commas = 0 if header else 1, None, not header and _comma(first, dialect)
+    count, second, commas = 0 if header else 1, 0, not header and _comma(first, dialect)
     for row in rows:
         second = second or lines.number
         if len(row) != len(first):
+            title = f"; if line {begins} is a title, remove it, or begin it with #"
             raise Refused(
                 f"row {count} (line {lines.number}) has {len(row)} cells; the first line has "
-                f"{len(first)}{_cut_at(dialect)}"
+                f"{len(first)} (cut at {SEPARATORS[dialect.separator]})"
+                f"{title if len(first) == 1 else ''}"
             )
         commas = commas or _comma(row, dialect)
         count += 1
@@ -105,16 +119,13 @@ def _text(handle: BinaryIO, options: Options, encoding: str) -> Content:
         )
     except pd.errors.EmptyDataError:
         raise Refused("holds no rows") from None
-    if header:
-        frame = frame.set_axis(names, axis=1)
+    frame.columns = names if header else [str(n) for n in range(len(first))]
     if options.header == "auto" and not interactions:
-        _refuse_names_among_rows(frame, header, second if header else begins, first, options)
-    doubt = (
-        ""
-        if options.header != "auto" or header
-        else (f"; if line {begins} holds the names of the columns, say header=yes")
-    )
-    return _table(frame, options, doubt)
+        _refuse_names_among_rows(frame, header, second if header else begins, first)
+    doubt = ""
+    if options.header == "auto" and not header:
+        doubt = f"; if line {begins} holds the names of the columns, say header=yes"
+    return _table(frame, options.left_out, named=header, doubt=doubt)
 
 
 def _comma(row: Sequence[str], dialect: Dialect) -> bool:
@@ -122,20 +133,20 @@ def _comma(row: Sequence[str], dialect: Dialect) -> bool:
     return dialect.separator != "," and any("," in cell for cell in row)
 
 
-def _cut_at(dialect: Dialect) -> str:
-    names = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas", " ": "blanks"}
-    return f" (cut at {names[dialect.separator]})"
-
-
 @dataclass(frozen=True)
 class Dialect:
-    """How a text is written. `trailing`: lines end in a separator that separates nothing."""
+    """How a text is written.
+
+    `trailing`: lines end in a separator that separates nothing. `row_names`: the first line has no
+    name for the first column, as R writes a table.
+    """
 
     encoding: str
     separator: str = ","
     trailing: bool = False
     comments: bool = True
     quoted_names: bool = False
+    row_names: bool = False
 
 
 class Lines:
@@ -146,7 +157,7 @@ class Lines:
     the characters until then. Also a file for pandas. The handle stays open.
     """
 
-    def __init__(self, handle: BinaryIO, dialect: Dialect, skip: int = 0) -> None:
+    def __init__(self, handle: Handle, dialect: Dialect, skip: int = 0) -> None:
         handle.seek(0)
         self.number, self.taken = 0, 0
         self._lines = self._cleaned(handle, dialect)
@@ -160,17 +171,20 @@ class Lines:
         """At least so many characters, in whole lines; none at the end."""
         found, length = [], 0
         for line in self._lines:
-            found += (line, "\n")
-            length += len(line) + 1
+            found.append(f"{line}\n")
+            length += len(found[-1])
             if 0 <= size <= length:
                 break
         return "".join(found)
 
-    def _cleaned(self, handle: BinaryIO, dialect: Dialect) -> Iterator[str]:
+    def _cleaned(self, handle: Handle, dialect: Dialect) -> Iterator[str]:
         begun = False
         for line in self._read(handle, dialect.encoding):
             line = line.strip(" \n")
-            if not line.strip() or (line.startswith("#") and (dialect.comments or not begun)):
+            comment = line.startswith("#") and not NO_COMMENT.match(line)
+            if not line.strip() or (comment and (dialect.comments or not begun)):
+                continue
+            if not begun and FOR_EXCEL.fullmatch(line):
                 continue
             begun = True
             if dialect.separator == " ":
@@ -179,8 +193,8 @@ class Lines:
                 line = line.removesuffix(dialect.separator)
             yield line
 
-    def _read(self, handle: BinaryIO, encoding: str) -> Iterator[str]:
-        wrapped = io.TextIOWrapper(Unclosed(handle), encoding, newline=None)
+    def _read(self, handle: Handle, encoding: str) -> Iterator[str]:
+        wrapped = Unclosed(handle, encoding, newline=None)
         while piece := wrapped.readline(PIECE):
             pieces = [piece]
             while not piece.endswith("\n") and (piece := wrapped.readline(PIECE)):
@@ -192,28 +206,18 @@ class Lines:
             yield line
 
 
-class Unclosed(io.BufferedIOBase):
-    """An open file that stays open when the text wrapper around it is done with."""
+class Unclosed(io.TextIOWrapper):
+    """A file as text, which stays open when nobody reads the text any more."""
 
-    def __init__(self, handle: BinaryIO) -> None:
-        self._handle = handle
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Bytes of the file."""
-        return self._handle.read(-1 if size is None else size)
-
-    read1 = read
+    def close(self) -> None:
+        """Leave it open: whoever opened the file closes it."""
 
 
 def _cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=separator, skipinitialspace=True)
 
 
-def _dialect(handle: BinaryIO, encoding: str) -> Dialect:
+def _dialect(handle: Handle, encoding: str) -> Dialect:
     """How the first lines are written."""
     handle.seek(0)
     start = handle.read(HEAD)
@@ -238,7 +242,15 @@ def _dialect(handle: BinaryIO, encoding: str) -> Dialect:
         width, other = (len(next(_cells([line], separator))) for line in (lines[0], rest[0]))
         trailing = other == width + 1
     quoted = '"' in lines[0] and bool(rest) and not any('"' in line for line in rest)
-    return Dialect(encoding, separator, trailing, quoted_names=quoted)
+    found = Dialect(encoding, separator, trailing, quoted_names=quoted)
+    first, *others = _cells(lines, separator)
+    named = [
+        line.startswith('"') or not _is_number(row[0], found)
+        for line, row in zip(rest, others, strict=False)
+        if len(row) == len(first) + 1 > 2
+    ]
+    unnamed = not trailing and bool(rest) and len(named) == len(rest) and all(named)
+    return replace(found, row_names=unnamed and not any(_is_number(cell, found) for cell in first))
 
 
 def _separator(lines: Sequence[str]) -> str:
@@ -260,21 +272,25 @@ def _separator(lines: Sequence[str]) -> str:
 def _names_columns(
     first: Sequence[str], names: Sequence[str], dialect: Dialect, options: Options
 ) -> bool:
-    """Whether a first line names the columns, as far as itself can tell.
+    """Whether a first line names the columns, by what it holds itself.
 
     A line without a single number does: a first row with one bad cell must be refused as data, not
-    dropped. So does one that begins with an empty cell, above row numbers, and one with names that
-    were asked for.
+    dropped. So does the only line with quotes, one that begins with an empty cell, above row
+    numbers, and one with names that are left out or are those of users and items.
     """
     if options.header != "auto":
         return options.header == "yes"
-    if len(first) > 1 and re.fullmatch(UNNAMED, names[0]):
+    if dialect.quoted_names or (len(first) > 1 and re.fullmatch(UNNAMED, names[0])):
         return True
     numeric = [_is_number(cell, dialect) for cell in first]
-    named = {name for name, number in zip(names, numeric, strict=True) if not number}
+    words = {name for name, number in zip(names, numeric, strict=True) if not number}
     return (
-        not any(numeric) or bool(named & set(options.left_out)) or pair(names, options) is not None
+        not any(numeric) or not words.isdisjoint(options.left_out) or _holds_pairs(names, options)
     )
+
+
+def _holds_pairs(names: Sequence[str], options: Options) -> bool:
+    return pair([name for name in names if name not in options.left_out]) is not None
 
 
 def _is_number(cell: str, dialect: Dialect) -> bool:
@@ -288,9 +304,12 @@ def _is_number(cell: str, dialect: Dialect) -> bool:
 
 
 def _refuse_names_among_rows(
-    frame: pd.DataFrame, header: bool, number: int | None, first: Sequence[str], options: Options
+    frame: pd.DataFrame, header: bool, number: int, first: Sequence[str]
 ) -> None:
-    """Refuse a first row that looks like the names of the columns: wavelengths, years, 1 to n."""
+    """Refuse a first row that looks like the names of the columns: wavelengths, years, 1 to n.
+
+    `number` is that of its line, `first` the cells of the first line of all.
+    """
     if len(frame) < 2 or not all(map(pd.api.types.is_numeric_dtype, frame.dtypes)):
         return
     if not header and len(first) > 2 and list(first) == [str(n) for n in range(len(first))]:
@@ -335,7 +354,7 @@ def looks_like_names(
     if ordered and certain and first.min() > rest.max() and not within:
         return True
     ordered = ordered and not _ordered(rest).any()
-    even = width > 2 and bool(_even(first[None])[0]) and not _even(rest).any()
+    even = width > 2 and bool(evenly_spaced(first[None])[0]) and not evenly_spaced(rest).any()
     if within:
         return even and width >= WIDE
     by_one = even and abs(first[1] - first[0]) == 1
@@ -349,20 +368,19 @@ def looks_like_names(
 def _ordered(rows: np.ndarray) -> np.ndarray:
     """Which rows [n, D] rise or fall all along, booleans [n]."""
     steps = np.diff(rows, axis=1)
-    return (steps > 0).all(1) | (steps < 0).all(1)
+    return np.all(steps > 0, axis=1) | np.all(steps < 0, axis=1)
 
 
-def _even(rows: np.ndarray) -> np.ndarray:
+def evenly_spaced(rows: np.ndarray) -> np.ndarray:
     """Which rows [n, D] rise or fall by equal steps, booleans [n]."""
     steps = np.diff(rows, axis=1)
-    mean = np.abs(steps.mean(1))
-    return _ordered(rows) & (np.ptp(steps, axis=1) <= 1e-3 * mean)
+    return _ordered(rows) & (np.ptp(steps, axis=1) <= 1e-3 * np.abs(steps.mean(1)))
 
 
 # -- Parquet -------------------------------------------------------------------------------------
 
 
-def from_parquet(handle: BinaryIO, options: Options) -> Content:
+def from_parquet(handle: IO[bytes], options: Options) -> Content:
     """A table as Parquet.
 
     Columns are read if their types and number of rows say that they fit. A text that stands in many
@@ -375,15 +393,15 @@ def from_parquet(handle: BinaryIO, options: Options) -> Content:
     held = [field.name for field in schema if field.name not in index]
     if not metadata.num_rows:
         raise Refused("holds no rows")
-    names = left(held, options)
-    found = pair(names, options)
+    names = remaining(held, options.left_out)
+    found = pair(names)
     chosen = list(found or names)
     _refuse_doubles(held, chosen)
     kinds = {field.name: field.type for field in schema if field.name in chosen}
-    texts = [name for name, kind in kinds.items() if found and _is_text(kind)]
+    texts = [name for name, kind in kinds.items() if found and _is_any(kind, TEXTS)]
     for name, kind in kinds.items():
-        if name not in texts and not _is_numeric(kind):
-            rule = "users and items must be numbers or text" if found else NUMBERS + _leave(name)
+        if name not in texts and not _is_any(kind, NUMBERS):
+            rule = "users and items must be numbers or text" if found else MUST + _leave(name)
             raise Refused(f"column {short(name)} holds values of type {short(str(kind))}; {rule}")
     rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     # as arrow reads it, as pandas holds it, and as one table
@@ -392,17 +410,15 @@ def from_parquet(handle: BinaryIO, options: Options) -> Content:
     file = parquet.ParquetFile(handle, metadata=metadata, read_dictionary=texts)
     some = len(chosen) < len(schema)
     frame = file.read(columns=chosen if some else None).to_pandas()
-    return _table(frame, Options(), ignored=len(names) - len(chosen))
+    return _table(frame, (), ignored=len(names) - len(chosen))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    of_texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
-    return any(is_kind(kind) for is_kind in of_texts)
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
 
 
-def _is_numeric(kind: pa.DataType) -> bool:
-    of_numbers = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    return any(is_kind(kind) for is_kind in of_numbers)
+def _is_any(kind: pa.DataType, checks: Iterable[Callable[[pa.DataType], bool]]) -> bool:
+    return any(is_kind(kind) for is_kind in checks)
 
 
 # -- columns -------------------------------------------------------------------------------------
@@ -430,32 +446,29 @@ def plain(name: object) -> str:
     return re.sub(r"[\W_]", "", str(name)).lower()
 
 
-def pair(names: Sequence[object], options: Options = Options()) -> tuple[str, str] | None:  # noqa: B008
+def pair(names: Sequence[str]) -> tuple[str, str] | None:
     """The columns of users and of items, if the table has both. Raises ValueError for two of one.
 
-    Columns that are called user and item are meant, whatever else there is.
+    Columns that are called user and item are taken, whatever else there is.
     """
-    kept = [str(name) for name in names if str(name) not in options.left_out]
     found = []
     for exact, known in (("user", USERS), ("item", ITEMS)):
-        named = [name for name in kept if name == exact] or [
-            name for name in kept if plain(name) in known
-        ]
-        found.append(named)
-    if not all(found):
+        named = [name for name in names if name == exact]
+        found.append(named or [name for name in names if plain(name) in known])
+    users, items = found
+    if not users or not items:
         return None
-    for what, named in zip(("users", "items"), found, strict=True):
-        if len(set(named)) > 1:
+    for what, named in (("users", users), ("items", items)):
+        _refuse_doubles(names, named)
+        if len(named) > 1:
             raise Refused(
                 f"columns {', '.join(map(short, named))} may each hold the {what}; leave out the "
                 f"others, for example with leave_out={','.join(named[1:])}"
             )
-        if len(named) > 1:
-            _refuse_doubles(names, named)
-    return found[0][0], found[1][0]
+    return users[0], items[0]
 
 
-def _refuse_doubles(names: Sequence[object], chosen: Sequence[object]) -> None:
+def _refuse_doubles(names: Sequence[str], chosen: Iterable[str]) -> None:
     counts = Counter(names)
     for name in chosen:
         if counts[name] > 1:
@@ -467,69 +480,101 @@ def _refuse_doubles(names: Sequence[object], chosen: Sequence[object]) -> None:
             )
 
 
-def _leave(name: object) -> str:
+def _leave(name: str) -> str:
     return f", or be left out: leave_out={name}"
 
 
-def left(names: Sequence[object], options: Options) -> list[object]:
+def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """The columns that are not left out. Raises ValueError for a name that is no column's."""
-    known = [str(name) for name in names]
-    for name in options.left_out:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+    for name in left_out:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
                 f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
-                f"{shortened(', '.join(known))}"
+                f"{shortened(', '.join(names))}"
             )
-    kept = [name for name in names if str(name) not in options.left_out]
-    if not kept:
+    found = [name for name in names if name not in left_out]
+    if not found:
         raise Refused("leave_out leaves out every column")
-    return kept
+    return found
 
 
-def _table(frame: pd.DataFrame, options: Options, doubt: str = "", ignored: int = 0) -> Content:
+def _table(
+    frame: pd.DataFrame,
+    left_out: Sequence[str],
+    *,
+    named: bool = True,
+    doubt: str = "",
+    ignored: int = 0,
+) -> Content:
+    """What a table holds. `ignored`: columns beside users and items that were not read at all."""
     if frame.empty:
         raise Refused("holds no rows")
-    all_names = list(frame.columns)
-    kept = left(all_names, options)
-    frame = frame.loc[:, [str(name) not in options.left_out for name in frame.columns]]
-    named = isinstance(kept[0], str)
-    found = pair(kept) if named else None
+    names = list(frame.columns)
+    columns = remaining(names, left_out)
+    found = pair(columns) if named else None
     if found:
-        plainly = found == ("user", "item")
-        rest = len(kept) - 2 + ignored
+        rest = len(columns) - 2 + ignored
         note = (
             f"taken as interactions: users are in column {found[0]}, items in {found[1]}"
             f"{f', {rest} other column(s) are not read' if rest else ''}; to train on the numbers "
             f"instead, pass leave_out={','.join(found)}"
         )
-        pairs = frame[list(found)].set_axis(["user", "item"], axis=1)
-        return _interactions(pairs, () if plainly else (note,))
-    _refuse_doubles(all_names, kept)
-    if named and re.fullmatch(UNNAMED, kept[0]):
+        return _interactions(frame, found, () if found == ("user", "item") else (note,))
+    _refuse_doubles(names, columns)
+    frame = frame[columns]
+    if named and re.fullmatch(UNNAMED, columns[0]):
         raise Refused(
-            "begins with a column without a name, which probably holds row numbers; leave it out "
-            f"(pandas: index=False, or here leave_out='{kept[0]}')"
+            "begins with a column without a name, which probably holds row numbers or names; "
+            "leave it out (pandas: index=False, R: row.names=FALSE, or here "
+            f"leave_out='{columns[0]}')"
         )
+    numbers = {}
     for name in frame:
         column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column):
-            text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-            row = int(text.to_numpy().argmax())
-            raise Refused(
-                f"row {row}, column {short(name)} holds {short(column.iloc[row])}; "
-                f"{NUMBERS}{_leave(name) if named else ''}{doubt if row == 0 else ''}"
-            )
-    _refuse_missing(frame)
-    columns = tuple(map(str, kept)) if named else None
-    return Content({"data": frame.to_numpy(dtype=np.float64)}, columns=columns, doubt=doubt)
+        if not pd.api.types.is_numeric_dtype(column):  # of whole numbers, they are too large
+            numbers[name] = pd.to_numeric(column, errors="coerce").astype(np.float64)
+            text = numbers[name].isna() & column.notna()
+            if text.any():
+                row = int(text.to_numpy().argmax())
+                rule = _rule_for_text(frame, row, name) if named else f"; {MUST}"
+                raise Refused(
+                    f"{_cell(row, name, named)} holds {short(column.iloc[row])}{rule}"
+                    f"{doubt if row == 0 else ''}"
+                )
+    frame = frame.assign(**numbers) if numbers else frame
+    _refuse_missing(frame, named)
+    values = frame.to_numpy(dtype=np.float64)
+    return Content({"data": values}, columns=tuple(columns) if named else None, doubt=doubt)
 
 
-def _interactions(pairs: pd.DataFrame, notes: tuple[str, ...] = ()) -> Content:
+def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
+    """What to do about a text among numbers, in words that follow it."""
+    value = str(frame[name].iloc[row])
+    if value.strip().lower() in MISSING:
+        return f", which stands for a missing value; {NO_GAPS}"
+    following = pd.to_numeric(frame.iloc[1:2].T.squeeze(axis=1), errors="coerce")
+    names = pd.to_numeric(frame.iloc[0], errors="coerce").isna() & frame.iloc[0].notna()
+    if row == 0 and len(frame.columns) > 1 and names.all() and following.notna().any():
+        return "; if this is a second line of names, or of units, remove it"
+    if len(frame.columns) == 1:
+        return (
+            f"; {MUST}, separated by commas, semicolons, tabs, vertical bars or blanks (none of "
+            "these was found)"
+        )
+    plainly = (
+        ", without units and separators of thousands"
+        if (A_NUMBER_AND_MORE.fullmatch(value))
+        else ""
+    )
+    return f"; {MUST}{plainly}{_leave(name)}"
+
+
+def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:
     """Users by items, both sorted: 1 where a user has an item. Repeated pairs count once."""
-    _refuse_missing(pairs)
-    (users, height), (items, width) = _ranked(pairs["user"]), _ranked(pairs["item"])
+    _refuse_missing(frame[list(columns)])
+    (users, height), (items, width) = (_ranked(frame[name]) for name in columns)
     require(4 * height * width, f"the values of {height} users by {width} items")
     rows = np.zeros((height, width), dtype=np.float32)
     rows[users, items] = 1
@@ -546,15 +591,18 @@ def _ranked(column: pd.Series) -> tuple[np.ndarray, int]:
     return ranks, len(distinct)
 
 
-def _refuse_missing(frame: pd.DataFrame) -> None:
+def _refuse_missing(frame: pd.DataFrame, named: bool = True) -> None:
     missing = frame.isna().to_numpy()
     if missing.any():
         row, column = divmod(int(missing.argmax()), missing.shape[1])
-        raise Refused(f"row {row}, column {short(list(frame)[column])} is empty or NaN")
+        raise Refused(f"{_cell(row, list(frame)[column], named)} is empty or NaN; {NO_GAPS}")
 
 
-READERS: dict[str, Callable[[BinaryIO, Options], Content]] = {
-    f"{ending}{gz}": packed_text if gz else text
-    for ending in (".csv", ".tsv", ".txt")
-    for gz in ("", ".gz")
-} | {".parquet": from_parquet}
+def _cell(row: int, column: str, named: bool) -> str:
+    return f"row {row}, column {short(column) if named else column}"
+
+
+READERS: dict[str, Reader] = {}
+for _ending in (".csv", ".tsv", ".txt"):
+    READERS |= {_ending: text, f"{_ending}.gz": packed_text}
+READERS[".parquet"] = from_parquet

@@ -162,6 +162,7 @@ def initial(
     footprint.check(e, len(trials))
     data = load_data(e, trials, seed, device)
     networks = starting_networks(e, trials, seed, data[0].dimension, device)
+    assert e.optimiser is not None  # Experiment has resolved it
     training.prepare(networks, e.optimiser, masked=e.pruned_weights == "masked")
     operator = e.resolved_operator
     widths = [side.widths for side in networks.sides]
@@ -241,13 +242,15 @@ def batch_losses(
     """
     e, test = state.experiment, split == "test"
     data = [state.data[slot].test if test else state.data[slot].train for slot in wave.slot]
-    rows = []
+    drawn = []
     for g, slot, cell in zip(draws(state, wave, purpose), wave.slot, wave.cell, strict=True):
-        among = len(state.data[slot].test) if test else rows_of(state, slot, cell)
-        size = min(e.batch_size, among if test else len(among))
-        rows.append(g.choice(among, size, replace=False))
-    rows = torch.from_numpy(np.array(rows))
-    pairs = torch.from_numpy(pairs)
+        rows = np.arange(len(state.data[slot].test)) if test else rows_of(state, slot, cell)
+        drawn.append(g.choice(rows, min(e.batch_size, len(rows)), replace=False))
     return training.batch_losses(
-        networks, pairs, data, rows, e.loss_at(max(0, state.epoch)), state.engine
+        networks,
+        torch.from_numpy(pairs),
+        data,
+        torch.from_numpy(np.array(drawn)),
+        e.loss_at(max(0, state.epoch)),
+        state.engine,
     ).numpy()

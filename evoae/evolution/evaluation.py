@@ -41,8 +41,8 @@ def trial_results(state: State, history: pd.DataFrame) -> list[dict[str, Any]]:
     slots = np.arange(len(state.population)) // e.cells
     by_split = {}
     for split in ("validation", "test"):
-        data = [getattr(state.data[slot], split) for slot in slots]
-        losses = training.data_losses(state.population, data, state.engine).numpy()
+        inputs = [getattr(state.data[slot], split) for slot in slots]
+        losses = training.data_losses(state.population, inputs, state.engine).numpy()
         by_split[split] = losses.reshape(len(state.trials), e.cells)
     rows = []
     for slot, trial in enumerate(state.trials):
@@ -181,9 +181,9 @@ def evolve_mixture(
         return [torch.cat(block) for block in blocks]
 
     def loss(outputs: list[Tensor], rows: Tensor, weights: np.ndarray) -> float:
-        total, weights = 0.0, torch.from_numpy(weights).to(rows)
+        total, factors = 0.0, torch.from_numpy(weights).to(rows)
         for output, block in zip(outputs, rows.split(BLOCK), strict=True):
-            mixed = torch.einsum("n,nrd->rd", weights, output)
+            mixed = torch.einsum("n,nrd->rd", factors, output)
             total += float(mixed.sub_(block).abs_().mean()) * len(block)
         return total / len(rows)
 

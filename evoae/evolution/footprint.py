@@ -1,8 +1,7 @@
-"""What a run takes of memory and time, estimated from its settings before anything is made.
+"""Memory and time that a run needs, estimated from its settings before anything is made.
 
-The estimate of memory follows the arrays that the loop and the files of a run hold at the same
-time. It is meant to be right within a factor of two: it keeps an experiment that cannot be computed
-from filling the machine, and lets through what fits.
+The estimate of memory counts the arrays that a run holds at the same time. It should be right
+within a factor of two: an experiment that does not fit is refused before it fills the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ HISTORY_ROW = 750  # bytes: a row's columns, joined, sorted and written
 # seconds on a core of some 3 GHz, with the kernel: of a run, an epoch, a step, a row on a weight
 RUN, EPOCH, STEP, WEIGHT = 0.05, 2e-3, 8e-6, 1e-10
 
-# What each part is of, for whoever has to choose smaller values.
+# The settings that decide how large each part is, for the message.
 SHAPED_BY = {
     "data": ("dataset", "clusters", "examples", "bits"),
     "networks": ("cells", "model", "bits", "topology", "pairing"),
@@ -29,7 +28,7 @@ SHAPED_BY = {
 
 
 def check(experiment: Experiment, trials: int) -> None:
-    """Refuse an experiment whose trials, side by side, take more memory than is available.
+    """Refuse an experiment whose trials, side by side, need more memory than is available.
 
     Raises ValueError, one line with both numbers and the settings that shape the largest part.
     Reads the file if the data set is one.
@@ -46,7 +45,7 @@ def check(experiment: Experiment, trials: int) -> None:
 
 
 def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
-    """Bytes that a run takes at its peak, by what they are for."""
+    """Bytes that a run needs at its peak, by part."""
     e = experiment
     size = datasets.measure(e.dataset, **e.data_options)
     members, n = trials * e.cells, e.subpopulation
@@ -61,7 +60,7 @@ def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
 
 
 def seconds(experiment: Experiment, trials: int) -> float:
-    """Roughly what a run takes of a core, from its files' first byte to the last."""
+    """Roughly the seconds that a run takes on one core."""
     e = experiment
     size = datasets.measure(e.dataset, **e.data_options)
     widths = population.widths_of(size.dimension, e.model, e.kind)
@@ -72,7 +71,7 @@ def seconds(experiment: Experiment, trials: int) -> float:
 
 
 def rows_and_batches(e: Experiment, size: Size) -> tuple[int, int]:
-    """How many of either a network learns from in a visit."""
+    """How many rows, and batches, a network trains on in a visit."""
     rows = max(1, round(e.data_share * size.train))
     return rows, -(-rows // e.batch_size)
 

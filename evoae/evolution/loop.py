@@ -39,7 +39,7 @@ from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals, stream
 
-CONCEPTS = {"best": np.min, "worst": np.max, "mean": np.mean}
+CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.max, "mean": np.mean}
 
 
 def evolve(
@@ -123,14 +123,12 @@ def tournament(
     concept, n = CONCEPTS[e.solution_concept], loss.shape[1]
     loss = np.nan_to_num(loss, nan=np.inf)  # a pair that has diverged wins nothing
     fitness = np.stack([concept(loss, axis=2), concept(loss, axis=1)])  # of encoders, of decoders
-    entrants = [g.integers(0, n, (2, e.tournament_size)) for g in generators]
-    entrants = np.stack(entrants, axis=1)
+    entrants = np.stack([g.integers(0, n, (2, e.tournament_size)) for g in generators], axis=1)
     first = np.take_along_axis(fitness, entrants, axis=2).argmin(2)
-    winners = np.take_along_axis(entrants, first[..., None], axis=2)  # [2, V, 1]
+    winners = np.take_along_axis(entrants, first[..., None], axis=2)[..., 0]  # [2, V]
     if e.selection == "joint":
         winners[1] = winners[0]
-    best = np.take_along_axis(fitness[0], winners[0], axis=1)
-    return winners[..., 0], best[:, 0]
+    return winners, fitness[0][np.arange(len(loss)), winners[0]]
 
 
 # -- train ---------------------------------------------------------------------------------------
@@ -254,6 +252,7 @@ def learn(state: State, wave: Wave, working: Population, pairs: np.ndarray) -> N
         noises = draws(state, wave, "latent noise")
         latent = torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in noises]))
     rates = torch.from_numpy(state.learning_rate[wave.slot, wave.cell])
+    assert e.optimiser is not None  # Experiment has resolved it
     batches = training.Batches(
         torch.tensor(pairs),
         inputs,

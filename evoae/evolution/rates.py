@@ -24,8 +24,8 @@ def step_decay(state: State) -> np.ndarray:
 def mutated(state: State) -> np.ndarray:
     """A random walk: each cell's rate wanders by a normal step, within bounds."""
     e, everyone = state.experiment, all_cells(state)
-    moves = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
-    moves = np.reshape(moves, state.learning_rate.shape)
+    steps = [g.normal(0, e.rate_sigma) for g in draws(state, everyone, "learning rate")]
+    moves = np.reshape(steps, state.learning_rate.shape)
     if e.pairing == "all-pairs":  # no space: one rate for all
         moves = moves[:, :1]
     return (state.learning_rate + moves).clip(*RATE_BOUNDS)

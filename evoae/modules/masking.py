@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-# relu's own gradient: takes `x` where `kept` is above 0, and 0 elsewhere, whatever stands there.
-# A product leaves NaN under a mask (0 * NaN is NaN); `torch.where` takes eight times as long.
-select = torch.ops.aten.threshold_backward
+KEPT = 0.999  # a mask that was averaged keeps what was kept all the while, but for rounding
+
+
+def select(tensor: Tensor, kept: Tensor) -> Tensor:
+    """The tensor where `kept` is above KEPT, and 0 elsewhere, whatever stands there.
+
+    This is relu's own gradient. A product leaves NaN under a mask (0 * NaN is NaN); `torch.where`
+    takes eight times as long.
+    """
+    return torch.ops.aten.threshold_backward(tensor, kept, KEPT)
 
 
 class Straight(torch.autograd.Function):
@@ -22,7 +29,7 @@ class Straight(torch.autograd.Function):
     @staticmethod
     def forward(tensor: Tensor, kept: Tensor) -> Tensor:
         """The tensor, masked."""
-        return select(tensor, kept, 0)
+        return select(tensor, kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -47,10 +54,15 @@ class Mask(nn.Module):
         self.register_buffer("kept", kept)
         self.dense = False
 
+    @property
+    def keeps(self) -> Tensor:
+        """`kept` as booleans."""
+        return self.kept > KEPT
+
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
         kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
-        return Straight.apply(tensor, kept) if self.dense else select(tensor, kept, 0)
+        return Straight.apply(tensor, kept) if self.dense else select(tensor, kept)
 
 
 def add(layer: nn.Module, name: str, mask: Mask) -> None:
@@ -126,12 +138,12 @@ def state_of_masked(layer: nn.Module, *arguments: Any, **named: Any) -> dict[str
             if (mask := mask_of(layer, name)) is not None:
                 parameter = stored(layer, name)
                 # what lies behind a mask is never seen; it is the parameter itself that is given
-                parameter.data.copy_(select(parameter.data, mask.kept.to(parameter.dtype), 0))
+                parameter.data.copy_(select(parameter.data, mask.kept.to(parameter.dtype)))
     plain, masks = taken_apart(layer)
     state = plain.state_dict(*arguments, **named)
     if hasattr(state, "_metadata"):
         prefix = named.get("prefix") or (arguments[1] if len(arguments) > 1 else "")
-        kept = {name: mask.kept != 0 for name, mask in masks.items()}
+        kept = {name: mask.keeps for name, mask in masks.items()}
         state._metadata[prefix[:-1]]["masks"] = kept
     return state
 
@@ -161,11 +173,11 @@ def prune(
     parameter, mask = stored(layer, name), mask_of(layer, name)
     keep = keep.to(parameter).view(parameter.shape)  # as numbers
     if mask is None:
-        parameter.copy_(select(parameter, keep, 0))
+        parameter.copy_(select(parameter, keep))
         if fresh is not None:
             parameter.add_(fresh.to(parameter).view(parameter.shape) * (1 - keep))
         return
-    kept = mask.kept * keep
+    kept = mask.keeps * keep
     # momentum may have moved what lies behind the mask
-    parameter.copy_(select(parameter, kept, 0))
+    parameter.copy_(select(parameter, kept))
     mask.kept.copy_(keep if opens else kept)

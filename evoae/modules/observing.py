@@ -233,7 +233,7 @@ class Observer:
             if weighs:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
-        return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype), 0)
+        return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype))
 
     def count(self, kind: str, more: int) -> None:
         """So many more examples were seen."""
@@ -345,9 +345,7 @@ def as_shown(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
 def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
     """Which entries of a weight or bias are not masked: all where there is no mask."""
     mask = masking.mask_of(layer, part)
-    return (
-        torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.kept != 0
-    )
+    return torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.keeps
 
 
 def by_entry(layer: nn.Module, norms: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class Pruner:
     after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
     it refuses a target, but for an output layer. A state dict has the names of the plain module,
     with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
-    Make copies for averages of weights (EMA) after the Pruner: then they have its masks.
+    Make copies for averages of weights (EMA) after the Pruner: then they have its masks. An average
+    of buffers, too, keeps at zero what was masked at any time meanwhile.
 
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
@@ -313,7 +314,7 @@ class Pruner:
         e, t = self.experiment, self.epoch + 1
         if not self.called:
             raise ValueError("epoch_end was called before any forward pass: train an epoch first")
-        if t >= e.epochs:
+        if self.over:
             raise ValueError(
                 f"all epochs={e.epochs} are done: call finish, or set a larger epochs="
             )
@@ -330,6 +331,11 @@ class Pruner:
             self.look_ahead()
         self.watch_if_asked()
         return pruned
+
+    @property
+    def over(self) -> bool:
+        """Whether all epochs have ended."""
+        return self.epoch + 1 >= self.experiment.epochs
 
     def is_turn(self, t: int, zeros: int | None = None) -> bool:
         """Whether there is a prune after epoch t: the schedule's draw, or a target not reached.
@@ -353,7 +359,7 @@ class Pruner:
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
             masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
-            zeros = sum(int((mask.kept == 0).sum()) for mask in masked if mask is not None)
+            zeros = sum(int((~mask.keeps).sum()) for mask in masked if mask is not None)
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
     def watch_if_asked(self) -> None:
@@ -429,7 +435,7 @@ class Pruner:
             tensors = [getattr(target.layer, part) for part in target.tensors]
             parameters.append(sum(tensor.numel() for tensor in tensors))
             found = [masking.mask_of(target.layer, part) for part in target.tensors]
-            kept = [t if m is None else m.kept for t, m in zip(tensors, found, strict=True)]
+            kept = [t if m is None else m.keeps for t, m in zip(tensors, found, strict=True)]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
 
@@ -511,7 +517,7 @@ class Pruner:
             "seed": self.seed,
             "settings": settings,
             "gathered": gathered,
-            "masks": {key: mask.kept != 0 for key, mask in self.masks().items()},
+            "masks": {key: mask.keeps for key, mask in self.masks().items()},
         }
 
     def masks(self) -> dict[str, masking.Mask]:

@@ -176,6 +176,8 @@ def find_read(links: Sequence[Link], varying: Sequence[Tensor]) -> list[Tensor]:
 class Select(nn.Module):
     """Of inputs [..., D], those at `index` [K]: [..., K]. The index is a buffer: it is saved."""
 
+    index: Tensor
+
     def __init__(self, index: Tensor) -> None:
         super().__init__()
         self.register_buffer("index", index)

@@ -86,16 +86,16 @@ def train(population: Population, batches: Batches) -> None:
     for x, y in zip(inputs, targets, strict=True):
         _tensor("inputs", x, torch.float32, (len(x), population.encoder.widths[0]))
         _tensor("targets", y, torch.float32, tuple(x.shape))
+    noise = None
     if population.variational:
-        _check_latent(batches, (visits, n, population.decoder.widths[0]))
-    variational, bce = population.variational, batches.loss == "bce"
-    persistent = batches.optimiser == "adam"
+        noise = _pointer(_latent(batches, (visits, n, population.decoder.widths[0])))
+    bce, persistent = batches.loss == "bce", batches.optimiser == "adam"
     encoders, decoders = (_checked(side, True, persistent) for side in population.sides)
     failed = _library().evoae_train(
         *(ctypes.byref(encoders), ctypes.byref(decoders), visits, count, k, _pointer(pairs)),
         *(_pointers(inputs), _pointers(targets), _sizes(inputs), _pointer(batches.order), n),
         *(batches.batch_size, _pointer(batches.rates)),
-        *(_pointer(batches.latent) if variational else None, bce, persistent),
+        *(noise, bce, persistent),
     )
     if failed:
         raise _error(failed, population, pairs, inputs, batches.order)
@@ -179,16 +179,18 @@ def _check_pairs(population: Population, pairs: Tensor, shape: tuple[int, ...]) 
     _tensor("pairs", pairs, torch.int64, shape)
 
 
-def _check_latent(batches: Batches, shape: tuple[int, ...]) -> None:
+def _latent(batches: Batches, shape: tuple[int, ...]) -> Tensor:
+    """The latent noise, checked."""
     if batches.latent is None or batches.loss != "bce":
         raise ValueError("variational autoencoders train on latent noise and loss='bce'")
     _tensor("latent", batches.latent, torch.float32, shape)
+    return batches.latent
 
 
 def _checked(side: Networks, training: bool = False, persistent: bool = False) -> _Side:
     """The structure that C reads: for training with statistics, for a persistent Adam moments."""
     n, whole = len(side), (len(side), parameter_count(side.widths))
-    wanted = {"weights": (torch.float32, whole)}
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"weights": (torch.float32, whole)}
     if training and "keep" in side.tensors:
         wanted["keep"] = (torch.bool, whole)
     if persistent:

@@ -196,11 +196,11 @@ class Population:
 
     def cpu(self) -> Population:
         """In the CPU's memory: itself if it lies there, else a copy."""
-        sides = (
+        encoder, decoder = (
             Networks(s.widths, s.last_relu, {key: t.cpu() for key, t in s.tensors.items()})
             for s in self.sides
         )
-        return Population(*sides, self.variational)
+        return Population(encoder, decoder, self.variational)
 
     def member(self, i: int) -> tuple[nn.Sequential, nn.Sequential]:
         """Encoder and decoder i as plain `nn.Sequential`; the decoder ends in the sigmoid."""
@@ -293,17 +293,20 @@ def load(path: Path | str, device: str = "cpu") -> Population:
         if tensors:
             raise Refused(f"holds {short(next(iter(tensors)))}, which belongs to no layer")
         _check_layers(encoder, decoder, variational)
-        sides = []
-        for layers, last_relu in ((encoder, not variational), (decoder, False)):
-            widths = (layers[0][0].shape[2], *(weight.shape[1] for weight, _ in layers))
-            flat = torch.cat([part.flatten(1) for layer in layers for part in layer], dim=1)
-            sides.append(Networks(widths, last_relu, {"weights": flat}))
-    return Population(*sides, variational=variational)
+        return Population(
+            _networks(encoder, not variational), _networks(decoder, False), variational
+        )
+
+
+def _networks(layers: list[tuple[Tensor, Tensor]], last_relu: bool) -> Networks:
+    widths = (layers[0][0].shape[2], *(weight.shape[1] for weight, _ in layers))
+    flat = torch.cat([part.flatten(1) for layer in layers for part in layer], dim=1)
+    return Networks(widths, last_relu, {"weights": flat})
 
 
 def _layers_of(tensors: dict[str, Tensor], side: str) -> list[tuple[Tensor, Tensor]]:
     """Take the layers of a side, weight and bias, out of a file's tensors."""
-    layers = []
+    layers: list[tuple[Tensor, Tensor]] = []
     while (prefix := f"{side}.{len(layers)}") + ".weight" in tensors:
         if f"{prefix}.bias" not in tensors:
             raise Refused(f"lacks {prefix}.bias")

@@ -121,7 +121,8 @@ def train_chunk(population: Population, batches: Batches, visits: Tensor, real: 
     inputs = targets = Tables(batches.inputs, visits)
     if batches.targets is not batches.inputs:
         targets = Tables(batches.targets, visits)
-    moving = population.take(*pairs[:, 0, 0].unbind(1)) if constant else None
+    first = pairs[:, 0, 0, 0], pairs[:, 0, 0, 1]
+    moving = population.take(*first) if constant else None
     for number in range(pairs.shape[1]):
         batch = slice(number * batches.batch_size, (number + 1) * batches.batch_size)
         x = y = inputs.rows(order[:, batch])
@@ -135,7 +136,7 @@ def train_chunk(population: Population, batches: Batches, visits: Tensor, real: 
             if not constant:
                 put_first(population, encoders, decoders, stepping, real)
     if moving:
-        put_first(population, *pairs[:, 0, 0].unbind(1), moving, real)
+        put_first(population, *first, moving, real)
 
 
 class Tables:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,7 +36,7 @@ def spread(total: int, weights: np.ndarray, most: np.ndarray) -> np.ndarray:
     return found
 
 
-def density(allocation: str, shape: tuple[int, int]) -> float:
+def density(allocation: str, shape: Sequence[int]) -> float:
     """How densely a layer of weights [out, in] is kept, up to a common factor.
 
     "erk" is Erdos-Renyi (Mocanu et al. 2018, Evci et al. 2020): (in + out) / (in out).
@@ -101,7 +103,7 @@ def select(
         raise ValueError(
             f"{pruned + more} parameters are to be pruned, and only {pruned + left.sum()} may be"
         )
-    dense = [density(s.allocation, tuple(layers[g[0][0]].weight.shape)) for g in groups]
+    dense = [density(s.allocation, layers[g[0][0]].weight.shape) for g in groups]
     kept = spread(int(left.sum()) - more, np.array(dense) * size, left)
     for group, active, quota in zip(groups, there, left - kept, strict=True):
         chosen = lowest(flat(scores, group), active, int(quota), rng)

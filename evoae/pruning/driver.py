@@ -74,14 +74,14 @@ def decide(
 ) -> list[Masks]:
     """The keep-masks of all layers: by scores if there is a target, else layer by layer."""
     if s.to_target and operator.score is not None:
-        scores = [operator.score(layer, rng, s) for layer in layers]
-        units = isinstance(scores[0], Tensor)
-        if units:
-            scores = [allocation.by_unit(*each, rng) for each in zip(layers, scores, strict=True)]
+        found = [(layer, operator.score(layer, rng, s)) for layer in layers]
+        units = isinstance(found[0][1], Tensor)
+        scores = [
+            allocation.by_unit(layer, score, rng) if isinstance(score, Tensor) else score
+            for layer, score in found
+        ]
         masks = allocation.select(layers, scores, rng, s, units)
-        if s.drop_fraction:
-            masks = allocation.exchange(layers, masks, scores, rng, s)
-        return masks
+        return allocation.exchange(layers, masks, scores, rng, s) if s.drop_fraction else masks
     masks = [checked(operator(layer, rng, s), layer, operator) for layer in layers]
     if s.prune_biases:
         return masks
@@ -98,10 +98,11 @@ def counting_absent(s: OperatorSettings, operator: Operator, source: Source) -> 
 
 def drawn_like(layer: Layer, rng: np.random.Generator) -> Masks:
     """Uniform numbers in [-1, 1), of the shapes of weight and bias."""
-    return tuple(
+    weight, bias = (
         torch.from_numpy(2 * rng.random(tuple(part.shape), np.float32) - 1)
         for part in (layer.weight, layer.bias)
     )
+    return weight, bias
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:

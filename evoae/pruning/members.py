@@ -48,10 +48,14 @@ class Member:
 
     def layers(self) -> list[Layer]:
         """Every layer of the autoencoder."""
-        weights, masks = self.tensors("weights"), self.tensors("keep")
+        weights, masks = layers_of(self.population, "weights", self.i), self.tensors("keep")
         return [
-            Layer(weight, bias, functools.partial(self.statistic, number), masks[number])
-            for number, (weight, bias) in enumerate(weights)
+            Layer(
+                *layer,
+                functools.partial(self.statistic, number),
+                None if masks is None else masks[number],
+            )
+            for number, layer in enumerate(weights)
         ]
 
     def statistic(self, number: int, name: str) -> Any:
@@ -59,21 +63,21 @@ class Member:
         if name == "input_norm":
             return self.input_norm(number)
         if name in LASTING:
-            found = self.tensors(name)[number]
+            found = self.tensors(name)
             if found is None:
                 raise ValueError(
                     f"the operator reads {name}, which is summed from the start of training only "
                     f"for operators that need it: register it with needs=({name!r},)"
                 )
-            return found
+            return found[number]
         by_layer = getattr(self, name, None)  # recall, gradients, curvature
         return getattr(self.units[number], name) if by_layer is None else by_layer[number]
 
-    def tensors(self, name: str) -> list[Masks] | list[None]:
-        """What the autoencoder has by that name, by layer; None for each if it has nothing."""
+    def tensors(self, name: str) -> list[Masks] | None:
+        """What the autoencoder has by that name, by layer; None if it has nothing."""
         if name in self.population.encoder.tensors:
             return layers_of(self.population, name, self.i)
-        return [None] * sum(len(side.widths) - 1 for side in self.population.sides)
+        return None
 
     @functools.cached_property
     def by_row(self) -> list[RowGradients]:
@@ -88,9 +92,8 @@ class Member:
     @functools.cached_property
     def curvature(self) -> list[Masks]:
         """Mean square gradients of weight and bias, by layer: Adam's if it is persistent."""
-        if "second_moment" in self.population.encoder.tensors:
-            return self.tensors("second_moment")
-        return [layer.mean_squares() for layer in self.by_row]
+        moments = self.tensors("second_moment")
+        return moments or [layer.mean_squares() for layer in self.by_row]
 
     @functools.cached_property
     def drawn(self) -> Tensor:
@@ -158,7 +161,7 @@ def layers_of(population: Population, name: str, i: int) -> list[tuple[Tensor, T
 
 def prune(
     population: Population,
-    index: Sequence[int],
+    index: Sequence[int] | np.ndarray,
     operator: Operator,
     generators: Iterable[np.random.Generator],
     settings: OperatorSettings,
@@ -184,5 +187,5 @@ def prune(
 
 def at_target(population: Population, operator: Operator, settings: OperatorSettings) -> np.ndarray:
     """Of which autoencoders nothing is left to prune, or to swap, [P]."""
-    pruned = sum(side.zeros() for side in population.sides)
+    pruned = population.encoder.zeros() + population.decoder.zeros()
     return driver.is_reached(operator, settings, pruned, population.parameters)

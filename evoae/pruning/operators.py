@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -202,11 +202,16 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     return without_units(layer, chosen & (share > 0))
 
 
-def swapped(layer: Layer, s: OperatorSettings) -> int:
-    """How many active weights close: a share `amount`; at a target no more than can open."""
-    active = int(layer.active.sum())
-    count = round(s.amount * active)
-    return min(count, layer.active.numel() - active) if s.to_target else count
+def without_smallest(layer: Layer, s: OperatorSettings) -> tuple[Tensor, int]:
+    """The active weights but the smallest, [out, in], and how many these are: a share `amount`, at
+    a target no more than can open.
+    """
+    active = layer.active
+    count = round(s.amount * int(active.sum()))
+    if s.to_target:
+        count = min(count, int((~active).sum()))
+    worth = layer.weight.abs().masked_fill(~active, torch.inf)
+    return active & all_but_lowest(worth, count), count
 
 
 def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -216,9 +221,8 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     not active, drawn at random, may be trained again. They begin at zero, and count as zeros until
     training has moved them. Biases stay as they are.
     """
-    active, count = layer.active, swapped(layer, s)
-    keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
-    idle = np.flatnonzero(~active.numpy())
+    keep, count = without_smallest(layer, s)
+    idle = np.flatnonzero(~layer.active.numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
     keep.view(-1)[torch.from_numpy(regrown)] = True
     return keep, layer.active_bias
@@ -229,8 +233,8 @@ def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) 
 
     As `set`, but the weights that open are those of the largest absolute gradient.
     """
-    active, count = layer.active, swapped(layer, s)
-    keep = active & all_but_lowest(layer.weight.abs().masked_fill(~active, torch.inf), count)
+    active = layer.active
+    keep, count = without_smallest(layer, s)
     slope = layer.gradients().weight.abs().masked_fill(active, -1.0)
     opened = slope.flatten().topk(min(count, int((~active).sum()))).indices
     keep.view(-1)[opened] = True
@@ -279,7 +283,7 @@ def register(name: str, function: Function | None = None, **abilities: Any) -> N
     """
     if function is None and callable(abilities.get("score")):
         function = PruneLowest(abilities["score"])
-    OPERATORS.add(name, Operator(function, **abilities))
+    OPERATORS.add(name, Operator(cast(Function, function), **abilities))  # which refuses None
 
 
 def find(operator: str | Function) -> Operator:

@@ -111,7 +111,7 @@ def test_what_would_swell_is_refused_before_memory_is_taken(
     assert os.stat(path).st_blocks * 512 < 20 << 20
     tracemalloc.start()
     with pytest.raises(
-        ValueError, match=r"take .* of memory, and 0\.2 GiB are available"
+        ValueError, match=r"need .* of memory, and 0\.2 GiB are available"
     ) as caught:
         check(str(path))
     _, peak = tracemalloc.get_traced_memory()
@@ -195,5 +195,5 @@ def test_the_size_of_data_is_known_without_drawing_them(tmp_path: Path) -> None:
     assert measure("digits") == (1797 - 2 * 269, 1797, 64, False, False)
     data = load("digits", seed=1, trial=0)
     assert len(data.train) == measure("digits").train
-    with pytest.raises(ValueError, match="the data of a trial take"):
+    with pytest.raises(ValueError, match="the data of a trial need"):
         load("binary-clusters", seed=1, trial=0, bits=10**7)

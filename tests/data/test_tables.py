@@ -192,7 +192,7 @@ def test_a_header_is_of_tables_as_text(tmp_path: Path) -> None:
         check(tmp_path / "a.npy", header=True)
     for options in ({"header": "no"}, {"leave_out": "3"}):
         for name in ("digits", "binary-clusters"):
-            with pytest.raises(ValueError, match=f"not to {name}"):
+            with pytest.raises(ValueError, match=f"not to .*{name}"):
                 check(name, **options)
 
 
@@ -244,11 +244,11 @@ def test_a_decimal_comma_far_down_is_one(tmp_path: Path) -> None:
 
 
 def test_a_wide_table(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).random((4, 30_000))
-    path = write(tmp_path / "a.csv", table(values, ",".join(f"g{n}" for n in range(30_000))))
+    values = np.random.default_rng(0).random((4, 8_000))
+    path = write(tmp_path / "a.csv", table(values, ",".join(f"g{n}" for n in range(8_000))))
     assert rows_of(path) == in_order(values)
     assert "line 1" in message(
-        write(tmp_path / "b.csv", table(values, ",".join(map(str, range(30_000)))))
+        write(tmp_path / "b.csv", table(values, ",".join(map(str, range(8_000)))))
     )
 
 
@@ -328,7 +328,7 @@ def test_what_is_probably_no_measurement_is_said(tmp_path: Path) -> None:
     numbers, labels = notes(path, leave_out="species", scale="columns")
     assert "column 'id' counts up" in numbers
     assert "leave_out=id" in numbers
-    assert "column 'label' is learnt from" in labels
+    assert "column 'label' is trained on" in labels
     assert notes(path, leave_out="id,label,species") == []
     values = VALUES.copy()
     values[:, 3] = np.random.default_rng(0).permutation(40) + 1  # in any order
@@ -395,7 +395,7 @@ def test_users_alone_are_no_interactions_and_the_message_says_what_would_be(tmp_
     rows = np.random.default_rng(0).integers(1, 9, (60, 3))
     path = write(tmp_path / "a.csv", table(rows, "user_id,f,g"))
     assert "call the columns user and item" in message(path)
-    assert any("'user_id' is learnt from" in text for text in notes(path, scale=True))
+    assert any("'user_id' is trained on" in text for text in notes(path, scale=True))
 
 
 def test_a_user_may_be_called_by_a_sign_of_comments(tmp_path: Path) -> None:
@@ -496,3 +496,39 @@ def test_paths_may_be_paths_and_begin_with_a_tilde(
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path / "a.csv", table())
     assert rows_of(path) == rows_of("~/a.csv") == rows_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n0.1,0.2\n0.3,NA\n1,0\n", "'NA', which stands for a missing value; fill it in"),
+        ("a,b\n0.1,0.2\n#N/A,0.4\n1,0\n", "'#N/A', which stands for a missing value"),
+        ("a,b\nTrue,0.2\n,0.4\nFalse,0\n", "row 1, column 'a' is empty or NaN; fill it in"),
+        ("a,b\n1%,0.2\n3%,0.4\n1%,0\n", "'1%'; values must be numbers, without units"),
+        ("a:b\n1:2\n3:4\n5:6\n", "none of these was found"),
+        ("a,b\nnm,mV\n0.1,0.2\n1,0\n0,1\n", "a second line of names, or of units, remove it"),
+        ("My table\na,b\n0.1,0.2\n1,0\n0,1\n", "if line 1 is a title, remove it"),
+        ('"V1" "V2"\n"1" 0.1 0.2\n"2" 0.3 0.4\n"3" 1 0\n', "leave_out='Unnamed: 0'"),
+        ("version https://git-lfs.github.com/spec/v1\noid 1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_messages_say_what_is_wrong_with_tables_of_other_programs(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    assert words in message(write(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("sep=;\na;b\n0;1\n1;0\n1;1\n", ["a", "b"]),  # as Excel is told the separator
+        ("#,a\n0,1\n1,0\n1,1\n", ["#", "a"]),
+    ],
+)
+def test_first_lines_of_other_programs(text: str, columns: list[str], tmp_path: Path) -> None:
+    assert described(write(tmp_path / "a.csv", text))["columns"] == columns
+
+
+def test_whole_numbers_of_any_size_are_numbers(tmp_path: Path) -> None:
+    rows = "\n".join(f"{10**30 * n},{n}" for n in range(4))
+    assert check(write(tmp_path / "a.csv", f"a,b\n{rows}\n"), scale="columns") == 2

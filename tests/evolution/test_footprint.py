@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused_at_once_with_both_numbers(
     monkeypatch.setattr(footprint, "available_memory", lambda: 4 << 30)
     with (
         few_bytes(),
-        pytest.raises(ValueError, match=r"of memory, and 4\.0 GiB are available") as caught,
+        pytest.raises(ValueError, match=r"of memory, but 4\.0 GiB are available") as caught,
     ):
         RunSpec(Experiment(**settings), 1, 0, 1, tmp_path / "out")
     assert said in str(caught.value)

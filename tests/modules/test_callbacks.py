@@ -108,3 +108,31 @@ def test_the_best_checkpoint_is_tested_and_read_by_the_class(tmp_path) -> None:
     trainer.validate(module, rows, ckpt_path="best", verbose=False)
     alone = trainer_for(PruningCallback("magnitude", "cubic", 2, **KEPT), 2, tmp_path)
     alone.test(Dense(), rows, ckpt_path=best.best_model_path, verbose=False)
+
+
+def test_epochs_after_those_of_the_pruner_train_what_is_left(tmp_path) -> None:
+    module, callback = Dense(), PruningCallback("magnitude", "cubic", 2, **KEPT)
+    trainer = fit(module, callback, 4, tmp_path)
+    assert trainer.current_epoch == 4
+    report = callback.pruner.report()
+    assert report.zeros.iloc[-1] == round(0.6 * report.parameters.iloc[-1])
+    assert sum(int(each.sum()) for each in zeros(module)) >= report.zeros.iloc[-1] > 0
+
+
+def test_a_fit_that_failed_leaves_a_plain_module_and_its_state(tmp_path) -> None:
+    class Failing(Dense):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 2:
+                raise RuntimeError("out of memory")
+
+    module, callback = Failing(), PruningCallback("magnitude", "cubic", 3, **KEPT)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(module, callback, 3, tmp_path)
+    assert type(module.layers[0]) is nn.Linear
+    state = callback.state_dict()  # as a checkpoint of the exception has it
+    assert state["epoch"] == 1
+    assert any(not mask.all() for mask in state["masks"].values())
+    module.__class__ = Dense
+    again = PruningCallback("magnitude", "cubic", 3, **KEPT)
+    fit(module, again, 3, tmp_path)
+    assert again.pruner.report().zeros.iloc[-1] > 0

@@ -637,7 +637,7 @@ def test_epoch_end_is_refused_before_a_forward_and_after_the_last_epoch() -> Non
         pruner.epoch_end()
     module(IMAGES)
     pruner.epoch_end()
-    with pytest.raises(ValueError, match="epochs=1 are over"):
+    with pytest.raises(ValueError, match="all epochs=1 are done"):
         pruner.epoch_end()
     assert before.keys() == module.state_dict().keys()
 
@@ -854,6 +854,15 @@ def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of() ->
         pruner.epoch_end()
     averages.update_parameters(module)
     assert_zero(averages.module, zeros(module))
+    of_buffers = convolutional()
+    pruner = Pruner(of_buffers, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
+    averages = AveragedModel(of_buffers, use_buffers=True)
+    for _ in range(2):
+        train(of_buffers, torch.optim.SGD(of_buffers.parameters(), 0.1), 2)
+        averages.update_parameters(of_buffers)
+        pruner.epoch_end()
+    averages.update_parameters(of_buffers)
+    assert_zero(averages.module, zeros(of_buffers))
     other = convolutional()
     early = AveragedModel(other)
     with pytest.warns(UserWarning, match="made before the Pruner and has no masks"):

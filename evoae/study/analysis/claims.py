@@ -20,6 +20,7 @@ import pandas as pd
 
 from evoae.study.analysis import statistics
 from evoae.study.analysis.published import PAPER, dimensions, matching, size
+from evoae.study.analysis.sentences import count
 from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
@@ -30,6 +31,11 @@ COLUMNS = ["claim", "role", "reading", "a", "b", "size", "n", "mean a", "mean b"
 COLUMNS += ["steps b", "constant", "shift", "low", "high", "a lower in", "p"]
 LATE, EARLY = ("exponential", "increase", "final-n", "population"), ("fixed", "decrease")
 GUIDED = ("conjunctive", "variance")
+WHO = {
+    "canonical": ("one", "autoencoder"),
+    "lipi-ae-s": ("the", "ring"),
+    "one cell": ("one", "cell that is trained as the ring is"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,15 @@ class Which:
     def __str__(self) -> str:
         words = [self.algorithm, self.operator, self.schedule, self.model]
         return " ".join(w for w in words if w and w != "standard")
+
+    def in_words(self, when: str = "") -> str:
+        """What a sentence calls these runs; `when` stands for several schedules."""
+        article, noun = WHO[self.algorithm]
+        noun = f"small {noun}" if self.model == "small" else noun
+        if self.operator == "none":
+            return f"{article} unpruned {noun}"
+        when = when or f"under {self.schedule}"
+        return f"{article} {noun} pruned by {self.operator} {when}"
 
     def matching(self, study: Study, as_released: bool) -> list[Run]:
         """The study's runs that this is about, of whatever size."""
@@ -77,6 +92,13 @@ class Contrast:
             first, _, second = self.name.partition(" – ")
             return first, second
         return str(self.a[0]), self.name if len(self.b) > 1 else str(self.b[0])
+
+    def in_words(self) -> tuple[str, str]:
+        """What a sentence calls a and b."""
+        if len(self.a) > 1:
+            return self.a[0].in_words("late"), self.b[0].in_words("early")
+        others = f"the mean of {count(len(self.b))} other schedules"
+        return self.a[0].in_words(), others if len(self.b) > 1 else self.b[0].in_words()
 
 
 @dataclass(frozen=True)
@@ -196,6 +218,7 @@ CLAIMS = (
 )
 DECLARED = [(claim.number, one) for claim in CLAIMS for one in claim.contrasts]
 FAMILY = len(DECLARED)  # in each reading
+IN_WORDS = {one.sides: one.in_words() for _, one in DECLARED}  # by the columns a and b
 
 
 # -- contrasts -----------------------------------------------------------------------------------

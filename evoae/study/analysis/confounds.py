@@ -37,7 +37,7 @@ from evoae.study.runs.study import Study
 OPTIMISERS = ["adam", "adam-per-batch"]
 POLICIES = ["step-decay", "constant", "mutated"]
 # where cells stand to each other: nobody's neighbour, neighbours at random, neighbours that compete
-PLACES = {
+ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "isolated": {"topology": "isolated"},
     "ring without selection": {"tournament_size": 1},
     "ring": {},
@@ -76,7 +76,7 @@ def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> di
 def mechanism(
     operators: Sequence[str], data_seeds: Sequence[int], masked: Sequence[str] = (), **size: Any
 ) -> dict[str, Experiment]:
-    """Design A: optimiser, rate policy and the place of a cell among others, for each operator.
+    """Design A: optimiser, rate policy and the arrangement of cells, for each operator.
 
     Pruned weights may regrow, as in the released code; those of `masked` operators stay zero.
     ValueError for one that prunes nothing.
@@ -84,13 +84,17 @@ def mechanism(
     if "none" in masked:
         raise ValueError("masked='none' must name operators that prune")
     found: dict[str, Experiment] = {}
-    for place, settings in PLACES.items():
-        crossed = {"optimiser": OPTIMISERS, "rate_policy": POLICIES, "data_seed": list(data_seeds)}
+    for arrangement, settings in ARRANGEMENTS.items():
+        crossed: dict[str, Any] = {
+            "optimiser": OPTIMISERS,
+            "rate_policy": POLICIES,
+            "data_seed": list(data_seeds),
+        }
         crossed |= settings | size
         if operators:
-            found |= grid("lipi-ae-s", prefix=place, operator=list(operators), **crossed)
+            found |= grid("lipi-ae-s", prefix=arrangement, operator=list(operators), **crossed)
         if masked:
-            crossed |= {"prefix": f"{place} masked", "pruned_weights": "masked"}
+            crossed |= {"prefix": f"{arrangement} masked", "pruned_weights": "masked"}
             more = grid("lipi-ae-s", operator=list(masked), **crossed)
             known = set(found.values())  # of some operators all weights stay pruned
             found |= {label: e for label, e in more.items() if e not in known}
@@ -128,12 +132,12 @@ def populations(
     """
     found: dict[str, Experiment] = {}
     for n in cells:
-        places = ["isolated"] if n < 3 else ["isolated", "ring"]
+        topologies = ["isolated"] if n < 3 else ["isolated", "ring"]
         found |= grid(
             "lipi-ae-s",
             prefix=f"{n} cells",
             cells=n,
-            topology=places,
+            topology=topologies,
             epochs=max(1, epochs // n),
             data_seed=list(data_seeds),
             **size,
@@ -144,8 +148,8 @@ def populations(
 # -- tables --------------------------------------------------------------------------------------
 
 
-def place_of(row: pd.Series) -> str:
-    """The place of design A that a row of results is of."""
+def arrangement_of(row: pd.Series) -> str:
+    """The arrangement of design A that a row of results is of."""
     if row.topology == "isolated":
         return "isolated"
     return "ring without selection" if row.tournament_size == 1 else "ring"
@@ -170,7 +174,7 @@ def table_of(study: Study) -> pd.DataFrame:
     }
     results = results.assign(**settings)
     return with_blocks(results).assign(
-        place=results.apply(place_of, axis=1),
+        place=results.apply(arrangement_of, axis=1),
         pruning=results.apply(pruning_of, axis=1),
         neighbours=results.topology != "isolated",
         selection=(results.topology != "isolated") & (results.tournament_size > 1),
@@ -221,7 +225,7 @@ def against_restarts(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for n, group in table.groupby("cells"):
-        sides = {place: g.set_index("block").test_l1 for place, g in group.groupby("place")}
+        sides = {name: g.set_index("block").test_l1 for name, g in group.groupby("place")}
         if {"ring", "isolated"} <= sides.keys():
             rows.append({"cells": n} | statistics.paired(sides["ring"], sides["isolated"]))
     found = pd.DataFrame(rows)
@@ -235,7 +239,7 @@ def when_matters(table: pd.DataFrame) -> float:
 
 
 def against_noise(table: pd.DataFrame) -> pd.DataFrame:
-    """Design B: random pruning against fresh values in as many places, in pairs, by `when`."""
+    """Design B: random pruning against fresh values at as many positions, in pairs, by `when`."""
     return statistics.compare(
         table[table.operator.isin(["random", "noise"])],
         by="operator",

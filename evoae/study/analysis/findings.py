@@ -10,7 +10,7 @@ import pandas as pd
 
 from evoae.study.analysis import claims, confounds, statistics
 from evoae.study.analysis.published import PAPER
-from evoae.study.analysis.sentences import count, decimals, difference, interval, raised
+from evoae.study.analysis.sentences import NAMES, count, decimals, difference, interval, raised
 from evoae.study.analysis.statistics import LEAST
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
@@ -95,7 +95,8 @@ def on_claim(claim: claims.Claim, verdict: pd.DataFrame, compared: pd.DataFrame)
         order = here.sort_values("p_holm" if here.p_holm.notna().any() else "shift")
         row = next(order.iloc[[0 if claim.needs == "any" else -1]].itertuples())
         which = "The decisive comparison" if len(here) > 1 else "The comparison"
-        text += f" {which}: {difference(row, row.a, row.b, 'training loss')}, in "
+        sides = claims.IN_WORDS[row.a, row.b]
+        text += f" {which}: {difference(row, *sides, 'training loss')}, in "
         text += f"{count(int(row.n), 'trial')}."
     intended = verdict.verdict["as intended"]
     if not intended.endswith("not run"):
@@ -152,9 +153,11 @@ def on_front(study: Study) -> Finding:
     for row in chosen.sort_values("sparsity").itertuples():
         bounds = statistics.mean_interval(results[results.label == row.label].test_l1)
         loss = f"{decimals(row.test_l1)}{interval(*bounds)}"
-        ends.append(f"({row.operator}, {row.sparsity:.1%} zeros) has a mean test loss of {loss}")
+        how = NAMES.get(row.operator, row.operator)
+        zeros = f"{100 * row.sparsity:.1f} % zeros"
+        ends.append(f"({how}, {zeros}) has a mean test loss of {loss}")
     counts = chosen.operator.value_counts().items()
-    by_operator = ", ".join(f"{number} of {name}" for name, number in counts)
+    by_operator = ", ".join(f"{number} of {NAMES.get(name, name)}" for name, number in counts)
     text = (
         f"{raised(count(len(chosen)))} of {count(len(means), 'setting')} "
         f"{'is' if len(chosen) == 1 else 'are'} on the front and better than a constant "

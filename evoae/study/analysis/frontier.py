@@ -225,6 +225,8 @@ def left_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
 
 def masks_of(run: Run, trial: int = 0) -> dict[str, np.ndarray]:
     """Which weights of a trial's best autoencoder are left: bool [out, in] by layer."""
-    place, names = run.index(trial), layer_names(run.population)
+    member, names = run.index(trial), layer_names(run.population)
     weights = [weight for side in run.population.sides for weight, _ in side.layers()]
-    return {name: (weight[place] != 0).numpy() for name, weight in zip(names, weights, strict=True)}
+    return {
+        name: (weight[member] != 0).numpy() for name, weight in zip(names, weights, strict=True)
+    }

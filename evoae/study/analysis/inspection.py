@@ -51,7 +51,7 @@ class Pruning:
 
 def prune_once(
     population: Population,
-    place: int,
+    index: int,
     operator: str | operators.Operator,
     train: Tensor,
     examples: Tensor,
@@ -60,13 +60,13 @@ def prune_once(
     threshold: float = 0.1,
     seed: int | Sequence[int] = 1,
 ) -> Pruning:
-    """Prune a copy of the autoencoder at `place` once; the population stays as it is.
+    """Prune a copy of the autoencoder at `index` once; the population stays as it is.
 
     Unit statistics are those of the finished autoencoder over `train` [rows, D]; `examples` [n, D]
     are what the activations are shown for.
     """
     rng = np.random.default_rng(seed)
-    member = population.take([place])
+    member = population.take([index])
     with torch.no_grad():
         seen = member.activations(train[None])
     for side, values in zip(member.sides, seen, strict=True):
@@ -103,10 +103,10 @@ def prune_each(
     """
     data = run.data(trial)
     settings = {name: run.setting(name) for name in ("amount", "threshold")}
-    networks, place, shown = run.population, run.index(trial), data.test[:EXAMPLES]
+    networks, index, shown = run.population, run.index(trial), data.test[:EXAMPLES]
     return {
         name: prune_once(
-            networks, place, name, data.train, shown, **settings, seed=[seed, trial, number]
+            networks, index, name, data.train, shown, **settings, seed=[seed, trial, number]
         )
         for number, name in enumerate(names)
     }
@@ -190,7 +190,7 @@ def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1)
 
     A row per run, trial and operator: `removed`, the share of all weights and biases that it sets
     to zero; `change` of the test L1; `change_by_chance`, that of as many zeros in each weight
-    matrix and bias vector at random places: the same sizes, shuffled.
+    matrix and bias vector at random positions: the same sizes, shuffled.
     """
     rows = []
     for whose, prunings in each_trial(runs, names, seed):

@@ -16,12 +16,11 @@ from evoae.experiment import SETTINGS
 from evoae.study.analysis import claims, confounds, results
 from evoae.study.analysis.findings import READ
 from evoae.study.analysis.published import NAMES
-from evoae.study.analysis.sentences import listed
+from evoae.study.analysis.sentences import decimals, interval, listed
 from evoae.study.analysis.statistics import mean_interval
 
 TEXT = Path(__file__).with_suffix(".md")
 DATASETS = ("binary-clusters", "digits")  # of the designs
-PLACES = ("isolated", "ring without selection", "ring")
 RECIPES = (
     *("frontier", "frontier-ring", "frontier-magnitude", "obd", "taylor", "rigl"),
     *("lamp", "wanda", "magnitude"),
@@ -43,15 +42,12 @@ def page() -> str:
 
 def number(value: float, sign: bool = False) -> str:
     """Three decimals, without a minus before zero; a dash where there is no number."""
-    if pd.isna(value):
-        return "–"
-    return f"{round(round(value, 9), 3) + 0.0:{'+' if sign else ''}.3f}"
+    return "–" if pd.isna(value) else decimals(round(value, 9), sign)
 
 
 def with_interval(value: float, low: float, high: float, sign: bool = False) -> str:
     """A number and its 95 % interval, if there is one."""
-    middle = number(value, sign)
-    return middle if pd.isna(low) else f"{middle} [{number(low, sign)}, {number(high, sign)}]"
+    return number(value, sign) + interval(round(low, 9), round(high, 9), sign)
 
 
 def share(value: float) -> str:
@@ -73,11 +69,11 @@ def span(counts: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def both(means: pd.DataFrame, place: str) -> str:
-    """The mean over cells and the best cell of one place, of means by place; a dash for none."""
-    if place not in means.index:
+def both(means: pd.DataFrame, arrangement: str) -> str:
+    """The mean over cells and the best cell of one arrangement; a dash for none."""
+    if arrangement not in means.index:
         return "–"
-    return f"{number(means.train_l1[place])} / {number(means.test_l1[place])}"
+    return f"{number(means.train_l1[arrangement])} / {number(means.test_l1[arrangement])}"
 
 
 # -- what the text names -------------------------------------------------------------------------
@@ -143,7 +139,7 @@ def paper_claims() -> dict[str, Any]:
 
 def mechanism() -> dict[str, Any]:
     """The gap's parts, cells alone and in a ring, restarts, pruning of one dose, tuning."""
-    parts, flat, places, restarts, timing, below, tuned, rings = ([] for _ in range(8))
+    parts, flat, arrangements, restarts, timing, below, tuned, rings = ([] for _ in range(8))
     for dataset in DATASETS:
         crossed = results.design("mechanism", dataset)
         shapley = {
@@ -167,9 +163,10 @@ def mechanism() -> dict[str, Any]:
         means = crossed.groupby(["pruning", "optimiser", "rate_policy", "place"])
         means = means[["train_l1", "test_l1"]].mean()
         for keys in dict.fromkeys(key[:3] for key in means.index):
-            places.append([dataset, *keys, *(both(means.loc[keys], place) for place in PLACES)])
+            each = [both(means.loc[keys], name) for name in confounds.ARRANGEMENTS]
+            arrangements.append([dataset, *keys, *each])
         at_rates = means.loc[("random", "adam-per-batch", "mutated")].map(number)
-        alone, ring = (at_rates.loc[place] for place in ("isolated", "ring"))
+        alone, ring = (at_rates.loc[name] for name in ("isolated", "ring"))
         rings.append(
             f"On {dataset} the mean is {alone.train_l1} in isolated cells and {ring.train_l1} in "
             f"the ring; the best cell has {alone.test_l1} and {ring.test_l1}."
@@ -187,6 +184,7 @@ def mechanism() -> dict[str, Any]:
         )
         if dataset == DATASETS[0]:
             gap, seeds = shapley["none"].value, crossed.data_seed.nunique()
+    trained = ["data", "pruned by", "optimiser", "rates"]
     head = ["data", "pruned by", "whole gap", "optimiser", "rates", "neighbours", "selection"]
     return {
         "data_seeds": seeds,
@@ -196,7 +194,7 @@ def mechanism() -> dict[str, Any]:
         "random_in_a_ring": " ".join(rings),
         "parts": table(head, parts),
         "no_gap": " ".join(flat),
-        "places": table(["data", "pruned by", "optimiser", "rates", *PLACES], places),
+        "arrangements": table([*trained, *confounds.ARRANGEMENTS], arrangements),
         "restarts": table(["data", "cells", "restarts", "ring", "ring better in"], restarts),
         "timing": table(["data", "operator", *confounds.WHEN, "never"], timing),
         "below_noise": "; ".join(below),

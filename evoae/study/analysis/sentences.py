@@ -43,7 +43,8 @@ def joined(answers: Mapping[str, Answer]) -> Answer:
 def count(number: int, noun: str = "") -> str:
     """A number, in words up to ten, with its noun: "six trials"."""
     word = WORDS[number] if 0 <= number < len(WORDS) else f"{number:,}"
-    return f"{word} {noun}{'' if number == 1 else 's'}" if noun else word
+    ending = "" if not noun or number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{word} {noun}{ending}".strip()
 
 
 def listed(names: Iterable[object]) -> str:
@@ -138,7 +139,7 @@ def leaders(means: Mapping[str, float]) -> list[str]:
     """The names that have the lowest mean to three decimals, the lowest first; those that diverged
     or were not measured are none of them.
     """
-    known = sorted((name for name in means if np.isfinite(means[name])), key=means.get)
+    known = sorted((name for name in means if np.isfinite(means[name])), key=means.__getitem__)
     return [name for name in known if decimals(means[name]) == decimals(means[known[0]])]
 
 
@@ -158,7 +159,7 @@ def lowest(means: Mapping[str, float], value: str, baseline: str = "", every: bo
         words += "to three decimals"
     else:
         words = f"{first[0]} has the lowest {value}, {decimals(means[first[0]])}"
-    known = sorted((name for name in means if name not in others), key=means.get)
+    known = sorted((name for name in means if name not in others), key=means.__getitem__)
     beside = [baseline] if baseline in means and baseline not in first else []
     if not beside and len(first) == 1:
         beside = known[1:2]

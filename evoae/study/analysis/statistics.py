@@ -104,14 +104,14 @@ def shift(differences: ArrayLike, confidence: float = CONFIDENCE) -> Shift:
     values = np.asarray(differences, dtype=float).ravel()
     n = len(values)
     if not n:
-        return Shift(*[float("nan")] * 4, n=0)
+        return Shift(math.nan, math.nan, math.nan, math.nan, 0)
     first, second = np.triu_indices(n)
     with np.errstate(invalid="ignore"):  # infinities of both signs: their average is in between
         averages = (values[first] + values[second]) / 2
         walsh = np.sort(np.where(np.isnan(averages), 0.0, averages))
         estimate = float(np.median(walsh))
     if n < LEAST:
-        return Shift(estimate, *[float("nan")] * 3, n=n)
+        return Shift(estimate, math.nan, math.nan, math.nan, n)
     # Tukey: the signed-rank statistic is the number of averages above 0, so one table serves both
     tail = np.cumsum(signed_rank_null(n))
     left_out = int(np.searchsorted(tail, (1 - confidence) / 2, "right"))
@@ -193,10 +193,10 @@ def compare(
     """
     require_columns(table, [by, value, paired_by, *([within] if within else [])])
     parts = []
-    for place, rows in table.groupby(within, sort=False) if within else [("", table)]:
+    for group, rows in table.groupby(within, sort=False) if within else [("", table)]:
         part = compare_groups(samples_of(rows, by, value, paired_by), by, baseline)
         if within:
-            part.insert(0, within, place)
+            part.insert(0, within, group)
         parts.append(part)
     found = pd.concat(parts, ignore_index=True)
     return found.assign(p_holm=holm(found["p"]))

@@ -97,7 +97,8 @@ def shared(zeros: ArrayLike) -> Departure:
     independent networks, `ratio` the one by the other, `unevenness` the ratio less 1, and `p`
     two-sided, by the normal approximation of the sum over pairs.
     """
-    flat = np.asarray(zeros, dtype=bool).reshape(len(zeros), -1)
+    flat = np.asarray(zeros, dtype=bool)
+    flat = flat.reshape(len(flat), -1)
     each, size, pairs = flat.sum(1).astype(float), flat.shape[1], math.comb(len(flat), 2)
     cover = flat.sum(0)
     found = float((cover * (cover - 1)).sum() / 2)

@@ -43,7 +43,7 @@ def forest(table: pd.DataFrame) -> Figure:
         ax.axvline(0, color="#444444", linewidth=1)
         ax.set_yticks(range(len(table)), labels)
         ax.set(
-            xlabel="Shift of final training loss, a – b (L1), and its 95 % interval",
+            xlabel="Shift of final training loss,\na – b (L1), and its 95 % interval",
             ylim=(len(table) - 0.5, -0.5),
         )
         ax.xaxis.set_major_locator(MaxNLocator(5))

@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 from evoae.study.analysis.statistics import LEAST, mean_interval, require_columns
 from evoae.study.figures.look import (
     LOOK,
+    Look,
     diamonds,
     draw_panels,
     keys_of,
@@ -123,7 +124,7 @@ def schedule_curves(table: pd.DataFrame, col: str | None = None) -> Figure:
     require_columns(table, ["schedule", "epoch", "probability", *([col] if col else [])])
     palette = palette_of(table["schedule"], "schedule")
     dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
-    looks = {
+    looks: dict[str, Look] = {
         name: {"color": colour, "linestyle": dashes[name], "linewidth": 2}
         for name, colour in palette.items()
     }
@@ -175,7 +176,7 @@ def draw_lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Map
         elif trials.shape[1] > 1:
             ax.plot(trials.index, trials, color=palette[name], lw=0.7, alpha=0.5)
         mean = trials.mean(axis=1, skipna=False)
-        mark = {"marker": "o", "markersize": 5} if few else {}
+        mark: Look = {"marker": "o", "markersize": 5} if few else {}
         ax.plot(trials.index, mean, color=palette[name], linewidth=1.8, **mark)
     ax.set(xlabel="Epoch")
     whole_numbers(ax.xaxis)

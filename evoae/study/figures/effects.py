@@ -33,9 +33,9 @@ def parts_of_gap(table: pd.DataFrame) -> Figure:
             aside = 0.24 * (number - (len(palette) - 1) / 2)
             at, colour = positions(rows["factor"], factors) + aside, palette[pruning]
             ax.hlines(at, rows["low"], rows["high"], color=colour, lw=1.8)
-            for place, row in zip(at, rows.itertuples(), strict=True):
+            for height, row in zip(at, rows.itertuples(), strict=True):
                 marker = "s" if row.factor == "whole gap" else "o"
-                ax.plot(row.value, place, marker, color=colour, markersize=7)
+                ax.plot(row.value, height, marker, color=colour, markersize=7)
         ax.axvline(0, color="#444444", linewidth=1)
         ax.set_yticks(range(len(factors)), [str(name).replace("_", " ") for name in factors])
         ax.set(ylim=(len(factors) - 0.5, -0.5), xlabel="Part of the change in training loss (L1)")

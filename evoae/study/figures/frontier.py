@@ -23,6 +23,7 @@ from evoae.study.figures.look import (
     OPERATOR_COLOURS,
     OTHER_COLOURS,
     WIDTH,
+    Look,
     draw_panels,
     label_of,
     legend,
@@ -59,15 +60,16 @@ def fronts(
                 at = 100 * at if x == "sparsity" else at
                 line = summary(own, "target", y).set_index("target").loc[at.index].reset_index()
                 front, colour = method in looks, looks.get(method, {"color": OTHERS})["color"]
-                size = {"lw": 1.6, "ms": 4.5, "zorder": 3} if front else {"lw": 0.8, "ms": 2.5}
+                size: Look = {"lw": 0.8, "ms": 2.5}
                 if front:
+                    size = {"lw": 1.6, "ms": 4.5, "zorder": 3}
                     ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
                 ax.plot(
                     at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
                 )
                 if front and line["n"].max() < LEAST:
-                    places = own.target.map(at)
-                    ax.scatter(places, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
+                    ends = own.target.map(at)
+                    ax.scatter(ends, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
             here = rows.merge(chosen[["dataset", "method", "target"]])
             here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1
@@ -89,14 +91,14 @@ def fronts(
         ]
         if len(looks) < table.method.nunique():
             keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
-        ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
+        ring: Look = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
         keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
         legend(figure, "method", keys)
     return figure
 
 
-def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def method_looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour and line style of each method; the same in every figure of these methods.
 
     Operators keep their colours, the frontier is black; other names share out a palette, and are
@@ -105,7 +107,8 @@ def method_looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
     known = OPERATOR_COLOURS | {"frontier": INK}
     others = [name for name in names if name not in known]
     free = OTHER_COLOURS[1:]  # the first is close to magnitude's
-    found = {name: {"color": known[name], "ls": "-"} for name in names if name in known}
+    found: dict[str, Look] = {}
+    found |= {name: {"color": known[name], "ls": "-"} for name in names if name in known}
     for number, name in enumerate(others):
         style = "-" if number < len(free) else "--"
         found[name] = {"color": free[number % len(free)], "ls": style}

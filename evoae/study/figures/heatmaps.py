@@ -16,13 +16,14 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from evoae.study.analysis.statistics import require_columns
-from evoae.study.figures.look import WIDTH, draw_panels, legend
+from evoae.study.figures.look import WIDTH, Look, draw_panels, legend
 
 ACTIVATION_COLOURS = "mako_r"  # light is silent
 SHARE_COLOURS = "Blues"  # white is none
 SIGNED_COLOURS = "RdBu_r"  # white is zero
-DEAD = {"marker": "v", "markersize": 5, "color": "#444444", "linestyle": "", "clip_on": False}
-PRUNED = {"marker": "<", "markersize": 5, "color": "#D55E00", "linestyle": "", "clip_on": False}
+ASIDE: Look = {"markersize": 5, "linestyle": "", "clip_on": False}  # marks beside a panel
+DEAD: Look = {"marker": "v", "color": "#444444"} | ASIDE
+PRUNED: Look = {"marker": "<", "color": "#D55E00"} | ASIDE
 
 
 def images(

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,9 +23,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -33,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from evoae.study.runs.study import Study
 
-# Told apart with normal vision and with each of the three kinds of colour blindness (tested).
+# Distinguishable with normal vision and with each of the three kinds of colour blindness (tested).
 # Another operator gets one of USER_COLOURS; add it here to choose its colour.
 OPERATOR_COLOURS = {
     "none": "#000000",
@@ -76,9 +79,10 @@ LABELS = {
     "preserved": "Preserved share (%)",
     "preserved_at_last_prune": "Preserved share at the last prune (%)",
 }
+Look = dict[str, Any]  # keywords of matplotlib
 WIDTH, DPI = 9.0, 100  # inches, and dots to the inch: 900 px in a notebook
 INK, GRID = "#222222", "#E5E5E5"
-LOOK = {
+LOOK: Look = {
     **sns.axes_style("ticks"),
     "axes.grid": True,
     "axes.labelsize": 11,
@@ -93,25 +97,23 @@ LOOK = {
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
 }
+# What rcdefaults leaves alone, or choosing a backend changes; no picture depends on it.
+BACKEND = ("backend", "backend_fallback", "interactive", "toolbar", "timezone", "svg.hashsalt")
 with mpl.rc_context():
     mpl.rcdefaults()
-    # but for the backend and its like, which rcdefaults leaves alone
-    DEFAULTS = {
-        name: mpl.rcParams[name]
-        for name in mpl.rcParams
-        if name not in ("backend", "interactive", "toolbar", "timezone", "svg.hashsalt")
-    }
-DIAMOND = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
+    DEFAULTS: Look = {str(name): mpl.rcParams[name] for name in mpl.rcParams if name not in BACKEND}
+DIAMOND: Look = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
 
 
 @contextmanager
-def plain(**look: object) -> Iterator[None]:
+def plain(**look: Any) -> Iterator[None]:
     """Matplotlib's own defaults and this look in the context, instead of the user's settings.
 
     Where they are in force anyway, nothing is touched.
     """
-    wanted = DEFAULTS | look
-    if all(mpl.rcParams[name] == value for name, value in wanted.items()):
+    wanted: Any = DEFAULTS | look  # matplotlib types its names as literals
+    now: Any = mpl.rcParams
+    if all(now[name] == value for name, value in wanted.items()):
         yield
         return
     with mpl.rc_context(wanted):
@@ -121,12 +123,12 @@ def plain(**look: object) -> Iterator[None]:
 class PlainFigure(Figure):
     """A figure that is drawn and saved the same under any matplotlibrc."""
 
-    def draw(self, renderer: object) -> None:
+    def draw(self, renderer: RendererBase) -> None:
         """Draw it: ticks and their labels are made only now."""
         with plain():
             super().draw(renderer)
 
-    def savefig(self, *target: object, **options: object) -> None:
+    def savefig(self, *target: Any, **options: Any) -> None:
         """Save it."""
         with plain():
             super().savefig(*target, **options)
@@ -189,7 +191,7 @@ def draw_panels(
     count: int | None = None,
     height: float | None = None,
     size: tuple[float, float] | None = None,
-    **shared: bool,
+    **shared: Any,
 ) -> Iterator[tuple[Figure, np.ndarray]]:
     """A figure in the common look, forgotten by pyplot; or `count` panels, three in a row."""
     if count is not None:
@@ -209,7 +211,7 @@ def draw_panels(
 
 @contextmanager
 def panel_per(
-    table: pd.DataFrame, col: str | None, **shared: bool
+    table: pd.DataFrame, col: str | None, **shared: Any
 ) -> Iterator[tuple[Figure, np.ndarray, list[tuple[Axes, object, pd.DataFrame]]]]:
     """`draw_panels`, one for each value of the column `col` (None: one), with it as their title.
 
@@ -224,9 +226,9 @@ def panel_per(
 
 
 def intervals(
-    ax: Axes, at: ArrayLike, table: pd.DataFrame, colour: object, *, across: bool = False, **mark
+    ax: Axes, at: ArrayLike, table: pd.DataFrame, colour: Any, *, across: bool = False, **mark: Any
 ) -> None:
-    """Means of a table (mean, low, high) at places, each with its interval; `across`: lying down.
+    """Means of a table (mean, low, high), each with its interval; `across`: lying down.
 
     An interval that is null, as that of few trials, is not drawn.
     """
@@ -244,7 +246,7 @@ def label_of(value: str) -> str:
     return LABELS.get(value, value.replace("_", " ").capitalize())
 
 
-def palette_of(names: pd.Series, hue: str) -> dict[object, object]:
+def palette_of(names: pd.Series, hue: str) -> dict[Any, Any]:
     """A colour per name; operators keep theirs, other names share out a palette."""
     names = list(names.dropna().unique())
     if hue in ("operator", "pruning"):
@@ -259,7 +261,7 @@ def palette_of(names: pd.Series, hue: str) -> dict[object, object]:
     return dict(zip(names, colours, strict=False))
 
 
-def keys_of(palette: Mapping[object, object], **look: object) -> list[Line2D]:
+def keys_of(palette: Mapping[Any, Any], **look: Any) -> list[Line2D]:
     """A legend's entry for each name of a palette."""
     return [Line2D([], [], color=colour, label=name, **look) for name, colour in palette.items()]
 
@@ -272,24 +274,28 @@ def legend(
     if published:
         keys.append(Line2D([], [], **DIAMOND, markeredgecolor="black", label="published"))
     if keys:
-        place = "outside right upper" if title else "outside upper right"
-        columns = 1 if title else len(keys)
-        figure.legend(handles=keys, title=title, loc=place, alignment="left", ncols=columns)
+        figure.legend(
+            handles=keys,
+            title=title,
+            loc="outside right upper" if title else "outside upper right",
+            alignment="left",
+            ncols=1 if title else len(keys),
+        )
 
 
 def positions(values: Iterable, groups: list) -> np.ndarray:
-    """Where each value's group lies on the axis (of no values: no places)."""
+    """Where each value's group lies on the axis (of no values: nowhere)."""
     return np.array([groups.index(value) for value in values], dtype=float)
 
 
 def name_ticks(ax: Axes, names: Sequence, panels: int = 1) -> None:
     """The names below the axis, slanted where they would run into each other."""
     long = sum(len(str(name)) for name in names) * panels > 60
-    slant = {"rotation": 25, "ha": "right"} if long else {}
+    slant: Look = {"rotation": 25, "ha": "right"} if long else {}
     ax.set_xticks(range(len(names)), names, **slant)
 
 
-def diamonds(ax: Axes, x: Iterable, y: Iterable, colours: Iterable) -> None:
+def diamonds(ax: Axes, x: ArrayLike, y: ArrayLike, colours: Iterable) -> None:
     """Published values: hollow diamonds."""
     edges = [to_rgba(colour) for colour in colours]
     ax.scatter(x, y, s=50, marker="D", facecolors="none", edgecolors=edges, lw=1.5, zorder=5)
@@ -317,18 +323,20 @@ def png(figure: Figure) -> bytes:
 
 @plain()
 def notice(text: str) -> Figure:
-    """Words in the place of a picture: why there is nothing to draw."""
+    """Words instead of a picture: why there is nothing to draw."""
     figure = blank(1.6)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
     return figure
 
 
-def panel(figure: Figure, place: object, x: str, y: str) -> Axes:
+def panel(
+    figure: Figure, area: SubplotSpec | tuple[float, float, float, float], x: str, y: str
+) -> Axes:
     """Axes in the look of `figures`, set by hand.
 
-    Labels and titles get fixed places: looking for free ones takes a third of the drawing time.
+    Labels and titles get fixed positions: looking for free ones takes a third of the drawing time.
     """
-    ax = figure.add_axes(place) if isinstance(place, tuple) else figure.add_subplot(place)
+    ax = figure.add_axes(area) if isinstance(area, tuple) else figure.add_subplot(area)
     ax.set_facecolor("white")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#888888")
@@ -346,6 +354,6 @@ def panel(figure: Figure, place: object, x: str, y: str) -> Axes:
 
 
 def title(ax: Axes, text: str) -> None:
-    """A panel's title at a fixed place, left."""
-    inches = ax.get_position().height * ax.figure.get_size_inches()[1]
+    """A panel's title at a fixed position, left."""
+    inches = ax.bbox.height / ax.figure.dpi
     ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)

@@ -22,8 +22,10 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from evoae.study.analysis.statistics import LEAST, front, require_columns, summary
 from evoae.study.figures.look import (
+    DIAMOND,
     LOOK,
     OPERATOR_COLOURS,
+    Look,
     diamonds,
     draw_panels,
     intervals,
@@ -42,8 +44,8 @@ from evoae.study.runs.study import Study
 
 SHARES = ("preserved", "preserved_at_last_prune")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-BAR = {"marker": "_", "markersize": 14, "markeredgewidth": 2, "linestyle": ""}
-CHANCE = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "ls": "", "color": "#444444"}
+BAR: Look = {"marker": "_", "markersize": 14, "markeredgewidth": 2, "linestyle": ""}
+CHANCE: Look = DIAMOND | {"color": "#444444"}
 
 
 def sparsity_versus_loss(
@@ -87,7 +89,7 @@ def sparsity_versus_loss(
         at = " at the last prune" if x == "preserved_at_last_prune" else ""
         ax.set(xlabel=f"Sparsity{at} (% of parameters)", ylabel=label_of(y))
         keys = keys_of(palette, marker="o", linestyle="")
-        grey = {"color": "#666666", "linestyle": ""}
+        grey: Look = {"color": "#666666", "linestyle": ""}
         if style:
             keys += [Line2D([], [], linestyle="", label=style.replace("_", " "))]
             keys += [Line2D([], [], **grey, marker=m, label=name) for name, m in markers.items()]
@@ -153,29 +155,29 @@ def loss_by_schedule(
 ) -> Figure:
     """Final loss under each schedule, operators side by side: trials, means, intervals.
 
-    Another column may take the schedule's place: `by`. `published` has the columns operator, `by`
+    `by` names another column instead of the schedule. `published` has the columns operator, `by`
     and value.
     """
     results = table_of(results, "results")
     require_columns(results, ["operator", by, value], "results")
     palette, groups = palette_of(results["operator"], "operator"), list(results[by].unique())
-    step, places = 0.6 / max(1, len(palette) - 1), {}
-    for at, group in enumerate(groups):
+    step, centres = 0.6 / max(1, len(palette) - 1), {}
+    for middle, group in enumerate(groups):
         present = results.loc[results[by] == group, "operator"].unique()
         present = [name for name in palette if name in present]
         for rank, name in enumerate(present):
-            places[name, group] = at + step * (rank - (len(present) - 1) / 2)
+            centres[name, group] = middle + step * (rank - (len(present) - 1) / 2)
     with draw_panels() as (figure, axes):
         ax = axes[0, 0]
         for name, rows in results.groupby("operator", sort=False):
-            at = [places[name, group] for group in rows[by]]
+            at = [centres[name, group] for group in rows[by]]
             ax.scatter(at, rows[value], s=14, color=to_rgba(palette[name], 0.45), lw=0)
             means = summary(rows, by, value)
-            at = [places[name, group] for group in means[by]]
+            at = [centres[name, group] for group in means[by]]
             intervals(ax, at, means, palette[name], **BAR)
         if published is not None:
             pairs = zip(published["operator"], published[by], published["value"], strict=True)
-            drawn = [(places[o, g], v, palette[o]) for o, g, v in pairs if (o, g) in places]
+            drawn = [(centres[o, g], v, palette[o]) for o, g, v in pairs if (o, g) in centres]
             diamonds(ax, *(zip(*drawn, strict=True) if drawn else ((), (), ())))
         reference_lines(ax, constant, floor)
         name_ticks(ax, groups)
@@ -280,16 +282,17 @@ def against_cells(
     require_columns(table, ["cells", value, hue, col, *([expected] if expected else [])])
     palette = palette_of(table[hue], hue)
     sizes = sorted(table["cells"].unique())
+    dashed = CHANCE | {"linestyle": "--"}
     with panel_per(table, col, sharex=True, sharey=True) as (figure, axes, panels):
         for ax, _, group in panels:
             for name, rows in group.groupby(hue, sort=False):
                 means = summary(rows, "cells", value).sort_values("cells")
                 ax.scatter(rows["cells"], rows[value], s=10, color=palette[name], alpha=0.35, lw=0)
-                mark = {"marker": "o", "markersize": 5, "lw": 1.8}
+                mark: Look = {"marker": "o", "markersize": 5, "lw": 1.8}
                 intervals(ax, means["cells"], means, palette[name], **mark)
                 if expected is not None:
                     chance = rows.groupby("cells")[expected].mean()
-                    ax.plot(chance.index, chance, **CHANCE | {"color": palette[name], "ls": "--"})
+                    ax.plot(chance.index, chance, **dashed | {"color": palette[name]})
             for height in (even or {}).values():
                 ax.axhline(height, color="#666666", ls="--", lw=1.2, zorder=1)
             ax.set(xscale="log", yscale="log")
@@ -307,9 +310,7 @@ def against_cells(
         figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
         keys = keys_of(palette, marker="o")
         if expected is not None:
-            keys.append(
-                Line2D([], [], **CHANCE | {"ls": "--"}, label="expected of\nuniform positions")
-            )
+            keys.append(Line2D([], [], **dashed, label="expected of\nuniform positions"))
         keys += [
             Line2D([], [], color="#666666", ls="--", lw=1.2, label=name) for name in even or {}
         ]
@@ -318,7 +319,7 @@ def against_cells(
 
 
 def draw_boxes(ax: Axes, table: pd.DataFrame, by: str, value: str, palette: Mapping) -> None:
-    """Median and quartiles of each group of LEAST trials or more, at the places of the palette."""
+    """Median and quartiles of each group of LEAST trials or more, in the order of the palette."""
     for at, (name, colour) in enumerate(palette.items()):
         values = table.loc[table[by] == name, value]
         if len(values) < LEAST:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evoae.study.analysis.findings import Finding
     from evoae.study.analysis.sentences import Answer
 
-SHOWN = "application/vnd.evoae+json"  # what an output is, beside its HTML
+MIME = "application/vnd.evoae+json"  # what an output is, beside its HTML
 
 
 class Report:
@@ -41,17 +41,17 @@ class Report:
             re.findall(rf'report\.{kind}\(\s*"([^"]+)"', source) for kind in ("figure", "table")
         )
 
-    def figure(self, name: str, figure: Figure, title: str) -> Shown:
+    def figure(self, name: str, figure: Figure, title: str) -> Output:
         """Write a figure as PNG and SVG; show it with its number and what is compared in it."""
         from evoae.study.figures import look  # seconds that `evoae list` does without
 
         png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
         return figure_of(self.figures.index(name) + 1, name, title, png)
 
-    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Shown:
+    def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Output:
         """Write a table as CSV; show it folded away, with consistent decimals.
 
-        Names of the notebook's figures in a column `figure` are shown as links.
+        Names of the notebook's figures in a column `figure` become links.
         """
         path = self.out / "tables" / f"{self.notebook}-{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,13 @@ class Report:
             table = table.assign(figure=[self.link(figure) for figure in table["figure"]])
         return table_of(number, path.stem, title, table, unfolded)
 
-    def answer(self, answer: Answer) -> Shown:
+    def answer(self, answer: Answer) -> Output:
         """What the notebook found, and in a second line how sure that is; the index shows it."""
         body = f'<p class="answer">{html.escape(answer.found)}</p>'
         body += f'<p class="sure">{html.escape(answer.sure)}</p>' if answer.sure else ""
-        return Shown(body, "answer", answer.found)
+        return Output(body, "answer", answer.found)
 
-    def findings(self, found: Sequence[Finding]) -> Shown:
+    def findings(self, found: Sequence[Finding]) -> Output:
         """Sentences with links to their figures; the index shows the first."""
         lines = [
             f"<li><b>{html.escape(one.heading)}.</b> {html.escape(one.text)} "
@@ -75,27 +75,27 @@ class Report:
             for one in found
         ]
         text = " ".join(f"{one.heading}. {one.text}" for one in found[:1])
-        return Shown(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
+        return Output(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
 
-    def document(self, name: str, text: str) -> Shown:
+    def document(self, name: str, text: str) -> Output:
         """Write a text in Markdown to OUT under its name, and show it."""
         from nbconvert.filters import markdown2html
 
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / name).write_text(text, encoding="utf-8")
         body = markdown2html(text).replace("<table>", '<div class="scroll"><table>')
-        return Shown(body.replace("</table>", "</table></div>"), "document", text)
+        return Output(body.replace("</table>", "</table></div>"), "document", text)
 
     def link(self, name: str) -> str:
         """A link to one of the notebook's figures."""
         return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
 
 
-# -- what is shown -------------------------------------------------------------------------------
+# -- outputs -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Shown:
+class Output:
     """HTML in a notebook and on its page, and what it is: kind, and text for the index."""
 
     body: str
@@ -104,10 +104,10 @@ class Shown:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         said = {"kind": self.kind, "text": self.text}
-        return {"text/html": self.body, "text/plain": self.text, SHOWN: said}
+        return {"text/html": self.body, "text/plain": self.text, MIME: said}
 
 
-def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
+def figure_of(number: int, name: str, title: str, png: Path) -> Output:
     """A numbered figure, with what is compared in its title."""
     data = base64.b64encode(png.read_bytes()).decode()
     words = html.escape(title)
@@ -115,25 +115,25 @@ def figure_of(number: int, name: str, title: str, png: Path) -> Shown:
         f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
         f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
     )
-    return Shown(body, "figure", f"Figure {number}. {title}")
+    return Output(body, "figure", f"Figure {number}. {title}")
 
 
-def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Shown:
+def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Output:
     """A numbered table, folded away; links in its cells stay links."""
-    shown = pd.DataFrame({str(name): decimals(table[name]) for name in table})
+    words = pd.DataFrame({str(name): decimals(table[name]) for name in table})
     texts = [pd.api.types.is_string_dtype(table[name]) for name in table]
     cells = {}
-    for (column, values), text in zip(shown.items(), texts, strict=True):
+    for (column, values), text in zip(words.items(), texts, strict=True):
         form = '<div class="text">{}</div>' if text else "{}"
         cells[form.format(html.escape(column))] = [form.format(linked(v)) for v in values]
     with pd.option_context("display.max_colwidth", None):
         rows = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
-    words = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
+    heading = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
     body = (
-        f"<details{' open' if unfolded else ''}><summary>{words}</summary>"
+        f"<details{' open' if unfolded else ''}><summary>{heading}</summary>"
         f'<div class="scroll">{rows}</div></details>'
     )
-    return Shown(body, "table", f"Table {number}. {title}\n{shown.to_string(index=False)}")
+    return Output(body, "table", f"Table {number}. {title}\n{words.to_string(index=False)}")
 
 
 def linked(value: str) -> str:

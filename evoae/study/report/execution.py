@@ -53,7 +53,7 @@ def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> 
     found = {}
     for word in words:
         key, _, text = word.partition("=")
-        kind = type(known.get(key))
+        kind: type = type(known.get(key))
         value: Any = text
         if kind is not str:
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):

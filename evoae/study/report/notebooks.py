@@ -63,8 +63,13 @@ def defaults(notebook: Mapping[str, Any]) -> dict[str, Any]:
 
 def assigned(source: str) -> dict[str, Any]:
     """The names and values that a cell of parameters assigns."""
-    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+    return {
+        target.id: ast.literal_eval(statement.value)
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def check_injected(name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from evoae.study.report.contents import SHOWN
+from evoae.study.report.contents import MIME
 from evoae.study.report.notebooks import question_of, title_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -40,11 +40,18 @@ def rendered(**fields: Any) -> str:
 
 def answer_of(notebook: NotebookNode) -> tuple[int, NotebookNode] | None:
     """The cell of an executed notebook that shows its answer (its number), and that output."""
+    for number, data in outputs_of(notebook):
+        if data[MIME]["kind"] == "answer":
+            return number, data
+    return None
+
+
+def outputs_of(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
+    """What a report has put into an executed notebook, with the numbers of the cells."""
     for number, one in enumerate(notebook.cells):
         for output in one.get("outputs", []):
-            if output.get("data", {}).get(SHOWN, {}).get("kind") == "answer":
-                return number, output.data
-    return None
+            if MIME in output.get("data", {}):
+                yield number, output.data
 
 
 def warning_of(notebook: NotebookNode) -> str:
@@ -62,14 +69,14 @@ def page_of(notebook: NotebookNode, name: str) -> str:
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
-        shown = (o for o in one.outputs if WIDGET not in o.get("data", {}))
-        one.outputs = [output for output in shown if "tqdm" not in str(output.get("text", ""))]
+        ours = (o for o in one.outputs if WIDGET not in o.get("data", {}))
+        one.outputs = [output for output in ours if "tqdm" not in str(output.get("text", ""))]
     answer = ""
     if found := answer_of(notebook):
         number, data = found
         answer = data["text/html"]
         # it stands below the title, and leaves its place with the heading before it
-        headed = number > 1 and notebook.cells[number - 1].source.startswith("## In short")
+        headed = number > 1 and notebook.cells[number - 1].source.startswith("## Answer")
         del notebook.cells[number - headed : number + 1]
     exporter = HTMLExporter(
         template_name="basic",
@@ -119,13 +126,16 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
 
     `order` are the notebooks that may be there, `pictures` the names of their figures to show.
     """
-    cards = []
+    cards, warnings = [], []
     for name in order:
         executed = folder / f"{name}.ipynb"
         if not (executed.exists() and (folder / f"{name}.html").exists()):
             continue
         notebook = nbformat.read(executed, 4)
         picture = f"figures/{name}-{pictures.get(name)}.png"
+        anchor = f'id="figure-{pictures.get(name)}"'
+        titles = [d[MIME]["text"] for _, d in outputs_of(notebook) if anchor in d["text/html"]]
+        warnings.append(warning_of(notebook))
         found = answer_of(notebook)
         scale = notebook.metadata.get("evoae", {}).get("scale")
         cards.append(
@@ -134,8 +144,12 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
                 "title": title_of(notebook).partition(":")[0],
                 "question": question_of(notebook),
                 "picture": picture if (folder / picture).exists() else "",
-                "warning": f"{scale}: no evidence" if warning_of(notebook) else "",
-                "said": found[1][SHOWN]["text"] if found else "",
+                "alt": titles[0] if titles else title_of(notebook),
+                "warning": f"{scale}: no evidence" if warnings[-1] else "",
+                "said": found[1][MIME]["text"] if found else "",
             }
         )
-    return rendered(title="evoae: the study", cards=cards)
+    alike = len(set(warnings)) == 1  # then it is said once, above the cards
+    for card in cards if alike else []:
+        card["warning"] = ""
+    return rendered(title="evoae: the study", cards=cards, warning=warnings[0] if alike else "")

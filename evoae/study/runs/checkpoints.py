@@ -116,7 +116,7 @@ def load(
         )
     e, cells, slots = experiment, experiment.cells, np.searchsorted(known["trials"], list(trials))
     data = load_data(e, trials, seed, device)
-    members = members_of(slots, cells)
+    members = members_of(slots.tolist(), cells)
     sides = (
         {
             key.removeprefix(f"{side}/"): tensor[members].to(device)

@@ -60,10 +60,10 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     path = Path(path)
     check_target(path)
     writer = FORMATS[path.suffix]
-    place = run.index(trial, cell)
-    cell = place % run.setting("cells")
+    member = run.index(trial, cell)
+    cell = member % run.setting("cells")
     population = run.population
-    small = compaction.compact(compaction.chain(population, place))
+    small = compaction.compact(compaction.chain(population, member))
     encoder_layers = len(population.encoder.widths) - 1
     about = {
         "run": run.folder.resolve().name,
@@ -89,7 +89,7 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
             reason = str(error)
         else:
             with torch.no_grad():
-                original = nn.Sequential(*population.member(place))
+                original = nn.Sequential(*population.member(member))
                 difference = largest_difference(original, reconstruct, examples, scaling)
             if not difference <= TOLERANCE:
                 raise RuntimeError(f"{path}: outputs differ by {difference:.1e}; not written")
@@ -127,6 +127,9 @@ def check_target(path: Path) -> None:
 class Scale(nn.Module):
     """Values [..., D] as a data file holds them: float32 in [0, 1]."""
 
+    minimum: Tensor
+    divisor: Tensor
+
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
         self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
@@ -139,6 +142,9 @@ class Scale(nn.Module):
 
 class Unscale(nn.Module):
     """The way back: as float32, or as float64 if that is too coarse for the file's values."""
+
+    minimum: Tensor
+    width: Tensor
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
@@ -236,14 +242,14 @@ def onnx_model(
     widths = {"x": dimension}
     for side, last, parts in (("encoder", "code", encoder), ("decoder", end, decoder)):
         for number, part in enumerate(parts):
-            place = f"{side}.{number}"
-            out = last if number == len(parts) - 1 else place
+            layer = f"{side}.{number}"
+            out = last if number == len(parts) - 1 else layer
             match part:
                 case Select() if len(part.index) == dimension:
                     continue  # there is nothing to pick
                 case Select():
                     # turned round: whole rows are copied at once, and not number after number
-                    index, rows, some = (f"{place}.{name}" for name in ("index", "rows", "some"))
+                    index, rows, some = (f"{layer}.{name}" for name in ("index", "rows", "some"))
                     constant(part.index, index)
                     nodes += [
                         helper.make_node("Transpose", [flow], [rows], perm=[1, 0]),
@@ -251,8 +257,8 @@ def onnx_model(
                         helper.make_node("Transpose", [some], [out], perm=[1, 0]),
                     ]
                 case nn.Linear():
-                    weight = constant(part.weight, f"{place}.weight")
-                    bias = constant(part.bias, f"{place}.bias")
+                    weight = constant(part.weight, f"{layer}.weight")
+                    bias = constant(part.bias, f"{layer}.bias")
                     node = helper.make_node("Gemm", [flow, weight, bias], [out], transB=1)
                     nodes.append(node)
                     widths[last] = part.out_features

@@ -6,6 +6,7 @@ zeros in that place; `seal` fills them in and `check_seal` compares, byte for by
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -21,6 +22,8 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
+from evoae.messages import display
+
 SEAL = "sha256"  # the name under which a file holds its own digest
 UNSEALED = "0" * 64
 HEAD = 1 << 20  # bytes within which a seal stands
@@ -33,13 +36,15 @@ def damaged(path: Path, why: object, cure: str = CURE) -> ValueError:
 
     A file that nothing is wrong with, but that cannot be read from here, is not called damaged.
     """
+    # a path that is too long for the system fills no screen
+    shown = display(path) if isinstance(why, OSError) and why.errno == errno.ENAMETOOLONG else path
     match why:
         case PermissionError():
             return ValueError(f"{path}: cannot be read ({why.strerror}); ask its owner for access")
         case FileNotFoundError():
             return ValueError(f"{path}: is not there (any more); was its folder moved or removed?")
         case OSError() if why.errno is not None:
-            return ValueError(f"{path}: cannot be read ({why.strerror})")
+            return ValueError(f"{shown}: cannot be read ({why.strerror})")
     return ValueError(f"{path}: damaged ({' '.join(str(why).split())}); {cure}")
 
 

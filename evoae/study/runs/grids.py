@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment
 from evoae.rules import plain
 
 
-class Design(dict[str, Experiment]):
+class Design(Mapping[str, Experiment]):
     """Experiments by label; `factors` by label are what a design calls them beside settings."""
 
     def __init__(
@@ -21,28 +22,38 @@ class Design(dict[str, Experiment]):
         experiments: Mapping[str, Experiment] | None = None,
         factors: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(experiments or {})
+        self._experiments = dict(experiments or {})
         self.factors = dict(factors or {})
+
+    def __getitem__(self, label: str) -> Experiment:
+        return self._experiments[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._experiments)
+
+    def __len__(self) -> int:
+        return len(self._experiments)
 
     def add(self, label: str, experiment: Experiment, **factors: Any) -> None:
         """Another experiment of the design."""
-        self[label], self.factors[label] = experiment, factors
+        self._experiments[label], self.factors[label] = experiment, factors
 
     def __or__(self, other: Mapping[str, Experiment]) -> Design:
         return Design({**self, **other}, self.factors | getattr(other, "factors", {}))
 
 
 def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experiment]:
-    """Every combination of presets and settings; a list or array is an axis. Label to Experiment.
+    """Every combination of presets and settings, label to Experiment.
+
+    A list, a range, or an array or pandas Series of one dimension is an axis.
 
     grid("canonical", operator=["random", "magnitude"], probability=0.5) has two experiments. A
-    label joins the prefix, the preset if there are several, and the values of the axes.
+    label joins the prefix, the preset if there are several, and the values of the axes. Raises
+    ValueError for an axis without values, and as `Experiment`.
     """
-    axes = {
-        k: [plain(each) for each in v]
-        for k, v in settings.items()
-        if isinstance(v, list) or (isinstance(v, np.ndarray) and v.ndim == 1)
-    }
+    axes = {k: [plain(each) for each in v] for k, v in settings.items() if is_axis(v)}
+    if empty := [name for name, values in axes.items() if not values]:
+        raise ValueError(f"{empty[0]} has no values; the list of an axis must hold one at least")
     found = {}
     for preset, *values in itertools.product(presets, *axes.values()):
         chosen = dict(zip(axes, values, strict=True))
@@ -58,6 +69,12 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
             )
         found[label] = Experiment.preset(preset, **(settings | chosen))
     return found
+
+
+def is_axis(value: Any) -> bool:
+    """Whether a grid takes it as several values."""
+    arrays = (np.ndarray, pd.Series, pd.Index)
+    return isinstance(value, list | range) or (isinstance(value, arrays) and value.ndim == 1)
 
 
 def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> Design:

@@ -184,7 +184,10 @@ def train_job(
     """
     if stop is not None and stop.is_set():
         raise KeyboardInterrupt
-    path, state, history, earlier = checkpoints.path_of(spec.folder, trials), None, [], 0.0
+    path = checkpoints.path_of(spec.folder, trials)
+    state: State | None = None
+    history: list[dict[str, np.ndarray]] = []
+    earlier = 0.0
     if source := checkpoints.source_of(spec.folder, trials):
         state, history, earlier = checkpoints.load(
             source, spec.experiment, trials, spec.seed, spec.device, spec.engine

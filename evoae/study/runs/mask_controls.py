@@ -40,9 +40,9 @@ def begin_from(run: Run, path: Path | str, *, mask: str = "same", weights: str =
     a run of the next seed begins. With `pruned_weights=masked` the zeros stay. Returns the path.
     Raises ValueError for other words, and for runs of several cells.
     """
-    for name, value, known in (("mask", mask, MASKS), ("weights", weights, WEIGHTS)):
-        if value not in known:
-            raise ValueError(f"{name}={short(value)} must be one of {', '.join(known)}")
+    for name, word, known in (("mask", mask, MASKS), ("weights", weights, WEIGHTS)):
+        if word not in known:
+            raise ValueError(f"{name}={short(word)} must be one of {', '.join(known)}")
     if run.setting("cells") != 1:
         raise ValueError(f"{run.folder}: has cells={run.setting('cells')}; it must be 1")
     e, trials, seed = run.experiment, run.numbers, run.config["seed"]

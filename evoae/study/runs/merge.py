@@ -149,14 +149,14 @@ def without(
         return state, history
     if not slots:
         return None
-    places = members_of(slots, state.experiment.cells)
+    chosen = members_of(slots, state.experiment.cells)
     fewer = replace(
         state,
         trials=[state.trials[slot] for slot in slots],
         data=[state.data[slot] for slot in slots],
-        population=state.population.take(places),
+        population=state.population.take(chosen),
         learning_rate=state.learning_rate[slots],
-        records={name: values[places] for name, values in state.records.items()},
+        records={name: values[chosen] for name, values in state.records.items()},
         model_steps=state.model_steps * len(slots) // len(state.trials),
     )
     return fewer, history[~history.trial.isin(known)]
@@ -169,7 +169,8 @@ def joined(parts: Sequence[Population], order: np.ndarray) -> Population:
         weights = torch.cat([each.weights.cpu() for each in networks])
         by_trial = weights.reshape(len(order), -1, weights.shape[1])[torch.from_numpy(order)]
         sides.append(replace(networks[0], tensors={"weights": by_trial.flatten(0, 1)}))
-    return Population(*sides, variational=parts[0].variational)
+    encoder, decoder = sides
+    return Population(encoder, decoder, parts[0].variational)
 
 
 def recover(folder: Path) -> None:
@@ -189,7 +190,7 @@ def recover(folder: Path) -> None:
                 path.unlink()
 
 
-def keep(
+def save_training(
     out: Path | str, state: State, history: Iterable[dict[str, np.ndarray]], seconds: float
 ) -> Run:
     """Write a training as a run below `out`, and return it. The state is not changed.
@@ -205,8 +206,8 @@ def keep(
     if done < e.epochs:
         changes.append((done, "epochs", e.epochs, done))
         e = e.replace(epochs=done)
-    changes = [[identity.describe(v) if callable(v) else v for v in each] for each in changes]
-    folder = Path(out) / e.hash(seed=state.seed, **({"changes": changes} if changes else {}))
+    named = [[identity.describe(v) if callable(v) else v for v in each] for each in changes]
+    folder = Path(out) / e.hash(seed=state.seed, **({"changes": named} if named else {}))
     folder.mkdir(parents=True, exist_ok=True)
     state, table = replace(state, experiment=e), history_of(history)
     last = table.epoch == done - 1
@@ -220,6 +221,6 @@ def keep(
         stored = present(folder)
         if stored is None or not set(state.trials) <= set(stored.numbers):
             if not (folder / CONFIG).exists():
-                write_config(folder, e, state.seed, changes)
+                write_config(folder, e, state.seed, named)
             add(folder, [(state, table)], seconds)
     return Run(folder)

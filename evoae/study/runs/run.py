@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,6 +52,7 @@ class Run:
             path = self.folder / name
             if not there(path) and not there(pending(path)):
                 raise ValueError(f"{self.folder}: not a finished run: {name} is missing")
+        self.temporary: TemporaryDirectory[str] | None = None  # goes when nothing refers to it
         self.config = read_config(self.folder)
         self._stored = self._read_result()
         held = numbers_in(self._stored)
@@ -110,7 +112,7 @@ class Run:
         if held == self.numbers:
             return networks
         slots = np.searchsorted(held, self.numbers)
-        return networks.take(members_of(slots, self.setting("cells")))
+        return networks.take(members_of(slots.tolist(), self.setting("cells")))
 
     @cached_property
     def result(self) -> dict[str, Any]:

@@ -63,10 +63,16 @@ def run(
     ValueError for wrong settings before any work is done. After a KeyboardInterrupt the same call
     resumes the run.
     """
-    options = {"out": out, "device": device, "engine": engine}
     try:
         study = sweep(
-            {"run": experiment}, trials, seed, **options, workers=workers, progress=progress
+            {"run": experiment},
+            trials,
+            seed,
+            out=out,
+            device=device,
+            engine=engine,
+            workers=workers,
+            progress=progress,
         )
     except SweepError as error:
         raise error.failures["run"] from None
@@ -107,8 +113,11 @@ def sweep(
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
-    temporary = None if out is not None else tempfile.TemporaryDirectory(prefix="evoae-")
-    folder = Path(temporary.name if temporary else out).expanduser().absolute()  # type: ignore[arg-type]
+    temporary = None
+    if out is None:
+        temporary = tempfile.TemporaryDirectory(prefix="evoae-")
+        out = temporary.name
+    folder = Path(out).expanduser().absolute()
     if not experiments:
         raise ValueError("no experiments to run")
     for label, experiment in dict(experiments).items():
@@ -148,7 +157,7 @@ def sweep(
         tidy(spec)
     runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
     for one in runs.values():
-        one.temporary = temporary  # removed when nothing refers to it any more
+        one.temporary = temporary
     return Study(runs, getattr(experiments, "factors", {}))
 
 

@@ -129,7 +129,7 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
     title(ax, f"Input above reconstruction, {loss}{some}")
     for line, values in enumerate((state.inputs, state.reconstructions)):
         if state.image_shape is None:
-            images = [values[:, :MAX_BITS]]
+            images = values[None, :, :MAX_BITS]
         else:
             images = values.reshape(-1, *state.image_shape)
         height, width = images[0].shape

@@ -15,7 +15,7 @@ from evoae.study.widgets import inside
 from evoae.study.widgets.inside import Inspection
 from evoae.study.widgets.live import LiveTraining
 from evoae.study.widgets.parts import View, button, fit, knob, row
-from evoae.study.widgets.sources import inspect, of_run, of_trainer, runs_in
+from evoae.study.widgets.sources import Source, inspect, of_run, of_trainer, runs_in
 from evoae.study.widgets.trainer import Trainer
 
 
@@ -25,7 +25,8 @@ class ActivationInspector(View):
     render = staticmethod(inside.inspection_figure)
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
-        self.live, self._source, self._filling = live, None, False
+        self.live, self._filling = live, False
+        self._source: Source | None = None
         self._chosen, self._missing = False, ""
         self.folder = knob(
             Text,
@@ -43,7 +44,7 @@ class ActivationInspector(View):
         )
         self.layer = knob(Dropdown, "Layer", "The layer to look into")
         self.trial = knob(IntSlider, "Trial", "An independent run", min=0, max=0)
-        self.cell = knob(IntSlider, "Cell", "A place in the population", min=0, max=0)
+        self.cell = knob(IntSlider, "Cell", "Which member of the population", min=0, max=0)
         self.epoch = knob(IntSlider, "Epoch", "After which epoch", min=0, max=0)
         where = [self.layer, self.trial, self.cell, self.epoch]
         super().__init__(row(self.folder, self.run, self.again), row(*where))

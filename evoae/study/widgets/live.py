@@ -71,7 +71,8 @@ class LiveTraining(View):
         allocation: str = "layer",
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
-        self.seed, self.folder, self.trainer = seed, Path(folder), None
+        self.seed, self.folder = seed, Path(folder)
+        self.trainer: Trainer | None = None
         self._before: Curves | None = None
         self._problem = self._note = self._hint = ""
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
@@ -176,8 +177,8 @@ class LiveTraining(View):
                     f"the schedules above are drawn for {shown}."
                 )
             )
-            if self.running:
-                self.trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
+            if trainer := self.running:
+                trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
             self.copy.value = self.command_lines(new)
         except ValueError as error:
             self._problem = str(error)
@@ -185,9 +186,10 @@ class LiveTraining(View):
         self.say(*self.words(self.state))
 
     @property
-    def running(self) -> bool:
-        """Whether a training is under way, be it paused."""
-        return self.trainer is not None and self.trainer.status in ("training", "paused")
+    def running(self) -> Trainer | None:
+        """The training that is under way, be it paused."""
+        under_way = self.trainer and self.trainer.status in ("training", "paused")
+        return self.trainer if under_way else None
 
     def train(self, wait: bool = False) -> None:
         """Start a training, unless one is running.
@@ -208,25 +210,26 @@ class LiveTraining(View):
             return
         if self.trainer is not None and self.trainer.curves.done:
             self._before = self.trainer.curves
-        self.trainer, self._note = Trainer(experiment, self.seed), ""
-        self.trainer.start()
-        watcher = threading.Thread(target=self._watch, args=[self.trainer], daemon=True)
+        trainer = self.trainer = Trainer(experiment, self.seed)
+        self._note = ""
+        trainer.start()
+        watcher = threading.Thread(target=self._watch, args=[trainer], daemon=True)
         watcher.start()
         if wait:
             watcher.join()
-            if self.trainer.status == "failed":
-                raise ValueError(self.trainer.curves.error)
+            if trainer.status == "failed":
+                raise ValueError(trainer.curves.error)
 
     def toggle(self) -> None:
         """Pause the training, or let it go on."""
-        if self.running:
-            (self.trainer.resume if self.trainer.status == "paused" else self.trainer.pause)()
+        if trainer := self.running:
+            (trainer.resume if trainer.status == "paused" else trainer.pause)()
             self.redraw()
 
     def end(self) -> None:
         """Stop the training, and show what it has reached."""
-        if self.running:
-            self.trainer.stop()
+        if trainer := self.running:
+            trainer.stop()
             self.redraw()
 
     def save(self) -> None:
@@ -267,7 +270,7 @@ class LiveTraining(View):
         """Show what is reached: the picture, and with it the bar and what may be pressed."""
         with self._drawing:
             super().redraw()
-            running, curves = self.running, self.state
+            running, curves = self.running is not None, self.state
             self.start.disabled = running
             self.pause.disabled = self.stop.disabled = not running
             self.keep.disabled = curves is None or not curves.done or curves.status == "training"

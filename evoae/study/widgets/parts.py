@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 
 from evoae.experiment import SETTINGS
+from evoae.rules import Range
 
 MOST = 10.0  # of a slider whose setting has no upper bound
 NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
@@ -139,8 +140,8 @@ def pictures(figure: Figure) -> tuple[bytes, bytes]:
     dark = darkened(light)
     for photograph in (i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"):
         left, low, right, high = np.rint(photograph.get_window_extent().extents).astype(int)
-        place = np.s_[len(light) - high : len(light) - low, left:right]
-        dark[place] = light[place]  # a negative of it would be another picture
+        area = np.s_[len(light) - high : len(light) - low, left:right]
+        dark[area] = light[area]  # a negative of it would be another picture
     return png(light), png(dark)
 
 
@@ -191,6 +192,7 @@ def slider_of(name: str, value: float) -> FloatSlider:
     lower bound itself is not allowed, it begins one step above.
     """
     rule = SETTINGS[name].rule
+    assert isinstance(rule, Range)
     high = rule.high if math.isfinite(rule.high) else max(MOST, value)
     step = (high - rule.low) / 100
     low = rule.low + step if rule.above else rule.low

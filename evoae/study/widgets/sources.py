@@ -70,8 +70,8 @@ def of_run(folder: Path | str) -> Source:
 
 def of_trainer(trainer: Trainer) -> Source:
     """What a training has stored so far. Raises ValueError if that is nothing yet."""
-    snapshots, curves = trainer.snapshots, trainer.curves
-    if not snapshots:
+    snapshots, curves, data = trainer.snapshots, trainer.curves, trainer.data
+    if not snapshots or data is None:
         raise ValueError("nothing was trained here yet: no epoch is done")
     return Source(
         trainer.experiment,
@@ -79,7 +79,7 @@ def of_trainer(trainer: Trainer) -> Source:
         curves.done - 1,
         tuple(sorted(snapshots)),
         snapshots.__getitem__,
-        lambda trial: trainer.data,
+        lambda trial: data,
         lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
         f"a training stores {len(snapshots)} epochs: the last, and others evenly spread",
     )
@@ -88,7 +88,7 @@ def of_trainer(trainer: Trainer) -> Source:
 def runs_in(folder: Path | str) -> dict[str, Path]:
     """The finished runs in a folder, newest first, by a line that tells them apart."""
     folders = {path.parent: path.stat().st_mtime for path in Path(folder).glob("*/result.json")}
-    return {line_of(path): path for path in sorted(folders, key=folders.get, reverse=True)}
+    return {line_of(path): path for path in sorted(folders, key=folders.__getitem__, reverse=True)}
 
 
 def line_of(folder: Path) -> str:
@@ -111,14 +111,14 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
     if shown != epoch:
         note = f"Epoch {epoch} is not stored ({source.why}); this is epoch {shown}."
     networks, data = source.population(shown), source.data(trial)
-    place = source.trials.index(trial) * source.experiment.cells + cell
+    member = source.trials.index(trial) * source.experiment.cells + cell
     number = activations.layer_names(networks).index(layer)
-    weight, bias = members.layers_of(networks, "weights", place)[number]
-    removed, words = last_prune(source, networks, place, number, trial, cell, shown)
+    weight, bias = members.layers_of(networks, "weights", member)[number]
+    removed, words = last_prune(source, networks, member, number, trial, cell, shown)
     inputs = data.test[: IMAGES if data.image_shape else ROWS]
     with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
-        seen = activations.record(networks, place, data.test[:EXAMPLES])[layer]
-        outputs = networks.take([place]).reconstruct(inputs[None])[0]
+        seen = activations.record(networks, member, data.test[:EXAMPLES])[layer]
+        outputs = networks.take([member]).reconstruct(inputs[None])[0]
     return Inspection(
         f"{source.experiment.dataset}, {layer}: trial {trial}, cell {cell}, epoch {shown}",
         layer,
@@ -135,7 +135,13 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
 
 
 def last_prune(
-    source: Source, networks: Population, place: int, number: int, trial: int, cell: int, epoch: int
+    source: Source,
+    networks: Population,
+    member: int,
+    number: int,
+    trial: int,
+    cell: int,
+    epoch: int,
 ) -> tuple[np.ndarray | None, str]:
     """Which weights of a layer the last prune removed, where that is known, and words on it."""
     before = source.pruned(trial, cell)
@@ -149,13 +155,13 @@ def last_prune(
             f"{when}.\n\nA run on disk does not record\nwhich weights a prune removed;\n"
             "the zeros above include them."
         )
-    removed = sum(int((t["removed"][place] != 0).sum()) for t in tensors)
+    removed = sum(int((t["removed"][member] != 0).sum()) for t in tensors)
     if not removed:
         return None, "Nothing has been pruned yet."
-    zero = sum(int((t["weights"][place] == 0).sum()) for t in tensors)
+    zero = sum(int((t["weights"][member] == 0).sum()) for t in tensors)
     total = networks.parameters
     words = (
         f"{when or 'Last pruned in another cell'}: {100 * removed / total:.1f} % of the network "
         f"was removed, {100 * zero / total:.1f} % is zero now"
     )
-    return (members.layers_of(networks, "removed", place)[number][0] != 0).numpy(), words
+    return (members.layers_of(networks, "removed", member)[number][0] != 0).numpy(), words

@@ -23,7 +23,7 @@ from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.networks import training
 from evoae.networks.population import Population
-from evoae.study.runs.merge import history_rows, keep
+from evoae.study.runs.merge import history_rows, save_training
 from evoae.study.runs.run import Run
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training
@@ -72,12 +72,14 @@ class Trainer:
         self.experiment, self.seed = experiment, seed
         self.data: Dataset | None = None
         self._snapshots: dict[int, Population] = {}
-        self._wanted, self._pending = experiment, {}
+        self._wanted = experiment
+        self._pending: dict[str, Any] = {}
         self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
         self._history: list[dict[str, np.ndarray]] = []
         self._reached: State | None = None  # after the last epoch that was recorded
         self._changes: list[tuple[int, str, Any, Any]] = []
-        self._references: dict[str, float | None] = {}
+        self._constant: float | None = None
+        self._floor: float | None = None
         self._error, self._stride = "", 1
         self._lock = threading.Lock()
         self._go, self._stop, self._ended = threading.Event(), threading.Event(), threading.Event()
@@ -138,19 +140,24 @@ class Trainer:
         """All numbers so far."""
         with self._lock:
             *rows, seconds = zip(*self._rows, strict=True) if self._rows else ((), (), (), ())
-            arrays = [np.reshape(row, (len(seconds), self.experiment.cells)) for row in rows]
+            loss, preserved, pruned = (
+                np.reshape(row, (len(seconds), self.experiment.cells)) for row in rows
+            )
             recent, rest = seconds[-RECENT:], self.experiment.epochs - len(seconds)
             return Curves(
                 self._wanted,
                 self.status,
-                *arrays,
+                loss,
+                preserved,
+                pruned,
                 seconds=sum(seconds),
                 left=float(np.mean(recent)) * rest if recent else None,
                 changes=tuple(
                     (epoch, f"{name}: {name_of(new)}") for epoch, name, _, new in self._changes
                 ),
+                constant=self._constant,
+                floor=self._floor,
                 error=self._error,
-                **self._references,
             )
 
     @property
@@ -174,7 +181,7 @@ class Trainer:
                 raise ValueError("nothing to save yet: no epoch is done")
             state, history = self._reached, list(self._history)
             seconds = sum(row[-1] for row in self._rows)
-        return keep(folder, state, history, seconds)
+        return save_training(folder, state, history, seconds)
 
     # -- in the thread ---------------------------------------------------------------------------
 
@@ -193,10 +200,8 @@ class Trainer:
         self.data = state.data[0]
         shown = replace(self.data, validation=self.data.validation[:SHOWN_ROWS])
         with self._lock:
-            self._references = {
-                "constant": shown.constant_loss("l1", "validation"),
-                "floor": shown.noise_floor,
-            }
+            self._constant = shown.constant_loss("l1", "validation")
+            self._floor = shown.noise_floor
         begun = time.perf_counter()
         for state in evolve(self.experiment, state=state, abandon=self._stop.is_set):  # noqa: B020
             with training.one_thread():
@@ -248,8 +253,8 @@ class Trainer:
 
 def copy_of(population: Population) -> Population:
     """Weights, and what the last prune removed; nothing that only training needs."""
-    sides = (
+    encoder, decoder = (
         replace(side, tensors={k: side.tensors[k].clone() for k in ("weights", "removed")})
         for side in population.sides
     )
-    return Population(*sides, variational=population.variational)
+    return Population(encoder, decoder, population.variational)

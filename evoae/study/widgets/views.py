@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -214,9 +214,9 @@ def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
     ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
 
 
-def _ring(figure: Figure, cell: object, state: Curves) -> None:
+def _ring(figure: Figure, area: SubplotSpec, state: Curves) -> None:
     """Cells in a circle; as many of them and as large as fits."""
-    ax = figure.add_subplot(cell)
+    ax = figure.add_subplot(area)
     ax.set_axis_off()
     ax.set_aspect("equal")
     cells = state.experiment.cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -258,3 +259,13 @@ def test_the_best_schedule_is_lower_than_each_other_and_late_is_tested_against_e
 )
 def test_verdicts_by_hand(said, needs, word):
     assert verdict(said, needs) == word
+
+
+def test_sentences_name_the_sides_of_every_contrast_in_words() -> None:
+    assert len(claims.IN_WORDS) == len({contrast.sides for _, contrast in claims.DECLARED})
+    for a, b in claims.IN_WORDS.values():
+        assert a != b
+        for words in (a, b):
+            assert not re.search(r"lipi|none|None|canonical", words)
+    unpruned = claims.IN_WORDS["lipi-ae-s none", "canonical none"]
+    assert unpruned == ("the unpruned ring", "one unpruned autoencoder")

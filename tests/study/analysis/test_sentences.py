@@ -345,3 +345,10 @@ WORDS: list[tuple[Callable[..., str], tuple, str]] = [
 @pytest.mark.parametrize(("function", "given", "said"), WORDS)
 def test_words(function: Callable[..., str], given: tuple, said: str) -> None:
     assert function(*given) == said
+
+
+def test_nouns_have_their_plural() -> None:
+    assert sentences.count(2, "published loss") == "two published losses"
+    assert sentences.count(1, "loss") == "one loss"
+    assert sentences.count(30, "trial") == "30 trials"
+    assert sentences.count(3) == "three"

@@ -47,9 +47,15 @@ def pictures() -> list[bytes]:
             look.png(look.notice("nothing"))]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def expected() -> list[bytes]:
+    return pictures()
+
+
 @pytest.mark.parametrize("settings", USERS, ids=lambda settings: next(iter(settings)))
-def test_no_setting_of_the_users_changes_a_picture(settings: dict[str, Any]) -> None:
-    expected = pictures()
+def test_no_setting_of_the_users_changes_a_picture(
+    settings: dict[str, Any], expected: list[bytes]
+) -> None:
     with mpl.rc_context(settings):
         before = dict(mpl.rcParams)
         found = pictures()
@@ -60,9 +66,13 @@ def test_no_setting_of_the_users_changes_a_picture(settings: dict[str, Any]) -> 
 def test_where_the_defaults_are_in_force_nothing_is_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mpl, "rc_context", lambda *more: pytest.fail("rcParams were changed"))
-    with look.plain():
-        pass
+    """However a backend was chosen."""
+    for fallback in (True, False):
+        monkeypatch.setitem(mpl.rcParams, "backend_fallback", fallback)
+        with monkeypatch.context() as patch:
+            patch.setattr(mpl, "rc_context", lambda *more: pytest.fail("rcParams were changed"))
+            with look.plain():
+                pass
 
 
 def test_saved_files_are_the_same_under_any_settings(tmp_path: Any) -> None:

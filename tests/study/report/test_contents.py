@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from evoae.study.analysis.findings import Finding
 from evoae.study.analysis.sentences import Answer
+from evoae.study.figures import look
 from evoae.study.report import pages
 from evoae.study.report.contents import Report, decimals, table_of
 
@@ -68,7 +69,7 @@ def test_any_column_has_decimals(empty: list) -> None:
 def notebook_of(*shown: object) -> nbformat.NotebookNode:
     outputs = [new_output("display_data", each._repr_mimebundle_()) for each in shown]
     first = "# Title: of it\n\nWhat is asked? More."
-    answer = [new_markdown_cell("## In short"), new_code_cell("x", outputs=outputs)]
+    answer = [new_markdown_cell("## Answer"), new_code_cell("x", outputs=outputs)]
     made = [new_markdown_cell(first), new_code_cell("report.secret()"), *answer]
     made += [new_markdown_cell("## Below")]
     return new_notebook(cells=made, metadata={"evoae": {"scale": "smoke"}})
@@ -88,7 +89,7 @@ def test_a_page_begins_with_what_was_found_and_how_sure_that_is(report: Report) 
     places = [page.index(words) for words in order]
     assert places == sorted(places)
     assert page.count("Six trials.") == 1
-    assert "In short" not in page
+    assert ">Answer<" not in page
     assert "<script" not in page
     assert "report.secret" not in page
     assert "evoae reproduce 00_tour --scale smoke" in page
@@ -102,4 +103,30 @@ def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> No
     assert index.count('class="card"') == 1
     assert "A &amp; b. &lt;script&gt;" in index
     assert "<script" not in index
-    assert "smoke: no evidence" in index
+    assert "Nothing on this page is evidence" in index
+
+
+def test_the_index_says_once_what_holds_of_all_pages(report: Report, tmp_path: Path) -> None:
+    for name, scale in (("00_tour", "smoke"), ("01_canonical_pruning", "smoke")):
+        made = notebook_of(report.answer(Answer("Found.")))
+        made.metadata.evoae.scale = scale
+        nbformat.write(made, tmp_path / f"{name}.ipynb")
+        (tmp_path / f"{name}.html").write_text("page")
+    order = ["00_tour", "01_canonical_pruning"]
+    index = pages.index_of(tmp_path, order, {})
+    assert index.count("evidence") == 1
+    made.metadata.evoae.full_size = True
+    nbformat.write(made, tmp_path / "01_canonical_pruning.ipynb")
+    index = pages.index_of(tmp_path, order, {})
+    assert index.count("smoke: no evidence") == 1
+    assert index.index("smoke: no evidence") < index.index("01_canonical_pruning")
+
+
+def test_the_index_names_the_pictures_that_it_shows(report: Report, tmp_path: Path) -> None:
+    made = notebook_of(report.figure("loss", look.blank(1), "Loss < size"))
+    nbformat.write(made, tmp_path / "00_tour.ipynb")
+    (tmp_path / "00_tour.html").write_text("page")
+    (tmp_path / "figures").mkdir(exist_ok=True)
+    (tmp_path / "figures/00_tour-loss.png").write_bytes(b"")
+    index = pages.index_of(tmp_path, ["00_tour"], {"00_tour": "loss"})
+    assert re.search(r'alt="Figure \d+\. Loss &lt; size"', index)

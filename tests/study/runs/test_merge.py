@@ -359,7 +359,7 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
 
 def test_trials_that_are_there_are_not_added_again(eight: Run, tmp_path: Path) -> None:
     run(2, tmp_path)
-    kept = merge.keep(tmp_path, *trained(small(), 3, trials=3), seconds=2.0)
+    kept = merge.save_training(tmp_path, *trained(small(), 3, trials=3), seconds=2.0)
     assert kept.numbers == [0, 1, 2]
     assert kept.result["model_steps"] * 8 == eight.result["model_steps"] * 3
     assert_same_bits(kept.history, eight.history[eight.history.trial < 3])
@@ -491,21 +491,21 @@ def trained(e: Experiment, epochs: int, trials: int = 1, **change: Any) -> tuple
 def test_a_training_as_it_was_asked_for_is_the_run_of_its_settings(
     eight: Run, computed: list[int], tmp_path: Path
 ) -> None:
-    kept = merge.keep(tmp_path, *trained(small(), 3), seconds=2.0)
+    kept = merge.save_training(tmp_path, *trained(small(), 3), seconds=2.0)
     assert kept.folder.name == eight.folder.name
     assert kept.changes == []
     assert kept.result["trials"] == eight.result["trials"][:1]
     assert kept.result["seconds"] == 2.0
     assert bytes_of(run(8, tmp_path).folder) == bytes_of(eight.folder)
     assert computed == list(range(1, 8))
-    merge.keep(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
+    merge.save_training(tmp_path, *trained(small(), 3), seconds=2.0)  # it is there
     assert bytes_of(kept.folder) == bytes_of(eight.folder)
 
 
 def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: Path) -> None:
     e = small(epochs=8)
     state, rows = trained(e, 3, operator="magnitude", amount=0.3)
-    kept = merge.keep(tmp_path, state, rows, seconds=1.0)
+    kept = merge.save_training(tmp_path, state, rows, seconds=1.0)
     assert state.experiment.epochs == 8
     assert kept.folder.name not in (e.hash(seed=1), kept.experiment.hash(seed=1))
     assert kept.changes == [
@@ -532,5 +532,5 @@ def test_nothing_is_kept_of_a_training_that_did_nothing(tmp_path: Path) -> None:
 
     state = initial(small(), [0], 1, "cpu", "batched")
     with pytest.raises(ValueError, match="no epoch is done"):
-        merge.keep(tmp_path / "new", state, [], 0.0)
+        merge.save_training(tmp_path / "new", state, [], 0.0)
     assert not (tmp_path / "new").exists()

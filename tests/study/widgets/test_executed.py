@@ -27,7 +27,7 @@ def execute(folder, **parameters) -> nbformat.NotebookNode:
     )
 
 
-def test_it_trains_by_itself_and_shows_what_it_did(tmp_path):
+def test_it_trains_by_itself_and_shows_what_it_did(one_kernel, tmp_path):
     done = execute(tmp_path)
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
     assert [output.output_type for output in outputs] == ["execute_result"] * 3  # and no warnings
@@ -43,6 +43,6 @@ def test_it_trains_by_itself_and_shows_what_it_did(tmp_path):
         assert f"<!-- {words}" in drawn
 
 
-def test_what_cannot_be_trained_fails(tmp_path):
+def test_what_cannot_be_trained_fails(one_kernel, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=r"no\.npy"):
         execute(tmp_path, dataset="no.npy")
