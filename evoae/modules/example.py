@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ class Comparison:
 
     data: Dataset
     results: pd.DataFrame
-    modules: dict[str, nn.Module] = field(default_factory=dict)
+    modules: dict[str, nn.Sequential] = field(default_factory=dict)
 
 
 def compare(
@@ -112,9 +113,9 @@ def compare(
         images(getattr(data, split), data) for split in ("train", "validation", "test")
     )
     late = round(LAST_SHARE * epochs)
-    rows, kept = [], {}
+    rows, modules = [], {}
 
-    def note(module: nn.Module, trial: int, operator: str, when: str, target: float) -> None:
+    def note(module: nn.Sequential, trial: int, operator: str, when: str, target: float) -> None:
         label = f"{operator}, {when}, {target:g}" if target else "unpruned"
         parts = [parameter.detach() for parameter in module.parameters()]
         zeros = sum(int((part == 0).sum()) for part in parts)
@@ -126,18 +127,18 @@ def compare(
             }
         )  # fmt: skip
         if trial == 0:
-            kept[label] = module
+            modules[label] = module
 
     with one_thread(), warnings.catch_warnings():
         # the output layer is pruned here too, by whatever operator
-        warnings.filterwarnings("ignore", "operator apoz sees no ReLU after")
+        warnings.filterwarnings("ignore", "operator apoz finds no ReLU after")
         for trial in range(trials):
             begin = autoencoder(int(stream(seed, trial, 0, 0, "initialise").integers(2**63)))
-            told = {"learning_rate": learning_rate, "seed": seed, "trial": trial}
+            common: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "trial": trial}
             dense = copy.deepcopy(begin)
-            optimiser = train(dense, x, range(late), **told)
+            optimiser = train(dense, x, range(late), **common)
             early, moments = copy.deepcopy(dense), copy.deepcopy(optimiser.state_dict())
-            train(dense, x, range(late, epochs), optimiser=optimiser, **told)
+            train(dense, x, range(late, epochs), optimiser=optimiser, **common)
             note(dense, trial, "none", WHILE, 0.0)
             for target in targets:
                 for operator in operators:
@@ -146,7 +147,7 @@ def compare(
                         module, operator, "cubic", epochs, target_sparsity=target,
                         prune_until=LAST_SHARE, pruned_weights="masked", examples=x, seed=seed,
                     ) as pruner:  # fmt: skip
-                        train(module, x, range(epochs), pruner=pruner, **told)
+                        train(module, x, range(epochs), pruner=pruner, **common)
                     note(module, trial, operator, WHILE, target)
                 for source, first, when in ((early, late, THEN), (dense, epochs, AFTER)):
                     module = copy.deepcopy(source)
@@ -154,14 +155,14 @@ def compare(
                     optimiser = torch.optim.Adam(module.parameters(), learning_rate)
                     if first < epochs:
                         optimiser.load_state_dict(moments)
-                    train(module, x, range(first, epochs), optimiser=optimiser, **told)
+                    train(module, x, range(first, epochs), optimiser=optimiser, **common)
                     for layer, part in parts:
                         torch_prune.remove(layer, part)
                     note(module, trial, "magnitude", when, target)
-    return Comparison(data, pd.DataFrame(rows), kept)
+    return Comparison(data, pd.DataFrame(rows), modules)
 
 
-def mask_by_torch(module: nn.Module, target: float) -> list[tuple[nn.Module, str]]:
+def mask_by_torch(module: nn.Sequential, target: float) -> list[tuple[nn.Conv2d, str]]:
     """Prune a share of every weight and bias by magnitude, as PyTorch does; what was pruned."""
     layers = [layer for layer in module if isinstance(layer, nn.Conv2d)]
     parts = [(layer, part) for layer in layers for part in ("weight", "bias")]
@@ -172,8 +173,8 @@ def mask_by_torch(module: nn.Module, target: float) -> list[tuple[nn.Module, str
 
 def filters(comparison: Comparison, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """The first layer's filters, [channels, height * width], of the first trial's modules."""
-    chosen = {label: comparison.modules[label][0].weight for label in labels}
-    return {label: weight.detach().flatten(1).numpy() for label, weight in chosen.items()}
+    chosen = {label: cast(nn.Conv2d, comparison.modules[label][0]) for label in labels}
+    return {label: conv.weight.detach().flatten(1).numpy() for label, conv in chosen.items()}
 
 
 def sizes(comparison: Comparison, batch: int = 256, repeats: int = 30) -> pd.DataFrame:

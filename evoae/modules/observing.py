@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook
-from evoae.modules.tracing import Target
+from evoae.modules.tracing import Prunable, Target
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import LASTING, Layer, Masks
 
@@ -37,6 +37,7 @@ SUMS_OF = {
 }
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
+FROM_GRADIENTS = {"gradients", "curvature", *LASTING}  # statistics that backward passes give
 NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
 COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
@@ -69,8 +70,11 @@ class Observer:
         if "squares" in names:
             sizes["pivot"] = self.target.units
         self.counts = dict.fromkeys(COUNTED, 0)
-        like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
-        self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
+        device = layer.weight.device
+        self.sums = {
+            name: torch.zeros(size, dtype=wide(device), device=device)
+            for name, size in sizes.items()
+        }
         for name in (*OF_GRADIENTS, *LASTING):
             for part in self.target.tensors if name in names else ():
                 zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
@@ -171,7 +175,7 @@ class Observer:
             self.add("total", seen.sum(over))
         if "squares" in self.names:
             self.add("squares", seen.mul_(seen).sum(over))
-        self.count("units", seen.numel() // self.target.units)
+        self.counts["units"] += seen.numel() // self.target.units
 
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
@@ -192,7 +196,7 @@ class Observer:
         seen = inputs[0].detach().float()
         over = self.all_but_units(seen)
         squares = seen.square().sum(over)
-        self.count("inputs", seen.numel() // len(squares))
+        self.counts["inputs"] += seen.numel() // len(squares)
         self.add("inputs", squares)
 
     def looks(self) -> bool:
@@ -220,7 +224,7 @@ class Observer:
         mask = masking.mask_of(self.target.layer, part)
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
-            self.count("gradients", 1)
+            self.counts["gradients"] += 1
         if "slopes" in self.names:
             self.add(f"slopes.{part}", seen)
         if "slope_squares" in self.names:
@@ -234,10 +238,6 @@ class Observer:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
         return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype))
-
-    def count(self, kind: str, more: int) -> None:
-        """So many more examples were seen."""
-        self.counts[kind] = self.counts.get(kind, 0) + more
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, where the module is now."""
@@ -253,8 +253,8 @@ class Observer:
         """
         target, layer = self.target, self.target.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
-        counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
-        counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
+        own = torch.tensor(list(self.counts.values()), device=layer.weight.device)
+        counts = dict(zip(self.counts, over_processes(own).tolist(), strict=True))
 
         def statistic(name: str) -> Any:
             if name == "recall" and recalled is None:
@@ -266,10 +266,10 @@ class Observer:
                 )
             return recalled if name == "recall" else self.statistic(name, sums, counts)
 
-        weight, bias = as_shown(target, lambda part: getattr(layer, part).detach())
+        weight, bias = as_operators_see(target, lambda part: getattr(layer, part).detach())
         active = None
         if masking.mask_of(layer, "weight") is not None:
-            active = as_shown(target, lambda part: mask_or_ones(layer, part))
+            active = as_operators_see(target, lambda part: mask_or_ones(layer, part))
         return Layer(weight, bias, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
@@ -294,7 +294,7 @@ class Observer:
             return sums[of] / counts[kind]
 
         def slopes(of: str) -> Masks:
-            return as_shown(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
+            return as_operators_see(self.target, lambda part: mean(f"{of}.{part}", "gradients"))
 
         if name == "mean":
             return mean("total", "units")
@@ -310,7 +310,7 @@ class Observer:
             return Gradients(weight, bias if there else torch.full_like(bias, math.nan))
         if name == "curvature":
             return slopes("slope_squares")
-        lasting = as_shown(self.target, lambda part: sums[f"{name}.{part}"])
+        lasting = as_operators_see(self.target, lambda part: sums[f"{name}.{part}"])
         return tuple(part.abs() for part in lasting) if name == "sensitivity" else lasting
 
 
@@ -333,7 +333,7 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def as_shown(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
+def as_operators_see(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
     weight = part_of("weight").flatten(1).cpu()
     weight = weight if weight.dtype == torch.bool else weight.float()
@@ -348,7 +348,7 @@ def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
     return torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.keeps
 
 
-def by_entry(layer: nn.Module, norms: Tensor) -> Tensor:
+def by_entry(layer: Prunable, norms: Tensor) -> Tensor:
     """Norms of inputs [channels] by entries of a unit's weight: [in], or [out, in] in groups."""
     if isinstance(layer, nn.Linear):
         return norms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -12,40 +11,24 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import AveragedModel
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
-from evoae.messages import one_line, shortened
-from evoae.modules import masking
-from evoae.modules.observing import NO_EXAMPLES, Observer, together
+from evoae.modules import checks, masking
+from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import why_not_a_module
-from evoae.modules.tracing import Chosen, Target, find_layers
+from evoae.modules.tracing import Chosen, Part, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
-    "amount",
-    "threshold",
-    "probability",
-    "pruning_clock",
-    "decrease",
-    "steepness",
-    "last_share",
-    "target_sparsity",
-    "prune_until",
-    "allocation",
-    "prune_biases",
-    "drop_fraction",
-    "drop_until",
-    "pruned_weights",
-    "statistics_window",
-    "as_released",
-)
-
-OF_GRADIENTS = {"gradients", "curvature", "movement", "sensitivity"}
+    "amount", "threshold", "probability", "pruning_clock", "decrease", "steepness", "last_share",
+    "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction", "drop_until",
+    "pruned_weights", "statistics_window", "as_released",
+)  # fmt: skip
+SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
 
 class Pruner:
@@ -117,22 +100,25 @@ class Pruner:
         self.size = weights + biases
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
-        self.check_frozen()
-        self.check_relu()
-        needs = self.needs(has_examples=self.check_examples())
+        if self.experiment.operator != "none":
+            checks.check_frozen(self.name, self.parts_with_gradients(), self.parts())
+        if self.operator.function is operators.apoz:
+            checks.check_relu(self.targets, self.experiment.has_target)
+        has_examples = checks.check_examples(examples, self.operator, self.run)
+        needs = self.needs(has_examples)
         if self.masked:
-            self.warn_of_averages()
+            checks.warn_of_averages(module)
             self.add_masks()
         self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
-            settings = self.experiment.operator_settings(0, self.experiment.target_sparsity)
-            driver.prune(self, driver.AT_RANDOM, settings, self.draw(0, "first mask"))
+            whole = self.experiment.operator_settings(0, self.experiment.target_sparsity)
+            driver.prune(self, driver.AT_RANDOM, whole, self.draw(0, "first mask"))
         self.look_ahead()
         self.watch_if_asked()
 
-    def needs(self, has_examples: bool) -> set[str]:
+    def needs(self, has_examples: bool = True) -> set[str]:
         """The statistics to gather. Raises ValueError if examples are missing."""
         needed = set(self.operator.needs)
         if self.experiment.operator_settings(0).drop_fraction:
@@ -148,128 +134,17 @@ class Pruner:
         """The operator's."""
         return identity.name_of(self.experiment.operator)
 
-    # -- what is refused -------------------------------------------------------------------------
+    def parts(self) -> list[Part]:
+        """Every tensor that may be pruned."""
+        biases = self.experiment.prune_biases
+        return [(t, part) for t in self.targets for part in t.tensors if biases or part == "weight"]
 
-    def frozen(self, parts: list[tuple[Target, str]]) -> str:
-        """Names of those tensors that do not train, or an empty string."""
-        return ", ".join(
-            f"{target.name}.{part}".removeprefix(".")
-            for target, part in parts
-            if not masking.stored(target.layer, part).requires_grad
-        )
-
-    def check_frozen(self) -> None:
-        """Raise ValueError if the operator needs gradients that frozen tensors do not have.
-
-        Other operators prune what is frozen all the same: a warning says so.
-        """
-        if self.experiment.operator == "none":
-            return
-        if frozen := self.frozen(self.parts_with_gradients()):
-            raise ValueError(
-                f"operator {self.name} needs gradients; frozen (requires_grad=False): {frozen}. "
-                "Leave the layer out with exclude=, or let it train"
-            )
-        if frozen := self.frozen(self.parts()):
-            warnings.warn(
-                f"frozen parameters (requires_grad=False) will be pruned nevertheless: {frozen}. "
-                "Leave the layer out with exclude= if it must not change",
-                stacklevel=3,
-            )
-
-    def check_relu(self) -> None:
-        """Say where `apoz` would count zeros that nothing makes.
-
-        To reach a target it would prune units there that all rank equally, at random: ValueError,
-        but for an output layer, which usually has no ReLU, and is warned of. Without a target it
-        prunes no unit that was never zero: a warning names the layers that stay whole.
-        """
-        if self.operator.function is not operators.apoz:
-            return
-        target = self.experiment.has_target
-        unseen = [each for each in self.targets if not each.relu]
-        inner = ", ".join(each.name for each in unseen if not each.is_output)
-        outputs = ", ".join(each.name for each in unseen if each.is_output)
-        cure = "name the layers that ReLU follows in relu=, or leave them out by exclude="
-        if inner and target:
-            raise ValueError(
-                "operator apoz counts how often a ReLU gives zero, but there is no ReLU after "
-                f"{inner}: {cure}"
-            )
-        if inner:
-            warnings.warn(
-                f"operator apoz finds no ReLU after {inner} and prunes nothing there: {cure}",
-                stacklevel=3,
-            )
-        if outputs and target:
-            warnings.warn(
-                f"operator apoz finds no ReLU after the output layer {outputs}: it prunes some of "
-                "its units at random to reach the target; exclude= leaves the layer out",
-                stacklevel=3,
-            )
-
-    def check_examples(self) -> bool:
-        """Whether there are examples. Raises ValueError for what the module does not take."""
-        x = self.examples
-        if x is None:
-            return False
-        if not isinstance(x, Tensor):
-            raise ValueError(
-                f"examples must be a tensor of rows, [n, ...]; it is of type {type(x).__name__}"
-            )
-        if not x.dim() or not len(x) or "recall" not in self.operator.needs:
-            return x.dim() > 0 and len(x) > 0
-        if self.operator.needs == operators.ANY:
-            return True  # a function that does not say what it reads may not recall
-        try:
-            with torch.random.fork_rng():
-                self.run(x[:2])
-        except Exception as error:  # whatever the module raises on rows that do not fit it
-            words = shortened(one_line(str(error)) or type(error).__name__)
-            raise ValueError(
-                f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words}"
-            ) from error
-        return True
-
-    def warn_of_averages(self) -> None:
-        """Warn of an average of the module's weights that is kept in a copy without masks."""
-        own = {name: parameter.shape for name, parameter in self.module.named_parameters()}
-        for each in gc.get_referrers(AveragedModel):
-            if type(each) is AveragedModel and each.n_averaged == 0:
-                theirs = {name: p.shape for name, p in each.module.named_parameters()}
-                if theirs == own and type(each.module) is type(self.module):
-                    warnings.warn(
-                        "an AveragedModel was made before the Pruner and has no masks: make it "
-                        "after the Pruner",
-                        stacklevel=3,
-                    )
-
-    def parts_with_gradients(self) -> list[tuple[Target, str]]:
+    def parts_with_gradients(self) -> list[Part]:
         """The tensors whose gradients the operator looks at, if it looks at any."""
-        needed = self.operator.needs
-        if self.experiment.operator_settings(0).drop_fraction:
-            needed = (*needed, "gradients")
-        if self.operator.needs == operators.ANY or OF_GRADIENTS.isdisjoint(needed):
+        if self.operator.needs == operators.ANY or FROM_GRADIENTS.isdisjoint(self.needs()):
             return []
         swaps = self.operator.regrows  # weights; biases stay as they are
         return [(target, part) for target, part in self.parts() if part == "weight" or not swaps]
-
-    def check_gradients(self) -> None:
-        """Raise ValueError if the operator needs gradients, and no backward pass reached a layer.
-
-        A layer may have been frozen later, or its output not be part of the loss.
-        """
-        seen = {(each.target.name, part) for each in self.observers for part in each.reached}
-        asked = [(target.name, part) for target, part in self.parts_with_gradients()]
-        if unseen := [f"{name}.{part}".removeprefix(".") for name, part in asked
-                      if (name, part) not in seen]:  # fmt: skip
-            frozen = self.frozen(self.parts())
-            raise ValueError(
-                f"operator {self.name} needs gradients, and no backward pass reached "
-                f"{', '.join(unseen)}"
-                + (f" (frozen: {frozen})" if frozen else "")
-                + ": train the layer first, or leave it out by exclude="
-            )
 
     # -- masks and draws -------------------------------------------------------------------------
 
@@ -288,16 +163,6 @@ class Pruner:
             for part in target.tensors:  # all of them: the order of parameters stays as it is
                 everything = torch.ones_like(getattr(target.layer, part), requires_grad=False)
                 masking.add(target.layer, part, masking.Mask(everything))
-
-    def parts(self) -> list[tuple[Target, str]]:
-        """Every tensor that may be pruned."""
-        biases = self.experiment.prune_biases
-        return [
-            (target, part)
-            for target in self.targets
-            for part in target.tensors
-            if biases or part == "weight"
-        ]
 
     def draw(self, t: int, purpose: str) -> np.random.Generator:
         """The stream of one purpose after epoch t."""
@@ -322,7 +187,8 @@ class Pruner:
         # where somebody else has opened masks, a turn may come that nothing was gathered for
         pruned = turn and all(each.watching or not each.names for each in self.observers)
         if pruned:
-            self.check_gradients()
+            reached = [(each.target, part) for each in self.observers for part in each.reached]
+            checks.check_gradients(self.name, self.parts_with_gradients(), reached, self.parts())
             driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
@@ -348,14 +214,15 @@ class Pruner:
             return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
         settings = e.operator_settings(t)
-        return not (self.masked and driver.is_reached(self.operator, settings, zeros, self.size))
+        pruned = np.asarray(zeros)
+        return not (self.masked and driver.is_reached(self.operator, settings, pruned, self.size))
 
     def look_ahead(self) -> None:
         """Find the next epoch after which there is a prune, if there is one.
 
         A schedule of a user's may look at anything: there it may be the next one.
         """
-        self.next_turn = self.epoch + 1
+        self.next_turn: int | None = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
             masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
@@ -386,9 +253,9 @@ class Pruner:
     def apply(self, masks: list[Masks], opens: bool, fresh: list[Masks] | None) -> list[Masks]:
         """Apply the masks; of processes that train together, those of the first."""
         if together():
-            masks = [tuple(self.of_first(mask) for mask in keep) for keep in masks]
+            masks = [(self.of_first(weight), self.of_first(bias)) for weight, bias in masks]
         for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
-            scale = np.float32(np.sqrt(target.layer.weight[0].numel()))
+            scale = float(np.float32(np.sqrt(target.layer.weight[0].numel())))
             for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
                 drawn = None if fresh is None else fresh[number][part] / scale
                 masking.prune(target.layer, name, kept, opens, drawn)
@@ -405,6 +272,7 @@ class Pruner:
         """Activations of drawn examples by layer, [100 * positions, out], if the operator asks."""
         if "recall" not in self.observers[0].needs:
             return [None] * len(self.observers)
+        assert self.examples is not None  # else nothing needs recall
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
         with ExitStack() as stack:
@@ -510,7 +378,7 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the module's own state: masks too, by tensor."""
         gathered = {each.target.name: each.state_dict() for each in self.observers}
-        settings = {name: self.experiment.settings()[name] for name in self.settings_told()}
+        settings = {name: self.experiment.settings()[name] for name in SAVED}
         return {
             "epoch": self.epoch,
             "called": self.called,
@@ -529,14 +397,10 @@ class Pruner:
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
-    def settings_told(self) -> tuple[str, ...]:
-        """The settings that must be the same where a state is loaded."""
-        return ("operator", "schedule", "epochs", *PRUNING)
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
-        pairs = {"seed": (state["seed"], self.seed)}
+        pairs: dict[str, tuple[Any, Any]] = {"seed": (state["seed"], self.seed)}
         saved = with_new_names(state["settings"])
         pairs |= {k: (saved.get(k), v) for k, v in own["settings"].items()}
         pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))

@@ -7,27 +7,25 @@ it on symbols, which stand for any input; what cannot be followed so is run on a
 
 from __future__ import annotations
 
-import dis
 import inspect
-import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from evoae.messages import one_line, shortened
 from evoae.modules.plain import copied
 
-WIDTHS = ("in_features", "out_features", "in_channels", "out_channels", "num_features")
-MOST_WAYS = 16  # of calling a forward, by its optional arguments, that are looked at
 Inputs = tuple[Any, ...]
-FX = (fx.__path__[0], __file__)  # whose frames lie between a symbol and who asks about it
+T = TypeVar("T")
+# in what Python and fx say of len(x), range(x), int(x), f"{x:d}" of a symbol, which no user raises
+OF_SYMBOLS = ("'Proxy'", "'Attribute'", ".__format__", "symbolic tracing")
 
 
 class Watcher(TorchFunctionMode):
@@ -50,11 +48,9 @@ class Watcher(TorchFunctionMode):
             within = [each for each in holders if any(part is c for c in each._modules.values())]
             part.register_forward_pre_hook(self.entered(name, within), prepend=True)
             part.register_forward_hook(self.left, always_call=True)
-            if not list(part.children()) and any(width in vars(part) for width in WIDTHS):
-                self.watch_widths(name, part)
 
     def entered(self, name: str, within: list[nn.Module]) -> Callable[..., None]:
-        """A hook for the begin of a call."""
+        """A hook for the beginning of a call."""
 
         def enter(part: nn.Module, inputs: Inputs) -> None:
             caller = self.running[-1] if self.running else None
@@ -69,24 +65,6 @@ class Watcher(TorchFunctionMode):
         if self.running:
             self.running.pop()
 
-    def watch_widths(self, name: str, part: nn.Module) -> None:
-        """See it if somebody else asks how many inputs or outputs a layer has."""
-        watcher, own = self, type(part)
-
-        class Watched(own):  # type: ignore[misc, valid-type]
-            def __getattribute__(self, key: str) -> Any:
-                if key in WIDTHS and not (watcher.running and watcher.running[-1] is part):
-                    watcher.note(name)
-                return super().__getattribute__(key)
-
-        Watched.__name__, Watched.__module__ = own.__name__, own.__module__
-        part.__class__ = Watched
-
-    def note(self, name: str) -> None:
-        """That a layer was looked at, if something runs."""
-        if self.running:
-            self.read.setdefault(name, "read outside its Sequential")
-
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -94,9 +72,9 @@ class Watcher(TorchFunctionMode):
         for value in (*args, *(kwargs or {}).values()):
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 owners = self.owners.get(id(tensor), []) if isinstance(tensor, Tensor) else []
-                if not any(self.running and self.running[-1] is part for _, part in owners):
+                if self.running and not any(self.running[-1] is part for _, part in owners):
                     for name, _ in owners:
-                        self.note(name)
+                        self.read.setdefault(name, "read outside its Sequential")
         return func(*args, **(kwargs or {}))
 
 
@@ -108,8 +86,22 @@ def is_chain(module: nn.Module) -> bool:
 # -- on symbols ----------------------------------------------------------------------------------
 
 
+class Undecided(BaseException):
+    """A forward reached a condition on a symbol, and no answer is given.
+
+    No `Exception`, so that a forward that catches those does not catch it.
+    """
+
+
 class Tracer(fx.Tracer):
-    """Runs a module on symbols. Modules of PyTorch are not looked into, but their hooks are run."""
+    """Runs a module on symbols. Modules of PyTorch are not looked into, but their hooks are run.
+
+    `answers`: the truth of the conditions on symbols, in the order in which they are reached.
+    """
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        super().__init__()
+        self.answers = iter(answers)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """What is known and runs no code of a user's inside."""
@@ -137,44 +129,47 @@ class Tracer(fx.Tracer):
             del vars(m)["forward"]
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """What would raise otherwise; what else depends on a symbol cannot be followed."""
-        frame = inspect.currentframe()
-        while frame and frame.f_code.co_filename.startswith(FX):
-            frame = frame.f_back
-        answer = None if frame is None else that_raises_nothing(frame)
-        return super().to_bool(obj) if answer is None else answer
+        """The next answer."""
+        answer = next(self.answers, None)
+        if answer is None:
+            raise Undecided
+        return answer
 
 
-def that_raises_nothing(frame: FrameType) -> bool | None:
-    """The truth that does not lead straight to a `raise` or a failed `assert`, if the other does.
+def decided(run: Callable[[list[bool]], T]) -> T:
+    """What a run gives if conditions on symbols are answered so that a forward does not refuse.
 
-    The frame is at a condition. For inputs that raise there are no outputs to compare.
+    An `assert`, or an `if` that leads to a `raise`, has one answer after which a forward goes on,
+    to the next condition or to its end, and one after which it raises: for inputs that raise there
+    are no outputs to compare. Raises TraceError where a forward goes on after both answers: what
+    it does depends on its input.
     """
-    code = [each for each in dis.get_instructions(frame.f_code) if each.opname != "CACHE"]
-    at = next(n for n, each in enumerate(code) if each.offset >= frame.f_lasti)
-    jump = next((n for n in range(at, min(at + 4, len(code))) if "JUMP" in code[n].opname), None)
-    if jump is None or not code[jump].opname.startswith("POP_JUMP"):
-        return None
-    jumps_if = "TRUE" in code[jump].opname
-    if "NONE" in code[jump].opname:
-        return None
-    if raises(code[jump + 1 :]):
-        return jumps_if
-    target = code[jump].argval
-    return not jumps_if if raises([each for each in code if each.offset >= target]) else None
+    answers: list[bool] = []
+    end = attempt(run, answers)
+    while isinstance(end, Undecided):
+        ends = {truth: attempt(run, [*answers, truth]) for truth in (True, False)}
+        going_on = [truth for truth, end in ends.items() if not isinstance(end, Exception)]
+        if len(going_on) == 2:
+            raise TraceError("what the forward does depends on its input")
+        answers += going_on or [True]
+        end = ends[answers[-1]]
+    if isinstance(end, Exception):
+        raise end
+    return end
 
 
-def raises(code: list[dis.Instruction]) -> bool:
-    """Whether instructions do nothing but raise."""
-    for each in code:
-        if each.opname.startswith(("RAISE", "RERAISE")):
-            return True
-        if (
-            each.opname.startswith(("RETURN", "STORE", "FOR_ITER", "YIELD"))
-            or "JUMP" in each.opname
-        ):
-            return False
-    return False
+def attempt(run: Callable[[list[bool]], T], answers: list[bool]) -> T | Undecided | Exception:
+    """What a run gives, or what it raises. Raises TraceError where symbols cannot be used."""
+    try:
+        return run(answers)
+    except Undecided as end:
+        return end
+    except Exception as error:  # whatever a user's forward raises that is given no data
+        if isinstance(error, TypeError | RuntimeError) and any(w in str(error) for w in OF_SYMBOLS):
+            raise TraceError(str(error)) from error
+        if isinstance(error, TraceError):
+            raise
+        return error
 
 
 class Whole(nn.Module):
@@ -192,27 +187,23 @@ class Whole(nn.Module):
 
 
 def ways_to_call(module: nn.Module) -> Iterator[tuple[int, dict[str, Any]]]:
-    """How many positional inputs a forward takes, and each way of giving its optional ones.
+    """How many positional inputs a forward takes, and ways of giving its optional ones.
 
-    By default, the other way round if it is a yes or no, and as a symbol (`Parameter.empty`).
+    First all by default; then one of them the other way round if it is a yes or no, else as a
+    symbol (`Parameter.empty`), each in turn.
     """
     symbol = inspect.Parameter.empty
     parameters = inspect.signature(module.forward).parameters.values()
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     several = any(p.kind == inspect.Parameter.VAR_POSITIONAL for p in parameters)
     required = sum(p.kind in plain and p.default is symbol for p in parameters)
-    named = {
-        p.name: [symbol]
-        for p in parameters
-        if p.kind == inspect.Parameter.KEYWORD_ONLY and p.default is symbol
-    }
-    for p in parameters:
-        if p.default is not symbol:
-            flag = isinstance(p.default, bool)
-            named[p.name] = [p.default, not p.default] if flag else [p.default, symbol]
-    ways = itertools.product(*named.values())
-    for way in itertools.islice(ways, MOST_WAYS):
-        yield max(required, int(several)), dict(zip(named, way, strict=True))
+    positional = max(required, int(several))
+    optional = {p.name: p.default for p in parameters if p.default is not symbol}
+    keywords = (p.name for p in parameters if p.kind == inspect.Parameter.KEYWORD_ONLY)
+    default = dict.fromkeys(keywords, symbol) | optional
+    yield positional, default
+    for name, value in optional.items():
+        yield positional, default | {name: not value if isinstance(value, bool) else symbol}
 
 
 def read_on_symbols(module: nn.Module) -> dict[str, str]:
@@ -223,40 +214,55 @@ def read_on_symbols(module: nn.Module) -> dict[str, str]:
     """
     read: dict[str, str] = {}
     for training in (False, True):
-        for positional, given in ways_to_call(module):
+        for way in ways_to_call(module):
             try:
-                read |= traced(module, training, positional, given)
+                graph, watcher = watched(module, training, *way)
             except Exception as error:  # whatever a user's forward raises that is given no data
                 if not training:
-                    raise ValueError(why_not_followed(module, given, error)) from error
+                    raise ValueError(why_not_followed(module, way[1], error)) from error
                 break
+            read |= watcher.read
+            for node in graph.nodes:
+                if node.op == "get_attr":
+                    name = str(node.target).removeprefix("module.").rpartition(".")[0]
+                    read.setdefault(name, "read outside its Sequential")
     return read
+
+
+def watched(
+    module: nn.Module, training: bool, positional: int, given: dict[str, Any]
+) -> tuple[fx.Graph, Watcher]:
+    """A module's graph in one way of calling it, and what was seen on the way."""
+
+    def run(answers: list[bool]) -> tuple[fx.Graph, Watcher]:
+        probe = copied(module).train(training)
+        with quiet(), Watcher(probe) as watcher:
+            return Tracer(answers).trace(Whole(probe, positional, given)), watcher
+
+    return decided(run)
+
+
+def numbers_read(module: nn.Module) -> list[int | float] | None:
+    """The numbers that a forward computes with, in evaluation mode; None if it is not followed.
+
+    A layer's width is such a number where a forward divides by it.
+    """
+    try:
+        graphs = [watched(module, False, *way)[0] for way in ways_to_call(module)]
+    except Exception:  # whatever a user's forward raises that is given no data
+        return None
+    leaves = [tree_leaves((node.args, node.kwargs)) for g in graphs for node in g.nodes]
+    return [leaf for each in leaves for leaf in each if isinstance(leaf, int | float)]
 
 
 def why_not_followed(module: nn.Module, given: dict[str, Any], error: Exception) -> str:
     """Why a forward cannot be run on symbols, in words, and what helps."""
     symbols = [name for name, value in given.items() if value is inspect.Parameter.empty]
     where = f"{type(module).__name__}.forward" + (f" with {', '.join(symbols)}" if symbols else "")
-    if isinstance(error, fx.proxy.TraceError):
+    if isinstance(error, TraceError):
         return f"{where} depends on its input, and cannot be followed without example="
     words = shortened(one_line(str(error)) or type(error).__name__)
     return f"{where} cannot be followed without example= ({words})"
-
-
-def traced(
-    module: nn.Module, training: bool, positional: int, given: dict[str, Any]
-) -> dict[str, str]:
-    """What is read from outside in one way of calling a module."""
-    probe = copied(module).train(training)
-    watcher, tracer = Watcher(probe), Tracer()
-    whole = Whole(probe, positional, given)
-    with quiet(), watcher:
-        graph = tracer.trace(whole)
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            name = str(node.target).removeprefix("module.").rpartition(".")[0]
-            watcher.read.setdefault(name, "read outside its Sequential")
-    return watcher.read
 
 
 # -- on an example -------------------------------------------------------------------------------
@@ -265,8 +271,7 @@ def traced(
 def read_on(module: nn.Module, inputs: Inputs) -> dict[str, str]:
     """What is read from outside on an example, in evaluation mode."""
     probe = copied(module).eval()
-    watcher = Watcher(probe)
-    with quiet(), torch.no_grad(), watcher:
+    with quiet(), torch.no_grad(), Watcher(probe) as watcher:
         probe(*inputs)
     return watcher.read
 
@@ -274,16 +279,10 @@ def read_on(module: nn.Module, inputs: Inputs) -> dict[str, str]:
 def outputs(module: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The tensors that a copy of a module gives in evaluation mode; what it draws is seeded."""
     probe = copied(module).eval()
+    own = [each.clone() if isinstance(each, Tensor) else each for each in inputs]
     with quiet(), torch.no_grad():
         torch.manual_seed(0)
-        return [
-            each for each in tree_leaves(probe(*copied_inputs(inputs))) if isinstance(each, Tensor)
-        ]
-
-
-def copied_inputs(inputs: Inputs) -> Inputs:
-    """Inputs that a module may write over."""
-    return tuple(each.clone() if isinstance(each, Tensor) else each for each in inputs)
+        return [each for each in tree_leaves(probe(*own)) if isinstance(each, Tensor)]
 
 
 def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
@@ -292,30 +291,26 @@ def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
         return float("inf")
     found = 0.0
     for a, b in zip(one, other, strict=True):
-        a, b = (
-            each.to(torch.complex128 if each.is_complex() else torch.float64) for each in (a, b)
-        )
-        if not a.numel() or torch.equal(a.nan_to_num(), b.nan_to_num()):
-            continue
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        a, b = a.to(wide), b.to(wide)
         if not torch.equal(*(each.where(~each.isfinite(), 0).nan_to_num(7) for each in (a, b))):
-            return float("inf")
-        if (there := a.isfinite()).any():
-            largest = a[there].abs().max().clamp(min=1e-30)
-            found = max(found, float((a[there] - b[there]).abs().max() / largest))
+            return float("inf")  # what is not finite must be the same
+        finite = a.isfinite()
+        gap = (a - b)[finite].abs()
+        if gap.any():
+            found = max(found, float(gap.max() / a[finite].abs().max().clamp(min=1e-30)))
     return found
 
 
 def guessed(module: nn.Module) -> Inputs | None:
     """An input that the module takes, made for its first layer; None if none is found."""
-    layers = (
-        part for part in module.modules() if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)
-    )
-    first = next(layers, None)
+    kinds = nn.Linear | nn.modules.conv._ConvNd
+    first = next((part for part in module.modules() if isinstance(part, kinds)), None)
     if first is None or first.weight is None:
         return None
     draw = torch.Generator().manual_seed(0)
     if isinstance(first, nn.Linear):
-        shapes = [(4, first.in_features)]
+        shapes: list[tuple[int, ...]] = [(4, first.in_features)]
     else:
         sides = first.weight.dim() - 2
         shapes = [(4, first.in_channels, *[side] * sides) for side in (28, 32, 16, 8, 64)]

@@ -14,9 +14,10 @@ from torch.nn.parameter import is_lazy
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook, sharing_parameters, why_computed
-from evoae.modules.reading import Tracer, Whole, quiet, ways_to_call
+from evoae.modules.reading import Tracer, Whole, decided, quiet, ways_to_call
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+Prunable = nn.Linear | nn.Conv1d | nn.Conv2d
 Chosen = Sequence[str | type[nn.Module]]
 Activation = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,7 @@ class Target:
     """
 
     name: str
-    layer: nn.Module
+    layer: Prunable
     end: nn.Module
     activation: Activation | None
     is_output: bool = False
@@ -59,6 +60,9 @@ class Target:
     def tensors(self) -> list[str]:
         """Names of what can be pruned: weight, and bias if there is one."""
         return ["weight"] if self.layer.bias is None else ["weight", "bias"]
+
+
+Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
 
 
 def find_layers(
@@ -122,7 +126,7 @@ def check_plain(name: str, part: nn.Module, key: str) -> None:
     """Raise ValueError for a tensor that cannot be pruned as it is."""
     tensor = getattr(part, key, None)
     where = f"layer {name}" if name else "the module"
-    if is_lazy(tensor):
+    if tensor is not None and is_lazy(tensor):
         raise ValueError(f"{where} is lazy and has no {key} yet: pass it some data first")
     hooks = part._forward_hooks.values()
     if masking.mask_of(part, key) or any(isinstance(h, Hook) and h.call for h in hooks):
@@ -150,7 +154,7 @@ BOUNDED = {F.hardtanh, F.hardtanh_, nn.Hardtanh}
 CLAMPS = {torch.clamp, torch.clip, torch.clamp_min, "clamp", "clamp_", "clip", "clip_", "clamp_min"}
 THRESHOLDS = {F.threshold, nn.Threshold}
 IN_PLACE = {torch.relu_, F.relu_, F.hardtanh_, "relu_", "clamp_", "clip_"}
-# each unit by itself, at the same place of the output
+# each unit by itself, at the same position of the output
 KEEP_UNITS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm,
@@ -201,16 +205,18 @@ def follow(module: nn.Module) -> dict[str, Follower]:
 
 def followers_in(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer of a module that can be traced."""
-    try:
-        probe = sharing_parameters(
-            module
-        )  # a forward may keep what it sees, which are symbols here
-    except Exception:  # whatever an attribute of a user raises that is copied
-        probe = module
-    positional, given = next(ways_to_call(probe))
-    whole = Whole(probe, positional, given)
-    with quiet():
-        graph = Tracer().trace(whole)
+    positional, given = next(ways_to_call(module))
+
+    def run(answers: list[bool]) -> tuple[fx.Graph, Whole]:
+        try:
+            probe = sharing_parameters(module)  # a forward may keep what it sees: symbols, here
+        except Exception:  # whatever an attribute of a user raises that is copied
+            probe = module
+        whole = Whole(probe, positional, given)
+        with quiet():
+            return Tracer(answers).trace(whole), whole
+
+    graph, whole = decided(run)
     named = dict(whole.named_modules())
     alive = reaching_output(graph)
     found: dict[str, Follower] = {}
@@ -302,12 +308,12 @@ def kind_of(node: fx.Node, named: dict[str, nn.Module]) -> Any:
     return node.target if part is None else type(part)
 
 
-def argument(node: fx.Node, place: int, name: str, named: dict[str, nn.Module]) -> Any:
+def argument(node: fx.Node, position: int, name: str, named: dict[str, nn.Module]) -> Any:
     """An argument of a function, or what a module has by that name."""
     part = called(node, named)
     if part is not None:
         return getattr(part, name)
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name)
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
 def is_in_place(node: fx.Node, named: dict[str, nn.Module]) -> bool:

@@ -146,6 +146,7 @@ def fold(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
         if link.silences and positive:
             constant |= (weight <= 0).all(1) & (bias <= 0)
         values = link.after(bias)
+        constant &= values.isfinite()  # half precision overflows
         if number + 1 < len(links) and links[number + 1].pads:
             constant &= values == 0
         biases.append(bias)

@@ -27,8 +27,8 @@ def test_dense_modules_go_the_way_of_the_loop(monkeypatch: pytest.MonkeyPatch) -
     sign alone, and the rounding of a slope near zero, which is the processor's, decides it.
     """
     monkeypatch.setattr(training, "EPSILON", 0.01)
-    told = {"operator": "variance-high", "schedule": "fixed", "probability": 0.5, "epochs": 4}
-    e = tiny("lipi-ae-s", cells=4, rate_policy="constant", **told)
+    options = {"operator": "variance-high", "schedule": "fixed", "probability": 0.5, "epochs": 4}
+    e = tiny("lipi-ae-s", cells=4, rate_policy="constant", **options)
     begin = initial(e, [0], SEED, "cpu", "batched")
     rows = begin.data[0].train
     members = iter([begin.population.member(i) for i in range(4)])
@@ -47,7 +47,7 @@ def test_dense_modules_go_the_way_of_the_loop(monkeypatch: pytest.MonkeyPatch) -
         with torch.no_grad():
             return F.l1_loss(decoder(encoder(x)), x).item()
 
-    ours = evolve_modules(lambda: next(members), fit, score, 4, seed=SEED, **told)
+    ours = evolve_modules(lambda: next(members), fit, score, 4, seed=SEED, **options)
     theirs = evolve(e, 1, SEED, engine="batched")
     pruned = 0
     with one_thread():
@@ -88,9 +88,9 @@ def loss(encoder, decoder, rng) -> float:
         return F.l1_loss(decoder(encoder(x)), x).item()
 
 
-def ring(**told):
+def ring(**options):
     given = {"operator": "apoz", "schedule": "cubic", "epochs": 3, "target_sparsity": 0.5}
-    return evolve_modules(convolutional, learn, loss, 3, **(given | told))
+    return evolve_modules(convolutional, learn, loss, 3, **(given | options))
 
 
 def test_convolutions_are_evolved_pruned_and_the_same_again() -> None:
@@ -139,13 +139,13 @@ def test_the_better_pair_is_taken() -> None:
     def by_mark(encoder, decoder, rng) -> float:
         return float(encoder.mark)
 
-    told = {"operator": "none", "schedule": "fixed", "epochs": 2, "tournament_size": 50}
-    population = [*evolve_modules(numbered, look, by_mark, 3, **told)][-1]
+    options = {"operator": "none", "schedule": "fixed", "epochs": 2, "tournament_size": 50}
+    population = [*evolve_modules(numbered, look, by_mark, 3, **options)][-1]
     assert [encoder.mark for encoder, _ in population.pairs] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("options", "message"),
     [
         ({"pruned_weights": "masked"}, "pruned_weights=masked must be regrow in a population"),
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'"),
@@ -154,6 +154,6 @@ def test_the_better_pair_is_taken() -> None:
         ({"seed": -2}, "seed=-2 must not be negative"),
     ],
 )
-def test_bad_settings_are_refused_before_training(told, message) -> None:
+def test_bad_settings_are_refused_before_training(options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        ring(**told)
+        ring(**options)

@@ -42,9 +42,9 @@ def trainer_for(callback: PruningCallback, epochs: int, folder: object, *more: o
     )  # fmt: skip
 
 
-def fit(module: Dense, callback: PruningCallback, epochs: int, folder: object, **told: object):
+def fit(module: Dense, callback: PruningCallback, epochs: int, folder: object, **options: object):
     trainer = trainer_for(callback, epochs, folder)
-    trainer.fit(module, torch.utils.data.DataLoader(ROWS, 8), **told)
+    trainer.fit(module, torch.utils.data.DataLoader(ROWS, 8), **options)
     return trainer
 
 

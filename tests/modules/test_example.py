@@ -11,8 +11,8 @@ from evoae.modules import example
 
 @pytest.fixture(scope="module")
 def comparison() -> example.Comparison:
-    told = {"trials": 2, "epochs": 4, "learning_rate": 3e-3, "seed": 1}
-    return example.compare("digits", ["magnitude", "apoz"], [0.6], **told)
+    options = {"trials": 2, "epochs": 4, "learning_rate": 3e-3, "seed": 1}
+    return example.compare("digits", ["magnitude", "apoz"], [0.6], **options)
 
 
 def test_all_reach_the_target_and_begin_alike(comparison: example.Comparison) -> None:
@@ -39,8 +39,8 @@ def test_compacted_modules_are_equal_and_no_larger(comparison: example.Compariso
     assert units.compact_parameters < 0.6 * units.parameters
     assert (table.filter(like="milliseconds") > 0).all(axis=None)
     labels = ["unpruned", "apoz, while training, 0.6"]
-    shown = example.filters(comparison, labels)
-    assert {label: values.shape for label, values in shown.items()} == dict.fromkeys(
+    drawn = example.filters(comparison, labels)
+    assert {label: values.shape for label, values in drawn.items()} == dict.fromkeys(
         labels, (16, 9)
     )
 

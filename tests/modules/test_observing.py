@@ -1,4 +1,4 @@
-"""What operators are shown of a module's layers, against the same worked out in full."""
+"""What operators see of a module's layers, against the same worked out in full."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def everything(layer, rng, settings):
     return layer.active, layer.active_bias
 
 
-def observed(module: nn.Module, batches: list[Tensor], **told: object) -> dict[str, Observer]:
-    pruner = Pruner(module, everything, "fixed", 1, probability=1.0, **told)
+def observed(module: nn.Module, batches: list[Tensor], **options: object) -> dict[str, Observer]:
+    pruner = Pruner(module, everything, "fixed", 1, probability=1.0, **options)
     for batch in batches:
         module(batch).sum().backward()
     return {observer.target.name: observer for observer in pruner.observers}
 
 
 def assert_seen(observer: Observer, activation: Tensor) -> None:
-    """`activation`: [examples, units, places]."""
-    shown = observer.view(None)
+    """`activation`: [examples, units, positions]."""
+    view = observer.view(None)
     rows = activation.detach().double().transpose(1, 2).flatten(0, 1)
-    torch.testing.assert_close(shown.mean, rows.mean(0), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(shown.deviation, rows.std(0, correction=0), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(shown.zero_share, (rows == 0).double().mean(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(view.mean, rows.mean(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(view.deviation, rows.std(0, correction=0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(view.zero_share, (rows == 0).double().mean(0), rtol=0, atol=1e-12)
 
 
 class Functional(nn.Module):
@@ -92,7 +92,7 @@ def test_inputs_of_dense_convolutional_and_grouped_layers() -> None:
     assert first.weight.shape == (4, 9)
     expected = norms.repeat_interleave(2)[:, None].expand(4, 9)
     torch.testing.assert_close(first.input_norm, expected, rtol=1e-6, atol=0)
-    x = module[:3](IMAGES).detach()  # [examples, channels, places], the last are inputs
+    x = module[:3](IMAGES).detach()  # [examples, channels, positions], the last are inputs
     norms = x.double().square().mean((0, 1)).sqrt()
     torch.testing.assert_close(seen["3"].view(None).input_norm, norms, rtol=1e-6, atol=0)
     assert_seen(seen["3"], module(IMAGES).mT)
@@ -105,10 +105,10 @@ def test_a_constant_unit_has_no_deviation_and_a_small_one_is_found() -> None:
         module.weight.copy_(torch.tensor([[0.0], [1e-3]]))
         module.bias.fill_(1000.3)
     rows = torch.linspace(-1, 1, 64)[:, None]
-    shown = observed(module, list(rows.split(16)))[""].view(None)
-    assert shown.deviation[0] < 1e-4
+    view = observed(module, list(rows.split(16)))[""].view(None)
+    assert view.deviation[0] < 1e-4
     exact = module(rows)[:, 1].double().std(correction=0).item()
-    assert shown.deviation[1].item() == pytest.approx(exact, rel=1e-2)
+    assert view.deviation[1].item() == pytest.approx(exact, rel=1e-2)
 
 
 class Twice(nn.Module):
@@ -141,8 +141,8 @@ def test_only_training_passes_are_seen() -> None:
 
 def test_gradients_are_means_over_backward_passes_also_of_masked_entries() -> None:
     module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2, bias=False))
-    told = {"probability": 1.0, "amount": 0.6, "pruned_weights": "masked"}
-    pruner = Pruner(module, "rigl", "fixed", 2, **told)
+    options = {"probability": 1.0, "amount": 0.6, "pruned_weights": "masked"}
+    pruner = Pruner(module, "rigl", "fixed", 2, **options)
     x = torch.randn(8, 4)
     module(x).sum().backward()
     pruner.epoch_end()
@@ -155,6 +155,6 @@ def test_gradients_are_means_over_backward_passes_also_of_masked_entries() -> No
         module.zero_grad()
         module(batch).sum().backward()
         assert (module[0].parametrizations.weight.original.grad[module[0].weight == 0] == 0).all()
-    shown = pruner.observers[0].view(None)
-    torch.testing.assert_close(shown.gradients().weight, sum(found) / 2, rtol=1e-5, atol=1e-6)
-    assert (shown.gradients().weight[~shown.active] != 0).any()
+    view = pruner.observers[0].view(None)
+    torch.testing.assert_close(view.gradients().weight, sum(found) / 2, rtol=1e-5, atol=1e-6)
+    assert (view.gradients().weight[~view.active] != 0).any()

@@ -117,14 +117,16 @@ def side_by_side(
         if "movement" in record.lasting:
             gradients.observe_movement(networks, 0, ROWS, "l1")
         drawn = stream(SEED, 0, t, 0, "examples").integers(0, len(ROWS), 100)
-        shown = ROWS[drawn] if operator == "conjunctive" else ROWS
+        rows = ROWS[drawn] if operator == "conjunctive" else ROWS
         rng = stream(SEED, 0, t, 0, "operator")
-        told = e.operator_settings(t)
-        there = e.has_target and masked and members.at_target(networks, record, told)[0]
+        options = e.operator_settings(t)
+        there = e.has_target and masked and members.at_target(networks, record, options)[0]
         due = e.pruning_at(t) > 0 and not there
         assert pruner.epoch_end() == due
         if due:
-            members.prune(networks, [0], record, [rng], told, lambda i, x=shown: x, lambda i: ROWS)
+            members.prune(
+                networks, [0], record, [rng], options, lambda i, x=rows: x, lambda i: ROWS
+            )
             for side in networks.sides:
                 activations.reset(side)
         layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
@@ -170,18 +172,18 @@ def test_masks_on_the_way_to_a_target_are_those_of_the_loop(operator: str, alloc
 
 
 def test_masks_of_an_exchange_and_of_one_ranking_are_those_of_the_loop() -> None:
-    told = {
+    options = {
         "target_sparsity": 0.7,
         "drop_fraction": 0.3,
         "allocation": "global",
         "prune_biases": False,
     }
-    assert same_masks("magnitude", "cubic", True, **told)
+    assert same_masks("magnitude", "cubic", True, **options)
 
 
 def test_noise_gives_the_fresh_values_of_the_loop() -> None:
-    told = {"probability": 1.0, "amount": 0.3}
-    for theirs, ours in side_by_side("noise", "fixed", False, **told):
+    options = {"probability": 1.0, "amount": 0.3}
+    for theirs, ours in side_by_side("noise", "fixed", False, **options):
         for one, other in zip(theirs, ours, strict=True):
             torch.testing.assert_close(other, one, rtol=0, atol=1e-7)
 
@@ -234,8 +236,8 @@ def test_a_target_is_reached_exactly_where_layers_have_no_bias(operator: str, po
 
 def test_once_it_is_reached_a_masked_module_is_left_alone() -> None:
     module = convolutional()
-    told = {"target_sparsity": 0.5, "prune_until": 0.25, "pruned_weights": "masked"}
-    pruner = Pruner(module, "magnitude", "cubic", 9, **told)
+    options = {"target_sparsity": 0.5, "prune_until": 0.25, "pruned_weights": "masked"}
+    pruner = Pruner(module, "magnitude", "cubic", 9, **options)
     module(IMAGES)
     assert [pruner.epoch_end() for _ in range(9)] == [False, True, True] + [False] * 6
 
@@ -248,8 +250,8 @@ def gathers(pruner: Pruner) -> bool:
 @pytest.mark.parametrize("operator", ["variance-low", "taylor", "snip", "wanda"])
 def test_nothing_is_gathered_once_no_prune_is_to_come(operator: str) -> None:
     module = convolutional()
-    told = KEPT | {"target_sparsity": 0.6, "prune_until": 0.5}
-    pruner = Pruner(module, operator, "cubic", 8, **told)
+    options = KEPT | {"target_sparsity": 0.6, "prune_until": 0.5}
+    pruner = Pruner(module, operator, "cubic", 8, **options)
     optimiser, pruned, gathered = torch.optim.SGD(module.parameters(), 0.1), [], []
     for _ in range(8):
         train(module, optimiser)
@@ -263,8 +265,8 @@ def test_nothing_is_gathered_once_no_prune_is_to_come(operator: str) -> None:
 @pytest.mark.parametrize("window", ["visit", "since-prune"])
 def test_epochs_that_no_prune_asks_about_are_not_looked_at(window: str) -> None:
     module = convolutional()
-    told = KEPT | {"probability": 0.3, "statistics_window": window}
-    pruner = Pruner(module, "variance-low", "fixed", 12, **told)
+    options = KEPT | {"probability": 0.3, "statistics_window": window}
+    pruner = Pruner(module, "variance-low", "fixed", 12, **options)
     optimiser, pruned, gathered = torch.optim.SGD(module.parameters(), 0.1), [], []
     for t in range(12):
         train(module, optimiser)
@@ -280,8 +282,8 @@ def test_epochs_that_no_prune_asks_about_are_not_looked_at(window: str) -> None:
 
 def test_masks_that_somebody_changed_are_seen_to() -> None:
     module = convolutional()
-    told = KEPT | {"target_sparsity": 0.5, "prune_until": 0.3}
-    pruner = Pruner(module, "variance-low", "cubic", 12, **told)
+    options = KEPT | {"target_sparsity": 0.5, "prune_until": 0.3}
+    pruner = Pruner(module, "variance-low", "cubic", 12, **options)
     optimiser = torch.optim.SGD(module.parameters(), 0.1)
     for _ in range(6):
         train(module, optimiser)
@@ -300,13 +302,13 @@ def test_masks_that_somebody_changed_are_seen_to() -> None:
 
 def test_layers_that_are_not_chosen_are_left_alone() -> None:
     whole = ["0", "3", "6", "8"]
-    for told, layers in (
+    for options, layers in (
         ({"layers": [nn.Conv2d]}, whole[:2]),
         ({"layers": ["0", nn.Linear]}, ["0", "6", "8"]),
         ({"exclude": ["8"]}, whole[:3]),
         ({"layers": [nn.Linear], "exclude": ["8"]}, ["6"]),
     ):
-        module, pruner = pruned_once(**told)
+        module, pruner = pruned_once(**options)
         assert pruner.report().layer.tolist() == [*layers, "all"]
         for name in whole:
             assert (module.get_submodule(name).weight == 0).any() == (name in layers)
@@ -423,12 +425,12 @@ def test_a_state_dict_goes_round() -> None:
 
 @pytest.mark.parametrize("operator", ["variance-low", "wanda", "movement", "snip", "obd", "set"])
 def test_a_run_goes_on_where_it_was(operator: str) -> None:
-    told = KEPT | {"probability": 0.7}
+    options = KEPT | {"probability": 0.7}
 
     def begin() -> tuple[nn.Module, torch.optim.Optimizer, Pruner]:
         module = convolutional()
         optimiser = torch.optim.Adam(module.parameters(), 0.01)
-        return module, optimiser, Pruner(module, operator, "fixed", 8, **told)
+        return module, optimiser, Pruner(module, operator, "fixed", 8, **options)
 
     whole = begin()
     for t in range(8):
@@ -444,7 +446,7 @@ def test_a_run_goes_on_where_it_was(operator: str) -> None:
         resumed[2].epoch_end()
     one, other = whole[0].state_dict(), resumed[0].state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    wrong = Pruner(convolutional(), operator, "fixed", 9, **told)
+    wrong = Pruner(convolutional(), operator, "fixed", 9, **options)
     with pytest.raises(ValueError, match="the state was saved with epochs=8; here it is 9"):
         wrong.load_state_dict(saved[2])
 
@@ -468,7 +470,11 @@ def test_mixed_precision(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", ["apoz", "taylor"])
 def test_compiled(operator: str) -> None:
-    plain, twin = convolutional(), convolutional()
+    torch.manual_seed(1)  # a small module, as compiling takes long
+    plain = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 64)
+    )
+    twin = copy.deepcopy(plain)
     compiled = torch.compile(twin, backend="aot_eager")
     pruners = [Pruner(m, operator, "fixed", 20, **KEPT) for m in (plain, twin)]
     for module, called, pruner in zip((plain, twin), (plain, compiled), pruners, strict=True):
@@ -482,8 +488,8 @@ def test_compiled(operator: str) -> None:
 
 def together(rank: int, folder: str) -> None:
     """One of two processes: half of the images each."""
-    place = f"file://{folder}/meet"
-    torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
+    url = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=url, rank=rank, world_size=2)
     for operator in ("variance-high", "conjunctive", "obd", "snip"):
         _, *rest = convolutional()  # which seeds, for the first layer too
         # without batch normalisation, whose statistics are of one process
@@ -531,7 +537,7 @@ def test_two_processes_that_train_together_have_equal_masks(tmp_path: Any) -> No
     assert len(list(tmp_path.glob("*-0"))) == 4
 
 
-# -- plain at the end, and told ------------------------------------------------------------------
+# -- plain at the end, and reported --------------------------------------------------------------
 
 
 def test_a_context_leaves_a_plain_module() -> None:
@@ -617,9 +623,11 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "told", "message"), BAD, ids=[str(n) for n in range(len(BAD))])
-def test_bad_input_is_refused_and_the_module_untouched(module, told, message) -> None:
-    given = {"operator": "magnitude", "schedule": "cubic", "epochs": 3} | told
+@pytest.mark.parametrize(
+    ("module", "options", "message"), BAD, ids=[str(n) for n in range(len(BAD))]
+)
+def test_bad_input_is_refused_and_the_module_untouched(module, options, message) -> None:
+    given = {"operator": "magnitude", "schedule": "cubic", "epochs": 3} | options
     given = {"pruned_weights": "masked"} | given
     before, hooks = str(module), [len(m._forward_hooks) for m in module.modules()]
     with pytest.raises(ValueError, match=message) as caught:
@@ -758,8 +766,8 @@ def test_masks_hold_whatever_lies_behind_them(value: float, dense_gradients: boo
 @pytest.mark.parametrize("policy", ["masked", "regrow"])
 def test_a_weight_that_is_not_a_number_can_be_pruned(policy: str) -> None:
     module = dense()
-    told = {"probability": 1.0, "amount": 1.0, "pruned_weights": policy}
-    pruner = Pruner(module, "random", "fixed", 1, **told)
+    options = {"probability": 1.0, "amount": 1.0, "pruned_weights": policy}
+    pruner = Pruner(module, "random", "fixed", 1, **options)
     masking.stored(module[0], "weight").data[0, 0] = torch.nan
     module(ROWS)
     pruner.epoch_end()
@@ -873,13 +881,13 @@ def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of() ->
 @pytest.mark.parametrize("policy", ["masked", "regrow"])
 def test_a_second_pruner_is_refused_until_the_first_is_finished(policy: str) -> None:
     module = dense()
-    told = {"pruned_weights": policy}
-    first = Pruner(module, "none", "fixed", 2, layers=["0"], **told)
-    Pruner(module, "none", "fixed", 2, layers=["2"], **told).release()  # of another layer
+    options = {"pruned_weights": policy}
+    first = Pruner(module, "none", "fixed", 2, layers=["0"], **options)
+    Pruner(module, "none", "fixed", 2, layers=["2"], **options).release()  # of another layer
     with pytest.raises(ValueError, match="layer 0 is pruned by another Pruner already: finish"):
-        Pruner(module, "magnitude", "fixed", 2, **told)
+        Pruner(module, "magnitude", "fixed", 2, **options)
     first.finish()
-    Pruner(module, "magnitude", "fixed", 2, **told)
+    Pruner(module, "magnitude", "fixed", 2, **options)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,10 @@ OUTSIDE = {
     "a slice": (lambda m, x: (m.net(x), m.net[:3](x)), "net.0 (Linear), net.2 (Linear): called"),
     "what each layer gives": (collected, "net.0 (Linear), net.2 (Linear), net.4 (Linear): called"),
     "forward itself": (lambda m, x: m.net.forward(x), "called outside its Sequential"),
-    "a width": (lambda m, x: m.net(x) / m.net[0].out_features, "net.0 (Linear): read outside"),
+    "a width": (
+        lambda m, x: m.net(x) / m.net[0].out_features,
+        "the whole module (Model): its forward computes with how many units a layer has",
+    ),
     "a reference": (lambda m, x: m.net(x) + m.held[0].bias.sum(), "net.2 (Linear): read outside"),
     "other weights": (
         lambda m, x: torch.func.functional_call(
@@ -116,9 +119,37 @@ def checked(m: Model, x: Tensor) -> Tensor:
     return m.net(x)
 
 
+def checked_again(m: Model, x: Tensor) -> Tensor:
+    if x.dim() == 2:
+        y = m.net(x)
+    else:
+        raise ValueError(f"{x.dim()} dimensions")
+    while not y.isfinite().all():
+        raise ArithmeticError("not finite")
+    return y
+
+
+def looped(m: Model, x: Tensor) -> Tensor:
+    for part in m.net:
+        if not isinstance(part, nn.ReLU) and bool(x.isnan().any()):
+            raise RuntimeError(f"not a number in {x.shape}")
+    return m.net(x)
+
+
+def handled(m: Model, x: Tensor) -> Tensor:
+    try:
+        assert x.dim() == 2
+    except TypeError as error:
+        raise ValueError("no tensor") from error
+    return m.net(x)
+
+
 WITHIN = {
     "a call": lambda m, x: m.net(x),
     "two calls": lambda m, x: m.net(x) + m.net(x.flip(1)),
+    "with a check after a check": checked_again,
+    "with a check in a loop": looped,
+    "with an exception that it handles": handled,
     "with noise": lambda m, x: m.net(x) + torch.randn_like(x[:, :5]),
     "with noise that is not seeded": lambda m, x: m.net(x) + torch.rand(1, generator=NOISE),
     "with checks": checked,
@@ -137,6 +168,66 @@ def test_what_is_used_through_its_sequential_alone_gets_smaller(name: str) -> No
         small = compact(module)
     assert [small.net[n].out_features for n in (0, 2, 4)] == [7, 4, 5]
     torch.testing.assert_close(small.net(X), module.net(X), atol=1e-6, rtol=0)
+
+
+GOES_ON = {
+    "a condition": lambda m, x: m.net(x) if x.sum() > -1e9 else m.net[0](x),
+    "a condition after a check": lambda m, x: m.net(x) if positive(x) > 0 else m.net[0](x),
+    "a value that is used": lambda m, x: m.net(x) * int(x.sum() < 1e9),
+    "a count": lambda m, x: m.net(x) / len(x),
+    "a count of dimensions": lambda m, x: m.net(x) * len([0 for _ in range(x.ndim)]),
+    "a number in words": lambda m, x: m.net(x) if f"{x.shape[1]:d}" else x,
+    "a loop over rows": lambda m, x: torch.stack([m.net(row) for row in x]),
+    "a handled exception": lambda m, x: otherwise(m, x),
+}
+
+
+def positive(x: Tensor) -> Tensor:
+    assert x.dim() == 2
+    return x.sum().abs()
+
+
+def otherwise(m: Model, x: Tensor) -> Tensor:
+    try:
+        assert x.sum() < -1e9
+    except AssertionError:
+        return m.net(x)
+    return m.net[0](x)
+
+
+@pytest.mark.parametrize("name", GOES_ON)
+def test_what_depends_on_its_input_needs_an_example(name: str) -> None:
+    module = Model(GOES_ON[name])
+    with pytest.warns(UserWarning, match="net.4 .* cannot be followed without example="):
+        same = compact(module)
+    assert same.net[0].out_features == 9
+    small = compact(module, example=X)
+    assert small.net[0].out_features == 7
+    torch.testing.assert_close(small(X), module(X), atol=1e-6, rtol=0)
+
+
+def test_a_forward_that_refuses_either_way_is_not_followed() -> None:
+    def refusing(m: Model, x: Tensor) -> Tensor:
+        y = m.net(x)
+        if y.sum() > 0:
+            raise ValueError("above")
+        raise ValueError("below")
+
+    with pytest.warns(UserWarning, match=r"cannot be followed without example= \(above\)"):
+        compact(Model(refusing))
+
+
+def test_many_checks_are_followed_quickly() -> None:
+    calls = []
+
+    def checks(m: Model, x: Tensor) -> Tensor:
+        calls.append(0)
+        for number in range(8):
+            assert x.shape[1] > number - 8
+        return m.net(x)
+
+    assert compact(Model(checks)).net[0].out_features == 7
+    assert len(calls) < 100
 
 
 class Optional(nn.Module):

@@ -145,8 +145,8 @@ def test_a_bounded_relu_bounds_what_units_are_seen_to_do() -> None:
     pruner = Pruner(module, "variance-low", "fixed", 1, **ONCE)
     module(ROWS).sum().backward()
     seen = module.one(ROWS).detach().clamp(0, 0.1).double()
-    shown = pruner.observers[0].view(None)
-    torch.testing.assert_close(shown.deviation, seen.std(0, correction=0), rtol=1e-4, atol=1e-7)
+    view = pruner.observers[0].view(None)
+    torch.testing.assert_close(view.deviation, seen.std(0, correction=0), rtol=1e-4, atol=1e-7)
 
 
 def test_a_forward_that_keeps_what_it_sees_keeps_no_symbols() -> None:
