@@ -251,7 +251,7 @@ def test_where_there_are_no_locks_files_stand_for_them(
     assert not list((tmp_path / "run").iterdir())
     assert main([*WORDS, "--out", str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in next((tmp_path / "out").iterdir()).iterdir()) == list(FILES)
-    said = [line for line in capsys.readouterr().err.splitlines() if "no locks here" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "has no locks" in line]
     assert len(said) == 2  # once for each of the two folders
 
 
@@ -338,7 +338,7 @@ def test_a_daemonic_process_trains_by_itself(
     found = run(tmp_path, 3, workers=workers)
     assert found.numbers == [0, 1, 2]
     said = capsys.readouterr().err
-    assert (f"workers={workers}: one, for" in said) == (workers == 3)
+    assert (f"workers={workers}: using one" in said) == (workers == 3)
 
 
 def test_a_worker_of_another_program_starts_no_others_unasked(
