@@ -153,7 +153,7 @@ def _separated(
         reading.refuse_header(f"{dataset}, which is built in")
         if reading.leave_out:
             raise Refused(
-                f"leave_out applies to columns of files, not to the built-in data set {dataset}"
+                f"leave_out applies to columns of files, not to {dataset}, which is built in"
             )
     return reading, {name: value for name, value in options.items() if name not in names}
 

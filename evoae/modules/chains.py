@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from evoae.modules.plain import why_not_plain
 from evoae.modules.reading import is_chain
-from evoae.modules.tracing import LAYERS
+from evoae.modules.tracing import LAYERS, Prunable
 
 # operations that map each unit by itself, and a constant to a constant; of what is at least 0 they
 # make what is at least 0, except BOUNDS
@@ -24,7 +24,7 @@ EACH_UNIT = (
 BOUNDS = (nn.Hardtanh, nn.Softplus)  # which may lie below 0
 UNCHANGED = (nn.Identity, nn.Dropout, nn.AlphaDropout)
 # operations on a map of positions that leave a constant as it is, by the layer before
-OVER_POSITIONS = {
+OVER_POSITIONS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
     nn.Conv1d: (nn.Dropout1d, nn.Upsample, nn.MaxPool1d, nn.AdaptiveAvgPool1d),
     nn.Conv2d: (nn.Dropout2d, nn.Upsample, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
 }
@@ -41,7 +41,7 @@ class Stage:
     """A layer of a chain, and the operations between it and the next layer."""
 
     name: str
-    layer: nn.Module
+    layer: Prunable
     after: list[nn.Module] = field(default_factory=list)
     spread: int = 1  # inputs of the next layer for each unit: more than one behind Flatten
 
@@ -149,16 +149,17 @@ def is_known(part: nn.Module, before: Stage) -> bool:
     if before.is_flat:
         return False
     if kind is NORM_OF[type(layer)]:
+        assert isinstance(part, BATCH_NORMS)
         there = part.track_running_stats and part.running_mean is not None
         return there and part.num_features == layer.weight.shape[0]
-    if kind is nn.Flatten:
+    if type(part) is nn.Flatten:
         return part.start_dim == 1 and part.end_dim == -1
     if kind in OVER_POSITIONS.get(type(layer), ()):
         return not getattr(part, "return_indices", False)
     return False
 
 
-def inputs_of_each_unit(stage: Stage, layer: nn.Module) -> int:
+def inputs_of_each_unit(stage: Stage, layer: Prunable) -> int:
     """How many inputs of the next layer each unit of a stage makes; 0 if it is not its input."""
     units, inputs = stage.layer.weight.shape[0], layer.weight.shape[1]
     before, now = (isinstance(each, nn.Linear) for each in (stage.layer, layer))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from evoae.modules.chains import (
     why_fixed,
 )  # fmt: skip
 from evoae.modules.plain import copied, global_hooks, why_not_a_module
-from evoae.modules.tracing import LAYERS
+from evoae.modules.tracing import LAYERS, Prunable
 from evoae.networks.compaction import Link, analyse
 
 TOLERANCE = 1e-3  # of outputs on an example, relative to the largest: more is not rounding
@@ -60,7 +60,7 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
     `example`.
     """
     if type(module).__name__ == "OptimizedModule":
-        module = module._orig_mod  # which is as good, and can be copied
+        module = cast(nn.Module, module._orig_mod)  # which is as good, and can be copied
     if problem := why_not_a_module(module):
         raise ValueError(f"the module to compact {problem}")
     whole = copied(module)
@@ -199,6 +199,8 @@ def constants_after(stage: Stage) -> Callable[[Tensor], Tensor]:
 def mapped(part: nn.Module, values: Tensor) -> Tensor:
     """What an operation makes of constant units, [units]."""
     if isinstance(part, BATCH_NORMS):
+        assert part.running_mean is not None  # see is_known
+        assert part.running_var is not None
         scale = (part.running_var + part.eps).rsqrt()
         values = (values - part.running_mean) * scale
         return values * part.weight + part.bias if part.affine else values
@@ -212,9 +214,9 @@ def signs(after: list[nn.Module]) -> tuple[bool, bool]:
     as_given = True  # signs are still those that the layer gives
     for part in after:
         kind = type(part)
-        cuts = kind in (nn.ReLU, nn.ReLU6) or (kind is nn.Hardtanh and part.min_val == 0)
+        cuts = kind in (nn.ReLU, nn.ReLU6) or (type(part) is nn.Hardtanh and part.min_val == 0)
         silences |= cuts and as_given
-        overshoots = kind is nn.Upsample and part.mode == "bicubic"
+        overshoots = type(part) is nn.Upsample and part.mode == "bicubic"
         as_given &= kind not in (*EACH_UNIT, *BATCH_NORMS) and not overshoots
         if cuts or kind in (nn.Sigmoid, nn.Hardsigmoid):
             positive = True
@@ -223,14 +225,14 @@ def signs(after: list[nn.Module]) -> tuple[bool, bool]:
     return silences, positive
 
 
-def sees_border(layer: nn.Module) -> bool:
+def sees_border(layer: Prunable) -> bool:
     """Whether a layer sees zeros where its inputs have ended."""
     if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros":
         return False
     return layer.padding != "valid" and any(layer.padding)
 
 
-def write(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def write(layer: Prunable, weight: Tensor, bias: Tensor) -> None:
     """Set the weight and bias of a layer; a bias of zeros only where there was one."""
     needs = layer.weight.requires_grad
     layer.weight = nn.Parameter(weight, needs)
@@ -244,7 +246,7 @@ def write(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
         layer.out_channels, layer.in_channels = weight.shape[:2]
 
 
-def select_channels(norm: nn.Module, units: Tensor) -> None:
+def select_channels(norm: nn.BatchNorm1d | nn.BatchNorm2d, units: Tensor) -> None:
     """Keep some channels of a batch normalisation."""
     for name, values in [*norm.named_parameters(), *norm.named_buffers()]:
         if values.dim():

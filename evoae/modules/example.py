@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ class Comparison:
 
     data: Dataset
     results: pd.DataFrame
-    modules: dict[str, nn.Module] = field(default_factory=dict)
+    modules: dict[str, nn.Sequential] = field(default_factory=dict)
 
 
 def compare(
@@ -114,7 +115,7 @@ def compare(
     late = round(LAST_SHARE * epochs)
     rows, modules = [], {}
 
-    def note(module: nn.Module, trial: int, operator: str, when: str, target: float) -> None:
+    def note(module: nn.Sequential, trial: int, operator: str, when: str, target: float) -> None:
         label = f"{operator}, {when}, {target:g}" if target else "unpruned"
         parts = [parameter.detach() for parameter in module.parameters()]
         zeros = sum(int((part == 0).sum()) for part in parts)
@@ -133,7 +134,7 @@ def compare(
         warnings.filterwarnings("ignore", "operator apoz finds no ReLU after")
         for trial in range(trials):
             begin = autoencoder(int(stream(seed, trial, 0, 0, "initialise").integers(2**63)))
-            common = {"learning_rate": learning_rate, "seed": seed, "trial": trial}
+            common: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed, "trial": trial}
             dense = copy.deepcopy(begin)
             optimiser = train(dense, x, range(late), **common)
             early, moments = copy.deepcopy(dense), copy.deepcopy(optimiser.state_dict())
@@ -161,7 +162,7 @@ def compare(
     return Comparison(data, pd.DataFrame(rows), modules)
 
 
-def mask_by_torch(module: nn.Module, target: float) -> list[tuple[nn.Module, str]]:
+def mask_by_torch(module: nn.Sequential, target: float) -> list[tuple[nn.Conv2d, str]]:
     """Prune a share of every weight and bias by magnitude, as PyTorch does; what was pruned."""
     layers = [layer for layer in module if isinstance(layer, nn.Conv2d)]
     parts = [(layer, part) for layer in layers for part in ("weight", "bias")]
@@ -172,8 +173,8 @@ def mask_by_torch(module: nn.Module, target: float) -> list[tuple[nn.Module, str
 
 def filters(comparison: Comparison, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """The first layer's filters, [channels, height * width], of the first trial's modules."""
-    chosen = {label: comparison.modules[label][0].weight for label in labels}
-    return {label: weight.detach().flatten(1).numpy() for label, weight in chosen.items()}
+    chosen = {label: cast(nn.Conv2d, comparison.modules[label][0]) for label in labels}
+    return {label: conv.weight.detach().flatten(1).numpy() for label, conv in chosen.items()}
 
 
 def sizes(comparison: Comparison, batch: int = 256, repeats: int = 30) -> pd.DataFrame:

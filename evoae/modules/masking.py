@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Mask(nn.Module):
     look at it there; whoever sets it removes the gradient again before an optimiser sees it.
     """
 
+    kept: Tensor
+
     def __init__(self, kept: Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
@@ -73,24 +76,30 @@ def add(layer: nn.Module, name: str, mask: Mask) -> None:
     dict has the names of the plain layer, so that plain modules load it.
     """
     parametrize.register_parametrization(layer, name, mask)
-    type(layer).__reduce_ex__ = reduce_masked
-    type(layer).__deepcopy__ = copy_masked
-    type(layer).state_dict = state_of_masked
-    type(layer)._load_from_state_dict = load_masked
+    kind: Any = type(layer)  # a class of this layer's own
+    kind.__reduce_ex__ = reduce_masked
+    kind.__deepcopy__ = copy_masked
+    kind.state_dict = state_of_masked
+    kind._load_from_state_dict = load_masked
+
+
+def parametrizations(layer: nn.Module) -> Mapping[str, parametrize.ParametrizationList]:
+    """What computes the tensors of a parametrized layer, by their names."""
+    return cast(Mapping[str, parametrize.ParametrizationList], layer.parametrizations)
 
 
 def mask_of(layer: nn.Module, name: str) -> Mask | None:
     """The mask of a tensor, if it has one."""
     if not parametrize.is_parametrized(layer, name):
         return None
-    first = layer.parametrizations[name][0]
+    first = parametrizations(layer)[name][0]
     return first if isinstance(first, Mask) else None
 
 
 def stored(layer: nn.Module, name: str) -> nn.Parameter:
     """The parameter that an optimiser moves: of a masked tensor, what lies behind the mask."""
     if mask_of(layer, name) is not None:
-        return layer.parametrizations[name].original
+        return cast(nn.Parameter, parametrizations(layer)[name].original)
     return getattr(layer, name)
 
 
@@ -102,13 +111,14 @@ def remove(layer: nn.Module, name: str) -> None:
 
 def taken_apart(layer: nn.Module) -> tuple[nn.Module, dict[str, Mask]]:
     """A layer without its masks (it shares all tensors), and the masks by name."""
-    plain = object.__new__(type(layer).__bases__[0])
+    plain: nn.Module = object.__new__(type(layer).__bases__[0])
     plain.__dict__ = dict(layer.__dict__)
     modules, parameters = dict(plain._modules), dict(plain._parameters)
-    chains = modules.pop("parametrizations")
-    parameters |= {name: chain.original for name, chain in chains.items()}
+    chains = parametrizations(layer)
+    del modules["parametrizations"]
+    parameters |= {name: cast(nn.Parameter, chain.original) for name, chain in chains.items()}
     plain.__dict__ |= {"_modules": modules, "_parameters": parameters}
-    return plain, {name: chain[0] for name, chain in chains.items()}
+    return plain, {name: cast(Mask, chain[0]) for name, chain in chains.items()}
 
 
 def put_together(layer: nn.Module, masks: dict[str, Mask]) -> nn.Module:
@@ -134,7 +144,7 @@ def state_of_masked(layer: nn.Module, *arguments: Any, **named: Any) -> dict[str
     Masks are in its metadata, which `torch.save` writes, and which only masked layers look at.
     """
     with torch.no_grad():
-        for name in layer.parametrizations:
+        for name in parametrizations(layer):
             if (mask := mask_of(layer, name)) is not None:
                 parameter = stored(layer, name)
                 # what lies behind a mask is never seen; it is the parameter itself that is given
@@ -153,13 +163,14 @@ def load_masked(
 ) -> None:
     """Load a masked layer: with masks if the state has some, else under the masks there are."""
     saved = metadata.get("masks", {})
-    for name, chain in layer.parametrizations.items():
+    for name, chain in parametrizations(layer).items():
         if prefix + name in state:
             within = f"{prefix}parametrizations.{name}"
-            kept = chain[0].kept
+            kept = cast(Mask, chain[0]).kept
             state[f"{within}.original"] = state.pop(prefix + name)
             state[f"{within}.0.kept"] = saved.get(name, kept).to(kept, copy=True)
-    super(type(layer), layer)._load_from_state_dict(state, prefix, metadata, *rest)
+    plain: Any = super(type(layer), layer)
+    plain._load_from_state_dict(state, prefix, metadata, *rest)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
 from evoae.modules.plain import Hook
-from evoae.modules.tracing import Target
+from evoae.modules.tracing import Prunable, Target
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import LASTING, Layer, Masks
 
@@ -70,8 +70,11 @@ class Observer:
         if "squares" in names:
             sizes["pivot"] = self.target.units
         self.counts = dict.fromkeys(COUNTED, 0)
-        like = {"dtype": wide(layer.weight.device), "device": layer.weight.device}
-        self.sums = {name: torch.zeros(size, **like) for name, size in sizes.items()}
+        device = layer.weight.device
+        self.sums = {
+            name: torch.zeros(size, dtype=wide(device), device=device)
+            for name, size in sizes.items()
+        }
         for name in (*OF_GRADIENTS, *LASTING):
             for part in self.target.tensors if name in names else ():
                 zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
@@ -250,8 +253,8 @@ class Observer:
         """
         target, layer = self.target, self.target.layer
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
-        counts = torch.tensor(list(self.counts.values()), device=layer.weight.device)
-        counts = dict(zip(self.counts, over_processes(counts).tolist(), strict=True))
+        own = torch.tensor(list(self.counts.values()), device=layer.weight.device)
+        counts = dict(zip(self.counts, over_processes(own).tolist(), strict=True))
 
         def statistic(name: str) -> Any:
             if name == "recall" and recalled is None:
@@ -345,7 +348,7 @@ def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
     return torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.keeps
 
 
-def by_entry(layer: nn.Module, norms: Tensor) -> Tensor:
+def by_entry(layer: Prunable, norms: Tensor) -> Tensor:
     """Norms of inputs [channels] by entries of a unit's weight: [in], or [out, in] in groups."""
     if isinstance(layer, nn.Linear):
         return norms

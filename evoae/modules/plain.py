@@ -12,7 +12,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from evoae.modules.masking import Mask
+from evoae.modules.masking import Mask, parametrizations
 
 
 class Hook:
@@ -47,10 +47,10 @@ def why_not_plain(part: nn.Module) -> str | None:
 def why_computed(part: nn.Module) -> str | None:
     """Why a tensor of a part is not a parameter as it stands, if it is not."""
     for name, tensor in part._parameters.items():
-        if is_lazy(tensor):
+        if tensor is not None and is_lazy(tensor):
             return f"it is lazy and has no {name} yet"
     if parametrize.is_parametrized(part):
-        for name, chain in part.parametrizations.items():
+        for name, chain in parametrizations(part).items():
             others = [type(each).__name__ for each in chain if not isinstance(each, Mask)]
             if others:
                 return f"its {name} is computed by the parametrization {others[0]}"

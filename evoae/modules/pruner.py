@@ -113,8 +113,8 @@ class Pruner:
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
-            settings = self.experiment.operator_settings(0, self.experiment.target_sparsity)
-            driver.prune(self, driver.AT_RANDOM, settings, self.draw(0, "first mask"))
+            whole = self.experiment.operator_settings(0, self.experiment.target_sparsity)
+            driver.prune(self, driver.AT_RANDOM, whole, self.draw(0, "first mask"))
         self.look_ahead()
         self.watch_if_asked()
 
@@ -214,14 +214,15 @@ class Pruner:
             return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
         settings = e.operator_settings(t)
-        return not (self.masked and driver.is_reached(self.operator, settings, zeros, self.size))
+        pruned = np.asarray(zeros)
+        return not (self.masked and driver.is_reached(self.operator, settings, pruned, self.size))
 
     def look_ahead(self) -> None:
         """Find the next epoch after which there is a prune, if there is one.
 
         A schedule of a user's may look at anything: there it may be the next one.
         """
-        self.next_turn = self.epoch + 1
+        self.next_turn: int | None = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
             masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
@@ -252,9 +253,9 @@ class Pruner:
     def apply(self, masks: list[Masks], opens: bool, fresh: list[Masks] | None) -> list[Masks]:
         """Apply the masks; of processes that train together, those of the first."""
         if together():
-            masks = [tuple(self.of_first(mask) for mask in keep) for keep in masks]
+            masks = [(self.of_first(weight), self.of_first(bias)) for weight, bias in masks]
         for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
-            scale = np.float32(np.sqrt(target.layer.weight[0].numel()))
+            scale = float(np.float32(np.sqrt(target.layer.weight[0].numel())))
             for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
                 drawn = None if fresh is None else fresh[number][part] / scale
                 masking.prune(target.layer, name, kept, opens, drawn)
@@ -271,6 +272,7 @@ class Pruner:
         """Activations of drawn examples by layer, [100 * positions, out], if the operator asks."""
         if "recall" not in self.observers[0].needs:
             return [None] * len(self.observers)
+        assert self.examples is not None  # else nothing needs recall
         draw = self.draw(t, "examples").integers(0, len(self.examples), EXAMPLES)
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
         with ExitStack() as stack:
@@ -398,7 +400,7 @@ class Pruner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
-        pairs = {"seed": (state["seed"], self.seed)}
+        pairs: dict[str, tuple[Any, Any]] = {"seed": (state["seed"], self.seed)}
         saved = with_new_names(state["settings"])
         pairs |= {k: (saved.get(k), v) for k, v in own["settings"].items()}
         pairs["layers"] = (list(state["gathered"]), list(own["gathered"]))

@@ -310,7 +310,7 @@ def guessed(module: nn.Module) -> Inputs | None:
         return None
     draw = torch.Generator().manual_seed(0)
     if isinstance(first, nn.Linear):
-        shapes = [(4, first.in_features)]
+        shapes: list[tuple[int, ...]] = [(4, first.in_features)]
     else:
         sides = first.weight.dim() - 2
         shapes = [(4, first.in_channels, *[side] * sides) for side in (28, 32, 16, 8, 64)]

@@ -17,6 +17,7 @@ from evoae.modules.plain import Hook, sharing_parameters, why_computed
 from evoae.modules.reading import Tracer, Whole, decided, quiet, ways_to_call
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+Prunable = nn.Linear | nn.Conv1d | nn.Conv2d
 Chosen = Sequence[str | type[nn.Module]]
 Activation = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,7 @@ class Target:
     """
 
     name: str
-    layer: nn.Module
+    layer: Prunable
     end: nn.Module
     activation: Activation | None
     is_output: bool = False
@@ -125,7 +126,7 @@ def check_plain(name: str, part: nn.Module, key: str) -> None:
     """Raise ValueError for a tensor that cannot be pruned as it is."""
     tensor = getattr(part, key, None)
     where = f"layer {name}" if name else "the module"
-    if is_lazy(tensor):
+    if tensor is not None and is_lazy(tensor):
         raise ValueError(f"{where} is lazy and has no {key} yet: pass it some data first")
     hooks = part._forward_hooks.values()
     if masking.mask_of(part, key) or any(isinstance(h, Hook) and h.call for h in hooks):

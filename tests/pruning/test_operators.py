@@ -421,7 +421,7 @@ def test_an_operator_that_gives_no_masks_is_named() -> None:
     def forgetful(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> None:
         return None
 
-    with pytest.raises(ValueError, match=r"operator forgetful must return two masks.*gave None"):
+    with pytest.raises(ValueError, match="operator forgetful must return two masks"):
         prune(untrained(), forgetful)
 
 

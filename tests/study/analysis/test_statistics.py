@@ -242,7 +242,7 @@ def test_errors_name_the_choices():
         compare(table, by="operator", value="lost")
     with pytest.raises(ValueError, match="the groups are: none, random"):
         compare(table, by="operator", value="loss", baseline="rnadom")
-    with pytest.raises(ValueError, match="operator none has trial 0 twice"):
+    with pytest.raises(ValueError, match="operator none has trial 0 more than once"):
         compare(pd.concat([table] * 2), by="operator", value="loss")
     with pytest.raises(ValueError, match="has no column 'op'"):
         summary(table, "op", "loss")
