@@ -415,7 +415,7 @@ def test_exactly_so_many_prunes_are_placed_by_the_schedule(schedule: str) -> Non
 def test_a_number_of_prunes_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prune_count=5.*final-n has 1"):
         tiny(operator="random", schedule="final-n", epochs=4, prune_count=5)
-    with pytest.raises(ValueError, match="prune_count=2 needs a schedule whose probability is above 0"):
+    with pytest.raises(ValueError, match="prune_count=2 needs a schedule whose probability is"):
         tiny(operator="random", schedule="cubic", prune_count=2)
 
 
