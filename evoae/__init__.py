@@ -34,6 +34,7 @@ from typing import Any
 __version__ = "0.1.0"
 # where a name is defined: it is imported when it is asked for, so that `import evoae` is quick
 _HOMES = {
+    "Autoencoder": "study.runs.estimator",
     "Experiment": "experiment",
     "Pruner": "modules.pruner",
     "Run": "study.runs.run",

@@ -1,0 +1,306 @@
+"""An estimator for scikit-learn: from rows to a small autoencoder in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from evoae.data.scaling import Scaling
+from evoae.data.splits import BLOCK
+from evoae.experiment import Experiment
+from evoae.messages import short
+from evoae.study.runs import exports
+from evoae.study.runs.run import FILES, Run
+from evoae.study.runs.sweeps import run
+
+STEPS = 50_000  # model steps of a fit, where `epochs` does not say how many
+LEAST_EPOCHS, EPOCHS_A_ROW = 20, 5  # and the bounds of its epochs, for very many and very few rows
+PARTS = 7  # one row in so many is measured as validation and test
+WHERE = ("out", "device", "engine")  # what `settings` may hold for `run`
+# What some operators and schedules cannot do, and what a preset asks for: tried in this order.
+SIMPLER: tuple[dict[str, Any], ...] = (
+    {},
+    {"allocation": "layer"},
+    {"allocation": "layer", "drop_fraction": 0.0},
+)
+DERIVED = (  # from the run's files: not stored a second time
+    *("run_", "history_", "encoder_", "decoder_", "sparsity_", "n_parameters_"),
+    *("_scaling", "_exact"),
+)
+
+
+class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """An autoencoder that is pruned while it trains, as a scikit-learn transformer.
+
+    `preset` is one of `evoae list`; the next six parameters replace its settings where they are not
+    None, and `settings` is a dict of any others, such as {"batch_size": 20, "cells": 5}. Unless you
+    set them, a preset's ranking over all layers and its swaps of weights are left out where the
+    operator or the schedule that you choose cannot do them, and biases are pruned too where the
+    network has too few weights for its target sparsity. `epochs=None` trains for about 50,000 model steps, but for 20
+    epochs at least, and for few rows at most 5 epochs per row.
+
+    Each column is scaled to [0, 1] by its own minimum and maximum in `fit`, and back; values
+    outside that range are allowed later ({"scale": True} scales all columns alike, {"scale": False}
+    takes them as they are). All rows of `fit` are trained on. Every seventh is also the run's
+    validation and test data, so the losses in `run_` and `history_` are no held-out ones; `score`
+    other rows for that.
+
+    `random_state`: an int (the run's seed), a RandomState, or None for another fit each time.
+    `n_jobs`: threads for many rows after `fit`; a fit itself is one trial, in one process. Numbers
+    do not depend on it. `verbose`: above 0 shows a progress bar.
+
+    Its run lies in a temporary folder, which goes with the estimator, or in {"out": "runs"}, where
+    the same fit is found again instead of being repeated. A copy, pickled or not, carries the run's
+    files, weights as safetensors among them, without the rows, so that it needs no folder.
+
+    Attributes: `run_` (a Run), `history_` (a row per epoch and cell), `encoder_` and `decoder_`
+    (plain modules from the units of X to the code and back), `sparsity_` (the share of parameters
+    that are 0), `n_parameters_` (of all, pruned ones included), `n_features_in_`,
+    `feature_names_in_`.
+    """
+
+    def __init__(
+        self,
+        preset: str = "frontier",
+        *,
+        model: Any = None,
+        operator: Any = None,
+        schedule: Any = None,
+        target_sparsity: float | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.preset = preset
+        self.model = model
+        self.operator = operator
+        self.schedule = schedule
+        self.target_sparsity = target_sparsity
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.settings = settings
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on rows X [n, D]: an array, a frame or a sparse matrix of numbers, n at least 2.
+
+        Raises ValueError for a wrong parameter, with the valid choices, and for rows that cannot be
+        used.
+        """
+        X = validate_data(self, X, accept_sparse="csr", ensure_min_samples=2)
+        check_n_jobs(self.n_jobs)
+        settings, where = self._settings()
+        parts = {"train": X, "validation": X[::PARTS], "test": X[::PARTS]}
+        experiment = self._experiment(dataset=parts, **settings)
+        if "epochs" not in settings:
+            steps = math.ceil(X.shape[0] / experiment.batch_size)
+            epochs = min(math.ceil(STEPS / steps), EPOCHS_A_ROW * X.shape[0])
+            experiment = experiment.replace(epochs=max(LEAST_EPOCHS, epochs))
+        seed = seed_of(self.random_state)
+        found = run(experiment, seed=seed, workers=1, progress=bool(self.verbose), **where)
+        self._files = {name: (found.folder / name).read_bytes() for name in FILES}
+        self._adopt(found)
+        return self
+
+    def _settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the experiment, and arguments of `run`."""
+        if not isinstance(self.settings, Mapping | None):
+            raise ValueError(f"settings={short(self.settings)} must be a dict of names and values")
+        rest = dict(self.settings or {})
+        where = {name: rest.pop(name) for name in WHERE if name in rest}
+        names = ("model", "operator", "schedule", "target_sparsity", "epochs", "learning_rate")
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if "dataset" in rest:
+            raise ValueError("settings cannot hold dataset: fit is given the rows")
+        if twice := sorted(own.keys() & rest.keys()):
+            raise ValueError(f"{twice[0]} is given twice; leave it out of settings")
+        return {"scale": "columns"} | own | rest, where
+
+    def _experiment(self, **settings: Any) -> Experiment:
+        """The preset with these settings, without what the operator or schedule cannot do."""
+        for simpler in SIMPLER:
+            try:
+                found = Experiment.preset(self.preset, **simpler | settings)
+                break
+            except ValueError:
+                if simpler == SIMPLER[-1]:
+                    raise
+        if "prune_biases" not in settings and found.target_sparsity > found.most_sparse:
+            found = found.replace(prune_biases=True)
+        return found
+
+    def _adopt(self, found: Run) -> None:
+        """Take over what a run has found."""
+        self.run_ = found
+        self.history_ = found.history
+        self.n_parameters_ = found.population.parameters
+        self.sparsity_ = 1 - found.result["trials"][0]["best_preserved"]
+        scaling, (encoder, decoder) = found.scaling, found.best()
+        self._exact = tuple(side.double() for side in found.best())
+        self._scaling = scaling or Scaling(np.zeros(1), np.ones(1))
+        if scaling is not None:
+            encoder = nn.Sequential(exports.Scale(scaling), *encoder)
+            decoder.append(exports.Unscale(scaling))
+        self.encoder_, self.decoder_ = encoder, decoder
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The codes [n, K] of rows X [n, D]; float32 for float32, else float64."""
+        X = self._checked(X)
+        return self._by_blocks(X, self._encode, self._n_features_out, kind_of(X))
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """The rows [n, D] that codes Z [n, K] stand for, in the units of X."""
+        check_is_fitted(self)
+        Z = check_array(Z, accept_sparse="csr", input_name="Z")
+        if Z.shape[1] != self._n_features_out:
+            raise ValueError(f"Z has {Z.shape[1]} columns; the code has {self._n_features_out}")
+        return self._by_blocks(Z, self._decode, self.n_features_in_, kind_of(Z))
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """What the autoencoder makes of rows X [n, D], in their units."""
+        X = self._checked(X)
+        both = lambda rows: self._decode(self._encode(rows))  # noqa: E731
+        return self._by_blocks(X, both, self.n_features_in_, kind_of(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the mean absolute difference of X and `reconstruct(X)`: higher is better.
+
+        In the units of X: if columns have different units, scale them before.
+        """
+        return -float(self.score_samples(X).mean())
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The reconstruction error of each row [n]: its mean absolute difference, in units of X.
+
+        **Higher is more abnormal**, as in PyOD and unlike scikit-learn's density estimators.
+        """
+        return self._errors(X, np.ones(1))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Anomaly scores [n] as PyOD's, higher is more abnormal: reconstruction errors in which
+        every column counts alike, each measured in the range that it had in `fit`."""
+        check_is_fitted(self)
+        return self._errors(X, self._scaling.divisor)
+
+    def export(self, path: Path | str) -> exports.Exported:
+        """Write the network, without units that it does not need, as `.onnx` or `.safetensors`.
+
+        The file takes and gives values in the units of X. Raises ValueError as
+        `evoae.study.runs.exports.export`.
+        """
+        check_is_fitted(self)
+        return exports.export(self.run_, path)
+
+    @property
+    def _n_features_out(self) -> int:
+        """K, the width of the code."""
+        return self.run_.population.decoder.widths[0]
+
+    def _checked(self, X: Any) -> Any:
+        """Rows as they were given, if they are numbers of as many columns as `fit` has seen."""
+        check_is_fitted(self)
+        return validate_data(self, X, accept_sparse="csr", reset=False)
+
+    def _encode(self, rows: np.ndarray) -> np.ndarray:
+        return apply(self._exact[0], (rows - self._scaling.minimum) / self._scaling.divisor)
+
+    def _decode(self, codes: np.ndarray) -> np.ndarray:
+        return self._scaling.raw(apply(self._exact[1], codes))
+
+    def _errors(self, X: Any, unit: np.ndarray) -> np.ndarray:
+        """Mean absolute differences [n] of rows, in a unit [1], or one for each column [D]."""
+
+        def of(rows: np.ndarray) -> np.ndarray:
+            gaps = self._decode(self._encode(rows)) - rows
+            return np.abs(gaps / unit).mean(axis=1, keepdims=True)
+
+        return self._by_blocks(self._checked(X), of, 1, np.dtype(np.float64))[:, 0]
+
+    def _by_blocks(
+        self, X: Any, function: Callable[[np.ndarray], np.ndarray], width: int, kind: np.dtype
+    ) -> np.ndarray:
+        """What a function makes of rows, [n, width], some rows at a time."""
+        made = np.empty((X.shape[0], width), kind)
+
+        def fill(start: int) -> None:
+            rows = X[start : start + BLOCK]
+            rows = rows.toarray() if issparse(rows) else rows
+            made[start : start + BLOCK] = function(np.asarray(rows, np.float64))
+
+        starts = range(0, X.shape[0], BLOCK)
+        Parallel(self.n_jobs, require="sharedmem")(delayed(fill)(start) for start in starts)
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in DERIVED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_files" in state:
+            temporary = TemporaryDirectory(prefix="evoae-")
+            for name, content in state["_files"].items():
+                Path(temporary.name, name).write_bytes(content)
+            found = Run(temporary.name)
+            found.temporary = temporary
+            self._adopt(found)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def seed_of(random_state: Any) -> int:
+    """A run's seed: an int as it is, a draw of a RandomState, or, for None, one of no other fit."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    try:
+        drawn = check_random_state(random_state)
+    except ValueError:
+        raise ValueError(
+            f"random_state={short(random_state)} must be None, a RandomState or a whole number, 0 "
+            "or more, below 2**32"
+        ) from None
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(drawn.randint(np.iinfo(np.int32).max))
+
+
+def check_n_jobs(n_jobs: Any) -> None:
+    """Raise ValueError for what is no number of threads."""
+    if n_jobs is not None and not (isinstance(n_jobs, Integral) and n_jobs):
+        rule = "be None or a whole number other than 0 (-1: all processors)"
+        raise ValueError(f"n_jobs={short(n_jobs)} must {rule}")
+
+
+def kind_of(X: Any) -> np.dtype:
+    """The type of what becomes of X."""
+    return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+
+
+def apply(network: nn.Sequential, rows: np.ndarray) -> np.ndarray:
+    """A network's outputs for rows, in double precision.
+
+    In float32, a row's outputs would depend on how many others are computed with it.
+    """
+    with torch.no_grad():
+        return network(torch.from_numpy(rows)).numpy()
