@@ -48,7 +48,7 @@ def images(rows: Tensor, data: Dataset) -> Tensor:
     """Rows [n, D] as [n, 1, height, width]. Raises ValueError for data that are no images."""
     shape = data.image_shape or ()
     if len(shape) != 2 or any(side % 4 for side in shape):
-        raise ValueError(f"dataset {data.name} must hold grey images whose sides divide by 4")
+        raise ValueError(f"dataset {data.name} must hold images whose sides divide by 4, in grey")
     return rows.view(-1, 1, *shape)
 
 

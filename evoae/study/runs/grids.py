@@ -54,7 +54,8 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
     axes = {k: [plain(each) for each in v] for k, v in settings.items() if is_axis(v)}
     if empty := [name for name, values in axes.items() if not values]:
         raise ValueError(f"{empty[0]} has no values; the list of an axis must hold one at least")
-    found = {}
+    found: dict[str, Experiment] = {}
+    rows: dict[int, Any] = {}  # those in memory are looked through once
     for preset, *values in itertools.product(presets, *axes.values()):
         chosen = dict(zip(axes, values, strict=True))
         words = [prefix] if prefix else []
@@ -67,7 +68,13 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
             raise ValueError(
                 f"two experiments of the grid are called {label!r}; give them different names"
             )
-        found[label] = Experiment.preset(preset, **(settings | chosen))
+        given = settings | chosen
+        data = given.get("dataset")
+        if id(data) in rows:
+            given["dataset"] = rows[id(data)]
+        found[label] = Experiment.preset(preset, **given)
+        if data is not None:
+            rows[id(data)] = found[label].dataset
     return found
 
 
