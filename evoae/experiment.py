@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import numbers
+import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from evoae import identity, topology
-from evoae.data import datasets
+from evoae.data import datasets, memory
 from evoae.data.built_in import BUILT_IN
 from evoae.data.content import HEADERS, joined_names, split_names
 from evoae.data.files import SUFFIXES
@@ -54,9 +55,8 @@ RENAMED = {
 }
 SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
-# Settings that did not exist when older runs were made, with the value those runs had in effect:
-# only another value is part of a run's hash.
-LATER = {"header": "auto", "leave_out": ""}
+# How a file is read: the rows that come of it are part of a run's hash, these settings are not.
+READING = ("header", "leave_out")
 COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 
 
@@ -84,9 +84,10 @@ class Experiment:
 
     # data
     dataset: Annotated[
-        str,
+        str | Any,
         File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name or the path of a file"),
-        "The data: a built-in name, or a file with rows of values in [0, 1].",
+        "The data: a built-in name, a file with rows of values in [0, 1], or, in Python, an array, "
+        "a tensor, a frame or a sparse matrix.",
         "paper: binary clustering",
     ] = "binary-clusters"
     clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
@@ -433,8 +434,13 @@ class Experiment:
             given["model"] = "-".join(str(width) for width in self.model)
         if isinstance(self.leave_out, list | tuple):
             given["leave_out"] = joined_names(self.leave_out)
+        dataset = given.pop("dataset")
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
         given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
+        if not isinstance(dataset, os.PathLike):
+            dataset = memory.named(dataset, given["leave_out"])
+        is_name = not isinstance(dataset, memory.Rows)
+        given["dataset"] = SETTINGS["dataset"].typed(dataset) if is_name else dataset
         values, left_open = by_reading(given)
         operator, schedule = operators.find(values["operator"]), schedules.find(values["schedule"])
         values |= {k: v for k, v in implied(given, operator).items() if values[k] is None}
@@ -602,13 +608,12 @@ class Experiment:
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name.
 
-        A file counts by what it holds, wherever it lies.
+        Data count by the rows that are learnt from, wherever they lie and however they are read.
         """
-        settings = {k: v for k, v in self.settings().items() if k not in LATER or v != LATER[k]}
-        files = {self.dataset: datasets.fingerprint(self.dataset)}
+        settings = {k: v for k, v in self.settings().items() if k not in READING}
         if self.dataset not in datasets.BUILT_IN:
-            settings["dataset"] = f"*{datasets.kind_of(self.dataset)}"
-            files = {settings["dataset"]: files[self.dataset]}
+            settings["dataset"] = "rows"
+        files = {settings["dataset"]: datasets.fingerprint(self.dataset, **self.data_options)}
         if self.initial_weights is not None:
             settings["initial_weights"] = "*"
             files["*"] = population.fingerprint(self.initial_weights)
@@ -768,7 +773,8 @@ def check(e: Experiment) -> None:
         )
     if e.kind == "variational" and e.loss != "bce":
         raise ValueError(f"loss={e.loss} must be bce with kind=variational")
-    if e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
+    held = isinstance(e.dataset, memory.Rows) and e.dataset.read
+    if held or e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
         datasets.check(e.dataset, **e.data_options)
     topology.subpopulation(e.topology, e.cells, e.radius)
     if e.resolved_operator.regrows and e.pruned_weights != "masked":

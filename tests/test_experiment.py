@@ -355,7 +355,7 @@ OTHER: dict[str, Any] = {
     "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
     "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
-    "header": "yes", "leave_out": "a", "allocation": "erk", "prune_biases": False,
+    "header": "yes", "leave_out": "1", "allocation": "erk", "prune_biases": False,
     "drop_fraction": 0.3, "drop_until": 0.5, "l1_penalty": 0.01,
 }  # fmt: skip
 AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
@@ -369,10 +369,11 @@ def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
         path = tmp_path / "w.safetensors"
         population.save(evolved(tiny())[1].population, path)
         other = base.replace(initial_weights=str(path))
-    elif name in ("header", "leave_out"):  # of files
-        (tmp_path / "a.csv").write_text("a,b\n" + "0,1\n1,0\n" * 9)
-        base = base.replace(dataset=tmp_path / "a.csv")
-        other, beside = base.replace(**{name: OTHER[name]}), beside | {"dataset": base.dataset}
+    elif name in ("header", "leave_out"):  # of files: by the rows that they give
+        (tmp_path / "a.csv").write_text("0,1\n" + "0,1\n1,0\n" * 9)
+        base = base.replace(dataset=tmp_path / "a.csv", header="no")
+        other = base.replace(**{name: OTHER[name]})
+        beside = beside | {"dataset": base.dataset, "header": "no"}
     else:
         other = base.replace(**{name: OTHER[name]})
     assert other.hash() != base.hash()

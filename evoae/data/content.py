@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from gzip import GzipFile
-from typing import IO
+from typing import IO, Any
 
-import numpy as np
-
-from evoae.messages import Refused, short
+from evoae.messages import Refused, short, shortened
 
 HEADERS = ("auto", "yes", "no")
 Handle = IO[bytes] | GzipFile  # an open file
@@ -78,16 +77,63 @@ def joined_names(names: Iterable[object]) -> str:
 class Content:
     """Arrays named train, validation and test, or a single array of any name, yet to be split.
 
-    `columns`: their names, if they have any. `notes`: what a user should know, a line each.
+    Those from memory may be sparse matrices. `columns`: their names, if they have any. `notes`:
+    what a user should know, a line each.
     `doubt`: what a message about row 0 adds, in case that row is a header.
     """
 
-    parts: dict[str, np.ndarray]
-    image_shape: tuple[int, int] | None = None
+    parts: dict[str, Any]
+    image_shape: tuple[int, ...] | None = None
     interactions: bool = False
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     doubt: str = ""
+
+
+def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    """The columns that are not left out. Raises ValueError for a name that is no column's."""
+    for name in left_out:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise Refused(
+                f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
+                f"{shortened(', '.join(names))}"
+            )
+    found = [name for name in names if name not in left_out]
+    if not found:
+        raise Refused("leave_out leaves out every column")
+    return found
+
+
+def without_columns(
+    content: Content, options: Options, names: tuple[str, ...] | None = None
+) -> Content:
+    """The arrays without the columns that are left out: by their `names`, or else by number."""
+    names = names or content.columns
+    if not options.left_out:
+        return replace(content, columns=names)
+    parts, columns = {}, []
+    for part, array in content.parts.items():
+        if array.ndim != 2:
+            raise Refused(f"leave_out needs columns, and the shape is {array.shape}")
+        known = list(names or map(str, range(array.shape[1])))
+        columns = remaining(known, options.left_out)
+        parts[part] = array[:, [known.index(name) for name in columns]]
+    return replace(content, parts=parts, columns=tuple(columns))
+
+
+def check_array(array: Any, prefix: str = "") -> None:
+    """Raise ValueError unless it holds numbers, in rows."""
+    if array.dtype.kind not in "biuf":
+        raise Refused(f"{prefix}values are of type {array.dtype}; they must be real numbers")
+    if array.ndim not in (2, 3, 4):
+        raise Refused(
+            f"{prefix}shape is {array.shape}; it must be [rows, columns], [rows, height, width], "
+            "or with a fourth number, that of the colours"
+        )
+    if 0 in array.shape:
+        raise Refused(f"{prefix}shape is {array.shape}: no values")
 
 
 Reader = Callable[[IO[bytes], Options], Content]

@@ -1,4 +1,4 @@
-"""Rows of values in [0, 1]: drawn, built in, or from a file.
+"""Rows of values in [0, 1]: drawn, built in, from memory, or from a file.
 
 `binary-clusters` is the paper's data and is drawn anew in each trial. Everything else is one fixed
 table that all trials share, split by the seed alone. Files are read without running any code in
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,13 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
-from evoae.data import columns, tables
+from evoae.data import columns, memory, tables
 from evoae.data.built_in import BUILT_IN, Clusters, check_whole
-from evoae.data.content import Content, Options
+from evoae.data.content import Content, Options, check_array
 from evoae.data.files import SUFFIXES
+from evoae.data.memory import Rows
 from evoae.data.scaling import Scaling
-from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
+from evoae.data.splits import BLOCK, SPLITS, Dataset, Size, picture_shape
 from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
@@ -39,7 +42,7 @@ TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a chan
 
 
 def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: Any) -> Dataset:
-    """The dataset of one trial: a built-in name or a file's path.
+    """The dataset of one trial: a built-in name, a file's path, or rows in memory.
 
     `options` are the fields of `Options`, which say how a file is read, and of `Clusters`, which
     shape binary-clusters and nothing else. Those data depend on (seed, trial). All other data are
@@ -53,14 +56,18 @@ def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: A
     reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Clusters(**clusters).draw(seed, trial)
-    return _fixed_dataset(str(dataset), fingerprint(dataset), reading, int(seed))
+    return _fixed_dataset(str(dataset), _state(dataset), reading, int(seed))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a dataset without its rows; `notes` are for the user, a line each."""
+    """What is known of a dataset without its rows; `notes` are for the user, a line each.
+
+    `digest`: what tells its rows from others, see `fingerprint`.
+    """
 
     size: Size
+    digest: str | None = None
     scaling: Scaling | None = None
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -74,7 +81,7 @@ def summary(dataset: str | os.PathLike[str], **options: Any) -> Summary:
     reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Summary(Clusters(**clusters).size)
-    return _summary(str(dataset), fingerprint(dataset), reading)
+    return _summary(str(dataset), _state(dataset), reading)
 
 
 def measure(dataset: str | os.PathLike[str], **options: Any) -> Size:
@@ -101,19 +108,29 @@ def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]
 
 
 def notes(dataset: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
-    """What a user should know of a file, a line each with its name: whether it was taken for
+    """What a user should know of a data set, a line each with its name: whether it was taken for
     interactions, which columns are probably no measurements. Raises ValueError as `summary`."""
-    return tuple(f"{display(dataset)}: {note}" for note in summary(dataset, **options).notes)
+    words = _words(dataset)
+    return tuple(f"{words}: {note}" for note in summary(dataset, **options).notes)
 
 
-def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
-    """SHA-256 of a file's content in hexadecimal; None for a built-in name. Errors as `load`.
+def fingerprint(dataset: str | os.PathLike[str], **options: Any) -> str | None:
+    """A digest of the rows, in hexadecimal, as float32 [N, D] in [0, 1], and of how they are split
+    and scaled: the same from memory and from any kind of file. None for a built-in name.
 
-    A file that has not changed is not read again.
+    Reads a file, and raises ValueError, as `summary`.
     """
+    return summary(dataset, **options).digest
+
+
+def _state(dataset: str | os.PathLike[str]) -> str | None:
+    """What tells a file's content from that of before, or rows in memory from others; None for a
+    built-in name. A file that has not changed is not read again."""
     if _is_built_in(dataset):
         return None
-    path, _ = _path_and_suffix(dataset)
+    if isinstance(dataset, Rows):
+        return str(dataset)
+    path, suffix = _path_and_suffix(dataset)
     with file_errors(dataset):
         found = path.stat()
         times = found.st_mtime_ns, found.st_ctime_ns
@@ -122,7 +139,7 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
             return _digests[state]
         require(found.st_size, "its values")  # before every byte is looked at
         with path.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            digest = hashlib.file_digest(handle, "sha256").hexdigest() + suffix
         if time.time_ns() - max(times) > TICK:
             _digests[state] = digest
         return digest
@@ -131,16 +148,16 @@ def fingerprint(dataset: str | os.PathLike[str]) -> str | None:
 _digests: dict[tuple[Any, ...], str] = {}
 
 
-def kind_of(dataset: str | os.PathLike[str]) -> str:
-    """The suffix of a file, which decides how it is read. Errors as `load`."""
-    return _path_and_suffix(dataset)[1]
-
-
 # From a name to validated rows
 
 
 def _is_built_in(dataset: object) -> bool:
     return isinstance(dataset, str) and dataset in BUILT_IN
+
+
+def _words(dataset: object) -> str:
+    """What messages call a data set."""
+    return dataset.words if isinstance(dataset, Rows) else display(dataset)
 
 
 def _separated(
@@ -197,8 +214,20 @@ class Ready:
         """Some of the rows as float32 in [0, 1]."""
         if self.scaling is not None:
             return self.scaling.scaled(rows)
-        values = np.ascontiguousarray(rows, dtype=np.float32)
+        # there is one zero, whatever its sign
+        values = np.add(rows, 0.0, dtype=np.float32, casting="unsafe", order="C")
         return values.clip(0, 1) if self.clipped else values
+
+    def digest(self) -> str:
+        """What tells these rows, their splits and their scaling from others."""
+        scaling = self.scaling and self.scaling.as_json()
+        found = hashlib.sha256(repr((scaling, self.content.interactions)).encode())
+        for name, rows in sorted(self.content.parts.items()):
+            alone = len(self.content.parts) == 1
+            found.update(repr(("data" if alone else name, rows.shape)).encode())
+            for start in range(0, len(rows), BLOCK):
+                found.update(self.convert(rows[start : start + BLOCK]).data)
+        return found.hexdigest()
 
 
 def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
@@ -214,6 +243,11 @@ def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if digest is None:
         with file_errors(dataset):
             return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
+    if dataset in memory.HELD:
+        rows = memory.HELD[dataset]
+        with file_errors(rows.words):
+            options.refuse_header(f"a {rows.words}")
+            return _validated(rows.held, options.scale)
     path, suffix = _path_and_suffix(dataset)
     with file_errors(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
         return _validated(SUFFIXES[suffix](handle, options), options.scale)
@@ -221,39 +255,36 @@ def _read(dataset: str, digest: str | None, options: Options) -> Ready:
 
 def _validated(content: Content, scale: bool | str) -> Ready:
     parts = content.parts
-    if set(parts) != set(SPLITS) and len(parts) != 1:
+    if set(parts) not in ({"train", "test"}, set(SPLITS)) and len(parts) != 1:
         found = display(", ".join(sorted(parts)) or "nothing")
         raise Refused(
-            f"holds {found}; it must hold one array, or exactly the three {', '.join(SPLITS)}"
+            f"holds {found}; it must hold one array, train and test, or exactly the three "
+            f"{', '.join(SPLITS)}"
         )
     prefixes = {name: f"{name} " if len(parts) > 1 else "" for name in parts}
     for name, array in parts.items():
-        _check_array(array, prefixes[name])
+        check_array(array, prefixes[name])
     shapes = {name: array.shape[1:] for name, array in parts.items()}
     if len(set(shapes.values())) > 1:
         raise Refused(f"splits differ in the shape of a row: {shapes}")
-    if len(parts) == 1 and len(next(iter(parts.values()))) < 3:
+    if len(parts) == 1 and next(iter(parts.values())).shape[0] < 3:
         raise Refused("has fewer than 3 rows; training, validation and test need at least one each")
+    if len(parts) == 2 and len(parts["train"]) < 2:
+        raise Refused("train has fewer than 2 rows; validation, which is drawn from it, needs one")
     shape = next(iter(shapes.values()))
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
-    require(sum(array.size for array in parts.values()) * (25 if scale else 9), "its values")
-    flat = {name: array.reshape(len(array), -1) for name, array in parts.items()}
+    count = sum(math.prod(array.shape) for array in parts.values())
+    dense = count * 8 if any(map(sparse.issparse, parts.values())) else 0
+    require(count * (25 if scale else 9) + dense, "its values")
+    flat = {
+        name: (array.toarray() if sparse.issparse(array) else array).reshape(array.shape[0], -1)
+        for name, array in parts.items()
+    }
     clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]
-    ready = replace(content, parts=flat, image_shape=shape if len(shape) == 2 else None)
+    ready = replace(content, parts=flat, image_shape=picture_shape(shape))
     # of interactions nothing is to be scaled: they are 0 or 1
     scaling = _scaling(flat, scale, content) if scale and not content.interactions else None
     return Ready(ready, scaling, any(clipped))
-
-
-def _check_array(array: np.ndarray, prefix: str) -> None:
-    if array.dtype.kind not in "biuf":
-        raise Refused(f"{prefix}values are of type {array.dtype}; they must be real numbers")
-    if array.ndim not in (2, 3):
-        raise Refused(
-            f"{prefix}shape is {array.shape}; it must be [rows, columns] or [rows, height, width]"
-        )
-    if array.size == 0:
-        raise Refused(f"{prefix}shape is {array.shape}: no values")
 
 
 def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Content) -> bool:
@@ -310,31 +341,37 @@ def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) 
 
 
 @lru_cache(maxsize=64)
-def _summary(dataset: str, digest: str | None, options: Options) -> Summary:
-    ready = _ready(dataset, digest, options)
+def _summary(dataset: str, state: str | None, options: Options) -> Summary:
+    ready = _ready(dataset, state, options)
     content = ready.content
     sizes = {name: len(rows) for name, rows in content.parts.items()}
     rows = sum(sizes.values())
     dimension = next(iter(content.parts.values())).shape[1]
-    train = sizes["train"] if len(sizes) > 1 else rows - 2 * _share(rows)
+    train = sizes.get("train", rows)
+    if len(sizes) < 3:
+        train -= _share(train) * (3 - len(sizes))
     size = Size(train, rows, dimension, held_out=content.interactions)
-    notes = (*content.notes, *columns.doubtful(content))
-    return Summary(size, ready.scaling, content.columns, notes)
+    drawn = ("validation is drawn from train, for there is none",) if len(sizes) == 2 else ()
+    notes = (*content.notes, *drawn, *columns.doubtful(content))
+    digest = None if state is None else ready.digest()
+    return Summary(size, digest, ready.scaling, content.columns, notes)
 
 
 @lru_cache(maxsize=4)
-def _fixed_dataset(dataset: str, digest: str | None, options: Options, seed: int) -> Dataset:
-    shared = None if digest is None else _shared_folder(dataset, digest, options, seed)
+def _fixed_dataset(dataset: str, state: str | None, options: Options, seed: int) -> Dataset:
+    shared = None if state is None else _shared_folder(state, options, seed)
     if shared is not None and cached(shared):
         with contextlib.suppress(ValueError, KeyError):  # a file that was cut short is made anew
             return _mapped(dataset, shared, seed)
         shutil.rmtree(shared, ignore_errors=True)
-    ready = _ready(dataset, digest, options)
+    ready = _ready(dataset, state, options)
     content = ready.content
     parts = {split: (rows, np.arange(len(rows))) for split, rows in content.parts.items()}
-    if len(parts) == 1:
-        ((rows, _),) = parts.values()
-        parts = {split: (rows, index) for split, index in _split(len(rows), seed).items()}
+    if len(parts) < 3:
+        source = "train" if len(parts) == 2 else next(iter(parts))
+        rows, index = parts.pop(source)
+        drawn = _split(len(index), seed, tuple(name for name in SPLITS if name not in parts))
+        parts |= {split: (rows, index) for split, index in drawn.items()}
     known: dict[str, Any] = {
         "image_shape": content.image_shape,
         "interactions": content.interactions,
@@ -368,26 +405,31 @@ def _assembled(
         train,
         validation,
         test,
-        image_shape=(image_shape[0], image_shape[1]) if image_shape else None,
+        image_shape=tuple(image_shape) if image_shape else None,
         held_out=held_out,
         scaling=Scaling.from_json(scaling) if scaling else None,
     )
 
 
-def _split(rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Indices: a random 15% each for validation and test, at least one row; the rest is train."""
+def _split(rows: int, seed: int, names: Sequence[str] = SPLITS) -> dict[str, np.ndarray]:
+    """Indices: a random 15% each for validation and test, at least one row; the rest is train.
+
+    Where the test rows are given, `names` has no test.
+    """
     order = stream(seed, 0, 0, 0, "split").permutation(rows)
     share = _share(rows)
-    validation, test, train = np.split(order, [share, 2 * share])
-    return {"train": train, "validation": validation, "test": test}
+    held_out = names[1:]
+    cuts = [share * (n + 1) for n in range(len(held_out))]
+    *parts, train = np.split(order, cuts)
+    return {names[0]: train, **dict(zip(held_out, parts, strict=True))}
 
 
 # Large data: ready rows lie in files that all processes map into their memory
 
 
-def _shared_folder(dataset: str, digest: str, options: Options, seed: int) -> Path | None:
-    how = repr((kind_of(dataset), options, seed))
-    name = f"data-{digest[:32]}-{hashlib.sha256(how.encode()).hexdigest()[:16]}"
+def _shared_folder(state: str, options: Options, seed: int) -> Path | None:
+    how = hashlib.sha256(repr((state, options, seed)).encode()).hexdigest()
+    name = f"data-{how[:48]}"
     with contextlib.suppress(OSError):  # there is no folder for them
         return cache_directory() / name
     return None

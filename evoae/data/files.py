@@ -9,20 +9,22 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import json
 import math
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from evoae.data import tables
-from evoae.data.content import Content, Handle, Options, Reader
+from evoae.data.content import Content, Handle, Options, Reader, without_columns
 from evoae.messages import Refused, short
 from evoae.resources import in_words, require
+
+ABOUT = "about.json"  # what evoae keeps beside the arrays of rows that were in memory
 
 
 def _npy(handle: IO[bytes]) -> Content:
@@ -41,8 +43,12 @@ def _npz(handle: IO[bytes]) -> Content:
         members = archive.infolist()
         # A member is never unpacked beyond the size that it announces.
         require(sum(member.file_size for member in members), "its values")
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
+        about: dict[str, Any] = {}
         for member in members:
+            if member.filename == ABOUT:
+                about = json.loads(archive.read(member))
+                continue
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise Refused(
                     f"{short(member.filename)} is compressed in a way that numpy.savez does not use"
@@ -50,7 +56,12 @@ def _npz(handle: IO[bytes]) -> Content:
             with archive.open(member) as unpacked:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _array(unpacked, member.file_size)
-    return Content(arrays)
+    columns = about.get("columns")
+    return Content(
+        arrays,
+        interactions=bool(about.get("interactions")),
+        columns=tuple(columns) if columns else None,
+    )
 
 
 HEADERS = {
@@ -138,19 +149,6 @@ def _idx_gz(handle: IO[bytes]) -> Content:
     """One array of numbers in the format of MNIST, packed by gzip."""
     with gzip.open(handle) as unpacked:
         return _idx(unpacked)
-
-
-def without_columns(content: Content, options: Options) -> Content:
-    """The arrays without the columns that are left out, which are known by their numbers."""
-    if not options.left_out:
-        return content
-    parts, columns = {}, []
-    for name, array in content.parts.items():
-        if array.ndim != 2:
-            raise Refused(f"leave_out needs columns, and the shape is {array.shape}")
-        columns = tables.remaining([str(n) for n in range(array.shape[1])], options.left_out)
-        parts[name] = array[:, [int(column) for column in columns]]
-    return replace(content, parts=parts, columns=tuple(columns))
 
 
 ARRAYS: dict[str, Callable[[IO[bytes]], Content]] = {

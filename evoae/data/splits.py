@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -13,6 +15,21 @@ from evoae.data.scaling import Scaling
 
 BLOCK = 1024  # rows that are taken at once
 SPLITS = ("train", "validation", "test")
+
+
+def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """How a row of this shape is drawn: (height, width), beside 3 or 4 colours first or last; or
+    None, if it is no picture."""
+    sides = tuple(size for size in shape if size != 1) if len(shape) == 3 else shape
+    coloured = len(sides) == 3 and (sides[0] in (3, 4) or sides[2] in (3, 4))
+    return sides if len(sides) == 2 or coloured else None
+
+
+def pictures(rows: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Rows [n, D] as pictures of an `image_shape`: [n, height, width], colours last."""
+    found = rows.reshape(-1, *shape)
+    first = len(shape) == 3 and shape[2] not in (3, 4)
+    return np.moveaxis(found, 1, 3) if first else found
 
 
 class Size(NamedTuple):
@@ -34,7 +51,7 @@ class Dataset:
 
     `train`, `validation`, `test`: float32 [rows, D], contiguous, values in [0, 1].
     `noise_floor`: L1 of a perfect decoder of the centroids, known for binary-clusters only.
-    `image_shape`: (height, width) if a row is an image.
+    `image_shape`: (height, width) if a row is an image; with its three colours, first or last.
     `held_out`: for interactions, under "validation" and "test": (known, hidden), float32 [rows, D]
     each, which add up to that split: a recommender sees `known` and should recommend `hidden`.
     `scaling`: how the file's values became these, if they were scaled.
@@ -45,7 +62,7 @@ class Dataset:
     validation: torch.Tensor
     test: torch.Tensor
     noise_floor: float | None = None
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
     held_out: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
     scaling: Scaling | None = None
 

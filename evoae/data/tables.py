@@ -9,7 +9,6 @@ not clear the file is refused until `header` says it.
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import io
 import re
@@ -23,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from evoae.data.content import Content, Handle, Options, Reader
-from evoae.messages import Refused, short, shortened
+from evoae.data.content import Content, Handle, Options, Reader, remaining
+from evoae.messages import Refused, short
 from evoae.resources import require
 
 MUST = "values must be numbers"
@@ -377,6 +376,22 @@ def evenly_spaced(rows: np.ndarray) -> np.ndarray:
     return _ordered(rows) & (np.ptp(steps, axis=1) <= 1e-3 * np.abs(steps.mean(1)))
 
 
+# -- a frame in memory -----------------------------------------------------------------------------
+
+
+def of_frame(frame: pd.DataFrame, options: Options) -> Content:
+    """A table in memory; columns that are only numbered have no names."""
+    named = list(frame.columns) != list(range(frame.shape[1]))
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    for name in remaining(list(frame.columns), options.left_out):
+        for kind in frame.loc[:, frame.columns == name].dtypes:
+            if not pd.api.types.is_numeric_dtype(kind) and kind.kind not in "OUS":
+                raise Refused(
+                    f"column {short(name)} holds values of type {kind}; {MUST}{_leave(name)}"
+                )
+    return _table(frame.reset_index(drop=True), options.left_out, named=named)
+
+
 # -- Parquet -------------------------------------------------------------------------------------
 
 
@@ -482,22 +497,6 @@ def _refuse_doubles(names: Sequence[str], chosen: Iterable[str]) -> None:
 
 def _leave(name: str) -> str:
     return f", or be left out: leave_out={name}"
-
-
-def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
-    """The columns that are not left out. Raises ValueError for a name that is no column's."""
-    for name in left_out:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise Refused(
-                f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
-                f"{shortened(', '.join(names))}"
-            )
-    found = [name for name in names if name not in left_out]
-    if not found:
-        raise Refused("leave_out leaves out every column")
-    return found
 
 
 def _table(

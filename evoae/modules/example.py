@@ -46,9 +46,10 @@ def autoencoder(seed: int) -> nn.Sequential:
 
 def images(rows: Tensor, data: Dataset) -> Tensor:
     """Rows [n, D] as [n, 1, height, width]. Raises ValueError for data that are no images."""
-    if data.image_shape is None or any(side % 4 for side in data.image_shape):
-        raise ValueError(f"dataset {data.name} must hold images whose sides divide by 4")
-    return rows.view(-1, 1, *data.image_shape)
+    shape = data.image_shape or ()
+    if len(shape) != 2 or any(side % 4 for side in shape):
+        raise ValueError(f"dataset {data.name} must hold images whose sides divide by 4, in grey")
+    return rows.view(-1, 1, *shape)
 
 
 def train(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import os
 import resource
@@ -16,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evoae.data import built_in, datasets
+from evoae.data import built_in, datasets, memory
 from evoae.data.datasets import BUILT_IN, SPLITS, SUFFIXES, Dataset, check, fingerprint, load
 from evoae.resources import cache_directory
 
@@ -338,8 +337,15 @@ def test_a_relative_path_is_looked_up_where_one_stands(tmp_path: Path, monkeypat
 
 
 def test_fingerprint(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "0,1\n1,0\n1,1\n")
-    assert fingerprint(path) == hashlib.sha256(b"0,1\n1,0\n1,1\n").hexdigest()
+    rows = np.array([[0, 1], [1, 0], [1, 1]])
+    path, known = write(tmp_path / "a.csv", "0,1\n1,0\n1,1\n"), fingerprint(memory.named(rows))
+    assert fingerprint(path) == known
+    for other in (rows[::-1], rows.reshape(2, 3).repeat(2, 0), 1 - rows, rows[:, :1]):
+        assert fingerprint(memory.named(other)) != known
+    assert fingerprint(path, scale=True) != known  # the same rows, but scaled back otherwise
+    assert fingerprint(npy(tmp_path / "b.npy", rows * 2), scale=True) != fingerprint(
+        path, scale=True
+    )
     assert [fingerprint(name) for name in BUILT_IN] == [None] * len(BUILT_IN)
     with pytest.raises(ValueError, match=r"missing\.csv"):
         fingerprint(str(tmp_path / "missing.csv"))
@@ -603,7 +609,7 @@ def test_bad_idx(tmp_path: Path, content: bytes, words: list[str]) -> None:
         (np.array([["a", "b"]] * 3), ["<U1", "real numbers"]),
         (np.zeros((3, 2), dtype="M8[s]"), ["datetime64", "real numbers"]),
         (np.zeros(6), ["(6,)"]),
-        (np.zeros((3, 2, 2, 2)), ["(3, 2, 2, 2)"]),
+        (np.zeros((3, 2, 2, 2, 2)), ["(3, 2, 2, 2, 2)"]),
         (np.zeros((0, 2)), ["no values"]),
         (np.zeros((3, 0)), ["no values"]),
     ],
@@ -636,7 +642,7 @@ def test_the_first_bad_row_is_named(tmp_path: Path, value: float, rule: str) -> 
     ("arrays", "words"),
     [
         ({"a": np.eye(3), "b": np.eye(3)}, ["a, b", "train, validation, test"]),
-        ({"train": np.eye(3), "test": np.eye(3)}, ["test, train", "validation"]),
+        ({"train": np.eye(3), "validation": np.eye(3)}, ["train, validation", "test"]),
         ({name: np.eye(3) for name in (*SPLITS, "labels")}, ["labels"]),
         ({}, ["nothing"]),
         (

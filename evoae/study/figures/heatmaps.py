@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from evoae.data import splits
 from evoae.study.analysis.statistics import require_columns
 from evoae.study.figures.look import WIDTH, Look, draw_panels, legend
 
@@ -27,11 +28,11 @@ PRUNED: Look = {"marker": "<", "color": "#D55E00"} | ASIDE
 
 
 def images(
-    inputs: ArrayLike, outputs: Mapping[str, ArrayLike], image_shape: tuple[int, int]
+    inputs: ArrayLike, outputs: Mapping[str, ArrayLike], image_shape: tuple[int, ...]
 ) -> Figure:
     """Rows of images, values in [0, 1]: the inputs [n, D] on top, then each label's outputs [n, D].
 
-    Raises ValueError for an array of another shape, or if D is not height x width.
+    Raises ValueError for an array of another shape, or if D is not height x width (x colours).
     """
     rows = {"input": np.asarray(inputs)} | {
         label: np.asarray(images) for label, images in outputs.items()
@@ -49,7 +50,7 @@ def filters(by_label: Mapping[str, ArrayLike], shape: tuple[int, int]) -> Figure
     return picture_rows(rows, shape, cmap=SIGNED_COLOURS, vmin=-most, vmax=most)
 
 
-def picture_rows(rows: dict[str, np.ndarray], shape: tuple[int, int], **look: Any) -> Figure:
+def picture_rows(rows: dict[str, np.ndarray], shape: tuple[int, ...], **look: Any) -> Figure:
     """Rows of pictures [n, height * width] beside their labels."""
     n, pixels = next(iter(rows.values())).shape
     for label, pictures in rows.items():
@@ -58,15 +59,16 @@ def picture_rows(rows: dict[str, np.ndarray], shape: tuple[int, int], **look: An
             raise ValueError(f"{label!r} has shape {pictures.shape}; it must be {expected}")
     margin = max(1.5, 0.2 + 0.085 * max(len(label) for label in rows))
     side = min(1.2, (WIDTH - margin) / n)
-    height = max(0.3, side * shape[0] / shape[1])  # a row of a table is one pixel high
+    down, across = splits.pictures(np.empty((1, pixels)), shape).shape[1:3]
+    height = max(0.3, side * down / across)  # a row of a table is one pixel high
     with draw_panels(len(rows), n, size=(margin + side * n, 0.2 + height * len(rows))) as (
         figure,
         axes,
     ):
         for line, (label, pictures) in zip(axes, rows.items(), strict=True):
-            for ax, picture in zip(line, pictures, strict=True):
+            for ax, picture in zip(line, splits.pictures(pictures, shape), strict=True):
                 aspect = "auto" if shape[0] == 1 else "equal"
-                ax.imshow(picture.reshape(shape), aspect=aspect, **look)
+                ax.imshow(picture, aspect=aspect, **look)
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")

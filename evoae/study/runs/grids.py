@@ -54,20 +54,27 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
     axes = {k: [plain(each) for each in v] for k, v in settings.items() if is_axis(v)}
     if empty := [name for name, values in axes.items() if not values]:
         raise ValueError(f"{empty[0]} has no values; the list of an axis must hold one at least")
-    found = {}
+    found: dict[str, Experiment] = {}
+    rows: dict[int, Any] = {}  # those in memory are looked through once
     for preset, *values in itertools.product(presets, *axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
+        given = settings | dict(zip(axes, values, strict=True))
+        data = given.get("dataset")
+        if id(data) in rows:
+            given["dataset"] = rows[id(data)]
+        e = Experiment.preset(preset, **given)
+        if not isinstance(data, str | None):
+            given["dataset"] = rows[id(data)] = e.dataset
         words = [prefix] if prefix else []
         words += [preset] if len(presets) > 1 or not (axes or prefix) else []
-        words += [
-            f"{k}={v}" if isinstance(v, bool) else identity.name_of(v) for k, v in chosen.items()
-        ]
+        for name in axes:
+            value = given[name]
+            words.append(f"{name}={value}" if isinstance(value, bool) else identity.name_of(value))
         label = " ".join(words)
         if label in found:
             raise ValueError(
                 f"two experiments of the grid are called {label!r}; give them different names"
             )
-        found[label] = Experiment.preset(preset, **(settings | chosen))
+        found[label] = e
     return found
 
 

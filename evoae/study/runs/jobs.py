@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from evoae.data import memory
 from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
-from evoae.experiment import SETTINGS, Experiment
+from evoae.experiment import READING, SETTINGS, Experiment
 from evoae.messages import display, say_once, short
 from evoae.networks import population, training
 from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
-from evoae.study.runs.files import digest, read_sealed
+from evoae.study.runs.files import digest, read_sealed, whole
 from evoae.study.runs.locks import locked
 from evoae.study.runs.merge import LOCK, add, history_of, history_rows, write_config
-from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
+from evoae.study.runs.run import CONFIG, RESULT, Run, kept, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
@@ -88,9 +89,19 @@ class RunSpec:
         return self.folder / LOCK
 
     def make_folder(self) -> None:
-        """Make the run's directory. Raises ValueError if it cannot be made."""
+        """Make the run's directory, and keep rows that are in memory beside it.
+
+        Raises ValueError if that cannot be done.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            rows = self.experiment.dataset
+            if isinstance(rows, memory.Rows):
+                path = kept(self.out, rows)
+                if not path.exists():
+                    with whole(path) as part:
+                        memory.write(rows, part)
+                rows.path = path
         except OSError as error:
             raise ValueError(
                 f"{display(self.out)}: cannot be written ({error.strerror})"
@@ -134,7 +145,7 @@ def same(found: Any, wanted: Any) -> bool:
             if isinstance(declared.rule, File)
             and None not in (found[name], wanted[name])
             and not {found[name], wanted[name]} & set(declared.rule.names)
-        }
+        } | {name: wanted[name] for name in READING if name in wanted}
         found = found | moved
     return found == wanted
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from evoae.data import datasets
+from evoae.data import datasets, memory
 from evoae.data.scaling import Scaling
 from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment, with_new_names
@@ -32,6 +32,11 @@ CONFIG, RESULT = "config.json", "result.json"
 HISTORY, WEIGHTS = "history.parquet", "weights.safetensors"
 FILES = (CONFIG, HISTORY, WEIGHTS, RESULT)
 Value = TypeVar("Value")
+
+
+def kept(out: Path, name: str) -> Path:
+    """Where rows that were in memory are kept, for all runs of a folder."""
+    return out / f"{name}.npz"
 
 
 def pending(path: Path) -> Path:
@@ -158,7 +163,18 @@ class Run:
     @property
     def experiment(self) -> Experiment:
         """The settings. Raises ValueError if the operator or schedule was a user's function."""
-        return Experiment(**self.config["experiment"])
+        return Experiment(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings; rows that were in memory are those that are kept beside the run."""
+        settings = dict(self.config["experiment"])
+        if memory.NAME.fullmatch(settings["dataset"]):
+            settings["dataset"] = memory.Rows(
+                settings["dataset"],
+                path=kept(self.folder.parent, settings["dataset"]),
+                leave_out=settings["leave_out"],
+            )
+        return settings
 
     def index(self, trial: int, cell: int | None = None) -> int:
         """Index into `population` of a trial's cell, by default its best."""
@@ -199,7 +215,7 @@ class Run:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
         plain = {"operator": "none", "schedule": "fixed", "drop_fraction": 0.0}
-        known = self.config["experiment"] | plain
+        known = self._settings() | plain
         e = Experiment(**known)
         return e.load_data(self.config["seed"], trial)
 

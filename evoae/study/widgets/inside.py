@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
+from evoae.data.splits import pictures
 from evoae.study.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
 from evoae.study.figures.look import INK, blank, notice, panel, plain, title
 from evoae.study.widgets.parts import count
@@ -38,7 +39,7 @@ class Inspection:
     gone: np.ndarray
     inputs: np.ndarray
     reconstructions: np.ndarray
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
     words: str = ""
     note: str = ""
 
@@ -131,8 +132,8 @@ def _reconstructions(ax: Axes, state: Inspection) -> None:
         if state.image_shape is None:
             images = values[None, :, :MAX_BITS]
         else:
-            images = values.reshape(-1, *state.image_shape)
-        height, width = images[0].shape
+            images = pictures(values, state.image_shape)
+        height, width = images[0].shape[:2]
         for column, image in enumerate(images):
             left, top = column * (width + 2), line * (height + 2)
             ax.imshow(
