@@ -18,6 +18,7 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from evoae.data.memory import named
 from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK
 from evoae.experiment import Experiment
@@ -45,30 +46,31 @@ DERIVED = (  # from the run's files: not stored a second time
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An autoencoder that is pruned while it trains, as a scikit-learn transformer.
 
-    `preset` is one of `evoae list`; the next six parameters replace its settings where they are not
-    None, and `settings` is a dict of any others, such as {"batch_size": 20, "cells": 5}. Unless you
-    set them, a preset's ranking over all layers and its swaps of weights are left out where the
-    operator or the schedule that you choose cannot do them, and biases are pruned too where the
-    network has too few weights for its target sparsity. `epochs=None` trains for about 50,000 model steps, but for 20
-    epochs at least, and for few rows at most 5 epochs per row.
+    `preset` is one of `evoae list`. The next six parameters replace its settings where they are not
+    None; `settings` is a dict of any others, such as {"batch_size": 20, "cells": 5}. Unless you set
+    them, a preset's ranking over all layers and its swaps of weights are left out where your
+    operator or schedule cannot do them, and biases are pruned too where the network has too few
+    weights for its target sparsity. With `epochs=None`, training takes about 50,000 model steps,
+    but at least 20 epochs, and at most 5 epochs per row if that is more than 20.
 
-    Each column is scaled to [0, 1] by its own minimum and maximum in `fit`, and back; values
-    outside that range are allowed later ({"scale": True} scales all columns alike, {"scale": False}
-    takes them as they are). All rows of `fit` are trained on. Every seventh is also the run's
-    validation and test data, so the losses in `run_` and `history_` are no held-out ones; `score`
-    other rows for that.
+    `fit` scales each column to [0, 1] by its minimum and maximum, and what comes out is scaled
+    back. Later values may lie outside that range. {"scale": True} scales all columns alike, and
+    {"scale": False} takes values in [0, 1] as they are.
 
-    `random_state`: an int (the run's seed), a RandomState, or None for another fit each time.
-    `n_jobs`: threads for many rows after `fit`; a fit itself is one trial, in one process. Numbers
-    do not depend on it. `verbose`: above 0 shows a progress bar.
+    `fit` trains on all rows. Every seventh row is also the validation and test data of the run, so
+    losses in `run_` and `history_` are not of held-out rows: `score` rows of your own for that.
 
-    Its run lies in a temporary folder, which goes with the estimator, or in {"out": "runs"}, where
-    the same fit is found again instead of being repeated. A copy, pickled or not, carries the run's
-    files, weights as safetensors among them, without the rows, so that it needs no folder.
+    `random_state` is the run's seed, a RandomState to draw it from, or None for a new one in each
+    fit. `n_jobs` is the number of threads that compute codes and reconstructions of many rows; a
+    fit is one trial, in one process. Numbers do not depend on it. `verbose=1` shows a progress bar.
 
-    Attributes: `run_` (a Run), `history_` (a row per epoch and cell), `encoder_` and `decoder_`
-    (plain modules from the units of X to the code and back), `sparsity_` (the share of parameters
-    that are 0), `n_parameters_` (of all, pruned ones included), `n_features_in_`,
+    The run lies in a temporary folder that is removed with the estimator. With {"out": "runs"} it
+    stays in that folder, and the same fit is found there again. Copies and pickles carry the run's
+    files (the weights as safetensors) without the rows, and work without the folder.
+
+    Attributes: `run_`, the Run; `history_`, a row per epoch and cell; `encoder_` and `decoder_`,
+    PyTorch modules from the units of X to the code and back; `sparsity_`, the share of parameters
+    that are zero; `n_parameters_`, the number of all, zeros included; `n_features_in_`;
     `feature_names_in_`.
     """
 
@@ -108,12 +110,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = validate_data(self, X, accept_sparse="csr", ensure_min_samples=2)
         check_n_jobs(self.n_jobs)
         settings, where = self._settings()
-        parts = {"train": X, "validation": X[::PARTS], "test": X[::PARTS]}
-        experiment = self._experiment(dataset=parts, **settings)
+        rows = named({"train": X, "validation": X[::PARTS], "test": X[::PARTS]})
+        experiment = self._experiment(dataset=rows, **settings)
         if "epochs" not in settings:
-            steps = math.ceil(X.shape[0] / experiment.batch_size)
-            epochs = min(math.ceil(STEPS / steps), EPOCHS_A_ROW * X.shape[0])
-            experiment = experiment.replace(epochs=max(LEAST_EPOCHS, epochs))
+            experiment = experiment.replace(epochs=epochs_of(X.shape[0], experiment.batch_size))
         seed = seed_of(self.random_state)
         found = run(experiment, seed=seed, workers=1, progress=bool(self.verbose), **where)
         self._files = {name: (found.folder / name).read_bytes() for name in FILES}
@@ -267,6 +267,12 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def epochs_of(rows: int, batch_size: int) -> int:
+    """Epochs that make STEPS model steps, within the bounds."""
+    enough = math.ceil(STEPS / math.ceil(rows / batch_size))
+    return max(LEAST_EPOCHS, min(enough, EPOCHS_A_ROW * rows))
 
 
 def seed_of(random_state: Any) -> int:
