@@ -1,5 +1,11 @@
 """evoae: evolve and prune autoencoders while they train.
 
+From rows to a small network, as a scikit-learn estimator:
+
+    from evoae import Autoencoder
+    model = Autoencoder("frontier", target_sparsity=0.9, random_state=1).fit(X)
+    codes = model.transform(X)
+
 One experiment, and what it leaves behind:
 
     from evoae import Experiment, Run, run

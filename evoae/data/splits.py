@@ -71,6 +71,11 @@ class Dataset:
         """D, the number of columns."""
         return self.train.shape[1]
 
+    def raw(self, split: str) -> np.ndarray:
+        """The rows of a split in the units that they came in, [rows, D]."""
+        rows = getattr(self, split).numpy()
+        return rows if self.scaling is None else self.scaling.raw(rows)
+
     @cached_property
     def median(self) -> torch.Tensor:
         """Of each column of train, [D]; the lower one of two."""
