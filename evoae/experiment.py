@@ -19,7 +19,7 @@ import numpy as np
 from evoae import identity, topology
 from evoae.data import datasets, memory
 from evoae.data.built_in import BUILT_IN
-from evoae.data.content import HEADERS, joined_names, split_names
+from evoae.data.content import HEADERS, joined_names, sides, split_names
 from evoae.data.files import SUFFIXES
 from evoae.messages import DataWarning, display, short
 from evoae.networks import population, training
@@ -56,7 +56,7 @@ RENAMED = {
 SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 # How a file is read: the rows that come of it are part of a run's hash, these settings are not.
-READING = ("header", "leave_out")
+READING = ("header", "leave_out", "key", "size", "colour")
 COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 
 
@@ -85,9 +85,9 @@ class Experiment:
     # data
     dataset: Annotated[
         str | Any,
-        File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name or the path of a file"),
-        "The data: a built-in name, a file with rows of values in [0, 1], or, in Python, an array, "
-        "a tensor, a frame or a sparse matrix.",
+        File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name, or the path of a file or folder"),
+        "The data: a built-in name, a file with rows of values in [0, 1] or a folder of pictures; "
+        "in Python also an array, a tensor, a frame or a sparse matrix.",
         "paper: binary clustering",
     ] = "binary-clusters"
     clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
@@ -129,6 +129,19 @@ class Experiment:
         "Columns of a table to leave out, such as id,label; by number, from 0, if columns have no "
         "names.",
     ] = ""
+    key: Annotated[
+        str,
+        Named(str, "the name of an array"),
+        "The array to read, in a file of several (.npz, .pt, .h5), such as x_train.",
+    ] = ""
+    size: Annotated[
+        str,
+        Named(sides, "a number of pixels, or height and width such as 28x40"),
+        "Height and width to which the pictures of a folder are scaled, such as 28 or 28x40.",
+    ] = ""
+    colour: Annotated[
+        bool, FLAG, "Whether the pictures of a folder keep their colours, or are read as grey."
+    ] = False
     data_share: Annotated[
         float,
         Range(0, 1, above=True),
@@ -432,6 +445,10 @@ class Experiment:
         given = {name: getattr(self, name) for name in SETTINGS}
         if isinstance(self.model, list | tuple | np.ndarray):
             given["model"] = "-".join(str(width) for width in self.model)
+        if isinstance(self.size, list | tuple):
+            given["size"] = "x".join(str(side) for side in self.size)
+        elif isinstance(self.size, numbers.Integral) and not isinstance(self.size, bool):
+            given["size"] = str(self.size)
         if isinstance(self.leave_out, list | tuple):
             given["leave_out"] = joined_names(self.leave_out)
         dataset = given.pop("dataset")
@@ -463,8 +480,8 @@ class Experiment:
     @property
     def data_options(self) -> dict[str, Any]:
         """What `datasets.load` takes beside the name, the seed and the trial."""
-        names = [f.name for f in dataclasses.fields(datasets.Clusters)]
-        return {name: getattr(self, name) for name in (*names, "scale", "header", "leave_out")}
+        kinds = (datasets.Clusters, datasets.Options)
+        return {f.name: getattr(self, f.name) for kind in kinds for f in dataclasses.fields(kind)}
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY, evolved, tiny
+from PIL import Image
 
 from evoae import Experiment, experiment, run
-from evoae.experiment import DIFFERENCES, PRESETS, RENAMED, SETTINGS, meaning
+from evoae.experiment import DIFFERENCES, PRESETS, READING, RENAMED, SETTINGS, meaning
 from evoae.networks import population
 from evoae.pruning import operators, schedules
 from evoae.rules import Choice
@@ -355,7 +356,8 @@ OTHER: dict[str, Any] = {
     "probability": 0.4, "pruning_clock": "last-epoch", "decrease": "intended", "steepness": 3.0,
     "last_share": 0.5, "target_sparsity": 0.6, "pruned_weights": "masked", "as_released": False,
     "data_seed": 3, "loss_switch": 0.5, "rate_hold": 0.5, "prune_count": 2, "prune_until": 0.5,
-    "header": "yes", "leave_out": "1", "allocation": "erk", "prune_biases": False,
+    "header": "yes", "leave_out": "1", "key": "b", "size": "2", "colour": True,
+    "allocation": "erk", "prune_biases": False,
     "drop_fraction": 0.3, "drop_until": 0.5, "l1_penalty": 0.01,
 }  # fmt: skip
 AIMING = {"operator": "magnitude", "schedule": "cubic", "pruned_weights": "masked"}
@@ -374,6 +376,18 @@ def test_the_hash_changes_with_every_field(name: str, tmp_path: Path) -> None:
         base = base.replace(dataset=tmp_path / "a.csv", header="no")
         other = base.replace(**{name: OTHER[name]})
         beside = beside | {"dataset": base.dataset, "header": "no"}
+    elif name == "key":
+        np.savez(tmp_path / "a.npz", a=np.eye(5), b=1 - np.eye(5))
+        beside = {"dataset": tmp_path / "a.npz", "key": "a"}
+        base = base.replace(**beside)
+        other = base.replace(key="b")
+    elif name in ("size", "colour"):
+        for number in range(4):
+            red = np.full((3, 3, 3), [200, number, 0], np.uint8)
+            Image.fromarray(red).save(tmp_path / f"{number}.png")
+        beside = {"dataset": tmp_path}
+        base = base.replace(**beside)
+        other = base.replace(**{name: OTHER[name]})
     else:
         other = base.replace(**{name: OTHER[name]})
     assert other.hash() != base.hash()
@@ -447,7 +461,7 @@ def test_weights_count_by_what_they_hold(tmp_path: Path, monkeypatch: pytest.Mon
 def test_hashes_of_runs_that_are_kept_stay() -> None:
     """Settings that came later are part of it where they say something else."""
     e = tiny(dataset="digits")
-    older = {k: v for k, v in e.settings().items() if k not in ("header", "leave_out")}
+    older = {k: v for k, v in e.settings().items() if k not in READING}
     before = {new: old for old, new in RENAMED.items()}
     older = {before.get(k, k): v for k, v in older.items()}
     text = json.dumps([meaning(older), older, {"seed": 1}, {"digits": None}], sort_keys=True)

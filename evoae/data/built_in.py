@@ -5,16 +5,16 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, resources
-from types import ModuleType
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from evoae.data.content import package
 from evoae.data.splits import Dataset, Size
-from evoae.messages import Refused, short
+from evoae.messages import short
 from evoae.randomness import stream
 from evoae.resources import require
 
@@ -106,17 +106,6 @@ def mnist_5k() -> np.ndarray:
 def lfw_subset() -> np.ndarray:
     """scikit-image's pictures of which 100 show a face: float [200, 25, 25] in [0, 1]."""
     return package("skimage.data").lfw_subset()
-
-
-def package(name: str) -> ModuleType:
-    """A package that is wanted for its data alone. Raises ValueError if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError:
-        wanted = name.partition(".")[0]
-        raise Refused(
-            f"the package {wanted} is missing; it comes with the extra: pip install 'evoae[data]'"
-        ) from None
 
 
 BUILT_IN: dict[str, Callable[..., Any]] = {

@@ -1,35 +1,52 @@
-"""What a reader of files takes, and what it returns."""
+"""What a reader of data takes, and what it returns."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import io
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from gzip import GzipFile
+from importlib import import_module
+from types import ModuleType
 from typing import IO, Any
 
-from evoae.messages import Refused, short, shortened
+from evoae.messages import Refused, display, short, shortened
 
 HEADERS = ("auto", "yes", "no")
 Handle = IO[bytes] | GzipFile  # an open file
+# What each option is for, and the value that leaves it open.
+APPLIES = {
+    "header": ("text tables (.csv, .tsv, .txt)", "auto"),
+    "leave_out": ("columns of tables and arrays", ""),
+    "key": ("files of several arrays (.npz, .pt, .h5)", ""),
+    "size": ("folders of pictures", ""),
+    "colour": ("folders of pictures", False),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a file is read.
+    """How data are read.
 
     scale: whether values are mapped to [0, 1]: by the minimum and maximum of all of them (True), or
         of each column ("columns").
     header: whether the first line of a text names the columns: "yes", "no", or "auto".
     leave_out: names of columns to leave out, separated by commas; numbers, from 0, where columns
         have no names. A name that contains a comma is quoted.
+    key: the array that is read, of a file of several.
+    size: height and width to which pictures are scaled, such as "28" or "28x40".
+    colour: whether pictures keep their colours.
     """
 
     scale: bool | str = False
     header: str = "auto"
     leave_out: str = ""
+    key: str = ""
+    size: str = ""
+    colour: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, bool) and self.scale != "columns":
@@ -47,12 +64,12 @@ class Options:
         """The names in `leave_out`."""
         return split_names(self.leave_out)
 
-    def refuse_header(self, what: str) -> None:
-        """Raise ValueError if `header` is set for data that cannot have one."""
-        if self.header != "auto":
-            raise Refused(
-                f"header={self.header} applies to text tables (.csv, .tsv, .txt), not to {what}"
-            )
+    def only(self, what: str, *taken: str) -> None:
+        """Raise ValueError if an option is set that means nothing for `what`."""
+        for name, (use, default) in APPLIES.items():
+            value = getattr(self, name)
+            if name not in taken and value != default:
+                raise Refused(f"{name}={value} applies to {use}, not to {what}")
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -73,13 +90,32 @@ def joined_names(names: Iterable[object]) -> str:
     return text.getvalue()
 
 
+def sides(size: str) -> tuple[int, int] | None:
+    """Height and width of "28" or "28x40". Raises ValueError for anything else."""
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", size)
+    if size and not found:
+        raise ValueError(f"size={short(size)} must be a number of pixels, or two such as 28x40")
+    return (int(found[1]), int(found[2] or found[1])) if found else None
+
+
+def package(name: str, extra: str = "data") -> ModuleType:
+    """A package that is wanted for data alone. Raises ValueError if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        wanted = name.partition(".")[0]
+        how = f"it comes with the extra: pip install 'evoae[{extra}]'"
+        cure = how if extra else f"pip install {wanted}"
+        raise Refused(f"the package {wanted} is missing; {cure}") from None
+
+
 @dataclass(frozen=True)
 class Content:
     """Arrays named train, validation and test, or a single array of any name, yet to be split.
 
-    Those from memory may be sparse matrices. `columns`: their names, if they have any. `notes`:
-    what a user should know, a line each.
-    `doubt`: what a message about row 0 adds, in case that row is a header.
+    Some may be sparse matrices. `columns`: their names, if they have any. `notes`: what a user
+    should know, a line each. `doubt`: what a message about row 0 adds, in case that row is a
+    header. `left_out`: columns that are gone already.
     """
 
     parts: dict[str, Any]
@@ -88,6 +124,60 @@ class Content:
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     doubt: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+Reader = Callable[[IO[bytes], Options], Content]
+# As parts are called in public files: x_train, train_images, X_val; and what is beside them.
+PART = r"(?:{0})?_?(train|val(?:id(?:ation)?)?|dev|test)(?:ing)?_?(?:{0})?"
+ROWS, LABELS = (
+    re.compile(PART.format(words), re.IGNORECASE)
+    for words in ("x|images?|data|features", "y|labels?|targets?")
+)
+SPLITS = ("train", "validation", "test")
+SAME = {"val": "validation", "valid": "validation", "dev": "validation"}
+
+
+def of_parts(arrays: Mapping[str, Any], key: str | None = None) -> Content:
+    """The one array, or the parts under their names here; a `key` takes one of several.
+
+    Raises ValueError for others. Where no key can be given, it is None.
+    """
+    if key:
+        if key not in arrays:
+            raise Refused(f"key={short(key)} is not in it; it holds {shortened(', '.join(arrays))}")
+        return Content({"data": arrays[key]})
+    parts, labels = {}, []
+    for name, array in arrays.items():
+        if found := ROWS.fullmatch(str(name)):
+            word = found[1].lower()
+            parts[SAME.get(word, word)] = array
+        elif LABELS.fullmatch(str(name)):
+            labels.append(str(name))
+    if {"train", "test"} <= set(parts) and len(parts) + len(labels) == len(arrays):
+        notes = (f"labels are not learnt from: {', '.join(labels)}",) if labels else ()
+        return Content(parts, notes=notes)
+    if len(arrays) == 1:
+        return Content({"data": next(iter(arrays.values()))})
+    names = [*map(str, arrays)]
+    held = display(", ".join(sorted(names)) or "nothing")
+    cure = f"; key={names[0]} would take one of them" if names and key is not None else ""
+    raise Refused(
+        f"holds {held}; it must hold one array, or the parts train and test, or "
+        f"{', '.join(SPLITS)}{cure}"
+    )
+
+
+def joined(contents: Mapping[str, Content]) -> Content:
+    """Parts that were read one by one. Raises ValueError if their columns differ."""
+    columns = {content.columns for content in contents.values()}
+    if len(columns) > 1:
+        raise Refused("parts differ in their columns")
+    rows = {name: next(iter(content.parts.values())) for name, content in contents.items()}
+    return replace(next(iter(contents.values())), parts=rows)
+
+
+# -- columns -------------------------------------------------------------------------------------
 
 
 def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
@@ -106,19 +196,17 @@ def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
     return found
 
 
-def without_columns(
-    content: Content, options: Options, names: tuple[str, ...] | None = None
-) -> Content:
-    """The arrays without the columns that are left out: by their `names`, or else by number."""
-    names = names or content.columns
-    if not options.left_out:
-        return replace(content, columns=names)
+def without_columns(content: Content, options: Options) -> Content:
+    """The arrays without the columns that are left out: by their names, or else by number."""
+    names = [name for name in options.left_out if name not in content.left_out]
+    if not names:
+        return content
     parts, columns = {}, []
     for part, array in content.parts.items():
         if array.ndim != 2:
             raise Refused(f"leave_out needs columns, and the shape is {array.shape}")
-        known = list(names or map(str, range(array.shape[1])))
-        columns = remaining(known, options.left_out)
+        known = list(content.columns or map(str, range(array.shape[1])))
+        columns = remaining(known, names)
         parts[part] = array[:, [known.index(name) for name in columns]]
     return replace(content, parts=parts, columns=tuple(columns))
 
@@ -130,10 +218,7 @@ def check_array(array: Any, prefix: str = "") -> None:
     if array.ndim not in (2, 3, 4):
         raise Refused(
             f"{prefix}shape is {array.shape}; it must be [rows, columns], [rows, height, width], "
-            "or with a fourth number, that of the colours"
+            "or that with colours"
         )
     if 0 in array.shape:
         raise Refused(f"{prefix}shape is {array.shape}: no values")
-
-
-Reader = Callable[[IO[bytes], Options], Content]

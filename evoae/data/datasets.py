@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,9 +26,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from evoae.data import columns, memory, tables
+from evoae.data import columns, memory, pictures, tables
 from evoae.data.built_in import BUILT_IN, Clusters, check_whole
-from evoae.data.content import Content, Options, check_array
+from evoae.data.content import Content, Options, check_array, without_columns
 from evoae.data.files import SUFFIXES
 from evoae.data.memory import Rows
 from evoae.data.scaling import Scaling
@@ -36,6 +37,7 @@ from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 
+FOLDER = "folder"
 LARGE = 64 << 20  # bytes of rows above which processes share them
 TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 at 1
 TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a change
@@ -132,17 +134,25 @@ def _state(dataset: str | os.PathLike[str]) -> str | None:
         return str(dataset)
     path, suffix = _path_and_suffix(dataset)
     with file_errors(dataset):
-        found = path.stat()
-        times = found.st_mtime_ns, found.st_ctime_ns
-        state = (str(path.resolve()), found.st_ino, found.st_size, *times)
-        if state in _digests:
-            return _digests[state]
-        require(found.st_size, "its values")  # before every byte is looked at
-        with path.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest() + suffix
-        if time.time_ns() - max(times) > TICK:
-            _digests[state] = digest
-        return digest
+        if suffix != FOLDER:
+            return _digest(path) + suffix
+        states = [f"{name} {_digest(path / name)}" for name in pictures.listed(path)]
+        return hashlib.sha256("\n".join(states).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    state = (str(path.resolve()), found.st_ino, found.st_size, *times)
+    if state in _digests:
+        return _digests[state]
+    require(found.st_size, "its values")  # before every byte is looked at
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if time.time_ns() - max(times) > TICK:
+        _digests[state] = digest
+    return digest
 
 
 _digests: dict[tuple[Any, ...], str] = {}
@@ -167,32 +177,33 @@ def _separated(
     names = [field.name for field in fields(Options)]
     reading = Options(**{name: options[name] for name in names if name in options})
     if _is_built_in(dataset):
-        reading.refuse_header(f"{dataset}, which is built in")
-        if reading.leave_out:
-            raise Refused(
-                f"leave_out applies to columns of files, not to {dataset}, which is built in"
-            )
+        reading.only(f"{dataset}, which is built in")
     return reading, {name: value for name, value in options.items() if name not in names}
 
 
 def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
     """A file's path and suffix. Raises ValueError with the valid choices."""
-    choices = f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}"
+    choices = (
+        f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}; or a folder "
+        "of pictures"
+    )
     try:
-        path = Path(os.path.expanduser(dataset))
-        size = path.stat().st_size
+        path = Path(os.path.expanduser(dataset) or "\0")  # nothing is no folder
+        found = path.stat()
     except PermissionError as error:
         raise Refused(f"{display(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
         raise Refused(
             f"dataset {short(dataset)} is neither a built-in name nor an existing file ({choices})"
         ) from None
-    if not path.is_file():
-        raise Refused(f"{short(dataset)} is a directory or a device, not a file ({choices})")
+    if stat.S_ISDIR(found.st_mode):
+        return path, FOLDER
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"{short(dataset)} is a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
         raise Refused(f"{display(dataset)}: the file has an unknown suffix ({choices})")
-    if size == 0:
+    if not found.st_size:
         raise Refused(f"{display(dataset)}: is empty")
     return path, suffix
 
@@ -246,21 +257,18 @@ def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if dataset in memory.HELD:
         rows = memory.HELD[dataset]
         with file_errors(rows.words):
-            options.refuse_header(f"a {rows.words}")
-            return _validated(rows.held, options.scale)
+            options.only(rows.words, "leave_out")
+            return _validated(without_columns(rows.content, options), options.scale)
     path, suffix = _path_and_suffix(dataset)
+    if suffix == FOLDER:
+        with file_errors(dataset, "cannot be read as a folder of data"):
+            return _validated(pictures.read(path, options), options.scale)
     with file_errors(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
         return _validated(SUFFIXES[suffix](handle, options), options.scale)
 
 
 def _validated(content: Content, scale: bool | str) -> Ready:
     parts = content.parts
-    if set(parts) not in ({"train", "test"}, set(SPLITS)) and len(parts) != 1:
-        found = display(", ".join(sorted(parts)) or "nothing")
-        raise Refused(
-            f"holds {found}; it must hold one array, train and test, or exactly the three "
-            f"{', '.join(SPLITS)}"
-        )
     prefixes = {name: f"{name} " if len(parts) > 1 else "" for name in parts}
     for name, array in parts.items():
         check_array(array, prefixes[name])

@@ -14,20 +14,30 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
-from evoae.data import tables
-from evoae.data.content import Content, Handle, Options, Reader, without_columns
+from evoae.data import tables, text
+from evoae.data.content import (
+    Content,
+    Handle,
+    Options,
+    Reader,
+    of_parts,
+    package,
+    without_columns,
+)
 from evoae.messages import Refused, short
 from evoae.resources import in_words, require
 
 ABOUT = "about.json"  # what evoae keeps beside the arrays of rows that were in memory
 
 
-def _npy(handle: IO[bytes]) -> Content:
+def _npy(handle: IO[bytes], options: Options) -> Content:
     """One array, as numpy.save writes it."""
     size = handle.seek(0, io.SEEK_END)
     require(size, "its values")
@@ -35,33 +45,33 @@ def _npy(handle: IO[bytes]) -> Content:
     return Content({"data": _array(handle, size)})
 
 
-def _npz(handle: IO[bytes]) -> Content:
-    """One array, or train, validation and test, as numpy.savez writes them."""
+def _npz(handle: IO[bytes], options: Options) -> Content:
+    """Arrays as numpy.savez writes them: one, or train, validation and test, or Keras's x_train."""
     if not zipfile.is_zipfile(handle):
         raise Refused("is truncated or not an .npz archive")
+    arrays: dict[str, np.ndarray] = {}
+    about: dict[str, Any] = {}
     with zipfile.ZipFile(handle) as archive:
         members = archive.infolist()
         # A member is never unpacked beyond the size that it announces.
         require(sum(member.file_size for member in members), "its values")
-        arrays: dict[str, np.ndarray] = {}
-        about: dict[str, Any] = {}
         for member in members:
-            if member.filename == ABOUT:
-                about = json.loads(archive.read(member))
-                continue
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise Refused(
                     f"{short(member.filename)} is compressed in a way that numpy.savez does not use"
                 )
+            if member.filename == ABOUT:
+                found = json.loads(archive.read(member))
+                about = {k: found[k] for k in ("columns", "interactions", "left_out") if k in found}
+                continue
             with archive.open(member) as unpacked:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _array(unpacked, member.file_size)
-    columns = about.get("columns")
-    return Content(
-        arrays,
-        interactions=bool(about.get("interactions")),
-        columns=tuple(columns) if columns else None,
-    )
+    if {"format", "shape", "data"} <= set(arrays):  # of scipy.sparse.save_npz
+        handle.seek(0)
+        return Content({"data": sound(sparse.load_npz(handle))})
+    known: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in about.items()}
+    return replace(of_parts(arrays, options.key), **known)
 
 
 HEADERS = {
@@ -89,7 +99,7 @@ def _array(handle: IO[bytes], size: int) -> np.ndarray:
     return np.lib.format.read_array(handle, allow_pickle=False)
 
 
-def _pt(handle: IO[bytes]) -> Content:
+def _pt(handle: IO[bytes], options: Options) -> Content:
     """A tensor, or a dict of train, validation and test, as torch.save writes them."""
     rule = "save a tensor, or a dict of the tensors train, validation and test"
     if zipfile.is_zipfile(handle):
@@ -104,23 +114,24 @@ def _pt(handle: IO[bytes]) -> Content:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise Refused(f"holds {type(tensor).__name__} under {short(name)}; {rule}")
-    # Strides may let one stored value stand for any number of values.
-    require(sum(t.numel() * max(4, t.itemsize) for t in tensors.values()), "its values")
-    return Content({str(name): _as_array(tensor) for name, tensor in tensors.items()})
+    return of_parts({str(name): of_tensor(t) for name, t in tensors.items()}, options.key)
 
 
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
+def of_tensor(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's values, wherever and however it holds them."""
     tensor = tensor.detach()
-    # NumPy has no bfloat16, and half precision widens without loss.
-    return (
-        tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
-    ).numpy()
+    # strides, and what is sparse, may let one stored value stand for any number of values
+    require(tensor.numel() * max(4, tensor.itemsize), "its values")
+    tensor = tensor.to_dense().cpu().resolve_conj().resolve_neg()
+    # NumPy has no bfloat16, and half precision widens without loss
+    small = tensor.is_floating_point() and tensor.itemsize < 4
+    return (tensor.float() if small else tensor).numpy()
 
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def _idx(handle: Handle) -> Content:
+def _idx(handle: Handle, options: Options) -> Content:
     """One array of numbers in the format of MNIST.
 
     Of a packed file no more is unpacked than its header announces, and one byte.
@@ -145,37 +156,86 @@ def _idx(handle: Handle) -> Content:
     return Content({"data": np.frombuffer(content, kind).reshape(shape)})
 
 
-def _idx_gz(handle: IO[bytes]) -> Content:
-    """One array of numbers in the format of MNIST, packed by gzip."""
-    with gzip.open(handle) as unpacked:
-        return _idx(unpacked)
+def sound(matrix: Any) -> sparse.csr_array:
+    """A sparse matrix by rows, none of whose entries lies outside."""
+    if hasattr(matrix, "check_format"):
+        matrix.check_format(full_check=True)
+    return sparse.csr_array(matrix)
 
 
-ARRAYS: dict[str, Callable[[IO[bytes]], Content]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".pt": _pt,
-    ".idx": _idx,
-    ".idx.gz": _idx_gz,
-    "-ubyte": _idx,
-    "-ubyte.gz": _idx_gz,
-}
+# -- HDF5 ----------------------------------------------------------------------------------------
 
 
-def _of_arrays(read: Callable[[IO[bytes]], Content], suffix: str) -> Reader:
-    """A reader with options, of which arrays have `leave_out` only."""
+def _hdf5(handle: IO[bytes], options: Options) -> Content:
+    """One array, or train, validation and test, of an HDF5 file; `key` takes one of several."""
+    with package("h5py").File(handle, "r") as file:
+        found: dict[str, Any] = {}
+
+        def visit(name: str, entry: Any) -> None:
+            if getattr(entry, "ndim", 0) > 1 or (name == options.key and hasattr(entry, "shape")):
+                found[name] = entry
+
+        file.visititems(visit)  # which follows no link out of the file
+        parts = of_parts(found, options.key)
+        require(
+            sum(array.size * array.dtype.itemsize for array in parts.parts.values()), "its values"
+        )
+        return replace(parts, parts={name: array[()] for name, array in parts.parts.items()})
+
+
+def _h5ad(handle: IO[bytes], options: Options) -> Content:
+    """The matrix X of an AnnData, dense or sparse; its columns are the variables."""
+    read = package("anndata.io", "bio").read_elem
+    with package("h5py", "bio").File(handle, "r") as file:
+        if "X" not in file or "var" not in file:
+            raise Refused("holds no AnnData with a matrix X")
+        stored = file["X"]
+        values = stored["data"] if hasattr(stored, "keys") else stored
+        require(values.size * (values.dtype.itemsize + 8), "its values")
+        matrix, names = read(stored), tuple(map(str, read(file["var"]).index))
+    return Content({"data": sound(matrix) if sparse.issparse(matrix) else matrix}, columns=names)
+
+
+# -- all -----------------------------------------------------------------------------------------
+
+
+def _reading(suffix: str, read: Callable[..., Content]) -> Reader:
+    """A reader that refuses options that it does not take; of arrays, it leaves out columns."""
+    taken = ["leave_out", *["header"][: read in HEADED], *["key"][: read in KEYED]]
 
     @functools.wraps(read)
     def reader(handle: IO[bytes], options: Options) -> Content:
-        options.refuse_header(suffix)
-        return without_columns(read(handle), options)
+        options.only(suffix, *taken)
+        if not suffix.endswith(".gz"):
+            content = read(handle, options)
+        else:
+            with gzip.open(handle) as unpacked:
+                content = read(unpacked, options)
+        return without_columns(content, options) if read in ARRAYS.values() else content
 
     return reader
 
 
-# in the order in which messages list them
-SUFFIXES: dict[str, Reader] = {
-    **{suffix: _of_arrays(ARRAYS[suffix], suffix) for suffix in (".npy", ".npz")},
-    **tables.READERS,
-    **{suffix: _of_arrays(read, suffix) for suffix, read in ARRAYS.items()},
+ARRAYS: dict[str, Callable[..., Content]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".h5ad": _h5ad,
+    ".pt": _pt,
+    ".idx": _idx,
+    "-ubyte": _idx,
 }
+TABLES: dict[str, Callable[..., Content]] = {
+    ".csv": text.text,
+    ".tsv": text.text,
+    ".txt": text.text,
+    ".jsonl": tables.json_lines,
+    ".parquet": tables.from_parquet,
+}
+HEADED, KEYED = (text.text,), (_npz, _pt, _hdf5)
+PACKED = (text.text, tables.json_lines, _idx)  # by gzip
+SUFFIXES: dict[str, Reader] = {}
+for _suffix, _read in (TABLES | ARRAYS).items():
+    for _name in (_suffix, f"{_suffix}.gz") if _read in PACKED else (_suffix,):
+        SUFFIXES[_name] = _reading(_name, _read)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,10 +22,10 @@ import torch
 from scipy import sparse
 from torch.utils import data as torch_data
 
-from evoae.data import tables
-from evoae.data.content import Content, Options, check_array, without_columns
-from evoae.data.files import ABOUT, SUFFIXES
-from evoae.data.splits import BLOCK, SPLITS
+from evoae.data import pictures, tables
+from evoae.data.content import Content, Options, check_array, joined, of_parts
+from evoae.data.files import ABOUT, SUFFIXES, of_tensor, sound
+from evoae.data.splits import SPLITS
 from evoae.messages import Refused, file_errors, short
 from evoae.resources import require
 
@@ -31,67 +33,65 @@ ACCEPTED = (
     "an array, a tensor, a DataFrame, a sparse matrix, a torch Dataset, or a dict or tuple of "
     "train, validation and test"
 )
+BLOCK = 1 << 20  # values that are looked at together
 NAME = re.compile(r"rows-[0-9a-f]{16}")
-FRAMES = ("polars", "pyarrow", "datasets", "modin", "cudf")  # packages with a `to_pandas`
+FRAMES = ("polars", "pyarrow", "modin", "cudf")  # packages whose tables have `to_pandas`
 
 
 class Rows(str):
     """The name of rows in memory, which holds them: equal for equal values, whatever their type.
 
-    `content` is what is learnt from. Rows of a run are read from the file that keeps them when they
-    are needed; pickled, they are that file's path.
+    There is one object of a name, as long as anybody holds it. Rows that are kept in a file, at
+    `path`, are read when they are needed, and pickled as that path.
     """
 
-    words: str  # what they are called in messages
-    leave_out: str
+    words: str  # what messages call them
     path: Path | None
-    raw: Any
+    frame: Any  # with the columns that were left out
+    _content: Content | None
 
-    def __new__(cls, name: str, words: str = "", **known: Any) -> Rows:
-        """The one object of this name, as long as anybody holds it."""
-        found = HELD.get(name)
-        if found is None:
-            found = super().__new__(cls, name)
-            vars(found).update({"leave_out": "", "path": None, "raw": None}, words=words or name)
-            HELD[name] = found
-        vars(found).update({k: v for k, v in known.items() if v is not None})
-        return found
+    def __new__(
+        cls,
+        name: str,
+        path: Path | None = None,
+        content: Content | None = None,
+        frame: pd.DataFrame | None = None,
+        words: str = "",
+    ) -> Rows:
+        """The rows of this name, which are known better now."""
+        rows = HELD.setdefault(name, super().__new__(cls, name))
+        given = {"words": words or name, "path": path, "_content": content, "frame": frame}
+        vars(rows).update({k: v for k, v in given.items() if v is not None or k not in vars(rows)})
+        return rows
 
-    def __reduce__(self) -> tuple[Callable[..., Rows], tuple[Any, ...]]:
-        if self.path is None:
-            return unpacked, (str(self), {"content": self.held, "words": self.words})
-        return unpacked, (str(self), {"path": self.path, "leave_out": self.leave_out})
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (str(self), self.path, None if self.path else self.content)
 
     @property
     def read(self) -> bool:
         """Whether they are in memory."""
-        return "content" in vars(self)
+        return self._content is not None
 
     @property
-    def held(self) -> Content:
+    def content(self) -> Content:
         """The rows. Raises ValueError if they have to be read and the file is not what it was."""
-        if not self.read:
+        if self._content is None:
             assert self.path is not None
-            with file_errors(self.path, "cannot be read"):
+            with file_errors(self.path):
                 if not self.path.exists():
                     raise Refused(
                         "the rows of the runs beside it are not there (any more); was a run moved "
                         "without them? Pass the rows again"
                     )
                 with self.path.open("rb") as handle:
-                    content = SUFFIXES[".npz"](handle, Options())
-                if name_of(content) != self:
+                    self._content = SUFFIXES[".npz"](handle, Options())
+                if name_of(self._content) != self:
+                    self._content = None
                     raise Refused("damaged: it holds other rows than its name says")
-            vars(self).update(content=content, raw=content)
-        return vars(self)["content"]
+        return self._content
 
 
 HELD: WeakValueDictionary[str, Rows] = WeakValueDictionary()
-
-
-def unpacked(name: str, known: dict[str, Any]) -> Rows:
-    """Rows that were pickled."""
-    return Rows(name, **known)
 
 
 def named(value: Any, leave_out: str = "") -> Any:
@@ -99,10 +99,9 @@ def named(value: Any, leave_out: str = "") -> Any:
 
     Raises ValueError, one line, for what holds no rows.
     """
-    if isinstance(value, Rows):
-        if value.leave_out == leave_out:
-            return value
-        value = value.held and value.raw
+    options = Options(leave_out=leave_out)
+    if isinstance(value, Rows) and value.frame is not None:
+        value = value if value.content.left_out == options.left_out else value.frame
     if isinstance(value, str):
         return HELD.get(value, value)
     if not any(hasattr(value, name) for name in ("__len__", "__getitem__", "shape", "collect")):
@@ -110,12 +109,13 @@ def named(value: Any, leave_out: str = "") -> Any:
         raise ValueError(f"dataset={short(value)} is a {type(value).__name__}; it must be {rule}")
     words = described(value)
     with file_errors(words, "cannot be used as rows"):
-        content = content_of(value, Options(leave_out=leave_out))
+        content = content_of(value, options)
         for name, array in content.parts.items():
             check_array(array, f"{name} " if len(content.parts) > 1 else "")
-        content = Content(**{**vars(content), "parts": owned(content.parts)})
-    raw = value.copy() if isinstance(value, pd.DataFrame) else content
-    return Rows(name_of(content), words, content=content, raw=raw, leave_out=leave_out)
+        require(4 * sum(math.prod(rows.shape) for rows in content.parts.values()), "its values")
+        content = replace(content, parts=owned(content.parts))
+    frame = value.copy() if isinstance(value, pd.DataFrame) else None
+    return Rows(name_of(content), None, content, frame, words)
 
 
 def described(value: Any) -> str:
@@ -127,7 +127,8 @@ def described(value: Any) -> str:
 
 def name_of(content: Content) -> str:
     """`rows-` and a digest of the values, splits, shapes and columns: the same for all types."""
-    found = hashlib.sha256(repr((content.columns, content.interactions)).encode())
+    about = (content.columns, content.interactions, content.left_out)
+    found = hashlib.sha256(repr(about).encode())
     for name, rows in sorted(content.parts.items()):
         found.update(repr((name, tuple(map(int, rows.shape)))).encode())
         for block in blocks(rows):
@@ -138,8 +139,9 @@ def name_of(content: Content) -> str:
 
 def blocks(rows: Any) -> Any:
     """Some rows after the other, dense."""
-    for start in range(0, rows.shape[0], BLOCK):
-        block = rows[start : start + BLOCK]
+    step = max(1, BLOCK // math.prod(rows.shape[1:]))
+    for start in range(0, rows.shape[0], step):
+        block = rows[start : start + step]
         yield block.toarray() if sparse.issparse(block) else block
 
 
@@ -162,22 +164,24 @@ def owned(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content_of(value: Any, options: Options) -> Content:
-    """The rows that an object holds. Raises ValueError for what holds none."""
-    if isinstance(value, Content):
-        return without_columns(value, options)
+    """The rows that an object holds; of a frame, without the columns that are left out.
+
+    Raises ValueError for what holds none.
+    """
+    if sparse.issparse(value):
+        return Content({"data": sound(value)})
     if isinstance(value, Mapping) or (isinstance(value, tuple) and any(map(is_rows, value))):
-        return of_parts(value, options)
+        return of_several(value, options)
+    if hasattr(value, "features") and hasattr(value, "to_pandas"):
+        return pictures.of_hub(value, options)
+    value = value.collect() if hasattr(value, "collect") else value  # of polars
+    if type(value).__module__.partition(".")[0] in FRAMES and hasattr(value, "columns"):
+        value = value.to_pandas()
     if isinstance(value, pd.DataFrame):
         return tables.of_frame(value, options)
-    if type(value).__module__.partition(".")[0] in FRAMES and hasattr(value, "to_pandas"):
-        return tables.of_frame(value.to_pandas(), options)
-    if hasattr(value, "collect") and hasattr(value, "lazy"):  # of polars
-        return tables.of_frame(value.collect().to_pandas(), options)
-    if hasattr(value, "obs_names") and hasattr(value, "X"):
-        return of_anndata(value, options)
-    if sparse.issparse(value):
-        return without_columns(Content({"data": sparse.csr_array(value)}), options)
-    return without_columns(Content({"data": array_of(value)}), options)
+    if hasattr(value, "var_names") and hasattr(value, "X"):  # of anndata
+        return replace(content_of(value.X, options), columns=tuple(map(str, value.var_names)))
+    return Content({"data": array_of(value)})
 
 
 def is_rows(value: Any) -> bool:
@@ -199,16 +203,6 @@ def array_of(value: Any) -> np.ndarray:
         raise Refused(f"dataset={short(value)} must be str or a path, or {ACCEPTED}")
     array = np.asarray(value)
     return array.astype(np.float64) if array.dtype.kind == "O" else array  # of Python's numbers
-
-
-def of_tensor(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values, wherever and however it holds them."""
-    tensor = tensor.detach()
-    require(tensor.numel() * max(4, tensor.element_size()), "its values")
-    tensor = tensor.to_dense().cpu().resolve_conj().resolve_neg()
-    # NumPy has no bfloat16, and half precision widens without loss
-    small = tensor.is_floating_point() and tensor.element_size() < 4
-    return (tensor.float() if small else tensor).numpy()
 
 
 def of_items(items: torch_data.Dataset) -> np.ndarray:
@@ -233,32 +227,22 @@ def of_items(items: torch_data.Dataset) -> np.ndarray:
     return np.empty((0, 0)) if rows is None else rows
 
 
-def of_anndata(value: Any, options: Options) -> Content:
-    """The matrix X of an AnnData, whose columns are its variables."""
-    names = tuple(map(str, value.var_names))
-    return without_columns(content_of(value.X, Options()), options, names)
-
-
-def of_parts(value: Any, options: Options) -> Content:
+def of_several(parts: Any, options: Options) -> Content:
     """Train, validation and test; of (rows, labels), the rows."""
-    if not isinstance(value, Mapping):
-        if len(value) == 2 and getattr(value[1], "ndim", 2) == 1:
-            raise Refused("two arrays of which the second has one dimension; pass rows alone")
-        names = SPLITS if len(value) == 3 else ("train", "test")
-        if len(value) not in (2, 3):
-            raise Refused(f"{len(value)} parts; pass train and test, or train, validation and test")
-        value = dict(zip(names, value, strict=True))
-    contents = {}
-    for name, part in value.items():
-        if isinstance(part, tuple) and len(part) == 2:
-            part = part[0]
-        with file_errors(name):
-            contents[str(name)] = content_of(part, options)
-    columns = {content.columns for content in contents.values()}
-    if len(columns) > 1:
-        raise Refused("parts differ in their columns")
-    parts = {name: rows for name, content in contents.items() for rows in content.parts.values()}
-    return Content(parts, columns=columns.pop() if columns else None)
+    if isinstance(parts, tuple):
+        if len(parts) == 2 and getattr(parts[1], "ndim", 2) == 1:
+            raise Refused("the second has one dimension, as labels have; pass the rows alone")
+        names = SPLITS if len(parts) == 3 else ("train", "test")
+        if len(parts) not in (2, 3):
+            raise Refused(f"{len(parts)} parts; pass train and test, or train, validation and test")
+        parts = dict(zip(names, parts, strict=True))
+    known = of_parts(parts)
+    found = {}
+    for name, part in known.parts.items():
+        part = part[0] if isinstance(part, tuple) and len(part) == 2 else part
+        with file_errors(name, "cannot be used as rows"):
+            found[name] = content_of(part, options)
+    return replace(joined(found), notes=known.notes)
 
 
 # -- beside the runs -----------------------------------------------------------------------------
@@ -266,8 +250,12 @@ def of_parts(value: Any, options: Options) -> Content:
 
 def write(rows: Rows, path: Path) -> None:
     """Keep rows in a file, which numpy can read too. Raises OSError."""
-    content = rows.held
-    about = {"columns": content.columns, "interactions": content.interactions}
+    content = rows.content
+    about = {
+        name: getattr(content, name)
+        for name in ("columns", "interactions", "left_out")
+        if getattr(content, name)
+    }
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(ABOUT, json.dumps(about))
         for name, array in content.parts.items():

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from evoae.data.content import SPLITS
 from evoae.data.scaling import Scaling
 
 BLOCK = 1024  # rows that are taken at once
-SPLITS = ("train", "validation", "test")
 
 
 def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -28,7 +28,8 @@ def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
 def pictures(rows: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Rows [n, D] as pictures of an `image_shape`: [n, height, width], colours last."""
     found = rows.reshape(-1, *shape)
-    first = len(shape) == 3 and shape[2] not in (3, 4)
+    # of 3 x 2 x 4 the 3 are colours: four are rare
+    first = len(shape) == 3 and (shape[2] not in (3, 4) or (shape[0], shape[2]) == (3, 4))
     return np.moveaxis(found, 1, 3) if first else found
 
 

@@ -169,11 +169,8 @@ class Run:
         """The settings; rows that were in memory are those that are kept beside the run."""
         settings = dict(self.config["experiment"])
         if memory.NAME.fullmatch(settings["dataset"]):
-            settings["dataset"] = memory.Rows(
-                settings["dataset"],
-                path=kept(self.folder.parent, settings["dataset"]),
-                leave_out=settings["leave_out"],
-            )
+            name = settings["dataset"]
+            settings["dataset"] = memory.Rows(name, kept(self.folder.parent, name))
         return settings
 
     def index(self, trial: int, cell: int | None = None) -> int:
