@@ -59,7 +59,7 @@ def fitted(train: np.ndarray, seed: int) -> Iterator[tuple[str, float, Any, int,
         ("MLPRegressor, as many numbers", (fewer,), fewer),
         ("MLPRegressor, the same layers", LAYERS, CODE),
     ):
-        mlp = MLPRegressor(hidden_layer_sizes=layers, max_iter=2000, tol=1e-6, random_state=seed)
+        mlp = MLPRegressor(hidden_layer_sizes=layers, max_iter=500, tol=1e-6, random_state=seed)
         mlp, seconds = timed(mlp, train, train)
         arrays = {f"weight.{n}": w for n, w in enumerate(mlp.coefs_)}
         arrays |= {f"bias.{n}": b for n, b in enumerate(mlp.intercepts_)}

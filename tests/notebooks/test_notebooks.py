@@ -379,6 +379,9 @@ def test_your_data_may_be_a_file(executed, tmp_path):
     assert not failures
     results = tables(written)["results"]
     assert results.operator.tolist() == ["none", "random"] * 3
+    network = tables(written)["network"].iloc[0]
+    assert network.sparsity == pytest.approx(0.9, abs=1e-3)
+    assert (tmp_path / network.file).stat().st_size == network.bytes
     words[1] = "scale=False"
     _, failures = execution.reproduce(["09_your_data"], "smoke", tmp_path, words=words)
     assert "[0, 1]" in str(failures["09_your_data"])

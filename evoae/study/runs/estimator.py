@@ -111,12 +111,13 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_n_jobs(self.n_jobs)
         settings, where = self._settings()
         rows = named({"train": X, "validation": X[::PARTS], "test": X[::PARTS]})
+        rows.words = "X"  # in messages
         experiment = self._experiment(dataset=rows, **settings)
         if "epochs" not in settings:
             experiment = experiment.replace(epochs=epochs_of(X.shape[0], experiment.batch_size))
         seed = seed_of(self.random_state)
         found = run(experiment, seed=seed, workers=1, progress=bool(self.verbose), **where)
-        self._files = {name: (found.folder / name).read_bytes() for name in FILES}
+        self._files = found.folder.name, {n: (found.folder / n).read_bytes() for n in FILES}
         self._adopt(found)
         return self
 
@@ -128,8 +129,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         where = {name: rest.pop(name) for name in WHERE if name in rest}
         names = ("model", "operator", "schedule", "target_sparsity", "epochs", "learning_rate")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if "dataset" in rest:
-            raise ValueError("settings cannot hold dataset: fit is given the rows")
+        for name in {"dataset", "leave_out"} & rest.keys():
+            raise ValueError(f"settings cannot hold {name}: fit learns from the rows it is given")
         if twice := sorted(own.keys() & rest.keys()):
             raise ValueError(f"{twice[0]} is given twice; leave it out of settings")
         return {"scale": "columns"} | own | rest, where
@@ -255,10 +256,13 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_files" in state:
+            name, files = self._files
             temporary = TemporaryDirectory(prefix="evoae-")
-            for name, content in state["_files"].items():
-                Path(temporary.name, name).write_bytes(content)
-            found = Run(temporary.name)
+            folder = Path(temporary.name, name)
+            folder.mkdir()
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
+            found = Run(folder)
             found.temporary = temporary
             self._adopt(found)
 
@@ -309,4 +313,4 @@ def apply(network: nn.Sequential, rows: np.ndarray) -> np.ndarray:
     In float32, a row's outputs would depend on how many others are computed with it.
     """
     with torch.no_grad():
-        return network(torch.from_numpy(rows)).numpy()
+        return network(torch.tensor(rows)).numpy()  # a copy: rows may be read-only

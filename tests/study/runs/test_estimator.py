@@ -185,13 +185,14 @@ def test_its_folder_goes_with_it_or_stays_where_it_is_told(tmp_path):
 
 def test_copies_need_no_folder(tmp_path):
     model = quick().fit(WINE)
-    before = bits(model)
+    before, name = bits(model), model.run_.folder.name
     joblib.dump(model, tmp_path / "model")
     copied = copy.deepcopy(model)
     del model
     gc.collect()
     for other in (joblib.load(tmp_path / "model"), copied):
         assert bits(other) == before
+        assert other.run_.folder.name == name
         assert len(other.history_) == 2
         assert other.run_.trials.best_preserved[0] == 1 - other.sparsity_
         assert other.export(tmp_path / "small.safetensors").path.exists()
@@ -325,6 +326,9 @@ def test_an_operator_of_ones_own_survives_being_copied(tmp_path):
         ({"settings": {"epoch": 3}}, "unknown setting 'epoch' (did you mean epochs?)"),
         ({"settings": {"epochs": 3}}, "epochs is given twice"),
         ({"settings": {"dataset": "digits"}}, "settings cannot hold dataset"),
+        ({"settings": {"leave_out": "0"}}, "settings cannot hold leave_out"),
+        ({"settings": {"size": "8"}}, "X: size=8 applies to folders of pictures, not to X"),
+        ({"settings": {"scale": False}}, "X: train row 0 holds 14.23; values must lie in [0, 1]"),
         ({"settings": ["epochs"]}, "settings=['epochs'] must be a dict"),
         ({"settings": {"device": "gpu"}}, "unknown device 'gpu'"),
         ({"random_state": -1}, "random_state=-1 must be None"),
