@@ -92,6 +92,16 @@ def test_the_loop_of_the_readme_runs_as_it_stands(tmp_path):
     assert "Conv2d(1, 16" not in done.stdout
 
 
+def test_the_first_example_of_the_readme_is_the_estimator():
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len(example.splitlines()) <= 5
+    names: dict = {}
+    exec(example.replace("random_state=1", "random_state=1, epochs=2"), names)
+    assert names["model"].sparsity_ == pytest.approx(0.9, abs=1e-3)
+    assert names["codes"].shape == (1797, 10)
+    assert names["rows"].shape == names["X"].shape
+
+
 def test_every_folder_and_file_of_the_package_is_packed():
     """As `.ci/run` finds in a built wheel, but at once."""
     packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
