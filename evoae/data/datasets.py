@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -229,6 +229,13 @@ class Ready:
         values = np.add(rows, 0.0, dtype=np.float32, casting="unsafe", order="C")
         return values.clip(0, 1) if self.clipped else values
 
+    def taken(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The rows at an index, converted, with no other copy of them all."""
+        found = np.empty((len(index), rows.shape[1]), np.float32)
+        for start in range(0, len(index), BLOCK):
+            found[start : start + BLOCK] = self.convert(rows[index[start : start + BLOCK]])
+        return found
+
     def digest(self) -> str:
         """What tells these rows, their splits and their scaling from others."""
         scaling = self.scaling and self.scaling.as_json()
@@ -385,12 +392,12 @@ def _fixed_dataset(dataset: str, state: str | None, options: Options, seed: int)
         "interactions": content.interactions,
         "scaling": ready.scaling and ready.scaling.as_json(),
     }
+    arrays = {split: ready.taken(rows, index) for split, (rows, index) in parts.items()}
     if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
-            _write_shared(shared, parts, ready.convert, known)
+            _write_shared(shared, arrays, known)
             tidy_cache()
             return _mapped(dataset, shared, seed)
-    arrays = {split: ready.convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
 
 
@@ -443,23 +450,12 @@ def _shared_folder(state: str, options: Options, seed: int) -> Path | None:
     return None
 
 
-def _write_shared(
-    folder: Path,
-    parts: dict[str, tuple[np.ndarray, np.ndarray]],
-    convert: Callable[[np.ndarray], np.ndarray],
-    known: dict[str, Any],
-) -> None:
-    """Write the rows at the indices of each split, a block at a time; the folder appears whole."""
+def _write_shared(folder: Path, arrays: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+    """Write the rows of each split; the folder appears whole."""
     made = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        for split, (rows, index) in parts.items():
-            kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
-            shape = (len(index), rows.shape[1])
-            with (made / f"{split}.npy").open("wb") as file:  # a mapped one would be held at once
-                header = {"descr": kind, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(file, header)
-                for start in range(0, len(index), BLOCK):
-                    file.write(convert(rows[index[start : start + BLOCK]]).data)
+        for split, rows in arrays.items():
+            np.save(made / f"{split}.npy", rows)
         (made / "known.json").write_text(json.dumps(known))
         made.rename(folder)
     except OSError:

@@ -699,11 +699,11 @@ def test_bad_csv(tmp_path: Path, text: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"a": [0.5, 0.5, 0.5], "b": ["0", "1", "x"]}, ["'b'", "string", "numbers"]),
+        ({"a": [0.5, 0.5, 0.5], "b": ["0", "1", "x"]}, ["row 2", "'b'", "'x'", "numbers"]),
         ({"a": [0.5, None, 0.5]}, ["row 1", "'a'", "empty or NaN"]),
-        ({"a": [[0.5], [0.5], [1.0]]}, ["'a'", "list", "numbers"]),
+        ({"a": [[0.5], [0.5], [1.0]]}, ["'a'", "[0.5]", "numbers"]),
         ({"a": [0.5, 2.0, 0.5]}, ["row 1", "2.0", "[0, 1]"]),
-        ({"user": [1, 2, 3], "item": [[1], [2], [3]]}, ["'item'", "list", "numbers or text"]),
+        ({"user": [1, 2, 3], "item": [[1], [2], [3]]}, ["'item'", "numbers or text"]),
         ({"a": []}, ["no rows"]),
     ],
 )
