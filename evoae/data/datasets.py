@@ -43,7 +43,7 @@ TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 a
 TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a change
 
 
-def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: Any) -> Dataset:
+def load(dataset: Any, *, seed: int, trial: int, **options: Any) -> Dataset:
     """The dataset of one trial: a built-in name, a file's path, or rows in memory.
 
     `options` are the fields of `Options`, which say how a file is read, and of `Clusters`, which
@@ -55,7 +55,7 @@ def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: A
     """
     check_whole("seed", seed, least=0)
     check_whole("trial", trial, least=0)
-    reading, clusters = _separated(dataset, options)
+    dataset, reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Clusters(**clusters).draw(seed, trial)
     return _fixed_dataset(str(dataset), _state(dataset), reading, int(seed))
@@ -75,28 +75,28 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def summary(dataset: str | os.PathLike[str], **options: Any) -> Summary:
+def summary(dataset: Any, **options: Any) -> Summary:
     """What is known of a dataset after all checks of `load`: a file is read to its last value.
 
     Nothing is drawn. Raises ValueError as `load`.
     """
-    reading, clusters = _separated(dataset, options)
+    dataset, reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Summary(Clusters(**clusters).size)
     return _summary(str(dataset), _state(dataset), reading)
 
 
-def measure(dataset: str | os.PathLike[str], **options: Any) -> Size:
+def measure(dataset: Any, **options: Any) -> Size:
     """The number of rows and columns. Reads a file, and raises ValueError, as `summary`."""
     return summary(dataset, **options).size
 
 
-def check(dataset: str | os.PathLike[str], **options: Any) -> int:
+def check(dataset: Any, **options: Any) -> int:
     """D, the number of columns. Reads a file, and raises ValueError, as `summary`."""
     return measure(dataset, **options).dimension
 
 
-def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+def described(dataset: Any, **options: Any) -> dict[str, Any]:
     """What one has to know of the data to use a network that was trained on them, as JSON values.
 
     `columns`: the names of the columns; `scaling`: their minimum and maximum as scaled by. None
@@ -109,14 +109,14 @@ def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]
     }
 
 
-def notes(dataset: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
+def notes(dataset: Any, **options: Any) -> tuple[str, ...]:
     """What a user should know of a data set, a line each with its name: whether it was taken for
     interactions, which columns are probably no measurements. Raises ValueError as `summary`."""
-    words = _words(dataset)
+    words = dataset.words if isinstance(dataset, Rows) else display(dataset)
     return tuple(f"{words}: {note}" for note in summary(dataset, **options).notes)
 
 
-def fingerprint(dataset: str | os.PathLike[str], **options: Any) -> str | None:
+def fingerprint(dataset: Any, **options: Any) -> str | None:
     """A digest of the rows, in hexadecimal, as float32 [N, D] in [0, 1], and of how they are split
     and scaled: the same from memory and from any kind of file. None for a built-in name.
 
@@ -125,7 +125,7 @@ def fingerprint(dataset: str | os.PathLike[str], **options: Any) -> str | None:
     return summary(dataset, **options).digest
 
 
-def _state(dataset: str | os.PathLike[str]) -> str | None:
+def _state(dataset: Any) -> str | None:
     """What tells a file's content from that of before, or rows in memory from others; None for a
     built-in name. A file that has not changed is not read again."""
     if _is_built_in(dataset):
@@ -165,23 +165,21 @@ def _is_built_in(dataset: object) -> bool:
     return isinstance(dataset, str) and dataset in BUILT_IN
 
 
-def _words(dataset: object) -> str:
-    """What messages call a data set."""
-    return dataset.words if isinstance(dataset, Rows) else display(dataset)
+def _separated(dataset: Any, options: dict[str, Any]) -> tuple[Any, Options, dict[str, Any]]:
+    """The data set, rows in memory by their name; the options of reading; those of clusters.
 
-
-def _separated(
-    dataset: str | os.PathLike[str], options: dict[str, Any]
-) -> tuple[Options, dict[str, Any]]:
-    """Options of files, and those of clusters. Raises ValueError for one that has no meaning."""
+    Raises ValueError for one that has no meaning.
+    """
     names = [field.name for field in fields(Options)]
     reading = Options(**{name: options[name] for name in names if name in options})
+    if not isinstance(dataset, str | os.PathLike) and hasattr(dataset, "__len__"):
+        dataset = memory.named(dataset, reading.leave_out)
     if _is_built_in(dataset):
         reading.only(f"{dataset}, which is built in")
-    return reading, {name: value for name, value in options.items() if name not in names}
+    return dataset, reading, {name: v for name, v in options.items() if name not in names}
 
 
-def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
+def _path_and_suffix(dataset: Any) -> tuple[Path, str]:
     """A file's path and suffix. Raises ValueError with the valid choices."""
     choices = (
         f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}; or a folder "

@@ -125,6 +125,25 @@ def test_one_zero() -> None:
     assert len({tiny(dataset=rows).hash() for rows in kinds}) == 1
 
 
+def test_items_of_several_types_lose_nothing() -> None:
+    items = [[0, 1], [0.5, 0.25], [1, 0], [True, False]]
+
+    class Mixed(Items):
+        def __len__(self) -> int:
+            return len(items)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return np.array(items[index])
+
+    assert tiny(dataset=Mixed()).hash() == tiny(dataset=np.array(items)).hash()
+
+
+def test_rows_are_loaded_without_an_experiment() -> None:
+    data = load(X, seed=1, trial=0)
+    assert torch.equal(data.train, tiny(dataset=X).load_data(1, 0).train)
+    assert summary(X).size[:3] == (42, 60, 8)
+
+
 # Parts
 
 

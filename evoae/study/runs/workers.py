@@ -57,6 +57,8 @@ def placed(
     )
 
     def submit(spec: RunSpec, job: range) -> Future:
+        if spec.experiment.dataset != "binary-clusters":
+            spec.experiment.load_data(spec.seed, 0)  # if large, into files that all workers map
         with handled(
             signal.SIG_IGN, *ENDINGS
         ):  # which new processes inherit: what comes meanwhile is ours to answer
