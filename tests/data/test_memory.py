@@ -6,6 +6,7 @@ import gc
 import json
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -269,8 +270,9 @@ def test_users_and_items_in_a_frame_are_interactions() -> None:
 
 def forget() -> None:
     """As another process would begin."""
-    for known in (datasets._read, datasets._summary, datasets._fixed_dataset):
-        known.cache_clear()
+    datasets.summaries.clear()
+    datasets._read.cache_clear()
+    datasets._fixed_dataset.cache_clear()
     gc.collect()
 
 
@@ -320,8 +322,11 @@ def test_workers_are_given_a_path_and_no_rows(
     sizes, packed = [], workers.packed
 
     def counted(spec: RunSpec, job: range) -> bytes:
-        sizes.append(len(packed(spec, job)))
-        return packed(spec, job)
+        found = packed(spec, job)
+        sizes.append(len(found))
+        _, known, *_ = cloudpickle.loads(found)
+        assert {key[0] for key in known} == {e.dataset}  # so that they need not be read again
+        return found
 
     monkeypatch.setattr(workers, "packed", counted)
     e = tiny(dataset=np.tile(X, (100, 1)), epochs=2)
