@@ -15,12 +15,13 @@ from helpers import tiny
 from scipy import sparse
 from torch.utils import data as torch_data
 
-from evoae import Experiment, grid, run, sweep
+from evoae import Experiment, evolve, grid, run, sweep
 from evoae.data import datasets, memory, splits
 from evoae.data.datasets import load, notes, summary
 from evoae.data.memory import HELD, named
 from evoae.study.runs import workers
 from evoae.study.runs.jobs import RunSpec
+from evoae.study.runs.merge import history_rows, save_training
 from evoae.study.runs.run import Run
 
 X = np.random.default_rng(0).random((60, 8)).astype(np.float32)
@@ -314,6 +315,14 @@ def test_a_run_read_without_its_rows_says_where_they_were(tmp_path: Path) -> Non
     (tmp_path / "elsewhere.npz").rename(path)
     forget()
     assert len(Run(done.folder).data().train) == 22
+
+
+def test_rows_of_a_training_that_is_saved_are_kept(tmp_path: Path) -> None:
+    e = tiny(dataset=X[:33], epochs=2)
+    states = [(state, history_rows(state)) for state in evolve(e, 1, 7)]
+    done = save_training(tmp_path, states[-1][0], [rows for _, rows in states], 1.0)
+    assert done.config["experiment"]["dataset"] == e.dataset
+    assert (tmp_path / f"{e.dataset}.npz").exists()
 
 
 def test_workers_are_given_a_path_and_no_rows(
