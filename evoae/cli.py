@@ -354,7 +354,7 @@ def print_row(name: str, text: str, width: int) -> None:
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Every name that a setting or an argument may take, with its description and properties."""
-    from evoae.data import built_in, files
+    from evoae.data import built_in, files, pictures
     from evoae.experiment import BY_READING, PRESETS, SETTINGS
     from evoae.networks import population
     from evoae.pruning import operators, schedules
@@ -380,6 +380,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
         "datasets": [
             *(entry(n, sentence(made)) for n, made in built_in.BUILT_IN.items()),
             *(entry(f"FILE{s}", f"{sentence(r)}") for s, r in files.SUFFIXES.items()),
+            entry("FOLDER", sentence(pictures.read)),
         ],
         "models": [
             *(

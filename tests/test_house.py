@@ -130,7 +130,7 @@ def test_a_schedule_is_added_as_its_recipe_says(copy: Path) -> None:
 
 
 def test_a_data_format_is_added_as_its_recipe_says(copy: Path) -> None:
-    suffix = added(copy / "evoae/data/files.py", "SUFFIXES", "Add a data format")
+    suffix = added(copy / "evoae/data/files.py", "ARRAYS", "Add a data format")
     (copy / f"images{suffix}").write_bytes(bytes(range(64)) * 20)
     code = (
         "from evoae import Experiment, evolve\n"

@@ -35,15 +35,12 @@ def doubtful(content: Content) -> Iterator[str]:
 
 def sentence(names: Sequence[str], one: str, many: str, what: str) -> Iterator[str]:
     """A sentence about some columns, if there are any, that says how to leave them out."""
+    held = shortened(", ".join(map(short, names)))
+    start, unless = f"columns {held} {many}", "they are no measurements, leave them"
     if len(names) == 1:
-        start, unless = f"column {short(names[0])} {one}", "if it is no measurement, leave it out"
-    else:
-        start, unless = (
-            f"columns {shortened(', '.join(map(short, names)))} {many}",
-            ("if they are no measurements, leave them out"),
-        )
+        start, unless = f"column {held} {one}", "it is no measurement, leave it"
     if names:
-        yield f"{start} {what}; {unless}: leave_out={','.join(names)}"
+        yield f"{start} {what}; if {unless} out: leave_out={','.join(names)}"
 
 
 def is_id(name: str) -> bool:

@@ -10,40 +10,39 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
-from evoae.data import columns, memory, pictures, tables
+from evoae.data import columns, memory, pictures
 from evoae.data.built_in import BUILT_IN, Clusters, check_whole
-from evoae.data.content import Content, Options, check_array, without_columns
+from evoae.data.content import Content, Options, without_columns
 from evoae.data.files import SUFFIXES
 from evoae.data.memory import Rows
+from evoae.data.ready import Ready, validated
 from evoae.data.scaling import Scaling
-from evoae.data.splits import BLOCK, SPLITS, Dataset, Size, picture_shape
+from evoae.data.splits import SPLITS, Dataset, Size
 from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 
 FOLDER = "folder"
 LARGE = 64 << 20  # bytes of rows above which processes share them
-TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 at 1
+MOST_SUMMARIES = 64
 TICK = 2_000_000_000  # ns: the coarsest clock by which file systems date a change
 
 
-def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: Any) -> Dataset:
+def load(dataset: Any, *, seed: int, trial: int, **options: Any) -> Dataset:
     """The dataset of one trial: a built-in name, a file's path, or rows in memory.
 
     `options` are the fields of `Options`, which say how a file is read, and of `Clusters`, which
@@ -55,7 +54,7 @@ def load(dataset: str | os.PathLike[str], *, seed: int, trial: int, **options: A
     """
     check_whole("seed", seed, least=0)
     check_whole("trial", trial, least=0)
-    reading, clusters = _separated(dataset, options)
+    dataset, reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Clusters(**clusters).draw(seed, trial)
     return _fixed_dataset(str(dataset), _state(dataset), reading, int(seed))
@@ -75,28 +74,36 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def summary(dataset: str | os.PathLike[str], **options: Any) -> Summary:
+def summary(dataset: Any, **options: Any) -> Summary:
     """What is known of a dataset after all checks of `load`: a file is read to its last value.
 
     Nothing is drawn. Raises ValueError as `load`.
     """
-    reading, clusters = _separated(dataset, options)
+    dataset, reading, clusters = _separated(dataset, options)
     if dataset == "binary-clusters":
         return Summary(Clusters(**clusters).size)
-    return _summary(str(dataset), _state(dataset), reading)
+    key = (str(dataset), _state(dataset), reading)
+    if key not in summaries:
+        if len(summaries) >= MOST_SUMMARIES:
+            del summaries[next(iter(summaries))]
+        summaries[key] = _summary(*key)
+    return summaries[key]
 
 
-def measure(dataset: str | os.PathLike[str], **options: Any) -> Size:
+summaries: dict[tuple[str, str | None, Options], Summary] = {}  # workers are given them
+
+
+def measure(dataset: Any, **options: Any) -> Size:
     """The number of rows and columns. Reads a file, and raises ValueError, as `summary`."""
     return summary(dataset, **options).size
 
 
-def check(dataset: str | os.PathLike[str], **options: Any) -> int:
+def check(dataset: Any, **options: Any) -> int:
     """D, the number of columns. Reads a file, and raises ValueError, as `summary`."""
     return measure(dataset, **options).dimension
 
 
-def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+def described(dataset: Any, **options: Any) -> dict[str, Any]:
     """What one has to know of the data to use a network that was trained on them, as JSON values.
 
     `columns`: the names of the columns; `scaling`: their minimum and maximum as scaled by. None
@@ -109,14 +116,14 @@ def described(dataset: str | os.PathLike[str], **options: Any) -> dict[str, Any]
     }
 
 
-def notes(dataset: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
+def notes(dataset: Any, **options: Any) -> tuple[str, ...]:
     """What a user should know of a data set, a line each with its name: whether it was taken for
     interactions, which columns are probably no measurements. Raises ValueError as `summary`."""
-    words = _words(dataset)
+    words = dataset.words if isinstance(dataset, Rows) else display(dataset)
     return tuple(f"{words}: {note}" for note in summary(dataset, **options).notes)
 
 
-def fingerprint(dataset: str | os.PathLike[str], **options: Any) -> str | None:
+def fingerprint(dataset: Any, **options: Any) -> str | None:
     """A digest of the rows, in hexadecimal, as float32 [N, D] in [0, 1], and of how they are split
     and scaled: the same from memory and from any kind of file. None for a built-in name.
 
@@ -125,7 +132,7 @@ def fingerprint(dataset: str | os.PathLike[str], **options: Any) -> str | None:
     return summary(dataset, **options).digest
 
 
-def _state(dataset: str | os.PathLike[str]) -> str | None:
+def _state(dataset: Any) -> str | None:
     """What tells a file's content from that of before, or rows in memory from others; None for a
     built-in name. A file that has not changed is not read again."""
     if _is_built_in(dataset):
@@ -165,23 +172,21 @@ def _is_built_in(dataset: object) -> bool:
     return isinstance(dataset, str) and dataset in BUILT_IN
 
 
-def _words(dataset: object) -> str:
-    """What messages call a data set."""
-    return dataset.words if isinstance(dataset, Rows) else display(dataset)
+def _separated(dataset: Any, options: dict[str, Any]) -> tuple[Any, Options, dict[str, Any]]:
+    """The data set, rows in memory by their name; the options of reading; those of clusters.
 
-
-def _separated(
-    dataset: str | os.PathLike[str], options: dict[str, Any]
-) -> tuple[Options, dict[str, Any]]:
-    """Options of files, and those of clusters. Raises ValueError for one that has no meaning."""
+    Raises ValueError for one that has no meaning.
+    """
     names = [field.name for field in fields(Options)]
     reading = Options(**{name: options[name] for name in names if name in options})
+    if not isinstance(dataset, str | os.PathLike) and hasattr(dataset, "__len__"):
+        dataset = memory.named(dataset, reading.leave_out)
     if _is_built_in(dataset):
         reading.only(f"{dataset}, which is built in")
-    return reading, {name: value for name, value in options.items() if name not in names}
+    return dataset, reading, {name: v for name, v in options.items() if name not in names}
 
 
-def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
+def _path_and_suffix(dataset: Any) -> tuple[Path, str]:
     """A file's path and suffix. Raises ValueError with the valid choices."""
     choices = (
         f"built-in names: {', '.join(BUILT_IN)}; file suffixes: {', '.join(SUFFIXES)}; or a folder "
@@ -208,39 +213,6 @@ def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
     return path, suffix
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A fixed dataset's rows, checked, [rows, D] each, and how they become float32 in [0, 1]."""
-
-    content: Content
-    scaling: Scaling | None
-    clipped: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows as float32."""
-        return 4 * sum(rows.size for rows in self.content.parts.values())
-
-    def convert(self, rows: np.ndarray) -> np.ndarray:
-        """Some of the rows as float32 in [0, 1]."""
-        if self.scaling is not None:
-            return self.scaling.scaled(rows)
-        # there is one zero, whatever its sign
-        values = np.add(rows, 0.0, dtype=np.float32, casting="unsafe", order="C")
-        return values.clip(0, 1) if self.clipped else values
-
-    def digest(self) -> str:
-        """What tells these rows, their splits and their scaling from others."""
-        scaling = self.scaling and self.scaling.as_json()
-        found = hashlib.sha256(repr((scaling, self.content.interactions)).encode())
-        for name, rows in sorted(self.content.parts.items()):
-            alone = len(self.content.parts) == 1
-            found.update(repr(("data" if alone else name, rows.shape)).encode())
-            for start in range(0, len(rows), BLOCK):
-                found.update(self.convert(rows[start : start + BLOCK]).data)
-        return found.hexdigest()
-
-
 def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
     """Read once for every state of a file; large data are not held in memory in between."""
     found = _read(dataset, digest, options)
@@ -253,102 +225,20 @@ def _ready(dataset: str, digest: str | None, options: Options) -> Ready:
 def _read(dataset: str, digest: str | None, options: Options) -> Ready:
     if digest is None:
         with file_errors(dataset):
-            return _validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
+            return validated(Content({"data": BUILT_IN[dataset]()}), options.scale)
     if dataset in memory.HELD:
         rows = memory.HELD[dataset]
         with file_errors(rows.words):
             options.only(rows.words, "leave_out")
-            return _validated(without_columns(rows.content, options), options.scale)
+            return validated(without_columns(rows.content, options), options.scale)
     path, suffix = _path_and_suffix(dataset)
     if suffix == FOLDER:
         with file_errors(dataset, "cannot be read as a folder of data"):
-            return _validated(pictures.read(path, options), options.scale)
+            return validated(pictures.read(path, options), options.scale)
     with file_errors(dataset, f"cannot be read as {suffix}"), path.open("rb") as handle:
-        return _validated(SUFFIXES[suffix](handle, options), options.scale)
+        return validated(SUFFIXES[suffix](handle, options), options.scale)
 
 
-def _validated(content: Content, scale: bool | str) -> Ready:
-    parts = content.parts
-    prefixes = {name: f"{name} " if len(parts) > 1 else "" for name in parts}
-    for name, array in parts.items():
-        check_array(array, prefixes[name])
-    shapes = {name: array.shape[1:] for name, array in parts.items()}
-    if len(set(shapes.values())) > 1:
-        raise Refused(f"splits differ in the shape of a row: {shapes}")
-    if len(parts) == 1 and next(iter(parts.values())).shape[0] < 3:
-        raise Refused("has fewer than 3 rows; training, validation and test need at least one each")
-    if len(parts) == 2 and len(parts["train"]) < 2:
-        raise Refused("train has fewer than 2 rows; validation, which is drawn from it, needs one")
-    shape = next(iter(shapes.values()))
-    # beside what was read: the rows ready, split, and what checking and scaling need on the way
-    count = sum(math.prod(array.shape) for array in parts.values())
-    dense = count * 8 if any(map(sparse.issparse, parts.values())) else 0
-    require(count * (25 if scale else 9) + dense, "its values")
-    flat = {
-        name: (array.toarray() if sparse.issparse(array) else array).reshape(array.shape[0], -1)
-        for name, array in parts.items()
-    }
-    clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]
-    ready = replace(content, parts=flat, image_shape=picture_shape(shape))
-    # of interactions nothing is to be scaled: they are 0 or 1
-    scaling = _scaling(flat, scale, content) if scale and not content.interactions else None
-    return Ready(ready, scaling, any(clipped))
-
-
-def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Content) -> bool:
-    """Whether rounding has put values beyond [0, 1]. Raises ValueError for any farther away."""
-    if not scale and rows.min() >= 0 and rows.max() <= 1:
-        return False
-    finite = np.isfinite(rows)
-    within = finite if scale or not finite.all() else (rows >= -TOLERANCE) & (rows <= 1 + TOLERANCE)
-    if within.all():
-        return not scale
-    row, column = divmod(int(within.argmin()), rows.shape[1])
-    where = f"row {row}"
-    if content.columns:
-        where += f", column {short(content.columns[column])}"
-    hint = (content.doubt if row == 0 else "") or _hint(content)
-    rule = (
-        "values must be finite"
-        if within is finite
-        else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum, or "
-        "scale=columns to scale each column by its own)"
-    )
-    raise Refused(f"{prefix}{where} holds {rows[row, column]}; {rule}{hint}")
-
-
-def _hint(content: Content) -> str:
-    """How to make it a table of interactions, if one of its columns suggests that it is one."""
-    some = [name for name in content.columns or () if tables.plain(name) in tables.PEOPLE]
-    if not some:
-        return ""
-    return (
-        f"; if this is a table of interactions and {some[0]} identifies users or items, call the "
-        "columns user and item"
-    )
-
-
-def _scaling(parts: dict[str, np.ndarray], scale: bool | str, content: Content) -> Scaling:
-    """The minimum and maximum over all splits together, of all values or of each column."""
-    axis = 0 if scale == "columns" else None
-    bounds = [
-        (rows.min(axis=axis).astype(np.float64), rows.max(axis=axis).astype(np.float64))
-        for rows in parts.values()
-    ]
-    low = np.atleast_1d(np.min([low for low, _ in bounds], axis=0))
-    high = np.atleast_1d(np.max([high for _, high in bounds], axis=0))
-    with np.errstate(over="ignore"):
-        span = high - low
-    bad = ~np.isfinite(span) if scale == "columns" else (span == 0) | ~np.isfinite(span)
-    if bad.any():
-        column = int(bad.argmax())
-        name = content.columns[column] if content.columns else column
-        where = f"column {short(name)} " if scale == "columns" else ""
-        raise Refused(f"{where}cannot be scaled: maximum - minimum is {span[column]}")
-    return Scaling(low, high)
-
-
-@lru_cache(maxsize=64)
 def _summary(dataset: str, state: str | None, options: Options) -> Summary:
     ready = _ready(dataset, state, options)
     content = ready.content
@@ -385,12 +275,12 @@ def _fixed_dataset(dataset: str, state: str | None, options: Options, seed: int)
         "interactions": content.interactions,
         "scaling": ready.scaling and ready.scaling.as_json(),
     }
+    arrays = {split: ready.taken(rows, index) for split, (rows, index) in parts.items()}
     if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
-            _write_shared(shared, parts, ready.convert, known)
+            _write_shared(shared, arrays, known)
             tidy_cache()
             return _mapped(dataset, shared, seed)
-    arrays = {split: ready.convert(rows[index]) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
 
 
@@ -443,23 +333,12 @@ def _shared_folder(state: str, options: Options, seed: int) -> Path | None:
     return None
 
 
-def _write_shared(
-    folder: Path,
-    parts: dict[str, tuple[np.ndarray, np.ndarray]],
-    convert: Callable[[np.ndarray], np.ndarray],
-    known: dict[str, Any],
-) -> None:
-    """Write the rows at the indices of each split, a block at a time; the folder appears whole."""
+def _write_shared(folder: Path, arrays: dict[str, np.ndarray], known: dict[str, Any]) -> None:
+    """Write the rows of each split; the folder appears whole."""
     made = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        for split, (rows, index) in parts.items():
-            kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
-            shape = (len(index), rows.shape[1])
-            with (made / f"{split}.npy").open("wb") as file:  # a mapped one would be held at once
-                header = {"descr": kind, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(file, header)
-                for start in range(0, len(index), BLOCK):
-                    file.write(convert(rows[index[start : start + BLOCK]]).data)
+        for split, rows in arrays.items():
+            np.save(made / f"{split}.npy", rows)
         (made / "known.json").write_text(json.dumps(known))
         made.rename(folder)
     except OSError:

@@ -65,7 +65,8 @@ class Rows(str):
         return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Rows, (str(self), self.path, None if self.path else self.content)
+        path = self.path if self.path and self.path.exists() else None
+        return Rows, (str(self), path, None if path else self.content)
 
     @property
     def read(self) -> bool:
@@ -75,20 +76,22 @@ class Rows(str):
     @property
     def content(self) -> Content:
         """The rows. Raises ValueError if they have to be read and the file is not what it was."""
-        if self._content is None:
-            assert self.path is not None
-            with file_errors(self.path):
-                if not self.path.exists():
-                    raise Refused(
-                        "the rows of the runs beside it are not there (any more); was a run moved "
-                        "without them? Pass the rows again"
-                    )
-                with self.path.open("rb") as handle:
-                    self._content = SUFFIXES[".npz"](handle, Options())
-                if name_of(self._content) != self:
-                    self._content = None
-                    raise Refused("damaged: it holds other rows than its name says")
-        return self._content
+        if self._content is not None:
+            return self._content
+        assert self.path is not None
+        with file_errors(self.path):
+            if not self.path.exists():
+                raise Refused(
+                    "the rows of the runs beside it are not there (any more); was a run moved "
+                    "without them? Pass the rows again"
+                )
+            with self.path.open("rb") as handle:
+                found = SUFFIXES[".npz"](handle, Options())
+            if name_of(found) != self:
+                raise Refused("damaged: it holds other rows than its name says")
+        return (
+            found  # not held: workers have them from `datasets`, which lets them share large ones
+        )
 
 
 HELD: WeakValueDictionary[str, Rows] = WeakValueDictionary()
@@ -223,6 +226,8 @@ def of_items(items: torch_data.Dataset) -> np.ndarray:
             raise Refused(
                 f"item {number} has shape {item.shape}, and those before have {rows.shape[1:]}"
             )
+        if not np.can_cast(item.dtype, rows.dtype):
+            rows = rows.astype(np.result_type(item, rows))
         rows[number] = item
     return np.empty((0, 0)) if rows is None else rows
 

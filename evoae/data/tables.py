@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,43 +59,20 @@ def json_lines(handle: Handle, options: Options) -> Content:
 
 
 def from_parquet(handle: Handle, options: Options) -> Content:
-    """A table as Parquet.
-
-    Columns are read if their types and number of rows say that they fit. A text that stands in many
-    rows lies in the file once, and is read once.
-    """
+    """A table as Parquet."""
     metadata = parquet.read_metadata(handle)
     schema = metadata.schema.to_arrow_schema()
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
-    held = [field.name for field in schema if field.name not in index]
-    if not metadata.num_rows:
-        raise Refused("holds no rows")
-    names = remaining(held, options.left_out)
-    found = pair(names)
-    chosen = list(found or names)
-    _refuse_doubles(held, chosen)
-    kinds = {field.name: field.type for field in schema if field.name in chosen}
-    texts = [name for name, kind in kinds.items() if found and _is_any(kind, TEXTS)]
-    for name, kind in kinds.items():
-        if name not in texts and not _is_any(kind, NUMBERS):
-            rule = "users and items must be numbers or text" if found else MUST + _leave(name)
-            raise Refused(f"column {short(name)} holds values of type {short(str(kind))}; {rule}")
-    rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
     # as arrow reads it, as pandas holds it, and as one table
-    require(24 * max(rows, metadata.num_rows) * len(kinds), "its values")
+    require(24 * rows * len(schema) + sum(group.total_byte_size for group in groups), "its values")
+    # a text that stands in many rows lies in the file once, and is read once
+    texts = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
     handle.seek(0)
     file = parquet.ParquetFile(handle, metadata=metadata, read_dictionary=texts)
-    some = len(chosen) < len(schema)
-    frame = file.read(columns=chosen if some else None).to_pandas()
-    return table(frame, (), ignored=len(names) - len(chosen))
-
-
-TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
-NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-
-
-def _is_any(kind: pa.DataType, checks: Iterable[Callable[[pa.DataType], bool]]) -> bool:
-    return any(is_kind(kind) for is_kind in checks)
+    return of_frame(file.read().to_pandas(), options)
 
 
 # -- columns -------------------------------------------------------------------------------------
@@ -167,16 +144,15 @@ def table(
     *,
     named: bool = True,
     doubt: str = "",
-    ignored: int = 0,
 ) -> Content:
-    """What a table holds. `ignored`: columns beside users and items that were not read at all."""
+    """What a table holds."""
     if frame.empty:
         raise Refused("holds no rows")
     names = list(frame.columns)
     columns = remaining(names, left_out)
     found = pair(columns) if named else None
     if found:
-        rest = len(columns) - 2 + ignored
+        rest = len(columns) - 2
         note = (
             f"taken as interactions: users are in column {found[0]}, items in {found[1]}"
             f"{f', {rest} other column(s) are not read' if rest else ''}; to train on the numbers "
@@ -212,7 +188,8 @@ def table(
 
 def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
     """What to do about a text among numbers, in words that follow it."""
-    value = str(frame[name].iloc[row])
+    cell = frame[name].iloc[row]
+    value = cell if isinstance(cell, str) else ""
     if value.strip().lower() in MISSING:
         return f", which stands for a missing value; {NO_GAPS}"
     following = pd.to_numeric(frame.iloc[1:2].T.squeeze(axis=1), errors="coerce")
@@ -235,7 +212,11 @@ def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
 def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:
     """Users by items, both sorted: 1 where a user has an item. Repeated pairs count once."""
     _refuse_missing(frame[list(columns)])
-    (users, height), (items, width) = (_ranked(frame[name]) for name in columns)
+    try:
+        (users, height), (items, width) = (_ranked(frame[name]) for name in columns)
+    except TypeError:  # lists, say
+        names = ", ".join(map(short, columns))
+        raise Refused(f"columns {names} must hold numbers or text: users and items") from None
     require(4 * height * width, f"the values of {height} users by {width} items")
     rows = np.zeros((height, width), dtype=np.float32)
     rows[users, items] = 1

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evoae.data import built_in, content, datasets, memory
+from evoae.data import built_in, content, datasets, memory, ready
 from evoae.data.datasets import BUILT_IN, SPLITS, SUFFIXES, Dataset, check, fingerprint, load
 from evoae.resources import cache_directory
 
@@ -268,7 +268,7 @@ def test_data_of_a_missing_package_name_the_extra(
 
     monkeypatch.setattr(content, "import_module", missing)
     datasets._read.cache_clear()
-    datasets._summary.cache_clear()
+    datasets.summaries.clear()
     with pytest.raises(ValueError, match=r"pip install 'evoae\[data\]'") as caught:
         check(name)
     assert str(caught.value).startswith(f"{name}: the package {package} is missing")
@@ -699,11 +699,11 @@ def test_bad_csv(tmp_path: Path, text: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"a": [0.5, 0.5, 0.5], "b": ["0", "1", "x"]}, ["'b'", "string", "numbers"]),
+        ({"a": [0.5, 0.5, 0.5], "b": ["0", "1", "x"]}, ["row 2", "'b'", "'x'", "numbers"]),
         ({"a": [0.5, None, 0.5]}, ["row 1", "'a'", "empty or NaN"]),
-        ({"a": [[0.5], [0.5], [1.0]]}, ["'a'", "list", "numbers"]),
+        ({"a": [[0.5], [0.5], [1.0]]}, ["'a'", "[0.5]", "numbers"]),
         ({"a": [0.5, 2.0, 0.5]}, ["row 1", "2.0", "[0, 1]"]),
-        ({"user": [1, 2, 3], "item": [[1], [2], [3]]}, ["'item'", "list", "numbers or text"]),
+        ({"user": [1, 2, 3], "item": [[1], [2], [3]]}, ["'item'", "numbers or text"]),
         ({"a": []}, ["no rows"]),
     ],
 )
@@ -727,7 +727,7 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
 def _everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets, "LARGE", 0)
-    monkeypatch.setattr(datasets, "BLOCK", 7)
+    monkeypatch.setattr(ready, "BLOCK", 7)
     datasets._fixed_dataset.cache_clear()
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,12 +15,13 @@ from helpers import tiny
 from scipy import sparse
 from torch.utils import data as torch_data
 
-from evoae import Experiment, grid, run, sweep
+from evoae import Experiment, evolve, grid, run, sweep
 from evoae.data import datasets, memory, splits
 from evoae.data.datasets import load, notes, summary
 from evoae.data.memory import HELD, named
 from evoae.study.runs import workers
 from evoae.study.runs.jobs import RunSpec
+from evoae.study.runs.merge import history_rows, save_training
 from evoae.study.runs.run import Run
 
 X = np.random.default_rng(0).random((60, 8)).astype(np.float32)
@@ -123,6 +125,25 @@ def test_one_zero() -> None:
     negative = np.where(X > 0.5, X, -0.0)
     kinds = [np.where(X > 0.5, X, 0), negative, sparse.csr_array(negative)]
     assert len({tiny(dataset=rows).hash() for rows in kinds}) == 1
+
+
+def test_items_of_several_types_lose_nothing() -> None:
+    items = [[0, 1], [0.5, 0.25], [1, 0], [True, False]]
+
+    class Mixed(Items):
+        def __len__(self) -> int:
+            return len(items)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return np.array(items[index])
+
+    assert tiny(dataset=Mixed()).hash() == tiny(dataset=np.array(items)).hash()
+
+
+def test_rows_are_loaded_without_an_experiment() -> None:
+    data = load(X, seed=1, trial=0)
+    assert torch.equal(data.train, tiny(dataset=X).load_data(1, 0).train)
+    assert summary(X).size[:3] == (42, 60, 8)
 
 
 # Parts
@@ -250,8 +271,9 @@ def test_users_and_items_in_a_frame_are_interactions() -> None:
 
 def forget() -> None:
     """As another process would begin."""
-    for known in (datasets._read, datasets._summary, datasets._fixed_dataset):
-        known.cache_clear()
+    datasets.summaries.clear()
+    datasets._read.cache_clear()
+    datasets._fixed_dataset.cache_clear()
     gc.collect()
 
 
@@ -295,14 +317,25 @@ def test_a_run_read_without_its_rows_says_where_they_were(tmp_path: Path) -> Non
     assert len(Run(done.folder).data().train) == 22
 
 
+def test_rows_of_a_training_that_is_saved_are_kept(tmp_path: Path) -> None:
+    e = tiny(dataset=X[:33], epochs=2)
+    states = [(state, history_rows(state)) for state in evolve(e, 1, 7)]
+    done = save_training(tmp_path, states[-1][0], [rows for _, rows in states], 1.0)
+    assert done.config["experiment"]["dataset"] == e.dataset
+    assert (tmp_path / f"{e.dataset}.npz").exists()
+
+
 def test_workers_are_given_a_path_and_no_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, packed = [], workers.packed
 
     def counted(spec: RunSpec, job: range) -> bytes:
-        sizes.append(len(packed(spec, job)))
-        return packed(spec, job)
+        found = packed(spec, job)
+        sizes.append(len(found))
+        _, known, *_ = cloudpickle.loads(found)
+        assert {key[0] for key in known} == {e.dataset}  # so that they need not be read again
+        return found
 
     monkeypatch.setattr(workers, "packed", counted)
     e = tiny(dataset=np.tile(X, (100, 1)), epochs=2)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evoae import identity
+from evoae.data.memory import Rows
 from evoae.experiment import SETTINGS, Experiment
 from evoae.rules import plain
 
@@ -62,7 +63,7 @@ def grid(*presets: str, prefix: str = "", **settings: Any) -> dict[str, Experime
         if id(data) in rows:
             given["dataset"] = rows[id(data)]
         e = Experiment.preset(preset, **given)
-        if not isinstance(data, str | None):
+        if isinstance(e.dataset, Rows):
             given["dataset"] = rows[id(data)] = e.dataset
         words = [prefix] if prefix else []
         words += [preset] if len(presets) > 1 or not (axes or prefix) else []

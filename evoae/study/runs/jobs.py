@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoae.data import memory
 from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.loop import evolve, steps_of_an_epoch
@@ -25,10 +24,17 @@ from evoae.messages import display, say_once, short
 from evoae.networks import population, training
 from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
-from evoae.study.runs.files import digest, read_sealed, whole
+from evoae.study.runs.files import digest, read_sealed
 from evoae.study.runs.locks import locked
-from evoae.study.runs.merge import LOCK, add, history_of, history_rows, write_config
-from evoae.study.runs.run import CONFIG, RESULT, Run, kept, read_config, slices_of
+from evoae.study.runs.merge import (
+    LOCK,
+    add,
+    history_of,
+    history_rows,
+    keep_rows,
+    write_config,
+)
+from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
 CHECKPOINT_SECONDS = float(os.environ.get("EVOAE_CHECKPOINT_SECONDS", "30"))
@@ -95,13 +101,7 @@ class RunSpec:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            rows = self.experiment.dataset
-            if isinstance(rows, memory.Rows):
-                path = kept(self.out, rows)
-                if not path.exists():
-                    with whole(path) as part:
-                        memory.write(rows, part)
-                rows.path = path
+            keep_rows(self.out, self.experiment)
         except OSError as error:
             raise ValueError(
                 f"{display(self.out)}: cannot be written ({error.strerror})"

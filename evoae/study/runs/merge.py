@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from evoae import identity
-from evoae.data import datasets
+from evoae.data import datasets, memory
 from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
@@ -35,6 +35,7 @@ from evoae.study.runs.run import (
     RESULT,
     WEIGHTS,
     Run,
+    kept,
     means,
     pending,
     there,
@@ -61,6 +62,17 @@ def history_of(parts: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
 def in_order(history: pd.DataFrame) -> pd.DataFrame:
     """A history's rows by trial, epoch and cell."""
     return history.sort_values(KEYS, kind="stable", ignore_index=True)
+
+
+def keep_rows(out: Path, experiment: Experiment) -> None:
+    """Write rows that are in memory into a folder of runs, once for all of them. Raises OSError."""
+    rows = experiment.dataset
+    if isinstance(rows, memory.Rows):
+        path = kept(out, rows)
+        if not path.exists():
+            with whole(path) as part:
+                memory.write(rows, part)
+        rows.path = path
 
 
 def write_config(
@@ -209,6 +221,7 @@ def save_training(
     named = [[identity.describe(v) if callable(v) else v for v in each] for each in changes]
     folder = Path(out) / e.hash(seed=state.seed, **({"changes": named} if named else {}))
     folder.mkdir(parents=True, exist_ok=True)
+    keep_rows(folder.parent, e)
     state, table = replace(state, experiment=e), history_of(history)
     last = table.epoch == done - 1
     if table.train_l1[last].isna().all():  # it was not to be the last

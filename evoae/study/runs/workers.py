@@ -18,6 +18,7 @@ import torch
 from loky import ProcessPoolExecutor
 from loky.backend import get_context
 
+from evoae.data import datasets
 from evoae.messages import DataWarning
 from evoae.pruning import operators, schedules
 from evoae.study.runs.jobs import RunSpec, train_job
@@ -57,6 +58,8 @@ def placed(
     )
 
     def submit(spec: RunSpec, job: range) -> Future:
+        if spec.experiment.dataset != "binary-clusters":
+            spec.experiment.load_data(spec.seed, 0)  # if large, into files that all workers map
         with handled(
             signal.SIG_IGN, *ENDINGS
         ):  # which new processes inherit: what comes meanwhile is ours to answer
@@ -97,9 +100,12 @@ REGISTRIES = (operators.OPERATORS, schedules.SCHEDULES)
 
 
 def packed(spec: RunSpec, job: range) -> bytes:
-    """A job as bytes for another process, with the user's functions that it names."""
+    """A job as bytes for another process, with the user's functions that it names and what is known
+    of its data, which need not be read again."""
     names = [spec.experiment.operator, spec.experiment.schedule]
-    return cloudpickle.dumps(([known.of_user(names) for known in REGISTRIES], spec, job))
+    named = [known.of_user(names) for known in REGISTRIES]
+    about = {k: v for k, v in datasets.summaries.items() if k[0] == spec.experiment.dataset}
+    return cloudpickle.dumps((named, about, spec, job))
 
 
 # -- in a worker ---------------------------------------------------------------------------------
@@ -129,7 +135,8 @@ def work(task: bytes) -> tuple[float, float, float]:
     """Train one packed job."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DataWarning)  # whoever began the run was warned
-    named, spec, job = cloudpickle.loads(task)
+    named, about, spec, job = cloudpickle.loads(task)
+    datasets.summaries |= about
     for known, theirs in zip(REGISTRIES, named, strict=True):
         known |= theirs  # also over older ones
     return train_job(spec, job, worker_report, worker_stop)
