@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ from evoae.data.splits import BLOCK
 from evoae.experiment import Experiment
 from evoae.messages import short
 from evoae.study.runs import exports
+from evoae.study.runs.files import Temporary
 from evoae.study.runs.run import FILES, Run
 from evoae.study.runs.sweeps import run
 
@@ -257,7 +257,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         super().__setstate__(state)
         if "_files" in state:
             name, files = self._files
-            temporary = TemporaryDirectory(prefix="evoae-")
+            temporary = Temporary()
             folder = Path(temporary.name, name)
             folder.mkdir()
             for file, content in files.items():

@@ -13,8 +13,11 @@ import json
 import math
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +32,14 @@ UNSEALED = "0" * 64
 HEAD = 1 << 20  # bytes within which a seal stands
 PATIENCE = 10.0  # seconds for which a file that is read is waited for
 CURE = "move it away, and `evoae run` computes what is missing"
+
+
+class Temporary:
+    """A folder that is removed when nothing refers to this any more, and without a warning."""
+
+    def __init__(self) -> None:
+        self.name = tempfile.mkdtemp(prefix="evoae-")
+        weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
 def damaged(path: Path, why: object, cure: str = CURE) -> ValueError:

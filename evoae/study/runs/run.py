@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
 from evoae.study.runs.files import (
+    Temporary,
     damaged,
     digest,
     read_sealed,
@@ -57,7 +57,7 @@ class Run:
             path = self.folder / name
             if not there(path) and not there(pending(path)):
                 raise ValueError(f"{self.folder}: not a finished run: {name} is missing")
-        self.temporary: TemporaryDirectory[str] | None = None  # goes when nothing refers to it
+        self.temporary: Temporary | None = None  # goes when nothing refers to it
         self.config = read_config(self.folder)
         self._stored = self._read_result()
         held = numbers_in(self._stored)

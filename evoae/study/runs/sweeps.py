@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import (
     BrokenExecutor,
@@ -26,6 +25,7 @@ from evoae.networks import kernel
 from evoae.resources import available_cpus, require
 from evoae.rules import plain
 from evoae.study.runs.claims import claimed, missing, tidy, wait_for_others
+from evoae.study.runs.files import Temporary
 from evoae.study.runs.jobs import RunSpec, finish
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
@@ -115,7 +115,7 @@ def sweep(
         raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
     temporary = None
     if out is None:
-        temporary = tempfile.TemporaryDirectory(prefix="evoae-")
+        temporary = Temporary()
         out = temporary.name
     folder = Path(out).expanduser().absolute()
     if not experiments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import re
+import warnings
 
 import joblib
 import numpy as np
@@ -171,8 +172,11 @@ def test_its_folder_goes_with_it_or_stays_where_it_is_told(tmp_path):
     model = quick().fit(WINE)
     folder = model.run_.folder
     assert folder.exists()
-    del model
-    gc.collect()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del model
+        gc.collect()
+    assert not warned
     assert not folder.exists()
     model = quick(settings={"out": tmp_path}).fit(WINE)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
