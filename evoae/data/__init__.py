@@ -1,1 +1,1 @@
-"""Rows in [0, 1]: built in, drawn, or read from files."""
+"""Rows in [0, 1]: built in, drawn, from memory, or read from files and folders."""

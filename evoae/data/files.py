@@ -27,6 +27,7 @@ from evoae.data.content import (
     Handle,
     Options,
     Reader,
+    check_array,
     of_parts,
     package,
     without_columns,
@@ -176,11 +177,11 @@ def _hdf5(handle: IO[bytes], options: Options) -> Content:
                 found[name] = entry
 
         file.visititems(visit)  # which follows no link out of the file
-        parts = of_parts(found, options.key)
-        require(
-            sum(array.size * array.dtype.itemsize for array in parts.parts.values()), "its values"
-        )
-        return replace(parts, parts={name: array[()] for name, array in parts.parts.items()})
+        content = of_parts(found, options.key)
+        for array in content.parts.values():  # before it is read
+            check_array(array)
+            require(array.size * array.dtype.itemsize, "its values")
+        return replace(content, parts={name: array[()] for name, array in content.parts.items()})
 
 
 def _h5ad(handle: IO[bytes], options: Options) -> Content:
@@ -201,7 +202,7 @@ def _h5ad(handle: IO[bytes], options: Options) -> Content:
 
 def _reading(suffix: str, read: Callable[..., Content]) -> Reader:
     """A reader that refuses options that it does not take; of arrays, it leaves out columns."""
-    taken = ["leave_out", *["header"][: read in HEADED], *["key"][: read in KEYED]]
+    taken = ("leave_out", *TAKES.get(read, ()))
 
     @functools.wraps(read)
     def reader(handle: IO[bytes], options: Options) -> Content:
@@ -233,7 +234,7 @@ TABLES: dict[str, Callable[..., Content]] = {
     ".jsonl": tables.json_lines,
     ".parquet": tables.from_parquet,
 }
-HEADED, KEYED = (text.text,), (_npz, _pt, _hdf5)
+TAKES = {text.text: ("header",), _npz: ("key",), _pt: ("key",), _hdf5: ("key",)}
 PACKED = (text.text, tables.json_lines, _idx)  # by gzip
 SUFFIXES: dict[str, Reader] = {}
 for _suffix, _read in (TABLES | ARRAYS).items():

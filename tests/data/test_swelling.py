@@ -73,6 +73,17 @@ def rows_tsv_gz(path: Path) -> None:
             file.write((b"\t".join([b"0", b"1"] * 200) + b"\n") * 10_000)
 
 
+def rows_jsonl_gz(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(20):
+            file.write(b"[" + b"0," * 500_000 + b"0]\n")
+
+
+def chunks_h5(path: Path) -> None:
+    with pytest.importorskip("h5py").File(path, "w") as file:
+        file.create_dataset("rows", (10**5, 10**4), np.uint8, chunks=(100, 100))  # none written
+
+
 def strides(path: Path) -> None:
     torch.save(torch.zeros(1).expand(10**6, 10**6), path)
 
@@ -99,6 +110,8 @@ def packed_pt(path: Path) -> None:
         (user_item_csv, ".csv"),
         (one_line_csv_gz, ".csv.gz"),
         (rows_tsv_gz, ".tsv.gz"),
+        (rows_jsonl_gz, ".jsonl.gz"),
+        (chunks_h5, ".h5"),
         (strides, ".pt"),
         (packed_pt, ".pt"),
     ],
