@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from evoae.messages import one_line, shortened
-from evoae.modules import masking
-from evoae.modules.tracing import Part, Target
+from evoae.modules.layers import Part, Target
+from evoae.modules.plain import why_computed
 from evoae.pruning import operators
 from evoae.pruning.operators import Operator
 
 
 def names_of(parts: list[Part]) -> str:
     """Names of tensors, as in a state dict."""
-    return ", ".join(f"{target.name}.{part}".removeprefix(".") for target, part in parts)
+    return ", ".join(target.tensors[part].names[0] for target, part in parts)
 
 
 def frozen(parts: list[Part]) -> list[Part]:
     """The tensors that do not train."""
-    return [(t, part) for t, part in parts if not masking.stored(t.layer, part).requires_grad]
+    return [(t, part) for t, part in parts if not t.tensors[part].value.requires_grad]
 
 
 def check_frozen(operator: str, with_gradients: list[Part], parts: list[Part]) -> None:
@@ -60,6 +60,27 @@ def check_gradients(
             + (f" (frozen: {never})" if never else "")
             + ": train the layer first, or leave it out by exclude="
         )
+
+
+def check_seen(operator: str, needs: Collection[str], targets: list[Target]) -> None:
+    """Raise ValueError if calls of layers do not show what an operator looks at."""
+    for statistic in sorted(needs):
+        if unseen := [target.name for target in targets if not target.sees(statistic)]:
+            raise ValueError(
+                f"operator {operator} reads {statistic}, which cannot be seen of "
+                f"{', '.join(unseen)}: leave them out by exclude="
+            )
+
+
+def check_computed(targets: list[Target]) -> None:
+    """Raise ValueError for tensors that others compute, where nothing is masked."""
+    for target in targets:
+        for tensor in target.tensors.values():
+            if tensor.stored is None:
+                why = why_computed(tensor.holders[0][0])
+                raise ValueError(
+                    f"layer {target.name} needs pruned_weights=masked, as {why}; or exclude it"
+                )
 
 
 def check_relu(targets: list[Target], has_target: bool) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor, distributed, nn
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.modules import checks, masking
+from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import why_not_a_module
-from evoae.modules.tracing import Chosen, Part, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
@@ -95,9 +95,10 @@ class Pruner:
         self.operator = self.experiment.resolved_operator
         self.epoch = -1
         self.targets = find_layers(module, layers, exclude, relu)
-        weights = sum(target.layer.weight.numel() for target in self.targets)
-        biases = sum(target.units for target in self.targets if "bias" in target.tensors)
-        self.size = weights + biases
+        self.size, weights = (
+            sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
+            for parts in (lambda target: target.tensors, lambda target: ["weight"])
+        )
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
         if self.experiment.operator != "none":
@@ -106,9 +107,17 @@ class Pruner:
             checks.check_relu(self.targets, self.experiment.has_target)
         has_examples = checks.check_examples(examples, self.operator, self.run)
         needs = self.needs(has_examples)
+        if self.operator.needs != operators.ANY:
+            checks.check_seen(self.name, needs, self.targets)
+        self.coverage, unasked = coverage(module, self.targets)
+        if unasked > 0.1:
+            warnings.warn(f"the Pruner {self.coverage}", stacklevel=2)
+        self.masks_at: list[tuple[nn.Module, str]] = []
         if self.masked:
             checks.warn_of_averages(module)
-            self.add_masks()
+            self.masks_at = mask_all(module, self.targets)
+        else:
+            checks.check_computed(self.targets)
         self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
@@ -156,13 +165,6 @@ class Pruner:
     def masked(self) -> bool:
         """Whether pruned weights stay zero."""
         return self.experiment.pruned_weights == "masked"
-
-    def add_masks(self) -> None:
-        """Masks that keep everything: a bias that begins at zero may be trained."""
-        for target in self.targets:
-            for part in target.tensors:  # all of them: the order of parameters stays as it is
-                everything = torch.ones_like(getattr(target.layer, part), requires_grad=False)
-                masking.add(target.layer, part, masking.Mask(everything))
 
     def draw(self, t: int, purpose: str) -> np.random.Generator:
         """The stream of one purpose after epoch t."""
@@ -225,8 +227,7 @@ class Pruner:
         self.next_turn: int | None = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
-            masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
-            zeros = sum(int((~mask.keeps).sum()) for mask in masked if mask is not None)
+            zeros = sum(int((~target.tensors[part].keeps).sum()) for target, part in self.parts())
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
     def watch_if_asked(self) -> None:
@@ -255,15 +256,17 @@ class Pruner:
         if together():
             masks = [(self.of_first(weight), self.of_first(bias)) for weight, bias in masks]
         for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
-            scale = float(np.float32(np.sqrt(target.layer.weight[0].numel())))
-            for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
-                drawn = None if fresh is None else fresh[number][part] / scale
-                masking.prune(target.layer, name, kept, opens, drawn)
+            scale = float(np.float32(np.sqrt(keep[0].shape[1])))
+            for part, (name, tensor) in enumerate(target.tensors.items()):
+                drawn = (
+                    None if fresh is None else target.as_stored(name, fresh[number][part] / scale)
+                )
+                tensor.prune(target.as_stored(name, keep[part]), opens, drawn)
         return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
-        sent = mask.to(self.targets[0].layer.weight.device, torch.uint8)
+        sent = mask.to(self.targets[0].weight.value.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
 
@@ -279,9 +282,9 @@ class Pruner:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
             self.run(rows)
         for target, calls in zip(self.targets, recorded, strict=True):
-            if not calls:
+            if not calls and target.kind.units:
                 raise ValueError(f"layer {target.name} is never called: exclude it")
-        return [torch.cat(calls) for calls in recorded]
+        return [torch.cat(calls) if calls else None for calls in recorded]
 
     @torch.no_grad()
     def run(self, rows: Tensor) -> None:
@@ -289,7 +292,7 @@ class Pruner:
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
-            self.module(rows.to(self.targets[0].layer.weight.device))
+            self.module(rows.to(self.targets[0].weight.value.device))
         finally:
             for part in training:
                 part.training = True
@@ -300,10 +303,9 @@ class Pruner:
         """By layer: parameters, and how many of them are pruned (masked, else zero)."""
         parameters, zeros = [], []
         for target in self.targets:
-            tensors = [getattr(target.layer, part) for part in target.tensors]
-            parameters.append(sum(tensor.numel() for tensor in tensors))
-            found = [masking.mask_of(target.layer, part) for part in target.tensors]
-            kept = [t if m is None else m.keeps for t, m in zip(tensors, found, strict=True)]
+            tensors = list(target.tensors.values())
+            parameters.append(sum(tensor.value.numel() for tensor in tensors))
+            kept = [each.value if each.mask is None else each.mask.keeps for each in tensors]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
 
@@ -316,7 +318,7 @@ class Pruner:
         """
         table = pd.DataFrame({"layer": [target.name for target in self.targets]} | self.counts())
         table["units"] = [target.units for target in self.targets]
-        left = [target.layer.weight.detach().flatten(1) != 0 for target in self.targets]
+        left = [target.matrix(target.weight.value.detach()) != 0 for target in self.targets]
         table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
         spread = [observer.positions for observer in self.observers]
         table["macs"] = [
@@ -360,9 +362,8 @@ class Pruner:
         self.finished = True
         for observer in self.observers:
             observer.leave()
-        for target in self.targets:
-            for part in target.tensors:
-                masking.remove(target.layer, part)
+        for part, name in self.masks_at:
+            masking.remove(part, name)
 
     def __enter__(self) -> Pruner:
         return self
@@ -391,9 +392,9 @@ class Pruner:
     def masks(self) -> dict[str, masking.Mask]:
         """The masks by the names of their tensors."""
         found = {
-            f"{target.name}.{part}": masking.mask_of(target.layer, part)
+            f"{target.name}.{part}": tensor.mask
             for target in self.targets
-            for part in target.tensors
+            for part, tensor in target.tensors.items()
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
