@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from evoae.messages import one_line, shortened
+from evoae.experiment import Experiment
+from evoae.messages import one_line, short, shortened
 from evoae.modules.layers import Part, Target
 from evoae.modules.plain import why_computed
 from evoae.pruning import operators
 from evoae.pruning.operators import Operator
+
+GRANULARITIES = ("weight", "unit")
 
 
 def names_of(parts: list[Part]) -> str:
@@ -60,6 +63,20 @@ def check_gradients(
             + (f" (frozen: {never})" if never else "")
             + ": train the layer first, or leave it out by exclude="
         )
+
+
+def check_granularity(granularity: str, operator: str, e: Experiment) -> None:
+    """Raise ValueError for a granularity that is unknown, or that an operator does not have."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity={short(granularity)} must be weight or unit")
+    if granularity == "weight" or operator == "none":
+        return
+    if e.resolved_operator.score is None:
+        raise ValueError(
+            f"granularity=unit needs an operator with a score; operator={operator} has none"
+        )
+    if e.drop_fraction:
+        raise ValueError(f"drop_fraction={e.drop_fraction} needs granularity=weight")
 
 
 def check_seen(operator: str, needs: Collection[str], targets: list[Target]) -> None:

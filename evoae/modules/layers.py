@@ -125,8 +125,9 @@ class Target:
         """Values of the weight's shape as operators see them: [out, in], positions flat."""
         if not self.kind.transposed:
             return weight.flatten(1)
-        grouped = weight.unflatten(0, (self.groups, -1)).flatten(3).transpose(1, 2)
-        return grouped.reshape(self.units, -1)
+        into, out = weight.shape[:2]
+        grouped = weight.reshape(self.groups, into // self.groups, out, -1)
+        return grouped.transpose(1, 2).reshape(self.units, -1)
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
         """The opposite of `matrix`."""
@@ -138,7 +139,7 @@ class Target:
 
     def as_seen(self, part: str, values: Tensor) -> Tensor:
         """Values of a tensor as operators see them, on the CPU."""
-        return (self.matrix(values) if part == "weight" else values).cpu()
+        return (self.matrix(values) if part == "weight" else values).cpu().contiguous()
 
     def as_stored(self, part: str, values: Tensor) -> Tensor:
         """The opposite of `as_seen`, but on the CPU."""
@@ -209,7 +210,7 @@ def target_of(
     followers: dict[str, Follower],
     module: nn.Module,
 ) -> Target:
-    """A layer; what is a lookup and a linear layer at once (tied embeddings) is seen as the latter."""
+    """A layer. Of a lookup that is a linear layer too (tied embeddings), the latter is seen."""
     kinds = [kind_of(part, weight.value, biases) for part, _ in weight.holders]
     kind = min(kinds, key=lambda each: (not each.units, each.inputs != "values"))
     alike = [number for number, each in enumerate(kinds) if each == kind]

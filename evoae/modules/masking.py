@@ -89,7 +89,7 @@ def add(layer: nn.Module, name: str, mask: Mask) -> None:
     A state dict has the names of the layer without masks, so that such modules load it.
     """
     as_parametrization(layer, name)
-    parametrize.register_parametrization(layer, name, mask)
+    parametrize.register_parametrization(layer, name, mask, unsafe=True)  # no trial call
     first = {"parametrizations": layer._modules.pop("parametrizations")}
     layer._modules = first | layer._modules  # parameters come in the order that they had
     kind: Any = type(layer)  # a class of this layer's own
@@ -163,12 +163,10 @@ def taken_apart(layer: nn.Module) -> tuple[nn.Module, dict[str, Mask]]:
     modules |= {"parametrizations": computed}
     if not computed:
         del modules["parametrizations"]
-    else:  # a class as PyTorch makes one
-        own = vars(type(layer)).items()
-        kind = type(layer).__name__, type(layer).__bases__
-        plain.__class__ = type(
-            *kind, {k: v for k, v in own if k not in (*OWN_METHODS, *parameters)}
-        )
+    else:  # a class as PyTorch makes one, of its own
+        kind, not_so = type(layer), {*OWN_METHODS, *parameters, "__getstate__"}
+        own = {key: value for key, value in vars(kind).items() if key not in not_so}
+        plain.__class__ = type(kind.__name__, kind.__bases__, own)
     plain.__dict__ |= {"_modules": modules, "_parameters": parameters}
     if "_flat_weights" in plain.__dict__:  # of a recurrent layer, as its last call computed them
         plain._flat_weights = [getattr(plain, name, None) for name in plain._flat_weights_names]

@@ -17,9 +17,11 @@ from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.modules import checks, masking
 from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
-from evoae.modules.plain import why_not_a_module
+from evoae.modules.plain import Hook, why_not_a_module
+from evoae.modules.units import positional, units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
+from evoae.pruning.units import Units
 from evoae.randomness import stream
 
 # settings of an experiment that say how a network is pruned, whoever trains it
@@ -76,6 +78,7 @@ class Pruner:
         schedule: str | Callable[..., float],
         epochs: int,
         *,
+        granularity: str = "weight",
         layers: Chosen | None = None,
         exclude: Chosen = (),
         relu: Collection[str] = (),
@@ -93,6 +96,10 @@ class Pruner:
             raise ValueError(f"the module to prune {problem}")
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator = self.experiment.resolved_operator
+        checks.check_granularity(granularity, self.name, self.experiment)
+        self.granularity = granularity
+        self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
+        self.unit_groups: Units | None = None
         self.epoch = -1
         self.targets = find_layers(module, layers, exclude, relu)
         self.size, weights = (
@@ -118,6 +125,7 @@ class Pruner:
             self.masks_at = mask_all(module, self.targets)
         else:
             checks.check_computed(self.targets)
+        self.handles = [module.register_forward_hook(Hook(self.see_call), with_kwargs=True)]
         self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
@@ -161,6 +169,25 @@ class Pruner:
         """The module was called: there is something to prune by."""
         self.called = True
 
+    def see_call(
+        self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        """Once: what the whole module was called with, from which units are found."""
+        self.note_call()
+        self.handles.pop().remove()
+        if self.granularity == "unit":
+            self.inputs = positional(module, given, named)
+
+    def find_units(self) -> None:
+        """The units, before the first prune. Raises ValueError where there are none."""
+        if self.granularity == "weight" or self.unit_groups is not None:
+            return
+        if self.inputs is None:
+            raise ValueError(
+                "granularity=unit follows channels through the whole module, which was never called"
+            )
+        self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+
     @property
     def masked(self) -> bool:
         """Whether pruned weights stay zero."""
@@ -179,7 +206,8 @@ class Pruner:
         does not do what it must: the module is then as it was.
         """
         e, t = self.experiment, self.epoch + 1
-        if not self.called:
+        # a loop may call methods of a module alone, and no layer of it
+        if not (self.called or any(each.grad is not None for each in self.module.parameters())):
             raise ValueError("epoch_end was called before any forward pass: train an epoch first")
         if self.over:
             raise ValueError(
@@ -191,6 +219,7 @@ class Pruner:
         if pruned:
             reached = [(each.target, part) for each in self.observers for part in each.reached]
             checks.check_gradients(self.name, self.parts_with_gradients(), reached, self.parts())
+            self.find_units()
             driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
@@ -360,6 +389,8 @@ class Pruner:
     def release(self) -> None:
         """Leave the module plain, and say nothing."""
         self.finished = True
+        for handle in self.handles:
+            handle.remove()
         for observer in self.observers:
             observer.leave()
         for part, name in self.masks_at:

@@ -16,13 +16,15 @@ from evoae.pruning import allocation
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.operators import Operator
 from evoae.pruning.scores import random as random_scores
+from evoae.pruning.units import Units, select
 
 AT_RANDOM = Operator(random_scores, random_scores, needs=())  # how `set` and `rigl` begin
 
 
 class Source(Protocol):
     """What can be pruned. `size` counts its parameters; `absent` entries of its layers are none
-    (a layer without a bias has one of zeros, which counts as pruned).
+    (a layer without a bias has one of zeros, which counts as pruned). `unit_groups`, if there are
+    some, are pruned whole.
     """
 
     @property
@@ -30,6 +32,9 @@ class Source(Protocol):
 
     @property
     def absent(self) -> int: ...  # noqa: D102
+
+    @property
+    def unit_groups(self) -> Units | None: ...  # noqa: D102
 
     def layers(self) -> list[Layer]:
         """Its layers as operators see them."""
@@ -50,7 +55,8 @@ def prune(
     Raises ValueError, before anything is changed, for masks that do not fit the layers.
     """
     layers = source.layers()
-    masks = decide(operator, layers, rng, counting_absent(settings, operator, source))
+    settings_here = counting_absent(settings, operator, source)
+    masks = decide(operator, layers, rng, settings_here, source.unit_groups)
     fresh = [drawn_like(layer, rng) for layer in layers] if operator.renews else None
     return source.apply(masks, operator.regrows or settings.drop_fraction > 0, fresh)
 
@@ -70,17 +76,23 @@ def is_reached(
 
 
 def decide(
-    operator: Operator, layers: list[Layer], rng: np.random.Generator, s: OperatorSettings
+    operator: Operator,
+    layers: list[Layer],
+    rng: np.random.Generator,
+    s: OperatorSettings,
+    units: Units | None = None,
 ) -> list[Masks]:
     """The keep-masks of all layers: by scores if there is a target, else layer by layer."""
+    if units is not None and operator.score is not None:
+        return select(layers, [operator.score(layer, rng, s) for layer in layers], units, rng, s)
     if s.to_target and operator.score is not None:
         found = [(layer, operator.score(layer, rng, s)) for layer in layers]
-        units = isinstance(found[0][1], Tensor)
+        whole = isinstance(found[0][1], Tensor)
         scores = [
             allocation.by_unit(layer, score, rng) if isinstance(score, Tensor) else score
             for layer, score in found
         ]
-        masks = allocation.select(layers, scores, rng, s, units)
+        masks = allocation.select(layers, scores, rng, s, whole)
         return allocation.exchange(layers, masks, scores, rng, s) if s.drop_fraction else masks
     masks = [checked(operator(layer, rng, s), layer, operator) for layer in layers]
     if s.prune_biases:
