@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
+from evoae.messages import one_line, shortened
 from evoae.modules import checks, masking
 from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
@@ -26,8 +27,8 @@ from evoae.randomness import stream
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
-    "amount", "threshold", "probability", "pruning_clock", "decrease", "steepness", "last_share",
-    "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction", "drop_until",
+    "amount", "threshold", "probability", "prune_count", "pruning_clock", "decrease", "steepness",
+    "last_share", "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction", "drop_until",
     "pruned_weights", "statistics_window", "as_released",
 )  # fmt: skip
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
@@ -89,6 +90,10 @@ class Pruner:
     ) -> None:
         check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
+        if schedules.find(schedule).target and not {"pruned_weights", "as_released"} & set(
+            settings
+        ):
+            settings["pruned_weights"] = "masked"
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
@@ -241,6 +246,9 @@ class Pruner:
         """
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
+        if e.prune_count is not None:
+            drawn = self.seed, 0, self.cell, e.prune_count, tuple(e.pruning_probabilities)
+            return e.operator != "none" and t in driver.drawn_epochs(*drawn)
         if value == 0 or not e.has_target:
             return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
@@ -405,6 +413,41 @@ class Pruner:
         else:
             self.finish()
 
+    # -- rewind ----------------------------------------------------------------------------------
+
+    def rewind(
+        self, state: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Set the module back to a state dict, under the present masks: a lottery ticket.
+
+        Args:
+            state: a deep copy of the module's state dict of before, masked or not; masks that it
+                has are not looked at.
+            optimiser: what it keeps of masked entries (moments) becomes zero.
+
+        Raises ValueError, in one line and with the module as it was, if nothing is masked, or for a
+        state that does not fit, or that is not a copy.
+        """
+        tensors = [tensor for target in self.targets for tensor in target.tensors.values()]
+        if not self.masked or self.finished:
+            raise ValueError("rewind needs pruned_weights=masked, and comes before finish")
+        held = {p.data_ptr() for each in tensors if (p := each.stored) is not None}
+        if any(value.data_ptr() in held for value in state.values()):
+            raise ValueError("the state to rewind to holds the module's own tensors: deepcopy it")
+        before = {key: value.clone() for key, value in self.module.state_dict().items()}
+        try:
+            self.module.load_state_dict(dict(state))  # without the masks in its metadata
+        except RuntimeError as error:
+            self.module.load_state_dict(before)
+            words = shortened(one_line(str(error)))
+            raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
+        for tensor in tensors:
+            tensor.prune(tensor.keeps, opens=False)
+            moments = {} if optimiser is None else optimiser.state.get(tensor.stored, {})
+            for value in moments.values():
+                if isinstance(value, Tensor) and value.shape == tensor.shape:
+                    value.mul_(tensor.keeps)
+
     # -- resume ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -429,6 +472,15 @@ class Pruner:
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
+    def go_on(self, epoch: int, masks: Mapping[str, Tensor]) -> None:
+        """Go on after an epoch, with masks by the names of their tensors."""
+        self.epoch = epoch
+        for key, mask in self.masks().items():
+            if key in masks:
+                mask.kept.copy_(masks[key])
+        self.look_ahead()
+        self.watch_if_asked()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
         own = self.state_dict()
@@ -439,13 +491,10 @@ class Pruner:
         for name, (then, here) in pairs.items():
             if then != here:
                 raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
-        self.epoch, self.called = state["epoch"], state["called"]
+        self.called = state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.target.name])
-        for key, mask in self.masks().items():
-            if key in state.get("masks", {}):
-                mask.kept.copy_(state["masks"][key])
-        self.look_ahead()
+        self.go_on(state["epoch"], state.get("masks", {}))
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this
         self.watch_if_asked()

@@ -6,6 +6,7 @@ A `Source` is a member of a population (`pruning.members`) or a user's module (`
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.operators import Operator
 from evoae.pruning.scores import random as random_scores
 from evoae.pruning.units import Units, select
+from evoae.randomness import stream
 
 AT_RANDOM = Operator(random_scores, random_scores, needs=())  # how `set` and `rigl` begin
 
@@ -64,6 +66,17 @@ def prune(
 def fires(value: float, is_target: bool, rng: np.random.Generator) -> bool:
     """Whether a schedule's value asks for a prune: a target does, a probability by a draw."""
     return value != 0 and (is_target or bool(rng.random() < value))
+
+
+@functools.lru_cache(maxsize=4096)
+def drawn_epochs(
+    seed: int, trial: int, cell: int, count: int, weights: tuple[float, ...]
+) -> frozenset[int]:
+    """So many epochs drawn without replacement by their weights (Efraimidis and Spirakis 2006)."""
+    draws = stream(seed, trial, 0, cell, "prune epochs").random(len(weights))
+    with np.errstate(divide="ignore"):  # an epoch of weight 0 comes last
+        keys = np.log(draws) / np.array(weights)
+    return frozenset(np.argsort(-keys, kind="stable")[:count].tolist())
 
 
 def is_reached(
