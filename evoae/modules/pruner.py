@@ -28,8 +28,8 @@ from evoae.randomness import stream
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
     "amount", "threshold", "probability", "prune_count", "pruning_clock", "decrease", "steepness",
-    "last_share", "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction", "drop_until",
-    "pruned_weights", "statistics_window", "as_released",
+    "last_share", "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction",
+    "drop_until", "pruned_weights", "statistics_window", "as_released",
 )  # fmt: skip
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
@@ -90,10 +90,8 @@ class Pruner:
     ) -> None:
         check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
-        if schedules.find(schedule).target and not {"pruned_weights", "as_released"} & set(
-            settings
-        ):
-            settings["pruned_weights"] = "masked"
+        if schedules.find(schedule).target and "as_released" not in settings:
+            settings = {"pruned_weights": "masked"} | settings
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
@@ -443,7 +441,10 @@ class Pruner:
             raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
         for tensor in tensors:
             tensor.prune(tensor.keeps, opens=False)
-            moments = {} if optimiser is None else optimiser.state.get(tensor.stored, {})
+            stored = tensor.stored
+            if optimiser is None or stored is None:
+                continue
+            moments = optimiser.state.get(stored, {})
             for value in moments.values():
                 if isinstance(value, Tensor) and value.shape == tensor.shape:
                     value.mul_(tensor.keeps)
@@ -472,11 +473,11 @@ class Pruner:
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
-    def go_on(self, epoch: int, masks: Mapping[str, Tensor]) -> None:
+    def go_on(self, epoch: int, masks: Mapping[str, Tensor] | None = None) -> None:
         """Go on after an epoch, with masks by the names of their tensors."""
         self.epoch = epoch
         for key, mask in self.masks().items():
-            if key in masks:
+            if masks and key in masks:
                 mask.kept.copy_(masks[key])
         self.look_ahead()
         self.watch_if_asked()
