@@ -7,6 +7,7 @@ are: a layer with its weight, a recurrent layer, a norm.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,13 +39,16 @@ class Graph:
 
     `nodes`: in the order of computation; `tensors`: names of parameters and buffers, by the nodes
     that stand for them; `values`: theirs and those of other tensors that the module holds.
-    `outputs`: what a caller sees.
+    `outputs`: what a caller sees. `no_bias`: names of weights of layers that could have a bias.
+    `parts`: names of the modules whose forward an operation belongs to.
     """
 
     nodes: list[Node]
     tensors: dict[Node, str]
     values: dict[Node, Tensor]
     outputs: list[Node]
+    no_bias: set[str]
+    parts: dict[Node, str]
 
 
 def exported(module: nn.Module, inputs: Inputs) -> Graph:
@@ -73,7 +77,15 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
     values = {node: held[name].detach() for node, name in tensors.items()}
     values |= {n: program.constants[constants[n.name]] for n in nodes if n.name in constants}
     (last,) = (node for node in graph.nodes if node.op == "output")
-    return Graph(nodes, tensors, values, last.all_input_nodes)
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    no_bias = {
+        f"{name}.weight".lstrip(".")
+        for name, part in module.named_modules(remove_duplicate=False)
+        if isinstance(part, layers) and part.bias is None
+    }
+    stacks = {node: list(node.meta.get("nn_module_stack", {}).values()) for node in nodes}
+    parts = {node: stack[-1][0] for node, stack in stacks.items() if stack}
+    return Graph(nodes, tensors, values, last.all_input_nodes, no_bias, parts)
 
 
 @cache
@@ -142,9 +154,9 @@ ALONG = {"_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "sort"}
 NORMS = {"layer_norm", "rms_norm"}
 # what does not fall where its input rises, and the least that it gives
 RISING = {
-    "relu": 0.0, "sigmoid": 0.0, "hardsigmoid": 0.0, "softplus": 0.0, "exp": 0.0, "tanh": -1.0,
-    "elu": None, "celu": None, "selu": None, "clone": None, "_to_copy": None, "expm1": -1.0,
-    "sqrt": 0.0, "log1p": None, "log_sigmoid": None, "sinh": None, "atan": None, "erf": -1.0,
+    "relu": 0.0, "sigmoid": 0.0, "hardsigmoid": 0.0, "softplus": 0.0, "exp": 0.0, "sqrt": 0.0,
+    "tanh": -1.0, "erf": -1.0, "expm1": -1.0,
+    **dict.fromkeys("elu celu selu clone _to_copy log1p log_sigmoid sinh".split(), -math.inf),
 }  # fmt: skip
 # not below 0 where their input is not, and not above where it is not
 SIGNED = {"gelu", "silu", "mish", "hardswish", "leaky_relu", "sign", "asin", "tan"}

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from evoae.modules import graph as graphs
+from evoae.modules import recurrent
 from evoae.modules.graph import Graph, Node, name_of, shape_of, shapes_of
 from evoae.modules.reading import Inputs
 
 FIXED = 0  # the atom of what is never left out
+OUTPUT = "they are outputs"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Coupling:
 
     def __init__(self, graph: Graph) -> None:
         self.parent = torch.zeros(1, dtype=torch.int64)
-        self.fixed: dict[int, str] = {FIXED: "it is no channel of a parameter"}
+        self.fixed: dict[int, str] = {FIXED: "they are combined with what is no channel"}
         self.of_tensors: dict[tuple[str, int], Tensor] = {}
         self.axes: dict[Node, Any] = {}
         self.even: list[Even] = []
@@ -85,7 +87,7 @@ class Coupling:
         for node in graph.nodes:
             self.axes[node] = self.begin(node) if node.op == "placeholder" else self.follow(node)
         for node in graph.outputs:
-            self.fix(self.axes[node].atoms, "it is an output")
+            self.fix(self.axes[node].atoms, OUTPUT)
 
     def begin(self, node: Node) -> Axes:
         """A parameter or buffer, whose axes are atoms each; of an input they are none."""
@@ -168,6 +170,11 @@ class Coupling:
             table = atoms.movedim(rows, 0).flatten(1)
             self.even.append(Even([table], whole))
 
+    def keep_even(self, table: Tensor) -> None:
+        """Of each row of atoms [rows, atoms], equally many must remain."""
+        if len(table) > 1:
+            self.even.append(Even([table], whole=False))
+
     # -- operations ------------------------------------------------------------------------------
 
     def follow(self, node: Node) -> Any:
@@ -182,6 +189,9 @@ class Coupling:
             return given[0]
         if graphs.is_pointwise(node):
             return self.joined(node, given)
+        if (call := recurrent.recurrent(node)) is not None:
+            made = recurrent.couple(self, node, call, Axes)
+            return self.unknown(node, given) if made is None else made
         rule = getattr(self, f"of_{name.strip('_')}", None)
         if rule is not None:
             return rule(node, *node.args)
@@ -203,7 +213,7 @@ class Coupling:
 
     def unknown(self, node: Node, given: Sequence[Any]) -> Any:
         """Whatever an operation reads stays as it is."""
-        why = f"{name_of(node.target)} reads it"
+        why = f"{name_of(node.target)} reads them"
         for each in given:
             for axes in each if isinstance(each, list) else [each]:
                 self.fix(axes.atoms, why)
@@ -231,7 +241,9 @@ class Coupling:
                 if matches:
                     self.unite(atoms.expand(shape), matches[0].expand(shape))
                 elif dims and any(size[k] > 1 for k in dims):
-                    self.fix([atoms], f"{name_of(node.target)} combines it with what cannot shrink")
+                    self.fix(
+                        [atoms], f"{name_of(node.target)} combines them with what cannot shrink"
+                    )
             if dims:
                 found.setdefault(dims, atoms.expand(shape))
         return Axes(shape, list(found.values()), all(each.free for each in given))
@@ -269,11 +281,8 @@ class Coupling:
     def cut(self, node: Node, atoms: Tensor, varying: frozenset[int]) -> None:
         """Of what is cut into equal parts, the parts must stay equal; else nothing may go."""
         name, args = name_of(node.target), list(node.args)
-        at = args[2] if name.startswith("split") and len(args) > 2 else (args + [0, 0])[1]
-        if name.startswith("split"):
-            at = args[2] if len(args) > 2 else node.kwargs.get("dim", 0)
-        elif len(args) < 2:
-            at = node.kwargs.get("dim", 0)
+        position = 2 if name.startswith("split") else 1
+        at = args[position] if len(args) > position else node.kwargs.get("dim", 0)
         dim = int(at) % atoms.dim()
         if dim not in varying:
             return
@@ -297,7 +306,7 @@ class Coupling:
         small = atoms
         for other in set(range(atoms.dim())) - {dim}:
             small = small.narrow(other, 0, 1)
-        self.even.append(Even([small.reshape(size // part, part)], whole=False))
+        self.keep_even(small.reshape(size // part, part))
 
     def side_by_side(self, node: Node, given: Sequence[Axes]) -> Axes:
         """What is concatenated along a dimension: atoms too; along others they are united."""
@@ -317,7 +326,7 @@ class Coupling:
             found = []
             for part in parts:
                 here = [a for a in part.atoms if self.varying(a) == dims]
-                self.fix([a for a in part.atoms if self.varying(a) != dims], f"{name} reads it")
+                self.fix([a for a in part.atoms if self.varying(a) != dims], f"{name} reads them")
                 found.append(here[0] if here else torch.tensor(FIXED).expand(part.shape))
             made.append(torch.cat(thin_but(found, dim), dim).expand(shape))
         else:
@@ -351,7 +360,7 @@ class Coupling:
             if varying.isdisjoint(over):
                 kept.append(atoms)
             elif not varying <= set(over):
-                self.fix([atoms], f"{name_of(node.target)} reads it")
+                self.fix([atoms], f"{name_of(node.target)} reads them")
         made = []
         for shape in shapes_of(node):
             small = [without(atoms, over, len(shape) == len(given.shape)) for atoms in kept]
@@ -362,7 +371,7 @@ class Coupling:
 
     def contracted(self, node: Node, a: Axes, b: Axes, bias: Axes | None = None) -> Axes:
         """The product of [..., m, k] and [..., k, n]; `b` may have no leading dimensions."""
-        shape, why = shape_of(node), f"{name_of(node.target)} combines it with what cannot shrink"
+        shape, why = shape_of(node), f"{name_of(node.target)} combines them with what cannot shrink"
         last, row, column = len(a.shape) - 1, len(b.shape) - 2, len(b.shape) - 1
         shift = len(a.shape) - len(b.shape)  # of leading dimensions
         made, matched = [], set()
@@ -388,7 +397,7 @@ class Coupling:
             if varying in matched:
                 continue
             if row in varying or not varying:
-                self.fix([atoms], why)
+                self.fix([] if a.free else [atoms], why)
                 continue
             for dim in varying - {column}:
                 self.blocks(atoms, dim, whole=False)
@@ -428,20 +437,23 @@ class Coupling:
             if 1 in varying and 0 not in varying:  # positions of a channel go together
                 channels.append(first_along(self.level(atoms, varying - {1}), 1))
             else:
-                self.fix([atoms], "a convolution reads it")
+                self.fix([atoms], "a convolution reads them")
         entries: dict[int, Tensor] = {}
         for atoms in there.atoms:
             varying = self.varying(atoms)
             if len(varying) == 1 and min(varying) < 2:
                 entries[min(varying)] = first_along(atoms, min(varying))
             else:
-                self.fix([atoms], "it is a position of a kernel")
+                self.fix([atoms], "they are positions of a kernel")
         into, out = (0, 1) if transposed else (1, 0)
         if count == 1:
             if channels and into in entries:
                 self.unite(channels[0], entries[into])
             else:
-                self.fix([*channels, *([entries[into]] if into in entries else [])], "it is alone")
+                self.fix(
+                    [*channels, *([entries[into]] if into in entries else [])],
+                    "what they are combined with cannot shrink",
+                )
             made = entries.get(out)
         else:
             made = self.in_groups(weight, channels, entries, count, transposed, shape[1])
@@ -459,11 +471,11 @@ class Coupling:
         name = self.graph.tensors.get(weight)
         shared = name is not None and name in self.grouped
         if not channels or name is None or shared:
-            self.fix([*channels, *entries.values()], "it is in a convolution of groups")
+            self.fix([*channels, *entries.values()], "a convolution of groups reads them")
             return entries.get(0) if not transposed else None
         inside = channels[0].reshape(count, -1)
         if 1 in entries:  # an index within each group: it is written by what remains of the group
-            self.fix([entries[1]], "it is an index within groups")
+            self.fix([entries[1]], "they are indices within groups")
         if transposed:
             if 0 in entries:
                 self.unite(entries[0], inside.flatten())
@@ -518,8 +530,21 @@ class Coupling:
                 made.append(along(first_along(atoms, 1), -1, shape_of(node)))
             else:
                 self.fix([atoms], "an index picks from them")
-        self.fix(self.axes[index].atoms, "it is an index")
+        self.fix(self.axes[index].atoms, "they are indices")
         return Axes(shape_of(node), made)
+
+    def of_embedding_bag(self, node: Node, weight: Node, index: Node, *rest: Any) -> list[Axes]:
+        """Of sums or means of rows that an index picks."""
+        first, *others = shapes_of(node)
+        made = []
+        for atoms in self.axes[weight].atoms:
+            if self.varying(atoms) == {1}:
+                made.append(along(first_along(atoms, 1), -1, first))
+            else:
+                self.fix([atoms], "an index picks from them")
+        return [Axes(first, made), *(Axes(shape) for shape in others)]
+
+    of_embedding_bag_forward_only = of_embedding_bag
 
     def of_scaled_dot_product_attention(
         self, node: Node, q: Node, k: Node, v: Node, *rest: Any
@@ -529,7 +554,7 @@ class Coupling:
         made, rank = [], len(shape_of(node))
         for atoms in self.axes[v].atoms:
             if rank - 2 in self.varying(atoms):
-                self.fix([atoms], "attention reads it")
+                self.fix([atoms], "attention reads them")
                 continue
             for dim in self.varying(atoms) - {rank - 1}:
                 self.blocks(atoms, dim, whole=False)

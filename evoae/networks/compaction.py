@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -28,6 +29,12 @@ class Dense:
     weight: Tensor
     bias: Tensor
     relu: bool
+
+    @property
+    def link(self) -> Link:
+        """The layer as the analysis sees it."""
+        after = partial(rising, function=torch.relu, least=0) if self.relu else Known.itself
+        return Link(self.weight, self.bias, after)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def chain(population: Population, i: int) -> list[Dense]:
 
 def compact(layers: Sequence[Dense]) -> Compacted:
     """The same function of fewer units, for every input. Outputs are never left out."""
-    biases, left = analyse(layers)
+    biases, left = analyse([layer.link for layer in layers])
     remaining = [part.nonzero().flatten() for part in left]
     smaller = [
         Dense(each.weight[after][:, before], bias[after].to(each.bias), each.relu)
@@ -132,6 +139,10 @@ class Known:
         value = self.value.where(self.constant, 0)
         return Known(value, self.positive | self.constant, self.negative | self.constant)
 
+    def itself(self) -> Known:
+        """What nothing is done to."""
+        return self
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same of a tensor whose entries are moved."""
         return Known(change(self.value), change(self.above), change(self.below))
@@ -165,50 +176,107 @@ def rising(x: Known, function: Callable[[Tensor], Tensor], least: float = -math.
     return Known(value.where(above | below, least), torch.ones_like(above), below)
 
 
-def product(a: Known, b: Known) -> Known:
-    """Of the products of matrices [..., m, k] and [..., k, n]."""
+def times(a: Known, b: Known) -> Known:
+    """Of products, entry by entry."""
+    a, b = a.about_zero, b.about_zero
+    constant = (a.constant & b.constant) | a.zero | b.zero
+    positive = (a.positive & b.positive) | (a.negative & b.negative)
+    negative = (a.positive & b.negative) | (a.negative & b.positive)
+    return Known(a.value * b.value, positive | constant, negative | constant)
+
+
+def scaled(x: Known, scale: Tensor) -> Known:
+    """Of products with constants, entry by entry."""
+    up, zero = scale >= 0, scale == 0
+    above, below = torch.where(up, x.above, x.below), torch.where(up, x.below, x.above)
+    return Known(x.value * scale, above | zero, below | zero)
+
+
+def product(a: Known, b: Known, signs: tuple[Tensor, Tensor] | None = None) -> Known:
+    """Of the products of matrices [..., m, k] and [..., k, n].
+
+    `signs`: where no part of `b` is below 0, and where none is above, if `b` is a sum of parts.
+    """
 
     def some(one: Tensor, other: Tensor) -> Tensor:
         return (one.float() @ other.float()) > 0
 
-    if not b.constant.all():
+    fixed = bool(b.constant.all())
+    if not fixed:
         a, b = a.about_zero, b.about_zero
+    positive, negative = signs or (b.positive, b.negative)
     rises, falls = a.above & ~a.below, a.below & ~a.above
-    neither = some(~(a.above | a.below), ~b.zero)
-    not_above = neither | some(rises, ~b.positive) | some(falls, ~b.negative)
-    not_below = neither | some(rises, ~b.negative) | some(falls, ~b.positive)
-    if not b.constant.all():
+    neither = some(~(a.above | a.below), ~(positive & negative))
+    not_above = neither | some(rises, ~positive) | some(falls, ~negative)
+    not_below = neither | some(rises, ~negative) | some(falls, ~positive)
+    if not fixed:
         more, less = a.constant & (a.value > 0), a.constant & (a.value < 0)
         not_above |= some(more, ~b.above) | some(less, ~b.below)
         not_below |= some(more, ~b.below) | some(less, ~b.above)
     return Known(a.value @ b.value, ~not_above, ~not_below)
 
 
-def read_of(a: Known, b: Known, read: Tensor) -> Tensor:
-    """Which entries of `a` [..., m, k] those of its product with `b` depend on that are `read`."""
-    return ((read.float() @ (~b.zero).mT.float()) > 0) & ~a.zero
+def read_of(links: Tensor, read: Tensor) -> Tensor:
+    """Which inputs [..., k] of a product those of its outputs depend on that are `read` [..., n].
+
+    `links` [..., k, n]: where the matrix is not always 0.
+    """
+    return (read.float() @ links.mT.float()) > 0
 
 
-# -- of members ----------------------------------------------------------------------------------
+# -- of chains of layers -------------------------------------------------------------------------
 
 
-def analyse(layers: Sequence[Dense]) -> tuple[list[Tensor], list[Tensor]]:
-    """What a network needs: its biases with constant units folded in, and which units are left.
+@dataclass(frozen=True)
+class Link:
+    """A layer of a chain, and what stands between it and the next layer.
+
+    `weight` [out, in], of a convolution [out, in, ...], and `bias` [out]. `after`: what is made of
+    the units [1, out]; `spread`: how many inputs of the next layer each of them makes. `pads`: the
+    layer reads zeros beyond a border, so only zeros are folded into it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    after: Callable[[Known], Known]
+    spread: int = 1
+    pads: bool = False
+
+
+def analyse(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
+    """What a chain needs: its biases with constant units folded in, and which units are left.
 
     Biases are float64 [out], a layer each; booleans [units] of the inputs, and of every layer.
     Outputs are all left.
     """
-    weights = [constants(layer.weight.double().T) for layer in layers]
-    units, biases = [unknown((1, len(weights[0].value)))], []
-    for layer, weight in zip(layers, weights, strict=True):
-        before, bias = units[-1], layer.bias.double()
-        biases.append(bias + (before.value.where(before.constant, 0) @ weight.value)[0])
-        made = plus(product(before, weight), constants(bias[None]))
-        units.append(rising(made, torch.relu, least=0) if layer.relu else made)
-    read = [torch.ones(1, len(biases[-1]), dtype=torch.bool)]
-    for before, weight in zip(units[-2::-1], weights[::-1], strict=True):
-        read.append(read_of(before, weight, read[-1]) & ~before.constant)
-    return biases, [each[0] for each in read[::-1]]
+    inputs, joints, biases = [], [], []
+    units, spread = unknown((1, links[0].weight.shape[1])), 1
+    for link in links:
+        before = units.map(lambda each, spread=spread: each.repeat_interleave(spread, 1))
+        if link.pads:
+            value = before.value.where(before.zero, 0)
+            before = Known(value, before.positive, before.negative)
+        weight = (
+            link.weight.double().flatten(2)
+            if link.weight.dim() > 2
+            else link.weight.double()[..., None]
+        )
+        signs = (weight >= 0).all(2).T, (weight <= 0).all(2).T
+        matrix = constants(weight.sum(2).T)
+        biases.append(
+            link.bias.double() + (before.value.where(before.constant, 0) @ matrix.value)[0]
+        )
+        units = link.after(
+            plus(product(before, matrix, signs), constants(link.bias.double()[None]))
+        )
+        inputs.append(before)
+        joints.append(~(signs[0] & signs[1]))
+        spread = link.spread
+    read = [torch.ones(len(biases[-1]), dtype=torch.bool)]
+    for number in reversed(range(len(links))):
+        found = read_of(joints[number], read[-1]) & ~inputs[number].constant[0]
+        read.append(found.view(-1, links[number - 1].spread if number else 1).any(1))
+    return biases, read[::-1]
 
 
 # -- as modules ----------------------------------------------------------------------------------
