@@ -130,3 +130,9 @@ def is_compiled(module: nn.Module) -> bool:
         type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
         for part in module.modules()
     )
+
+
+def kind_of(part: nn.Module) -> str:
+    """The name of a part's class, which parametrizations change."""
+    kind = type(part)
+    return (kind.__bases__[0] if parametrize.is_parametrized(part) else kind).__name__

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -34,15 +35,39 @@ PRUNING = (
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
 
+class Report(pd.DataFrame):
+    """A table that begins with a line, `coverage`, where it is printed."""
+
+    _metadata: ClassVar = ["coverage"]
+    coverage: str
+
+    def __repr__(self) -> str:
+        return f"{self.coverage}\n{super().__repr__()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.coverage)}</p>{pd.DataFrame(self)._repr_html_()}"
+
+
 class Pruner:
-    """Prunes the Linear, Conv1d and Conv2d layers of a module while a loop of yours trains it.
+    """Prunes a module while a loop of yours trains it: all that has two or more dimensions.
 
     Call `epoch_end` after every epoch, `report` when you like, and `finish` at the end, or use it
-    as a context manager. A unit is an output, or an output channel, and its activation is after the
-    batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
-    positions. Statistics are of forward passes in training mode, of all calls if a layer is called
-    more than once; gradients are of your own backward passes. What an operator does not ask for is
-    not gathered, and nothing in epochs that no prune to come asks about.
+    as a context manager. A layer is a weight of two or more dimensions, with its bias if it has
+    one: of Linear, convolutions (transposed ones too), Embedding, recurrent layers, attention, or
+    any parameter of yours. All of them together are the base of `target_sparsity`. A tensor that
+    several layers share is one, with one mask, and counts once. A weight that is computed (weight
+    norm) is masked behind that, and is a plain parameter after `finish`.
+
+    A unit is an output, or an output channel, and its activation is after the batch normalisation
+    and the ReLU that follow a layer, if any; of a convolution over examples and positions.
+    Statistics are of forward passes in training mode, of all calls if a layer is called more than
+    once. An operator that reads what calls of a layer do not show (the activation of a recurrent
+    gate, the input of a parameter) is refused by the layer's name. What an operator does not ask
+    for is not gathered, and nothing in epochs that no prune to come asks about.
+
+    Gradients are of your own backward passes, each by itself. Where you accumulate several before a
+    step, `obd` sees the mean square of the gradients of single passes, and `snip` those of the
+    first pass alone.
 
     Masks (`pruned_weights="masked"`) are parametrizations of `torch.nn.utils.parametrize`: weights
     under one are zero whatever an optimiser does. They hold in copies, in pickles, and through
@@ -53,7 +78,12 @@ class Pruner:
     Args:
         module: the module; its parameters stay the same objects, so optimisers may exist already.
         operator, schedule, epochs, settings: as those of `Experiment`, with its defaults and rules:
-            `PRUNING` names them.
+            `PRUNING` names them. On the way to a target, pruned weights are masked by default.
+        granularity: "weight", or "unit" for whole channels, hidden units and attention heads: all
+            entries that write one or read one, in all layers that must agree on it (sums,
+            concatenations, tied weights). Any score is summed over them, and targets are reached to
+            the nearest unit. Inputs and outputs of the module stay. Channels are followed through
+            the module by `torch.export`, on the input of its first call.
         layers, exclude: names of layers, or of modules that hold them, or types of layers: which
             are pruned (by default all, the output layer too), and which are not.
         relu: names of layers that ReLU follows, where `torch.fx` cannot trace the module.
@@ -344,12 +374,13 @@ class Pruner:
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
 
-    def report(self) -> pd.DataFrame:
-        """A row per layer that is pruned, and one for all of them.
+    def report(self) -> Report:
+        """A row per layer that is pruned, and one for all of them; printed, its first line says how
+        much of the module these are, and what is left out.
 
         `zeros` are pruned parameters; `preserved` is the share of the others; `dead_units` have no
         incoming weight left; `macs` are multiply-accumulates for one example with the weights that
-        are left (unknown before a forward pass).
+        are left (unknown before a forward pass, and where calls do not show outputs).
         """
         table = pd.DataFrame({"layer": [target.name for target in self.targets]} | self.counts())
         table["units"] = [target.units for target in self.targets]
@@ -364,7 +395,9 @@ class Pruner:
         total = table.drop(columns="layer").sum(skipna=False)
         table.loc[len(table)] = {"layer": "all", **total}
         table.insert(3, "preserved", 1 - table.zeros / table.parameters)
-        return table
+        report = Report(table)
+        report.coverage = self.coverage
+        return report
 
     def finish(self) -> nn.Module:
         """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.

@@ -1,7 +1,7 @@
 """Which entries of a module's layers go together as units, from the groups of its channels.
 
-Masks may take units that `compact` must leave, because a forward computes with their number: heads
-of an attention go whole, and hidden units of a recurrent layer.
+Masks may take units that `compact` must leave, because a forward computes with their number. Heads
+of an attention go whole.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from evoae.modules import masking
-from evoae.modules.graph import Node, exported, name_of, shape_of, shapes_of
+from evoae.modules.graph import Node, exported, shape_of, shapes_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
 from evoae.modules.plain import copied
 from evoae.pruning.units import NONE, Units
-
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 class Coupled(Coupling):
@@ -43,10 +41,6 @@ class Coupled(Coupling):
 
     def contracted(self, node: Node, a: Axes, b: Axes, bias: Axes | None = None) -> Axes:
         """Of a product of matrices, or of several side by side."""
-        row = len(b.shape) - 2
-        if a.free:  # a state of zeros, say
-            read = [first_along(atoms, row) for atoms in b.atoms if self.varying(atoms) == {row}]
-            a = Axes(a.shape, [along(atoms, -1, a.shape) for atoms in read], free=True)
         heads = self.by_head((a, b), len(a.shape)) if len(a.shape) == len(b.shape) else {}
         made, shape = super().contracted(node, a, b, bias), shape_of(node)
         there = [self.varying(atoms) for atoms in made.atoms]
@@ -93,61 +87,6 @@ class Coupled(Coupling):
             else:
                 made.append(atoms.narrow(dim, 0, 1).expand(shape))
         return Axes(shape, made)
-
-    # -- recurrent layers ------------------------------------------------------------------------
-
-    def of_recurrent(
-        self, node: Node, x: Node, begin: Any, weights: Sequence[Node], biases: bool, layers: int,
-        dropout: float, training: bool, both_ways: bool, batch_first: bool,
-    ) -> list[Axes]:  # fmt: skip
-        """Of an LSTM, a GRU or an RNN: a hidden unit has a row in every gate."""
-        gates, shapes = GATES[name_of(node.target)], shapes_of(node)
-        begins = begin if isinstance(begin, list | tuple) else [begin]
-        ways = 2 if both_ways else 1
-        each, given, made = len(weights) // (layers * ways), self.last(self.axes[x]), list[Tensor]()
-        states: list[list[Tensor]] = [[] for _ in begins]
-        for number, start in enumerate(range(0, len(weights), each)):
-            if number % ways == 0 and number:
-                given, made = torch.cat(made), []
-            w_ih, w_hh, *more = weights[start : start + each]
-            cell = self.first(w_ih, 0).reshape(gates, -1)
-            self.unite(cell, cell[:1])
-            hidden = cell[0]
-            for one in (w_hh, *more[: 2 if biases else 0]):
-                self.unite(self.first(one, 0), cell.flatten())
-            if len(more) in (1, 3):  # a projection of what the next step sees
-                self.unite(self.first(more[-1], 1), hidden)
-                hidden = self.first(more[-1], 0)
-            self.unite(self.first(w_hh, 1), hidden)
-            if given is None:
-                self.fix([self.first(w_ih, 1)], "it is an input")
-            else:
-                self.unite(self.first(w_ih, 1), given)
-            made.append(hidden)
-            for state, atoms in zip(states, (hidden, cell[0]), strict=False):
-                state.append(atoms)
-        made_states = []
-        for state, shape, before in zip(states, shapes[1:], begins, strict=False):
-            atoms = torch.stack(state)
-            atoms = atoms.reshape(len(atoms), *[1] * (len(shape) - 2), -1).expand(shape)
-            there = self.axes[before].atoms
-            for one in there:
-                self.unite(one.expand(shape), atoms)
-            made_states.append(Axes(shape, [atoms]))
-        return [Axes(shapes[0], [along(torch.cat(made), -1, shapes[0])]), *made_states]
-
-    of_lstm = of_gru = of_rnn_tanh = of_rnn_relu = of_recurrent
-
-    def first(self, node: Node, axis: int) -> Tensor:
-        """The atoms along one axis of a parameter."""
-        name, alone = self.graph.tensors[node], torch.tensor([FIXED])
-        return self.of_tensors.get((name, axis), alone)
-
-    def last(self, axes: Axes) -> Tensor | None:
-        """The atoms along the last dimension, if there are some."""
-        dim = len(axes.shape) - 1
-        found = [first_along(a, dim) for a in axes.atoms if dim in self.varying(a)]
-        return found[0] if found else None
 
 
 def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) -> Units:
