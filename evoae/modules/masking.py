@@ -294,8 +294,9 @@ class Maskable:
 
     @property
     def shape(self) -> torch.Size:
-        """Its shape."""
-        return self.value.shape
+        """Its shape, found without anything that a checkpoint of activations would count."""
+        with torch.no_grad():
+            return self.value.shape if self.stored is None else self.stored.shape
 
     @property
     def stored(self) -> nn.Parameter | None:
