@@ -153,13 +153,13 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
     And what puts the norms on again.
     """
     bare = copied(module)
-    norms: list[tuple[str, str, int, bool]] = []
+    norms: list[tuple[str, str, Any, bool]] = []
     for where, part in bare.named_modules():
         for hook in list(part._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(part, hook._tensor_name)
             elif isinstance(hook, WeightNorm):
-                norms.append((where, hook.name, hook.dim, True))
+                norms.append((where, str(hook.name), hook.dim, True))
                 nn.utils.remove_weight_norm(part, hook.name)
         if is_weight_normed(part):
             (name,) = masking.parametrizations(part)
@@ -173,9 +173,9 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
                 warnings.simplefilter("ignore")
                 norm = nn.utils.weight_norm if by_hook else parametrizations.weight_norm
                 norm(part, name, dim)
-            tensors = (f"{name}_g", f"{name}_v")
+            tensors = [f"{name}_g", f"{name}_v"]
             if not by_hook:
-                tensors = tuple(f"parametrizations.{name}.original{k}" for k in (0, 1))
+                tensors = [f"parametrizations.{name}.original{k}" for k in (0, 1)]
             length, direction = (tensor_of(small, f"{where}.{t}".lstrip(".")) for t in tensors)
             direction.data = direction.data.where(length.data != 0, 1)  # 0 / 0 is no number
             part.eval()

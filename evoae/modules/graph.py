@@ -15,13 +15,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from evoae.messages import one_line, shortened
 from evoae.modules.plain import copied
 from evoae.modules.reading import Inputs, quiet
 
-Node = fx.Node
+Node = Any  # of torch.fx, whose arguments may be of any type
 
 NOT_TAKEN_APART = frozenset(
     "linear lstm gru rnn_tanh rnn_relu scaled_dot_product_attention instance_norm group_norm "
@@ -66,8 +66,8 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
         words = shortened(one_line(str(error)) or type(error).__name__)
         raise ValueError(f"torch.export cannot read {type(module).__name__}: {words}") from error
     signature, graph = program.graph_signature, program.graph
-    held = dict(module.named_parameters(remove_duplicate=False))
-    held |= dict(module.named_buffers(remove_duplicate=False))
+    held: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    held |= module.named_buffers(remove_duplicate=False)
     first = {id(tensor): name for name, tensor in reversed(held.items())}
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants

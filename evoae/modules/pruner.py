@@ -15,9 +15,10 @@ from torch import Tensor, distributed, nn
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.modules import checks, masking
+from evoae.modules.following import followers_on
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import why_not_a_module
-from evoae.modules.tracing import Chosen, Part, find_layers
+from evoae.modules.tracing import Chosen, Follower, Part, find_layers
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.randomness import stream
@@ -94,7 +95,11 @@ class Pruner:
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator = self.experiment.resolved_operator
         self.epoch = -1
-        self.targets = find_layers(module, layers, exclude, relu)
+        seen: dict[str, Follower] = {}
+        if self.operator.function is operators.apoz:
+            rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
+            seen = followers_on(module, rows)
+        self.targets = find_layers(module, layers, exclude, relu, seen)
         weights = sum(target.layer.weight.numel() for target in self.targets)
         biases = sum(target.units for target in self.targets if "bias" in target.tensors)
         self.size = weights + biases

@@ -129,8 +129,8 @@ class Plan:
                 continue
             silent = (weight.detach().movedim(axis, 0).flatten(1) == 0).all(1).cpu()
             roots = self.coupling.roots(atoms[silent])
-            roots = roots[~self.gone[roots]].tolist()
-            reasons = [self.coupling.fixed.get(root, NEEDED) for root in roots]
+            kept = roots[~self.gone[roots]].tolist()
+            reasons = [self.coupling.fixed.get(root, NEEDED) for root in kept]
             if reasons and reasons[0] != OUTPUT:
                 found[where] = kind_of(part), f"silent units stay, as {reasons[0]}"
         return found
@@ -269,7 +269,7 @@ def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
         k: v for kind, names in SIZES.items() if isinstance(part, kind) for k, v in names.items()
     }
     for name, (held, axis) in known.items():
-        tensor = getattr(part, held)
+        tensor: Any = getattr(part, held)
         tensor = part.running_mean if tensor is None else tensor
         setattr(part, name, tensor.shape[axis])
     if isinstance(part, nn.LayerNorm):

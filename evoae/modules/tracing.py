@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -66,12 +66,17 @@ Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
 
 
 def find_layers(
-    module: nn.Module, chosen: Chosen | None, excluded: Chosen, relu: Collection[str]
+    module: nn.Module,
+    chosen: Chosen | None,
+    excluded: Chosen,
+    relu: Collection[str],
+    exported: Mapping[str, Follower] | None = None,
 ) -> list[Target]:
     """The layers to be pruned, in the module's order. Raises ValueError, in one line.
 
     `chosen` and `excluded` name layers, or modules with layers in them, or types of layers; `relu`
-    names layers that ReLU follows where tracing does not see it.
+    names layers that ReLU follows where tracing does not see it. `exported`: what a graph of
+    `torch.export` shows behind layers, by name, where `torch.fx` shows no ReLU.
     """
     there = {name: part for name, part in module.named_modules() if isinstance(part, LAYERS)}
     # attention reads this one's weights and never calls it
@@ -105,6 +110,9 @@ def find_layers(
                     f"layers {owners[id(tensor)]} and {name} share a {key}; exclude one"
                 )
     followers = follow(module)
+    for name, shown in (exported or {}).items():
+        if name not in followers or followers[name].activation is None:
+            followers[name] = shown
     targets = []
     for name, part in found.items():
         seen = followers.get(name, Follower(name))
@@ -191,7 +199,8 @@ class Follower:
 def follow(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer that is seen, by name.
 
-    `torch.fx` traces the module, or where it cannot, each part of it that it can.
+    `torch.fx` traces the module, or where it cannot, each part of it that it can. With an example,
+    `following.followers` sees more.
     """
     try:
         return followers_in(module)
