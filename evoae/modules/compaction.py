@@ -23,7 +23,7 @@ from evoae.modules.chains import REPORTED, Left, chains, shrink, why_fixed
 from evoae.modules.graph import exported
 from evoae.modules.plain import copied, global_hooks, kind_of, why_not_a_module
 from evoae.modules.reading import Inputs
-from evoae.modules.shrinking import Plan, part_of, tensor_of
+from evoae.modules.shrinking import Number, Plan, part_of, tensor_of
 
 TOLERANCE = 1e-5  # of outputs, relative to the largest: more is not rounding
 COARSE = 0.05  # where parameters are of half precision
@@ -131,18 +131,24 @@ def with_example(whole: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
         plan, reason = None, str(error)
     if plan is None:
         return whole, {name: (kind, cast(str, reason)) for name, kind in everything.items()}
-    small, taken, left = bare, list[Tensor](), plan.left(bare)
+    small, taken, numbers, left = bare, list[Tensor](), list[Number](), plan.left(bare)
     tried = list(trials(bare, inputs)) if plan.families else []
     waiting = [plan.families] if plan.families else []
     while waiting:
         some = waiting.pop()
-        candidate = plan.write(copied(bare), taken + some)
-        gap = difference(candidate, tried)
-        if gap is None:
-            small, taken = candidate, taken + some
-        elif len(some) > 1:
+        # a forward may read a number that the module holds, as in view(-1, self.channels, 7, 7)
+        ways = [list[Number](), *(plan.numbers(bare, some[0]) if len(some) == 1 else ())]
+        gaps = []
+        for more in ways:
+            candidate = plan.write(copied(bare), taken + some, numbers + more)
+            gaps.append(difference(candidate, tried))
+            if gaps[-1] is None:
+                small, taken, numbers = candidate, taken + some, numbers + more
+                break
+        gap = gaps[0]
+        if gaps[-1] is not None and len(some) > 1:
             waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
-        else:
+        elif gaps[-1] is not None and gap is not None:
             left |= {name: (kind_of(part_of(bare, name)), gap) for name in plan.layers(some[0])}
     return (dress(small) if taken else whole), left
 
@@ -178,7 +184,7 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
                 tensors = [f"parametrizations.{name}.original{k}" for k in (0, 1)]
             length, direction = (tensor_of(small, f"{where}.{t}".lstrip(".")) for t in tensors)
             direction.data = direction.data.where(length.data != 0, 1)  # 0 / 0 is no number
-            part.eval()
+            part.train(part.training)
         return small
 
     return bare, dress

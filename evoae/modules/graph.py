@@ -6,10 +6,11 @@ are: a layer with its weight, a recurrent layer, a norm.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,6 +65,8 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
             program = program.run_decompositions(decompositions())
     except Exception as error:  # whatever torch.export, or a user's forward, raises
         words = shortened(one_line(str(error)) or type(error).__name__)
+        if "DataDependent" in type(error).__name__:
+            words = "what its forward does depends on the values of its input"
         raise ValueError(f"torch.export cannot read {type(module).__name__}: {words}") from error
     signature, graph = program.graph_signature, program.graph
     held: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
@@ -97,11 +100,12 @@ def decompositions() -> dict[Any, Any]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Within, nothing is logged: `torch.export` logs what it raises, too."""
+    """Within, nothing is logged or printed: `torch.export` does both with what it raises, too."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 
