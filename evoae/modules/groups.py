@@ -332,7 +332,8 @@ class Coupling:
         else:
             for dims in others:
                 found = [[a for a in p.atoms if self.varying(a) == dims] for p in parts]
-                found += [[torch.tensor(FIXED).expand(p.shape)] for p in parts if not p.free]
+                alone = [p for p, h in zip(parts, found, strict=True) if not h and not p.free]
+                found += [[torch.tensor(FIXED).expand(p.shape)] for p in alone]
                 firsts = [here[0] for here in found if here]
                 for each in firsts[1:]:
                     self.unite(firsts[0].narrow(dim, 0, 1), each.narrow(dim, 0, 1))

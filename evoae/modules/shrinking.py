@@ -292,8 +292,9 @@ def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
     }
     for name, (held, axis) in known.items():
         tensor: Any = getattr(part, held)
-        tensor = part.running_mean if tensor is None else tensor
-        setattr(part, name, tensor.shape[axis])
+        tensor = getattr(part, "running_mean", None) if tensor is None else tensor
+        if tensor is not None:
+            setattr(part, name, tensor.shape[axis])
     if isinstance(part, nn.LayerNorm):
         part.normalized_shape = tuple(part.weight.shape)
     if not type(part).__module__.startswith("torch.nn."):

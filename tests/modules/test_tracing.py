@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evoae import Pruner
-from evoae.modules.tracing import find_layers
+from evoae.modules.layers import find_layers
 
 ROWS = torch.rand(64, 8, generator=torch.Generator().manual_seed(1)) - 0.5
 ONCE = {"probability": 1.0, "amount": 1 / 9, "pruned_weights": "masked"}

@@ -265,10 +265,10 @@ class Functional_Parameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weights = nn.ParameterList(torch.randn(*s) * 0.3 for s in ((12, 20), (20, 12)))
-        self.biases = nn.ParameterDict({"in": torch.zeros(12), "out": torch.zeros(20)})
+        self.biases = nn.ParameterDict({"hidden": torch.zeros(12), "out": torch.zeros(20)})
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(F.linear(x, self.weights[0], self.biases["in"]))
+        h = F.relu(F.linear(x, self.weights[0], self.biases["hidden"]))
         return F.linear(h, self.weights[1], self.biases["out"])
 
 
