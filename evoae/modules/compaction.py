@@ -23,7 +23,7 @@ from evoae.modules.chains import REPORTED, Left, chains, shrink, why_fixed
 from evoae.modules.graph import exported
 from evoae.modules.plain import copied, global_hooks, kind_of, why_not_a_module
 from evoae.modules.reading import Inputs
-from evoae.modules.shrinking import Plan, part_of, tensor_of
+from evoae.modules.shrinking import Number, Plan, owners_of, part_of, tensor_of
 
 TOLERANCE = 1e-5  # of outputs, relative to the largest: more is not rounding
 COARSE = 0.05  # where parameters are of half precision
@@ -42,11 +42,12 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
     does; a forward is then looked at with its optional arguments at their defaults, and with each
     of them changed alone.
 
-    Inputs and outputs stay as they are, and no layer is left without units. Masks, of evoae and of
-    `torch.nn.utils.prune`, are taken off; weight norms stay. What cannot be proven to give equal
-    outputs is left as it is, and one warning, of one line, names it with the reasons: a module
-    that `torch.export` cannot read, for example because its forward depends on the values of its
-    input, comes back as a whole.
+    Tensors that parts share stay shared, unless the copy is smaller with one for each of them: a
+    warning says so. Inputs and outputs stay as they are, and no layer is left without units. Masks,
+    of evoae and of `torch.nn.utils.prune`, are taken off; weight norms stay. What cannot be proven
+    to give equal outputs is left as it is, and one warning, of one line, names it with the reasons:
+    a module that `torch.export` cannot read, for example because its forward depends on the values
+    of its input, comes back as a whole.
 
     Args:
         module: left untouched.
@@ -122,29 +123,67 @@ def why_unknown(module: nn.Module, parts: tuple[type[nn.Module], ...]) -> str | 
 
 def with_example(whole: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
     """A smaller module, and what is left as it is, with the reasons."""
-    everything = {"the whole module": type(whole).__name__}
     bare, dress = undressed(whole)
-    reason = why_unknown(whole, (nn.Module,))
     try:
-        plan = None if reason else Plan(exported(bare, inputs))
+        if reason := why_unknown(whole, (nn.Module,)):
+            raise ValueError(reason)
+        small, left = shrunk(bare, inputs)
+        if names := untie(bare):
+            apart, others = shrunk(bare, inputs)
+            if size_of(apart) < size_of(small):
+                small, left = apart, others
+                warnings.warn(
+                    f"compact does not tie {names} any more: so they are smaller", stacklevel=3
+                )
     except ValueError as error:
-        plan, reason = None, str(error)
-    if plan is None:
-        return whole, {name: (kind, cast(str, reason)) for name, kind in everything.items()}
-    small, taken, left = bare, list[Tensor](), plan.left(bare)
+        return whole, {"the whole module": (type(whole).__name__, str(error))}
+    return (dress(small) if small is not bare else whole), left
+
+
+def size_of(module: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def untie(module: nn.Module) -> str:
+    """Give parts that share a parameter one of their own, in place. Returns their names."""
+    names = []
+    for owners in owners_of(module).values():
+        for part, name in owners if len(owners) > 1 else ():
+            tensor = part._parameters.get(name)
+            if tensor is not None:
+                setattr(part, name, nn.Parameter(tensor.detach().clone(), tensor.requires_grad))
+                where = next(where for where, each in module.named_modules() if each is part)
+                names.append(f"{where}.{name}".lstrip("."))
+    return ", ".join(names)
+
+
+def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
+    """A smaller copy of a module, or itself, and what is left as it is.
+
+    Where outputs differ, families of channels are taken out by halves, down to each alone. Raises
+    ValueError where `torch.export` cannot read the module.
+    """
+    plan = Plan(exported(bare, inputs))
+    small, taken, numbers, left = bare, list[Tensor](), list[Number](), plan.left(bare)
     tried = list(trials(bare, inputs)) if plan.families else []
     waiting = [plan.families] if plan.families else []
     while waiting:
         some = waiting.pop()
-        candidate = plan.write(copied(bare), taken + some)
-        gap = difference(candidate, tried)
-        if gap is None:
-            small, taken = candidate, taken + some
-        elif len(some) > 1:
+        gaps = []
+        # a forward may read a number that the module holds, as in view(-1, self.channels, 7, 7)
+        for more in [list[Number](), *(plan.numbers(bare, some[0]) if len(some) == 1 else ())]:
+            candidate = plan.write(copied(bare), taken + some, numbers + more)
+            gaps.append(difference(candidate, tried))
+            if gaps[-1] is None:
+                small, taken, numbers = candidate, taken + some, numbers + more
+                break
+        if gaps[-1] is not None and len(some) > 1:
             waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
-        else:
-            left |= {name: (kind_of(part_of(bare, name)), gap) for name in plan.layers(some[0])}
-    return (dress(small) if taken else whole), left
+        elif gaps[-1] is not None:
+            why = str(gaps[0])
+            left |= {name: (kind_of(part_of(bare, name)), why) for name in plan.layers(some[0])}
+    return small, left
 
 
 def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Module]]:
@@ -153,13 +192,13 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
     And what puts the norms on again.
     """
     bare = copied(module)
-    norms: list[tuple[str, str, int, bool]] = []
+    norms: list[tuple[str, str, Any, bool]] = []
     for where, part in bare.named_modules():
         for hook in list(part._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(part, hook._tensor_name)
             elif isinstance(hook, WeightNorm):
-                norms.append((where, hook.name, hook.dim, True))
+                norms.append((where, str(hook.name), hook.dim, True))
                 nn.utils.remove_weight_norm(part, hook.name)
         if is_weight_normed(part):
             (name,) = masking.parametrizations(part)
@@ -173,12 +212,12 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
                 warnings.simplefilter("ignore")
                 norm = nn.utils.weight_norm if by_hook else parametrizations.weight_norm
                 norm(part, name, dim)
-            tensors = (f"{name}_g", f"{name}_v")
+            tensors = [f"{name}_g", f"{name}_v"]
             if not by_hook:
-                tensors = tuple(f"parametrizations.{name}.original{k}" for k in (0, 1))
+                tensors = [f"parametrizations.{name}.original{k}" for k in (0, 1)]
             length, direction = (tensor_of(small, f"{where}.{t}".lstrip(".")) for t in tensors)
             direction.data = direction.data.where(length.data != 0, 1)  # 0 / 0 is no number
-            part.eval()
+            part.train(part.training)
         return small
 
     return bare, dress

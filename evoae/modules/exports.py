@@ -270,12 +270,12 @@ def write_onnx(
     batches = {name: {0: "batch"} for name, x in zip(names, inputs, strict=True) if x.dim()}
     batches |= {name: {0: "batch"} for name, y in zip(given, outputs, strict=True) if y.dim()}
     errors = []
-    for options in ({"dynamic_axes": batches}, {}):  # of any batch size, or of the example's
+    for axes in (batches, None):  # of any batch size, or of the example's
         try:
             with reading.quiet(), silent():
                 torch.onnx.export(
                     module, inputs, str(path), dynamo=False, input_names=names,
-                    output_names=given, **options,
+                    output_names=given, dynamic_axes=axes,
                 )  # fmt: skip
             break
         except Exception as error:  # whatever the exporter raises for what it does not know

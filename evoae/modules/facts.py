@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from evoae.modules import graph as graphs
 from evoae.modules import recurrent
@@ -99,7 +99,7 @@ class Facts:
             ))  # fmt: skip
         if name in graphs.MOVES:
             known = self.known[node.args[0]]
-            made = [run_moved(node, getattr(known, field)) for field in FIELDS]
+            made: list[Any] = [run_moved(node, getattr(known, field)) for field in FIELDS]
             several = isinstance(made[0], tuple | list)
             return [Known(*each) for each in zip(*made, strict=True)] if several else Known(*made)
         if name in graphs.POOLS:
@@ -111,8 +111,8 @@ class Facts:
         rule = getattr(self, f"of_{name.strip('_')}", None)
         if rule is not None and (made := rule(node, *node.args)) is not None:
             return made
-        made = [unknown(shape) for shape in shapes_of(node)]
-        return made if isinstance(node.meta["val"], tuple | list) else made[0]
+        rest = [unknown(shape) for shape in shapes_of(node)]
+        return rest if isinstance(node.meta["val"], tuple | list) else rest[0]
 
     def created(self, node: Node, name: str) -> Known:
         """What is made of no tensor's values."""
@@ -130,7 +130,7 @@ class Facts:
         """Each entry by itself."""
         shape = shape_of(node)
         small = self.aligned(node.all_input_nodes, shape)
-        args = [small[each] if isinstance(each, Node) else each for each in node.args]
+        args = [small[each] if isinstance(each, fx.Node) else each for each in node.args]
         made = by_sign(name, args, node) if dtypes_of(node)[0].is_floating_point else None
         if made is None:
             value = doubled(run(node, {each: known.value for each, known in small.items()}))
@@ -258,9 +258,9 @@ class Facts:
 
     def by_own(self, node: Node, weight: Any, bias: Any, rank: int) -> Known | None:
         """Of a norm by its own statistics: known where it is scaled by 0."""
-        if not isinstance(weight, Node):
+        if not isinstance(weight, fx.Node):
             return None
-        parts = [self.known[each] for each in (weight, bias) if isinstance(each, Node)]
+        parts = [self.known[each] for each in (weight, bias) if isinstance(each, fx.Node)]
         tail = [1] * (len(shape_of(node)) - rank)
         zero, *added = (p.map(lambda each: each.reshape(*each.shape, *tail)) for p in parts)
         value = added[0].value if added else torch.zeros_like(zero.value)
@@ -292,7 +292,7 @@ class Facts:
         shape, known = shape_of(node), self.known[x]
         zero = uniform(known, range(2, len(shape))).zero
         made = Known(torch.zeros_like(zero, dtype=torch.float64), zero, zero)
-        if isinstance(bias, Node):
+        if isinstance(bias, fx.Node):
             made = plus(made, self.known[bias].map(lambda e: e.view(-1, *[1] * (len(shape) - 2))))
         return made.map(lambda each: each.expand(shape))
 
@@ -355,7 +355,7 @@ class Facts:
 
     def add(self, node: Any, read: Tensor) -> None:
         """Say that entries of a node are read, [...] or what can be broadcast to that."""
-        if not isinstance(node, Node):
+        if not isinstance(node, fx.Node):
             return
         shape = shape_of(node)
         (read,) = thin(read.expand(torch.broadcast_shapes(read.shape, shape)))
@@ -387,8 +387,8 @@ class Facts:
                 if each.dim() < len(shape):
                     for dim in sorted(graphs.dimensions(node, len(shape))):
                         each = each.unsqueeze(dim)
-                zero = self.known[args[0]].zero if name == "sum" else torch.tensor(False)
-                self.add(args[0], each.expand(shape) & ~zero)
+                each = each.expand(shape)
+                self.add(args[0], each & ~self.known[args[0]].zero if name == "sum" else each)
         elif (call := recurrent.recurrent(node)) is not None:
             recurrent.look_back(self, node, call, read)
         elif (rule := getattr(self, f"back_{name.strip('_')}", None)) is not None:
@@ -621,13 +621,13 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
 
     if not isinstance(args[0], Known | int | float):
         return None
-    x, given = known(args[0]), dict(enumerate(args)) | dict(node.kwargs)
+    x = known(args[0])
+    given: dict[Any, Any] = {**dict(enumerate(args)), **node.kwargs}
     if name in graphs.RISING:
         return rising(x, apply, graphs.RISING[name])
     if name in ("hardtanh", "relu6", "clamp", "clamp_min"):
-        low = given.get(
-            1, given.get("min_val", given.get("min", {"hardtanh": -1.0, "relu6": 0.0}.get(name)))
-        )
+        low = {"hardtanh": -1.0, "relu6": 0.0}.get(name)
+        low = given.get(1, given.get("min_val", given.get("min", low)))
         if not any(isinstance(each, Known) for each in args[1:]):
             return rising(x, apply, -math.inf if low is None else float(low))
     elif name == "threshold" and args[1:3] == [0, 0]:

@@ -6,22 +6,23 @@ are: a layer with its weight, a recurrent layer, a norm.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from evoae.messages import one_line, shortened
 from evoae.modules.plain import copied
 from evoae.modules.reading import Inputs, quiet
 
-Node = fx.Node
+Node = Any  # of torch.fx, whose arguments may be of any type
 
 NOT_TAKEN_APART = frozenset(
     "linear lstm gru rnn_tanh rnn_relu scaled_dot_product_attention instance_norm group_norm "
@@ -64,10 +65,12 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
             program = program.run_decompositions(decompositions())
     except Exception as error:  # whatever torch.export, or a user's forward, raises
         words = shortened(one_line(str(error)) or type(error).__name__)
+        if "DataDependent" in type(error).__name__:
+            words = "what its forward does depends on the values of its input"
         raise ValueError(f"torch.export cannot read {type(module).__name__}: {words}") from error
     signature, graph = program.graph_signature, program.graph
-    held = dict(module.named_parameters(remove_duplicate=False))
-    held |= dict(module.named_buffers(remove_duplicate=False))
+    held: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    held |= module.named_buffers(remove_duplicate=False)
     first = {id(tensor): name for name, tensor in reversed(held.items())}
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
@@ -97,11 +100,12 @@ def decompositions() -> dict[Any, Any]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Within, nothing is logged: `torch.export` logs what it raises, too."""
+    """Within, nothing is logged or printed: `torch.export` does both with what it raises, too."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from evoae.modules import graph as graphs
 from evoae.modules import recurrent
@@ -250,7 +250,7 @@ class Coupling:
 
     def channels(self, given: Any, rank: int) -> list[Axes]:
         """Parameters [channels] as they meet channels in dimension 1."""
-        made = [self.axes[each] for each in given if isinstance(each, Node)]
+        made = [self.axes[each] for each in given if isinstance(each, fx.Node)]
         tail = (1,) * (rank - 2)
         return [
             Axes((*each.shape, *tail), [a.reshape(*each.shape, *tail) for a in each.atoms])
@@ -518,7 +518,7 @@ class Coupling:
 
     def of_layer_norm(self, node: Node, x: Node, size: Any, *given: Any) -> Axes:
         """Of whole rows."""
-        there = [self.axes[each] for each in (x, *given[:2]) if isinstance(each, Node)]
+        there = [self.axes[each] for each in (x, *given[:2]) if isinstance(each, fx.Node)]
         return self.joined(node, there)
 
     of_rms_norm = of_layer_norm

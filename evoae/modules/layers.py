@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -163,12 +163,17 @@ Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
 
 
 def find_layers(
-    module: nn.Module, chosen: Chosen | None, excluded: Chosen, relu: Collection[str]
+    module: nn.Module,
+    chosen: Chosen | None,
+    excluded: Chosen,
+    relu: Collection[str],
+    exported: Mapping[str, Follower] | None = None,
 ) -> list[Target]:
     """The layers to be pruned, in the module's order. Raises ValueError, in one line.
 
     `chosen` and `excluded` name layers, or modules with layers in them, or types of layers; `relu`
-    names layers that ReLU follows where tracing does not see it.
+    names layers that ReLU follows where tracing does not see it. `exported`: what a graph of
+    `torch.export` shows behind layers, by name, where `torch.fx` shows no ReLU.
     """
     there = weights_of(module)
     if not there:
@@ -193,6 +198,9 @@ def find_layers(
         for tensor in held:
             check_plain(name, tensor)
     followers, targets = follow(module), list[Target]()
+    for name, shown in (exported or {}).items():
+        if name not in followers or followers[name].activation is None:
+            followers[name] = shown
     for name, (weight, *biases) in found.items():
         if any(bias is target.tensors.get("bias") for bias in biases for target in targets):
             biases = []  # of layers that share one, the first has it

@@ -17,9 +17,11 @@ from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.messages import one_line, shortened
 from evoae.modules import checks, masking
+from evoae.modules.following import followers_on
 from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import Hook, why_not_a_module
+from evoae.modules.tracing import Follower
 from evoae.modules.units import positional, units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
@@ -134,7 +136,11 @@ class Pruner:
         self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
         self.unit_groups: Units | None = None
         self.epoch = -1
-        self.targets = find_layers(module, layers, exclude, relu)
+        seen: dict[str, Follower] = {}
+        if self.operator.function is operators.apoz:
+            rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
+            seen = followers_on(module, rows)
+        self.targets = find_layers(module, layers, exclude, relu, seen)
         self.size, weights = (
             sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
             for parts in (lambda target: target.tensors, lambda target: ["weight"])

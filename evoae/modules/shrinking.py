@@ -25,6 +25,7 @@ SIZES = {
     nn.PReLU: {"num_parameters": ("weight", 0)},
 }
 
+Number = tuple[str, str, int]  # a module's name, its attribute, and what it is set to
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 NEEDED = "what reads them needs them (a norm over units, a border, a shape)"
 
@@ -129,16 +130,36 @@ class Plan:
                 continue
             silent = (weight.detach().movedim(axis, 0).flatten(1) == 0).all(1).cpu()
             roots = self.coupling.roots(atoms[silent])
-            roots = roots[~self.gone[roots]].tolist()
-            reasons = [self.coupling.fixed.get(root, NEEDED) for root in roots]
+            kept = roots[~self.gone[roots]].tolist()
+            reasons = [self.coupling.fixed.get(root, NEEDED) for root in kept]
             if reasons and reasons[0] != OUTPUT:
                 found[where] = kind_of(part), f"silent units stay, as {reasons[0]}"
         return found
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def write(self, module: nn.Module, families: Iterable[Tensor]) -> nn.Module:
-        """Take families out of a module, in place. Returns it."""
+    def numbers(self, module: nn.Module, family: Tensor) -> list[list[Number]]:
+        """Numbers that a user's modules hold and that say a size which a family changes.
+
+        Each alone, and all together.
+        """
+        roots, sizes = set(family.tolist()), dict[int, int]()
+        for atoms in self.coupling.of_tensors.values():
+            lost = sum(root in roots for root in self.coupling.roots(atoms).tolist())
+            sizes |= {len(atoms): len(atoms) - lost} if lost else {}
+        found = [
+            (where, name, sizes[value])
+            for where, part in module.named_modules()
+            if not type(part).__module__.startswith("torch.nn.")
+            for name, value in vars(part).items()
+            if type(value) is int and value in sizes
+        ]
+        return [[each] for each in found] + ([found] if len(found) > 1 else [])
+
+    def write(
+        self, module: nn.Module, families: Iterable[Tensor], numbers: Iterable[Number] = ()
+    ) -> nn.Module:
+        """Take families out of a module, in place, and set numbers of its. Returns it."""
         gone = torch.zeros_like(self.gone)
         for family in families:
             gone[family] = True
@@ -150,9 +171,8 @@ class Plan:
             tensor = tensor_of(module, name)
             small = self.in_groups(name, tensor.detach(), gone)
             for axis in range(tensor.dim()):
-                if (atoms := axes.get((name, axis))) is not None and len(atoms) == small.shape[
-                    axis
-                ]:
+                atoms = axes.get((name, axis))
+                if atoms is not None and len(atoms) == small.shape[axis]:
                     small = small[(slice(None),) * axis + (~gone[atoms],)]
             if small.shape != tensor.shape:
                 for part, _ in owners.get(id(tensor), []):
@@ -163,6 +183,8 @@ class Plan:
             if id(part) in sizes:
                 set_sizes(part, sizes[id(part)])
         self.set_shapes(module, gone)
+        for where, name, value in numbers:
+            setattr(module.get_submodule(where), name, value)
         return module
 
     def fold(
@@ -269,9 +291,10 @@ def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
         k: v for kind, names in SIZES.items() if isinstance(part, kind) for k, v in names.items()
     }
     for name, (held, axis) in known.items():
-        tensor = getattr(part, held)
-        tensor = part.running_mean if tensor is None else tensor
-        setattr(part, name, tensor.shape[axis])
+        tensor: Any = getattr(part, held)
+        tensor = getattr(part, "running_mean", None) if tensor is None else tensor
+        if tensor is not None:
+            setattr(part, name, tensor.shape[axis])
     if isinstance(part, nn.LayerNorm):
         part.normalized_shape = tuple(part.weight.shape)
     if not type(part).__module__.startswith("torch.nn."):

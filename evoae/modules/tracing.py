@@ -65,7 +65,8 @@ class Follower:
 def follow(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer that is seen, by name.
 
-    `torch.fx` traces the module, or where it cannot, each part of it that it can.
+    `torch.fx` traces the module, or where it cannot, each part of it that it can. With an example,
+    `following.followers` sees more.
     """
     try:
         return followers_in(module)

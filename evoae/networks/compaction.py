@@ -252,7 +252,7 @@ def analyse(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
     inputs, joints, biases = [], [], []
     units, spread = unknown((1, links[0].weight.shape[1])), 1
     for link in links:
-        before = units.map(lambda each, spread=spread: each.repeat_interleave(spread, 1))
+        before = units.map(partial(torch.repeat_interleave, repeats=spread, dim=1))
         if link.pads:
             value = before.value.where(before.zero, 0)
             before = Known(value, before.positive, before.negative)
