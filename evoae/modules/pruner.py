@@ -427,7 +427,8 @@ class Pruner:
         if not e.has_target:
             return f"{done}: nothing was pruned" if self.epoch < 0 else None
         reached, asked = sum(self.counts()["zeros"]) / self.size, e.target_sparsity
-        if asked - reached <= 0.01:
+        nearest = 0 if self.unit_groups is None else self.unit_groups.largest / self.size
+        if asked - reached <= max(0.01, nearest):
             return None
         return f"{done}: {reached:.1%} of the parameters are pruned, {asked:.1%} were asked for"
 

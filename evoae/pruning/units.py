@@ -39,6 +39,12 @@ class Units:
                 found += np.bincount(units.ravel() + 1, worth, len(found))
         return found[1:]
 
+    @property
+    def largest(self) -> int:
+        """Entries of the largest unit."""
+        arrays = [each.ravel() + 1 for rows in (*self.weights, self.rows) for each in rows]
+        return int(np.bincount(np.concatenate(arrays), minlength=len(self.spaces) + 1)[1:].max())
+
     def masks(self, layers: list[Layer], pruned: np.ndarray, s: OperatorSettings) -> list[Masks]:
         """Keep-masks without the units that are marked in `pruned` [units]."""
         keep, found = np.append(~pruned, True), []  # NONE is the last

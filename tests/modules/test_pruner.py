@@ -594,7 +594,7 @@ def test_an_operator_of_ones_own() -> None:
 class Named(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.ParameterDict({"keys": torch.ones(2, 2)})
+        self.keys = nn.Parameter(torch.ones(2, 2))
 
 
 def normed() -> nn.Module:
@@ -612,7 +612,7 @@ BAD = [
     (nn.Linear(2, 2), {"exclude": [nn.Conv1d]}, "there is no layer .*Conv1d"),
     (nn.Linear(2, 2), {"exclude": [nn.Linear]}, "all layers are excluded"),
     (nn.Sequential(nn.LazyLinear(3)), {}, "layer 0 is lazy and has no weight yet: pass it some"),
-    (Named(), {}, "inner.keys has the name of a method, keys: rename or exclude it"),
+    (Named(), {}, "keys has the name of a method, keys: rename or exclude it"),
     (normed(), {"pruned_weights": "regrow"}, "the module needs pruned_weights=masked, as its weig"),
     (nn.Linear(2, 2), {"granularity": "row"}, "granularity='row' must be weight or unit"),
     (nn.Linear(2, 2), {"granularity": "unit", "operator": "rigl"}, "score; operator=rigl has none"),
