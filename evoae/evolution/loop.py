@@ -37,7 +37,7 @@ from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
-from evoae.randomness import normals, stream
+from evoae.randomness import normals
 
 CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.max, "mean": np.mean}
 
@@ -287,18 +287,7 @@ def prune_epochs(state: State, slot: int, cell: int) -> frozenset[int]:
     """The epochs after which a cell is pruned, where their number is given."""
     e = state.experiment
     where = (state.seed, state.trials[slot], int(cell))
-    return drawn_epochs(*where, e.prune_count, tuple(e.pruning_probabilities))
-
-
-@functools.lru_cache(maxsize=4096)
-def drawn_epochs(
-    seed: int, trial: int, cell: int, count: int, weights: tuple[float, ...]
-) -> frozenset[int]:
-    """So many epochs drawn without replacement by their weights (Efraimidis and Spirakis 2006)."""
-    draws = stream(seed, trial, 0, cell, "prune epochs").random(len(weights))
-    with np.errstate(divide="ignore"):  # an epoch of weight 0 comes last
-        keys = np.log(draws) / np.array(weights)
-    return frozenset(np.argsort(-keys, kind="stable")[:count].tolist())
+    return driver.drawn_epochs(*where, e.prune_count, tuple(e.pruning_probabilities))
 
 
 def prune_and_evaluate(state: State, wave: Wave, pair: Population) -> np.ndarray:

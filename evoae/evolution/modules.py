@@ -26,7 +26,10 @@ from evoae.rules import check_known
 
 Pair = tuple[nn.Module, nn.Module]
 # settings of an experiment that say who meets whom, and who wins
-SELECTING = ("topology", "radius", "solution_concept", "tournament_size", "selection")
+SELECTING = (
+    "topology", "radius", "update_order", "solution_concept", "tournament_size", "selection",
+    "replacement",
+)  # fmt: skip
 
 
 @dataclass
@@ -62,7 +65,8 @@ def evolve_modules(
         fit: trains a pair, in place, by one pass over the data; draws from the generator.
         score: the loss of a pair on a batch drawn from the generator; lower is better.
         operator, schedule, epochs, examples, settings: as those of `Pruner`, and `SELECTING`.
-            Pruned weights regrow, as released, and what units do is seen over one visit.
+            Pruned weights regrow, as released, and what units do is seen over one visit. A target
+            sparsity is reached after the last epoch.
 
     Raises ValueError for a wrong setting, or modules that cannot be pruned, before any training.
     """
@@ -100,14 +104,16 @@ def generations(
 ) -> Iterator[ModulePopulation]:
     """The epochs of `evolve_modules`."""
     rows: list[dict[str, Any]] = []
+    shares = np.ones(len(pairs))  # that are preserved
     for epoch in range(e.epochs):
         order = np.arange(e.cells)
+        seen = list(pairs) if e.update_order == "synchronous" else pairs  # by their neighbours
         if epoch:
             stream(seed, 0, epoch, 0, "order").shuffle(order)
         for cell in order.tolist():
             near = neighbours[cell]
             losses = [
-                [score(pairs[i][0], pairs[j][1], stream(seed, 0, epoch, cell, "selection batch"))
+                [score(seen[i][0], seen[j][1], stream(seed, 0, epoch, cell, "selection batch"))
                  for j in near]
                 for i in near
             ]  # fmt: skip
@@ -115,11 +121,11 @@ def generations(
                 np.array([losses], float), [stream(seed, 0, epoch, cell, "tournament")], e
             )
             encoder, decoder = near[winners[:, 0]]
-            pair = copy.deepcopy(pairs[encoder][0]), copy.deepcopy(pairs[decoder][1])
+            pair = copy.deepcopy(seen[encoder][0]), copy.deepcopy(seen[decoder][1])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the first pair was warned of already
                 pruner = pruner_of(pair, cell)
-            pruner.epoch = epoch - 1
+            pruner.go_on(epoch - 1)
             try:
                 fit(*pair, stream(seed, 0, epoch, cell, "training batches"))
                 loss = score(*pair, stream(seed, 0, epoch, cell, "replacement batch"))
@@ -127,7 +133,13 @@ def generations(
                 preserved = pruner.report().preserved.iloc[-1]
             finally:
                 pruner.release()  # a visit is one epoch: the target is for later ones
-            pairs[cell] = pair
+            old = np.nan
+            if e.replacement == "better":
+                old = score(*pairs[cell], stream(seed, 0, epoch, cell, "replacement batch"))
+            if np.isnan(old) or loss <= old:
+                pairs[cell], shares[cell] = pair, preserved
+            else:
+                loss, pruned = old, False
             rows.append(
                 {
                     "epoch": epoch,
@@ -135,7 +147,7 @@ def generations(
                     "selection_loss": float(best[0]),
                     "replacement_loss": float(loss),
                     "pruned": pruned,
-                    "preserved": preserved,
+                    "preserved": shares[cell],
                 }
             )
         yield ModulePopulation(pairs, epoch, pd.DataFrame(rows))

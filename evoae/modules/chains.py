@@ -1,27 +1,29 @@
 """Chains of layers in a module's Sequentials, of which the units in between are nobody else's.
 
-Whatever stands between layers and is not known here ends a chain: the units before it are all kept.
+They are found and made smaller without an example input. Whatever stands between layers and is not
+known here ends a chain: the units before it are all kept.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from torch import nn
-from torch.nn.utils import parametrize
+import torch
+from torch import Tensor, nn
 
-from evoae.modules.plain import why_not_plain
+from evoae.modules.plain import kind_of, why_not_plain
 from evoae.modules.reading import is_chain
 from evoae.modules.tracing import LAYERS, Prunable
+from evoae.networks.compaction import Known, Link, analyse, constants, plus, rising, scaled
 
-# operations that map each unit by itself, and a constant to a constant; of what is at least 0 they
-# make what is at least 0, except BOUNDS
-EACH_UNIT = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish,
-    nn.ELU, nn.SELU, nn.CELU, nn.Softplus, nn.Softsign, nn.Hardsigmoid, nn.Hardswish,
-)  # fmt: skip
-BOUNDS = (nn.Hardtanh, nn.Softplus)  # which may lie below 0
+# operations that map each unit by itself, and a constant to a constant
+LEAST = {nn.ReLU: 0.0, nn.ReLU6: 0.0, nn.Sigmoid: 0.0, nn.Hardsigmoid: 0.0, nn.Softplus: 0.0,
+         nn.Tanh: -1.0, nn.Softsign: -1.0, nn.ELU: -math.inf, nn.SELU: -math.inf,
+         nn.CELU: -math.inf}  # fmt: skip
+EACH_UNIT = (*LEAST, nn.LeakyReLU, nn.Hardtanh, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 UNCHANGED = (nn.Identity, nn.Dropout, nn.AlphaDropout)
 # operations on a map of positions that leave a constant as it is, by the layer before
 OVER_POSITIONS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
@@ -168,7 +170,104 @@ def inputs_of_each_unit(stage: Stage, layer: Prunable) -> int:
     return int(before == now and inputs == units and not stage.is_flat)
 
 
-def kind_of(part: nn.Module) -> str:
-    """The name of a part's class, which parametrizations change."""
+# -- fewer units ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def shrink(chain: list[Stage]) -> str | None:
+    """Leave out of a chain, in place, all units that its outputs do not depend on.
+
+    Returns why nothing was done, if nothing was.
+    """
+    biases, (_, *left) = analyse([link_of(stage) for stage in chain])
+    layers = [stage.layer for stage in chain]
+    biases = [bias.to(layer.weight) for bias, layer in zip(biases, layers, strict=True)]
+    if not all(bias.isfinite().all() for bias in biases):
+        return f"what is constant overflows {layers[0].weight.dtype}"
+    inputs, are_read = torch.ones(layers[0].weight.shape[1], dtype=torch.bool), True
+    for stage, bias, units in zip(chain, biases, left, strict=True):
+        units_are_read = bool(units.any())
+        units[0] |= not units_are_read  # no layer is left without units; nothing reads this one
+        write(stage.layer, stage.layer.weight[units][:, inputs] * are_read, bias[units])
+        for part in stage.after:
+            if isinstance(part, BATCH_NORMS):
+                select_channels(part, units)
+        inputs, are_read = units.repeat_interleave(stage.spread), units_are_read
+    return None
+
+
+def link_of(stage: Stage) -> Link:
+    """A stage as the analysis sees it, in the CPU's memory."""
+    weight, bias = stage.layer.weight.cpu(), stage.layer.bias
+    bias = torch.zeros(len(weight)) if bias is None else bias.cpu()
+
+    def after(units: Known) -> Known:
+        for part in stage.after:
+            units = through(part, units, stage.layer.weight)
+        return units
+
+    return Link(weight, bias, after, stage.spread, sees_border(stage.layer))
+
+
+def through(part: nn.Module, units: Known, like: Tensor) -> Known:
+    """What is known of units [1, n] behind an operation, computed as the module does."""
+
+    def function(values: Tensor) -> Tensor:
+        # a copy, as some operations write over their input
+        return copy.copy(part)(values.to(like)).cpu().double()
+
     kind = type(part)
-    return (kind.__bases__[0] if parametrize.is_parametrized(part) else kind).__name__
+    if isinstance(part, BATCH_NORMS):
+        assert part.running_mean is not None  # see is_known
+        assert part.running_var is not None
+        scale = (part.running_var + part.eps).double().cpu().rsqrt()
+        centred = plus(units, constants(-part.running_mean.double().cpu()))
+        if not part.affine:
+            return scaled(centred, scale)
+        made = scaled(centred, scale * part.weight.double().cpu())
+        return plus(made, constants(part.bias.double().cpu()))
+    if kind in LEAST:
+        return rising(units, function, LEAST[kind])
+    if type(part) is nn.Hardtanh:
+        return rising(units, function, part.min_val)
+    if type(part) is nn.LeakyReLU and part.negative_slope >= 0:
+        return rising(units, function)
+    if kind in EACH_UNIT:  # not below 0 where their input is not, nor above
+        value = function(units.value).where(units.constant, 0)
+        value, fixed = value.nan_to_num(0, 0, 0), units.constant & value.isfinite()
+        signs = kind is not nn.LeakyReLU
+        return Known(value, fixed | (units.positive & signs), fixed | (units.negative & signs))
+    if type(part) is nn.Upsample and part.mode == "bicubic":  # it overshoots
+        return Known(units.value, units.constant, units.constant)
+    return units
+
+
+def sees_border(layer: Prunable) -> bool:
+    """Whether a layer sees zeros where its inputs have ended."""
+    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros":
+        return False
+    return layer.padding != "valid" and any(layer.padding)
+
+
+def write(layer: Prunable, weight: Tensor, bias: Tensor) -> None:
+    """Set the weight and bias of a layer; a bias of zeros only where there was one."""
+    needs = layer.weight.requires_grad
+    layer.weight = nn.Parameter(weight, needs)
+    if layer.bias is not None:
+        layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
+    elif bias.any():
+        layer.bias = nn.Parameter(bias, needs)
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = weight.shape
+    else:
+        layer.out_channels, layer.in_channels = weight.shape[:2]
+
+
+def select_channels(norm: nn.BatchNorm1d | nn.BatchNorm2d, units: Tensor) -> None:
+    """Keep some channels of a batch normalisation."""
+    for name, values in [*norm.named_parameters(), *norm.named_buffers()]:
+        if values.dim():
+            part = values.detach()[units].clone()
+            is_weight = isinstance(values, nn.Parameter)
+            setattr(norm, name, nn.Parameter(part, values.requires_grad) if is_weight else part)
+    norm.num_features = int(units.sum())

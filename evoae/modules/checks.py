@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from evoae.messages import one_line, shortened
-from evoae.modules import masking
-from evoae.modules.tracing import Part, Target
+from evoae.experiment import Experiment
+from evoae.messages import one_line, short, shortened
+from evoae.modules.layers import Part, Target
+from evoae.modules.plain import why_computed
 from evoae.pruning import operators
 from evoae.pruning.operators import Operator
+
+GRANULARITIES = ("weight", "unit")
 
 
 def names_of(parts: list[Part]) -> str:
     """Names of tensors, as in a state dict."""
-    return ", ".join(f"{target.name}.{part}".removeprefix(".") for target, part in parts)
+    return ", ".join(target.tensors[part].names[0] for target, part in parts)
 
 
 def frozen(parts: list[Part]) -> list[Part]:
     """The tensors that do not train."""
-    return [(t, part) for t, part in parts if not masking.stored(t.layer, part).requires_grad]
+    return [(t, part) for t, part in parts if not t.tensors[part].value.requires_grad]
 
 
 def check_frozen(operator: str, with_gradients: list[Part], parts: list[Part]) -> None:
@@ -60,6 +63,40 @@ def check_gradients(
             + (f" (frozen: {never})" if never else "")
             + ": train the layer first, or leave it out by exclude="
         )
+
+
+def check_granularity(granularity: str, operator: str, e: Experiment) -> None:
+    """Raise ValueError for a granularity that is unknown, or that an operator does not have."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity={short(granularity)} must be weight or unit")
+    if granularity == "weight" or operator == "none":
+        return
+    if e.resolved_operator.score is None:
+        raise ValueError(
+            f"granularity=unit needs an operator with a score; operator={operator} has none"
+        )
+    if e.drop_fraction:
+        raise ValueError(f"drop_fraction={e.drop_fraction} needs granularity=weight")
+
+
+def check_seen(operator: str, needs: Collection[str], targets: list[Target]) -> None:
+    """Raise ValueError if calls of layers do not show what an operator looks at."""
+    for statistic in sorted(needs):
+        if unseen := [target.name for target in targets if not target.sees(statistic)]:
+            raise ValueError(
+                f"operator {operator} reads {statistic}, which cannot be seen of "
+                f"{', '.join(unseen)}: leave them out by exclude="
+            )
+
+
+def check_computed(targets: list[Target]) -> None:
+    """Raise ValueError for tensors that others compute, where nothing is masked."""
+    for target in targets:
+        for tensor in target.tensors.values():
+            if tensor.stored is None:
+                why = why_computed(tensor.holders[0][0])
+                where = f"layer {target.name}" if target.name else "the module"
+                raise ValueError(f"{where} needs pruned_weights=masked, as {why}; or exclude it")
 
 
 def check_relu(targets: list[Target], has_target: bool) -> None:

@@ -1,60 +1,57 @@
 """Really smaller modules: units whose value is constant, or that nothing reads, are left out.
 
-`modules.chains` finds chains of layers in a module, `networks.compaction` says which of their units
-are needed, and here the others are left out.
+With an example, `modules.groups` says which channels go together, `modules.facts` which of them the
+outputs depend on, and `modules.shrinking` writes what is left. Without one, `modules.chains` does
+that for the layers of Sequentials. Here modules are prepared, and results are compared.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils.weight_norm import WeightNorm
 
 from evoae.messages import one_line, shortened
 from evoae.modules import masking, reading
-from evoae.modules.chains import (
-    BATCH_NORMS,
-    BOUNDS,
-    EACH_UNIT,
-    REPORTED,
-    Left,
-    Stage,
-    chains,
-    kind_of,
-    why_fixed,
-)  # fmt: skip
-from evoae.modules.plain import copied, global_hooks, why_not_a_module
-from evoae.modules.tracing import LAYERS, Prunable
-from evoae.networks.compaction import Link, analyse
+from evoae.modules.chains import REPORTED, Left, chains, shrink, why_fixed
+from evoae.modules.graph import exported
+from evoae.modules.plain import copied, global_hooks, kind_of, why_not_a_module
+from evoae.modules.reading import Inputs
+from evoae.modules.shrinking import Number, Plan, owners_of, part_of, tensor_of
 
-TOLERANCE = 1e-3  # of outputs on an example, relative to the largest: more is not rounding
+TOLERANCE = 1e-5  # of outputs, relative to the largest: more is not rounding
 COARSE = 0.05  # where parameters are of half precision
 
 
 def compact(module: nn.Module, example: Any = None) -> nn.Module:
     """A smaller copy with equal outputs, for every finite input, in evaluation mode.
 
-    Masks are taken off. Of a module that is a Sequential, or holds some, layers Linear, Conv1d and
-    Conv2d in it lose units; inputs and outputs of a Sequential stay as they are, and no layer is
-    left without units. What cannot be proven to give equal outputs is left as it is: layers with
-    hooks, with parametrizations, of classes of a user's, with parameters that others share, and
-    layers of a Sequential that something else calls or reads. One warning, of one line, names them
-    with the reasons.
+    With an `example`, the module is read by `torch.export` on it. Units, channels and hidden units
+    of any layer are left out if they are always the same, or if nothing reads them: through sums,
+    concatenations, pooling, norms, reshapes and tied weights. The copy has the classes of the
+    original, with smaller layers, and can be trained. It is called as the example is called; its
+    outputs are compared on the example, on random inputs of its shape, and on other batch sizes.
 
-    A forward is looked at with its optional arguments at their defaults, and with each of them
-    changed alone.
+    Without an example, layers Linear, Conv1d and Conv2d in Sequentials lose units, and nothing else
+    does; a forward is then looked at with its optional arguments at their defaults, and with each
+    of them changed alone.
+
+    Tensors that parts share stay shared, unless the copy is smaller with one for each of them: a
+    warning says so. Inputs and outputs stay as they are, and no layer is left without units. Masks,
+    of evoae and of `torch.nn.utils.prune`, are taken off; weight norms stay. What cannot be proven
+    to give equal outputs is left as it is, and one warning, of one line, names it with the reasons:
+    a module that `torch.export` cannot read, for example because its forward depends on the values
+    of its input, comes back as a whole.
 
     Args:
         module: left untouched.
-        example: an input, or a tuple of inputs, of `module`. Needed where a forward depends on its
-            input, which cannot be followed otherwise: it is followed on the example. The outputs
-            of the copy are compared on it; without one, on random input where its shape can be
-            guessed.
+        example: an input, or a tuple of inputs, of `module`: a tensor [batch, ...], mostly.
 
     Raises ValueError, in one line, if `module` is no module with values, or does not take
     `example`.
@@ -64,20 +61,12 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
     if problem := why_not_a_module(module):
         raise ValueError(f"the module to compact {problem}")
     whole = copied(module)
-    for part in list(whole.modules()):
-        for name in ("weight", "bias"):
-            if isinstance(part, LAYERS):
-                masking.remove(part, name)
-    inputs = checked_example(whole, example)
-    tried = inputs if inputs is not None else reading.guessed(whole)
-    read, reason = read_outside(whole, inputs, tried)
-    small, left = copied(whole), Left()
-    found = list(chains(small, "", left, why_fixed(small, read)))
-    for chain in found:
-        why = reason or shrink(chain)
-        left |= {stage.name: (kind_of(stage.layer), why) for stage in chain if why}
-    if not reason and (gap := difference(whole, small, tried)):
-        small, left = whole, {"the whole module": (type(whole).__name__, gap)}
+    take_off_masks(whole)
+    if example is None:
+        small, left = without_example(whole)
+    else:
+        inputs = checked_example(whole, example)
+        small, left = with_example(whole, inputs)
     if left:
         warnings.warn(f"compact leaves as it is: {in_words(left)}", stacklevel=2)
     return small
@@ -93,164 +82,245 @@ def in_words(left: Left) -> str:
     )
 
 
-def checked_example(module: nn.Module, example: Any) -> tuple[Any, ...] | None:
+def take_off_masks(module: nn.Module) -> None:
+    """Leave what was masked by evoae at zero."""
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part):
+            for name in list(masking.parametrizations(part)):
+                masking.remove(part, name)
+
+
+def checked_example(module: nn.Module, example: Any) -> Inputs:
     """An example as a tuple of inputs. Raises ValueError if the module does not take it."""
-    if example is None:
-        return None
     inputs = tuple(example) if isinstance(example, tuple | list) else (example,)
     try:
         reading.outputs(module, inputs)
     except Exception as error:  # whatever a user's forward raises
-        words = shortened(one_line(str(error)) or type(error).__name__)
-        raise ValueError(f"the module does not take example=: {words}") from error
+        raise ValueError(f"the module does not take example=: {words(error)}") from error
     return inputs
 
 
-def read_outside(
-    module: nn.Module, example: tuple[Any, ...] | None, tried: tuple[Any, ...] | None
-) -> tuple[dict[str, str], str | None]:
-    """What is read outside of Sequentials, by name; and why that cannot be said, if it cannot.
+def words(error: Exception) -> str:
+    """What an error says, in one short line."""
+    return shortened(one_line(str(error)) or type(error).__name__)
 
-    On symbols, and on the inputs that are `tried`: the example, or some that were guessed.
-    """
+
+def why_unknown(module: nn.Module, parts: tuple[type[nn.Module], ...]) -> str | None:
+    """Why nothing can be said of a module, if that is so; `parts` are those that are looked at."""
     if global_hooks():
-        return {}, "hooks are registered on all modules at once"
+        return "hooks are registered on all modules at once"
     if any(is_lazy(parameter) for parameter in module.parameters()):
-        return {}, "other layers are lazy: pass the module some data first"
-    known = [part for part in module.modules() if isinstance(part, REPORTED)]
+        return "other layers are lazy: pass the module some data first"
+    known = [part for part in module.modules() if isinstance(part, parts)]
     held = [t for part in known for t in (*part.parameters(), *part.buffers())]
     if not all(tensor.isfinite().all() for tensor in held):  # zero times infinity is no constant
-        return {}, "layers or norms hold NaN or infinity"
-    read: dict[str, str] = {}
+        return "layers or norms hold NaN or infinity"
+    return None
+
+
+# -- with an example -----------------------------------------------------------------------------
+
+
+def with_example(whole: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
+    """A smaller module, and what is left as it is, with the reasons."""
+    bare, dress = undressed(whole)
     try:
-        read |= reading.read_on_symbols(module)
+        if reason := why_unknown(whole, (nn.Module,)):
+            raise ValueError(reason)
+        small, left = shrunk(bare, inputs)
+        if names := untie(bare):
+            apart, others = shrunk(bare, inputs)
+            if size_of(apart) < size_of(small):
+                small, left = apart, others
+                warnings.warn(
+                    f"compact does not tie {names} any more: so they are smaller", stacklevel=3
+                )
     except ValueError as error:
-        if example is None:
-            return {}, str(error)
-    return read if tried is None else read | reading.read_on(module, tried), None
+        return whole, {"the whole module": (type(whole).__name__, str(error))}
+    return (dress(small) if small is not bare else whole), left
 
 
-def difference(whole: nn.Module, small: nn.Module, inputs: tuple[Any, ...] | None) -> str | None:
+def size_of(module: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def untie(module: nn.Module) -> str:
+    """Give parts that share a parameter one of their own, in place. Returns their names."""
+    names = []
+    for owners in owners_of(module).values():
+        for part, name in owners if len(owners) > 1 else ():
+            tensor = part._parameters.get(name)
+            if tensor is not None:
+                setattr(part, name, nn.Parameter(tensor.detach().clone(), tensor.requires_grad))
+                where = next(where for where, each in module.named_modules() if each is part)
+                names.append(f"{where}.{name}".lstrip("."))
+    return ", ".join(names)
+
+
+def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
+    """A smaller copy of a module, or itself, and what is left as it is.
+
+    Where outputs differ, families of channels are taken out by halves, down to each alone. Raises
+    ValueError where `torch.export` cannot read the module.
+    """
+    plan = Plan(exported(bare, inputs))
+    small, taken, numbers, left = bare, list[Tensor](), list[Number](), plan.left(bare)
+    tried = list(trials(bare, inputs)) if plan.families else []
+    waiting = [plan.families] if plan.families else []
+    while waiting:
+        some = waiting.pop()
+        gaps = []
+        # a forward may read a number that the module holds, as in view(-1, self.channels, 7, 7)
+        for more in [list[Number](), *(plan.numbers(bare, some[0]) if len(some) == 1 else ())]:
+            candidate = plan.write(copied(bare), taken + some, numbers + more)
+            gaps.append(difference(candidate, tried))
+            if gaps[-1] is None:
+                small, taken, numbers = candidate, taken + some, numbers + more
+                break
+        if gaps[-1] is not None and len(some) > 1:
+            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+        elif gaps[-1] is not None:
+            why = str(gaps[0])
+            left |= {name: (kind_of(part_of(bare, name)), why) for name in plan.layers(some[0])}
+    return small, left
+
+
+def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Module]]:
+    """A copy whose masks of `torch.nn.utils.prune` and weight norms are gone, values as they are.
+
+    And what puts the norms on again.
+    """
+    bare = copied(module)
+    norms: list[tuple[str, str, Any, bool]] = []
+    for where, part in bare.named_modules():
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(part, hook._tensor_name)
+            elif isinstance(hook, WeightNorm):
+                norms.append((where, str(hook.name), hook.dim, True))
+                nn.utils.remove_weight_norm(part, hook.name)
+        if is_weight_normed(part):
+            (name,) = masking.parametrizations(part)
+            norms.append((where, name, masking.parametrizations(part)[name][0].dim, False))
+            bake(part, name)
+
+    def dress(small: nn.Module) -> nn.Module:
+        for where, name, dim, by_hook in norms:
+            part = small.get_submodule(where)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                norm = nn.utils.weight_norm if by_hook else parametrizations.weight_norm
+                norm(part, name, dim)
+            tensors = [f"{name}_g", f"{name}_v"]
+            if not by_hook:
+                tensors = [f"parametrizations.{name}.original{k}" for k in (0, 1)]
+            length, direction = (tensor_of(small, f"{where}.{t}".lstrip(".")) for t in tensors)
+            direction.data = direction.data.where(length.data != 0, 1)  # 0 / 0 is no number
+            part.train(part.training)
+        return small
+
+    return bare, dress
+
+
+def is_weight_normed(part: nn.Module) -> bool:
+    """Whether a weight norm, and nothing else, computes a tensor of a part."""
+    if not parametrize.is_parametrized(part) or len(masking.parametrizations(part)) > 1:
+        return False
+    (chain,) = masking.parametrizations(part).values()
+    return len(chain) == 1 and isinstance(chain[0], parametrizations._WeightNorm)
+
+
+def bake(part: nn.Module, name: str) -> None:
+    """Make what a parametrization computes a plain parameter.
+
+    PyTorch's own function does so in all copies of a module, which share a class.
+    """
+    value = getattr(part, name)
+    part.__class__ = type(part).__bases__[0]
+    del part._modules["parametrizations"]
+    part.register_parameter(name, nn.Parameter(value.detach(), value.requires_grad))
+
+
+def trials(module: nn.Module, inputs: Inputs) -> Iterator[tuple[Inputs, list[Tensor]]]:
+    """Inputs, and what a module gives for them: the example, random ones, other batch sizes."""
+    draw = torch.Generator().manual_seed(0)
+
+    def random(x: Any, scale: float) -> Any:
+        if not isinstance(x, Tensor) or not x.numel():
+            return x
+        if x.is_floating_point():
+            return (scale * torch.randn(x.shape, generator=draw)).to(x)
+        return x.flatten()[torch.randint(x.numel(), x.shape, generator=draw)]
+
+    def rows(x: Any, twice: bool) -> Any:
+        return (torch.cat([x, x]) if twice else x[:1]) if isinstance(x, Tensor) and x.dim() else x
+
+    yield inputs, wide_outputs(module, inputs)
+    for tried in (
+        tuple(random(x, 1) for x in inputs), tuple(random(x, 5) for x in inputs),
+        tuple(rows(x, True) for x in inputs), tuple(rows(x, False) for x in inputs),
+    ):  # fmt: skip
+        try:
+            yield tried, wide_outputs(module, tried)
+        except Exception:  # whatever a user's forward raises on an input of another kind
+            continue
+
+
+def wide_outputs(module: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """Outputs in double precision, where a module can be of that, else as they are."""
+
+    def doubled(x: Any) -> Any:
+        return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    try:
+        return reading.outputs(copied(module).double(), tuple(map(doubled, inputs)))
+    except Exception:  # whatever a forward raises that counts on another precision
+        return reading.outputs(module, inputs)
+
+
+def difference(small: nn.Module, tried: list[tuple[Inputs, list[Tensor]]]) -> str | None:
     """How a smaller module differs by more than rounding, in words, if it does."""
+    coarse = any(p.is_floating_point() and p.element_size() < 4 for p in small.parameters())
+    for inputs, expected in tried:
+        try:
+            gap = reading.largest_difference(expected, wide_outputs(small, inputs))
+        except Exception as error:  # whatever a user's forward raises
+            return f"with fewer units its forward raises {type(error).__name__}: {words(error)}"
+        if not gap <= (COARSE if coarse else TOLERANCE):
+            return f"with fewer units outputs would differ by {gap:.2g} of the largest"
+    return None
+
+
+# -- without an example --------------------------------------------------------------------------
+
+
+def without_example(whole: nn.Module) -> tuple[nn.Module, Left]:
+    """A module whose Sequentials are smaller, and what is left as it is, with the reasons."""
+    tried, read = reading.guessed(whole), dict[str, str]()
+    reason = why_unknown(whole, REPORTED)
+    if not reason:
+        try:
+            read = reading.read_on_symbols(whole)
+            read |= {} if tried is None else reading.read_on(whole, tried)
+        except ValueError as error:
+            reason = str(error)
+    small, left = copied(whole), Left()
+    for chain in list(chains(small, "", left, why_fixed(small, read))):
+        why = reason or shrink(chain)
+        left |= {stage.name: (kind_of(stage.layer), why) for stage in chain if why}
+    if not reason and (gap := why_different(whole, small, tried)):
+        return whole, {"the whole module": (type(whole).__name__, gap)}
+    return small, left
+
+
+def why_different(whole: nn.Module, small: nn.Module, inputs: Inputs | None) -> str | None:
+    """How a smaller module differs by more than rounding on guessed inputs, if it does."""
     if reading.numbers_read(whole) != reading.numbers_read(small):
         return "its forward computes with how many units a layer has"
     if inputs is None:
         return None
-    expected, again = (reading.outputs(whole, inputs) for _ in range(2))
+    expected, again = (wide_outputs(whole, inputs) for _ in range(2))
     if reading.largest_difference(expected, again) > 0:
         return None  # it draws from a generator of its own: nothing can be compared
-    try:
-        gap = reading.largest_difference(expected, reading.outputs(small, inputs))
-    except Exception as error:  # whatever a user's forward raises
-        return f"the smaller one raises {type(error).__name__}: {shortened(one_line(str(error)))}"
-    coarse = any(p.element_size() < 4 for p in whole.parameters())
-    if gap <= (COARSE if coarse else TOLERANCE):
-        return None
-    return f"outputs would differ by {gap:.2g} of the largest"
-
-
-# -- fewer units ---------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def shrink(chain: list[Stage]) -> str | None:
-    """Leave out of a chain, in place, all units that its outputs do not depend on.
-
-    Returns why nothing was done, if nothing was.
-    """
-    biases, (_, *left) = analyse([link_of(stage) for stage in chain])
-    layers = [stage.layer for stage in chain]
-    biases = [bias.to(layer.weight) for bias, layer in zip(biases, layers, strict=True)]
-    if not all(bias.isfinite().all() for bias in biases):
-        return f"what is constant overflows {layers[0].weight.dtype}"
-    inputs, are_read = torch.ones(layers[0].weight.shape[1], dtype=torch.bool), True
-    for stage, bias, units in zip(chain, biases, left, strict=True):
-        units_are_read = bool(units.any())
-        units[0] |= not units_are_read  # no layer is left without units; nothing reads this one
-        write(stage.layer, stage.layer.weight[units][:, inputs] * are_read, bias[units])
-        for part in stage.after:
-            if isinstance(part, BATCH_NORMS):
-                select_channels(part, units)
-        inputs, are_read = units.repeat_interleave(stage.spread), units_are_read
-    return None
-
-
-def link_of(stage: Stage) -> Link:
-    """A stage as the analysis sees it, in the CPU's memory."""
-    weight, bias = stage.layer.weight.cpu(), stage.layer.bias
-    bias = torch.zeros(len(weight)) if bias is None else bias.cpu()
-    silences, positive = signs(stage.after)
-    pads = sees_border(stage.layer)
-    return Link(weight, bias, constants_after(stage), silences, positive, stage.spread, pads)
-
-
-def constants_after(stage: Stage) -> Callable[[Tensor], Tensor]:
-    """What the operations of a stage make of constant units, as the module computes it, [units]."""
-
-    def follow(values: Tensor) -> Tensor:
-        values = values.to(stage.layer.weight)
-        for part in stage.after:
-            values = mapped(part, values)
-        return values.cpu().double()
-
-    return follow
-
-
-def mapped(part: nn.Module, values: Tensor) -> Tensor:
-    """What an operation makes of constant units, [units]."""
-    if isinstance(part, BATCH_NORMS):
-        assert part.running_mean is not None  # see is_known
-        assert part.running_var is not None
-        scale = (part.running_var + part.eps).rsqrt()
-        values = (values - part.running_mean) * scale
-        return values * part.weight + part.bias if part.affine else values
-    # a copy, as some operations write over their input
-    return copy.copy(part)(values.clone()) if type(part) in EACH_UNIT else values
-
-
-def signs(after: list[nn.Module]) -> tuple[bool, bool]:
-    """Whether operations silence units that are not above 0; and let nothing below 0 through."""
-    silences = positive = False
-    as_given = True  # signs are still those that the layer gives
-    for part in after:
-        kind = type(part)
-        cuts = kind in (nn.ReLU, nn.ReLU6) or (type(part) is nn.Hardtanh and part.min_val == 0)
-        silences |= cuts and as_given
-        overshoots = type(part) is nn.Upsample and part.mode == "bicubic"
-        as_given &= kind not in (*EACH_UNIT, *BATCH_NORMS) and not overshoots
-        if cuts or kind in (nn.Sigmoid, nn.Hardsigmoid):
-            positive = True
-        elif kind in (*BATCH_NORMS, *BOUNDS) or overshoots:
-            positive = False
-    return silences, positive
-
-
-def sees_border(layer: Prunable) -> bool:
-    """Whether a layer sees zeros where its inputs have ended."""
-    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros":
-        return False
-    return layer.padding != "valid" and any(layer.padding)
-
-
-def write(layer: Prunable, weight: Tensor, bias: Tensor) -> None:
-    """Set the weight and bias of a layer; a bias of zeros only where there was one."""
-    needs = layer.weight.requires_grad
-    layer.weight = nn.Parameter(weight, needs)
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
-    elif bias.any():
-        layer.bias = nn.Parameter(bias, needs)
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = weight.shape
-    else:
-        layer.out_channels, layer.in_channels = weight.shape[:2]
-
-
-def select_channels(norm: nn.BatchNorm1d | nn.BatchNorm2d, units: Tensor) -> None:
-    """Keep some channels of a batch normalisation."""
-    for name, values in [*norm.named_parameters(), *norm.named_buffers()]:
-        if values.dim():
-            part = values.detach()[units].clone()
-            is_weight = isinstance(values, nn.Parameter)
-            setattr(norm, name, nn.Parameter(part, values.requires_grad) if is_weight else part)
-    norm.num_features = int(units.sum())
+    return difference(small, [(inputs, expected)])

@@ -1,14 +1,20 @@
-"""Masks on a module's tensors, as parametrizations of PyTorch that copies and pickles survive."""
+"""Masks on a module's tensors, as parametrizations of PyTorch that copies and pickles survive.
+
+A tensor that others compute (weight norm) is masked behind them, where a forward reads it.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations as parametrizations_of_torch
 from torch.nn.utils import parametrize
+from torch.nn.utils.weight_norm import WeightNorm
 
 KEPT = 0.999  # a mask that was averaged keeps what was kept all the while, but for rounding
 
@@ -48,9 +54,11 @@ class Mask(nn.Module):
     That holds whatever lies behind the mask, NaN and infinity too. `kept` is a buffer of the
     tensor's shape and type. `dense`: the gradient reaches masked entries too, for operators that
     look at it there; whoever sets it removes the gradient again before an optimiser sees it.
+    `see`: is given the gradient of a tensor that is computed, and has no parameter of its own.
     """
 
     kept: Tensor
+    see: Callable[[Tensor], Tensor | None] | None = None
 
     def __init__(self, kept: Tensor) -> None:
         super().__init__()
@@ -65,22 +73,42 @@ class Mask(nn.Module):
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
         kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
+        if self.see is not None and tensor.requires_grad:
+            tensor.register_hook(self.see)
         return Straight.apply(tensor, kept) if self.dense else select(tensor, kept)
+
+
+# -- the masks of one part of a module -------------------------------------------------------------
 
 
 def add(layer: nn.Module, name: str, mask: Mask) -> None:
     """Mask one tensor of a layer. The parameter stays the same object: optimisers go on with it.
 
     A copy of a parametrized module shares its class in PyTorch, so that taking the masks off one
-    breaks the other, and it cannot be pickled: here, both are rebuilt from the plain layer. A state
-    dict has the names of the plain layer, so that plain modules load it.
+    breaks the other, and it cannot be pickled: here, both are rebuilt from the layer without masks.
+    A state dict has the names of the layer without masks, so that such modules load it.
     """
-    parametrize.register_parametrization(layer, name, mask)
+    as_parametrization(layer, name)
+    parametrize.register_parametrization(layer, name, mask, unsafe=True)  # no trial call
+    first = {"parametrizations": layer._modules.pop("parametrizations")}
+    layer._modules = first | layer._modules  # parameters come in the order that they had
     kind: Any = type(layer)  # a class of this layer's own
-    kind.__reduce_ex__ = reduce_masked
-    kind.__deepcopy__ = copy_masked
-    kind.state_dict = state_of_masked
-    kind._load_from_state_dict = load_masked
+    for method, own in OWN_METHODS.items():
+        setattr(kind, method, own)
+
+
+def as_parametrization(layer: nn.Module, name: str) -> None:
+    """Make a weight norm that is a hook the parametrization that PyTorch has instead of it."""
+    for key, hook in layer._forward_pre_hooks.items():
+        if isinstance(hook, WeightNorm) and hook.name == name:
+            del layer._forward_pre_hooks[key]
+            scale, direction = (layer._parameters.pop(f"{name}_{end}") for end in "gv")
+            setattr(layer, name, nn.Parameter(vars(layer).pop(name).detach()))
+            parametrizations_of_torch.weight_norm(layer, name, hook.dim)
+            chain = parametrizations(layer)[name]
+            chain._parameters |= {"original0": scale, "original1": direction}
+            vars(chain[0])["by_hook"] = True
+            return
 
 
 def parametrizations(layer: nn.Module) -> Mapping[str, parametrize.ParametrizationList]:
@@ -92,33 +120,66 @@ def mask_of(layer: nn.Module, name: str) -> Mask | None:
     """The mask of a tensor, if it has one."""
     if not parametrize.is_parametrized(layer, name):
         return None
-    first = parametrizations(layer)[name][0]
-    return first if isinstance(first, Mask) else None
+    last = parametrizations(layer)[name][-1]
+    return last if isinstance(last, Mask) else None
 
 
-def stored(layer: nn.Module, name: str) -> nn.Parameter:
-    """The parameter that an optimiser moves: of a masked tensor, what lies behind the mask."""
-    if mask_of(layer, name) is not None:
-        return cast(nn.Parameter, parametrizations(layer)[name].original)
-    return getattr(layer, name)
+def stored(layer: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter that an optimiser moves: of a masked tensor, what lies behind the mask.
+
+    None if something computes the tensor.
+    """
+    if not parametrize.is_parametrized(layer, name):
+        return layer._parameters.get(name)
+    chain = parametrizations(layer)[name]
+    alone = len(chain) == 1 and isinstance(chain[0], Mask)
+    return cast(nn.Parameter, chain.original) if alone else None
 
 
+@torch.no_grad()
 def remove(layer: nn.Module, name: str) -> None:
-    """Take the mask off; what it held at zero is zero. The parameter stays the same object."""
+    """Take the mask off; what it held at zero is zero. The parameter stays the same object.
+
+    A tensor that is computed becomes a parameter of the masked values: weight norm would divide a
+    row of zeros by its length.
+    """
     if mask_of(layer, name) is not None:
+        chain = parametrizations(layer)[name]
+        chain.eval()  # a spectral norm moves whenever it is looked at in training
         parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
 
 
 def taken_apart(layer: nn.Module) -> tuple[nn.Module, dict[str, Mask]]:
     """A layer without its masks (it shares all tensors), and the masks by name."""
-    plain: nn.Module = object.__new__(type(layer).__bases__[0])
+    masks = {name: mask for name in parametrizations(layer) if (mask := mask_of(layer, name))}
+    plain: Any = object.__new__(type(layer).__bases__[0])
     plain.__dict__ = dict(layer.__dict__)
     modules, parameters = dict(plain._modules), dict(plain._parameters)
-    chains = parametrizations(layer)
-    del modules["parametrizations"]
-    parameters |= {name: cast(nn.Parameter, chain.original) for name, chain in chains.items()}
+    computed = nn.ModuleDict()
+    for name, chain in parametrizations(layer).items():
+        if (parameter := stored(layer, name)) is not None:
+            parameters[name] = parameter
+        else:
+            computed[name] = without_mask(chain)
+    modules |= {"parametrizations": computed}
+    if not computed:
+        del modules["parametrizations"]
+    else:  # a class as PyTorch makes one, of its own
+        kind, not_so = type(layer), {*OWN_METHODS, *parameters, "__getstate__"}
+        own = {key: value for key, value in vars(kind).items() if key not in not_so}
+        plain.__class__ = type(kind.__name__, kind.__bases__, own)
     plain.__dict__ |= {"_modules": modules, "_parameters": parameters}
-    return plain, {name: cast(Mask, chain[0]) for name, chain in chains.items()}
+    if "_flat_weights" in plain.__dict__:  # of a recurrent layer, as its last call computed them
+        plain._flat_weights = [getattr(plain, name, None) for name in plain._flat_weights_names]
+    return plain, masks
+
+
+def without_mask(chain: parametrize.ParametrizationList) -> parametrize.ParametrizationList:
+    """What computes a tensor before it is masked."""
+    twin = copy.copy(chain)
+    steps = {k: part for k, part in chain._modules.items() if not isinstance(part, Mask)}
+    twin.__dict__ = chain.__dict__ | {"_modules": steps}
+    return twin
 
 
 def put_together(layer: nn.Module, masks: dict[str, Mask]) -> nn.Module:
@@ -143,19 +204,38 @@ def state_of_masked(layer: nn.Module, *arguments: Any, **named: Any) -> dict[str
 
     Masks are in its metadata, which `torch.save` writes, and which only masked layers look at.
     """
+    plain, masks = taken_apart(layer)
     with torch.no_grad():
-        for name in parametrizations(layer):
-            if (mask := mask_of(layer, name)) is not None:
-                parameter = stored(layer, name)
+        for name, mask in masks.items():
+            if (parameter := stored(layer, name)) is not None:
                 # what lies behind a mask is never seen; it is the parameter itself that is given
                 parameter.data.copy_(select(parameter.data, mask.kept.to(parameter.dtype)))
-    plain, masks = taken_apart(layer)
     state = plain.state_dict(*arguments, **named)
+    prefix = named.get("prefix") or (arguments[1] if len(arguments) > 1 else "")
+    for name in masks:
+        if type((chain := parametrizations(layer)[name])[0]).__name__ == "_WeightNorm":
+            state |= state_of_normed(prefix + name, chain)
+            for number, end in enumerate("gv") if hasattr(chain[0], "by_hook") else ():
+                old = f"{prefix}parametrizations.{name}.original{number}"
+                state[f"{prefix}{name}_{end}"] = state.pop(old)
     if hasattr(state, "_metadata"):
-        prefix = named.get("prefix") or (arguments[1] if len(arguments) > 1 else "")
         kept = {name: mask.keeps for name, mask in masks.items()}
         state._metadata[prefix[:-1]]["masks"] = kept
     return state
+
+
+@torch.no_grad()
+def state_of_normed(name: str, chain: parametrize.ParametrizationList) -> dict[str, Tensor]:
+    """Lengths and directions that give the masked weight without its mask.
+
+    A row of zeros has the length 0, and its direction stays: of zeros there is none.
+    """
+    where, _, own = name.rpartition(".")
+    norm: Any = chain[0]
+    lengths, directions = norm.right_inverse(chain())
+    directions = torch.where(lengths == 0, cast(Tensor, chain.original1), directions)
+    within = f"{where}.parametrizations.{own}.original".lstrip(".")
+    return {f"{within}0": lengths, f"{within}1": directions}
 
 
 def load_masked(
@@ -164,31 +244,99 @@ def load_masked(
     """Load a masked layer: with masks if the state has some, else under the masks there are."""
     saved = metadata.get("masks", {})
     for name, chain in parametrizations(layer).items():
-        if prefix + name in state:
-            within = f"{prefix}parametrizations.{name}"
-            kept = cast(Mask, chain[0]).kept
-            state[f"{within}.original"] = state.pop(prefix + name)
-            state[f"{within}.0.kept"] = saved.get(name, kept).to(kept, copy=True)
+        within, mask = f"{prefix}parametrizations.{name}", mask_of(layer, name)
+        if mask is not None and (prefix + name in state or stored(layer, name) is None):
+            if prefix + name in state:
+                state[f"{within}.original"] = state.pop(prefix + name)
+            last = f"{within}.{len(chain) - 1}.kept"
+            state[last] = saved.get(name, mask.kept).to(mask.kept, copy=True)
     plain: Any = super(type(layer), layer)
     plain._load_from_state_dict(state, prefix, metadata, *rest)
 
 
-@torch.no_grad()
-def prune(
-    layer: nn.Module, name: str, keep: Tensor, opens: bool, fresh: Tensor | None = None
-) -> None:
-    """Set what `keep` does not mark to zero, or to `fresh` values; masked, it stays so.
+OWN_METHODS = {
+    "__reduce_ex__": reduce_masked,
+    "__deepcopy__": copy_masked,
+    "state_dict": state_of_masked,
+    "_load_from_state_dict": load_masked,
+}
 
-    An entry that is opened again (only if `opens`) begins at zero.
+# -- one tensor, wherever a module has it ---------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Maskable:
+    """One tensor of a module that can be masked.
+
+    `holders` are the parts of the module that have it, each with its name there, and `names` are
+    those in the whole module. Whoever has it, it is one tensor and has one mask.
     """
-    parameter, mask = stored(layer, name), mask_of(layer, name)
-    keep = keep.to(parameter).view(parameter.shape)  # as numbers
-    if mask is None:
-        parameter.copy_(select(parameter, keep))
-        if fresh is not None:
-            parameter.add_(fresh.to(parameter).view(parameter.shape) * (1 - keep))
-        return
-    kept = mask.keeps * keep
-    # momentum may have moved what lies behind the mask
-    parameter.copy_(select(parameter, kept))
-    mask.kept.copy_(keep if opens else kept)
+
+    names: list[str]
+    holders: list[tuple[nn.Module, str]]
+
+    @property
+    def value(self) -> Tensor:
+        """The tensor as a forward reads it."""
+        layer, name = self.holders[0]
+        if not parametrize.is_parametrized(layer, name):
+            return getattr(layer, name)
+        chain = parametrizations(layer)[name]
+        if self.stored is not None:
+            return chain()
+        modes = [(part, part.training) for part in chain.modules()]
+        chain.eval()  # a spectral norm moves whenever it is looked at in training
+        try:
+            return chain()
+        finally:
+            for part, mode in modes:
+                part.training = mode
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape, found without anything that a checkpoint of activations would count."""
+        with torch.no_grad():
+            return self.value.shape if self.stored is None else self.stored.shape
+
+    @property
+    def stored(self) -> nn.Parameter | None:
+        """The parameter behind it, None if it is computed of others."""
+        return stored(*self.holders[0])
+
+    @property
+    def behind(self) -> list[nn.Parameter]:
+        """The parameters that it is made of, which have as many entries."""
+        layer, name = self.holders[0]
+        chains = parametrizations(layer) if parametrize.is_parametrized(layer, name) else {}
+        held = chains[name].parameters(False) if name in chains else layer.parameters(False)
+        own = [self.stored] if self.stored is not None else held
+        return [each for each in own if each is not None and each.shape == self.shape][-1:]
+
+    @property
+    def mask(self) -> Mask | None:
+        """Its mask, if it has one."""
+        return mask_of(*self.holders[0])
+
+    @property
+    def keeps(self) -> Tensor:
+        """Which entries are not masked: all where there is no mask."""
+        mask = self.mask
+        return torch.ones_like(self.value, dtype=torch.bool) if mask is None else mask.keeps
+
+    @torch.no_grad()
+    def prune(self, keep: Tensor, opens: bool, fresh: Tensor | None = None) -> None:
+        """Set what `keep` does not mark to zero, or to `fresh` values; masked, it stays so.
+
+        An entry that is opened again (only if `opens`) begins at zero, or of a tensor that is
+        computed at what it would be.
+        """
+        parameter, mask = self.stored, self.mask
+        keep = keep.to(self.value)  # as numbers
+        kept = keep if mask is None else mask.keeps * keep
+        if parameter is not None:
+            # momentum may have moved what lies behind the mask
+            parameter.copy_(select(parameter, kept))
+        if mask is not None:
+            mask.kept.copy_(keep if opens else kept)
+        elif fresh is not None and parameter is not None:
+            parameter.add_(fresh.to(parameter) * (1 - keep))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from evoae.modules import masking
+from evoae.modules.layers import Target
 from evoae.modules.plain import Hook
-from evoae.modules.tracing import Prunable, Target
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import LASTING, Layer, Masks
 
@@ -38,6 +38,7 @@ SUMS_OF = {
 OF_UNITS = ("total", "squares", "zeros")
 OF_GRADIENTS = ("slopes", "slope_squares")
 FROM_GRADIENTS = {"gradients", "curvature", *LASTING}  # statistics that backward passes give
+UNSEEN = "the operator reads {} of layer {}, which its calls do not show: leave it out by exclude="
 NO_EXAMPLES = "{} recalls examples: give examples=, rows of data"
 COUNTED = ("units", "inputs", "gradients")  # examples and positions, or backward passes
 
@@ -51,7 +52,7 @@ class Observer:
 
     def __init__(self, target: Target, needs: Collection[str], on_call: Callable[[], None]) -> None:
         self.target, self.needs, self.on_call = target, needs, on_call
-        self.names = {name for needed in needs for name in SUMS_OF[needed]}
+        self.names = {n for needed in needs if target.sees(needed) for n in SUMS_OF[needed]}
         self.positions: int | None = None
         self.handles: list[Any] = []
         self.watching = True
@@ -63,22 +64,20 @@ class Observer:
 
     def begin(self) -> None:
         """Set all sums to zero, those that last from the start of the training too."""
-        layer, names = self.target.layer, self.names
-        fan_in = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        sizes = {"inputs": fan_in, **dict.fromkeys(OF_UNITS, self.target.units)}
+        names = self.names
+        sizes = {"inputs": self.target.inputs, **dict.fromkeys(OF_UNITS, self.target.units)}
         sizes = {name: size for name, size in sizes.items() if name in names}
         if "squares" in names:
             sizes["pivot"] = self.target.units
         self.counts = dict.fromkeys(COUNTED, 0)
-        device = layer.weight.device
+        device = self.target.weight.value.device
         self.sums = {
             name: torch.zeros(size, dtype=wide(device), device=device)
             for name, size in sizes.items()
         }
         for name in (*OF_GRADIENTS, *LASTING):
-            for part in self.target.tensors if name in names else ():
-                zeros = torch.zeros_like(masking.stored(layer, part), requires_grad=False)
-                self.sums[f"{name}.{part}"] = zeros
+            for part, tensor in self.target.tensors.items() if name in names else ():
+                self.sums[f"{name}.{part}"] = torch.zeros_like(tensor.value, requires_grad=False)
 
     def forget(self, pruned: bool) -> None:
         """After an epoch: gradients are begun anew, and what units did if there was a prune."""
@@ -120,25 +119,28 @@ class Observer:
 
         They stay: code that was compiled without a hook never calls one that comes later.
         """
-        layer = self.target.layer
-        if not self.names.isdisjoint(OF_UNITS):
-            self.handles.append(self.target.end.register_forward_hook(Hook(self.see_units)))
-        if "inputs" in self.names:
+        target = self.target
+        ends = [target.end] if len(target.layers) == 1 else target.layers
+        for end in ends if not self.names.isdisjoint(OF_UNITS) else ():
+            self.handles.append(end.register_forward_hook(Hook(self.see_units)))
+        for layer in target.layers if "inputs" in self.names else ():
             self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
-        for part in self.target.tensors if self.of_gradients else ():
-            parameter = masking.stored(layer, part)
-            if parameter.requires_grad:
-                see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
-                self.handles.append(parameter.register_hook(see))
-        self.first = layer.register_forward_hook(Hook(self.see_first))
+        for part, tensor in target.tensors.items() if self.of_gradients else ():
+            see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
+            if tensor.stored is None:
+                assert tensor.mask is not None  # see Pruner
+                tensor.mask.see = see
+            elif tensor.stored.requires_grad:
+                self.handles.append(tensor.stored.register_hook(see))
+        self.first = target.layer.register_forward_hook(Hook(self.see_first))
         self.handles.append(self.first)
 
     def watch(self, watching: bool) -> None:
         """Whether to gather from now on. Masks then let gradients of masked entries through."""
         self.watching = watching
         dense = watching and not self.names.isdisjoint(OF_GRADIENTS)
-        for part in self.target.tensors:
-            if (mask := masking.mask_of(self.target.layer, part)) is not None:
+        for tensor in self.target.tensors.values():
+            if (mask := tensor.mask) is not None:
                 mask.dense = dense
 
     def leave(self) -> None:
@@ -147,11 +149,15 @@ class Observer:
             handle.remove()
         self.handles = []
 
-    def see_first(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Once: that the layer is called, and over how many positions its output spreads."""
-        conv = self.target.axis != -1
-        over = output.shape[self.target.axis + 1 :] if conv else output.shape[1:-1]
-        self.positions = over.numel()
+    def see_first(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Once: that the layer is called, and over how many positions each weight is used."""
+        target = self.target
+        if target.kind.inputs == "values":
+            values = inputs[0] if target.kind.transposed and target.axis != -1 else output
+            over = values.shape[target.axis + 1 :] if target.axis != -1 else output.shape[1:-1]
+            self.positions = over.numel()
+        elif target.kind.units:
+            self.positions = 0  # a lookup multiplies nothing
         self.first.remove()
         self.on_call()
 
@@ -193,9 +199,12 @@ class Observer:
         """Add a forward pass of training to the sums of inputs."""
         if not self.looks():
             return
-        seen = inputs[0].detach().float()
-        over = self.all_but_units(seen)
-        squares = seen.square().sum(over)
+        seen = inputs[0].detach()
+        if self.target.kind.inputs == "indices":  # each is an input of 1 among zeros
+            self.counts["inputs"] += seen.numel()
+            self.add("inputs", seen.flatten().bincount(minlength=self.target.inputs))
+            return
+        squares = seen.float().square().sum(self.all_but_units(seen))
         self.counts["inputs"] += seen.numel() // len(squares)
         self.add("inputs", squares)
 
@@ -221,7 +230,7 @@ class Observer:
         if not self.watching:
             return None
         self.reached.add(part)
-        mask = masking.mask_of(self.target.layer, part)
+        mask = self.target.tensors[part].mask
         seen = gradient.nan_to_num(0, 0, 0)
         if part == "weight":
             self.counts["gradients"] += 1
@@ -231,7 +240,7 @@ class Observer:
             self.add(f"slope_squares.{part}", seen.square())
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
-            product = getattr(self.target.layer, part).detach() * seen
+            product = self.target.tensors[part].value.detach() * seen
             if "movement" in self.names:
                 self.add(f"movement.{part}", -product)
             if weighs:
@@ -251,14 +260,16 @@ class Observer:
         """The layer as an operator sees it, in the CPU's memory: weights as [out, in], of a
         convolution [out, in * height * width]. Where it has no bias, it has zeros, pruned already.
         """
-        target, layer = self.target, self.target.layer
+        target, weight = self.target, self.target.weight
         sums = {name: over_processes(tensor).cpu() for name, tensor in self.about_zero().items()}
-        own = torch.tensor(list(self.counts.values()), device=layer.weight.device)
+        own = torch.tensor(list(self.counts.values()), device=weight.value.device)
         counts = dict(zip(self.counts, over_processes(own).tolist(), strict=True))
 
         def statistic(name: str) -> Any:
-            if name == "recall" and recalled is None:
+            if name == "recall" and recalled is None and target.sees(name):
                 raise ValueError(NO_EXAMPLES.format("the operator"))
+            if not target.sees(name):
+                raise ValueError(UNSEEN.format(name, target.name))
             if name not in self.needs:
                 raise ValueError(
                     f"the operator reads {name} of layer {target.name}, which was not gathered: "
@@ -266,11 +277,11 @@ class Observer:
                 )
             return recalled if name == "recall" else self.statistic(name, sums, counts)
 
-        weight, bias = as_operators_see(target, lambda part: getattr(layer, part).detach())
+        now = as_operators_see(target, lambda part: target.tensors[part].value.detach())
         active = None
-        if masking.mask_of(layer, "weight") is not None:
-            active = as_operators_see(target, lambda part: mask_or_ones(layer, part))
-        return Layer(weight, bias, statistic, active)
+        if weight.mask is not None:
+            active = as_operators_see(target, lambda part: target.tensors[part].keeps)
+        return Layer(*now, statistic, active)
 
     def about_zero(self) -> dict[str, Tensor]:
         """The sums, those of units as if nothing had been subtracted."""
@@ -303,7 +314,7 @@ class Observer:
         if name == "zero_share":
             return mean("zeros", "units")
         if name == "input_norm":
-            return by_entry(self.target.layer, mean("inputs", "inputs").sqrt())
+            return self.target.by_entry(mean("inputs", "inputs").sqrt())
         if name == "gradients":
             weight, bias = slopes("slopes")
             there = "bias" in self.target.tensors
@@ -335,24 +346,8 @@ def together() -> bool:
 
 def as_operators_see(target: Target, part_of: Callable[[str], Tensor]) -> Masks:
     """Weight [out, in] and bias [out] on the CPU; a bias that is not there is of zeros."""
-    weight = part_of("weight").flatten(1).cpu()
+    weight = target.as_seen("weight", part_of("weight"))
     weight = weight if weight.dtype == torch.bool else weight.float()
     if "bias" not in target.tensors:
         return weight, torch.zeros(target.units, dtype=weight.dtype)
     return weight, part_of("bias").to(weight.device, weight.dtype)
-
-
-def mask_or_ones(layer: nn.Module, part: str) -> Tensor:
-    """Which entries of a weight or bias are not masked: all where there is no mask."""
-    mask = masking.mask_of(layer, part)
-    return torch.ones_like(getattr(layer, part), dtype=torch.bool) if mask is None else mask.keeps
-
-
-def by_entry(layer: Prunable, norms: Tensor) -> Tensor:
-    """Norms of inputs [channels] by entries of a unit's weight: [in], or [out, in] in groups."""
-    if isinstance(layer, nn.Linear):
-        return norms
-    if layer.groups > 1:
-        units = layer.out_channels // layer.groups
-        norms = norms.view(layer.groups, -1).repeat_interleave(units, 0)
-    return norms.repeat_interleave(layer.weight[0, 0].numel(), -1)

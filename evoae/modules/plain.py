@@ -60,6 +60,13 @@ def why_computed(part: nn.Module) -> str | None:
     return None
 
 
+def computed_of(part: nn.Module) -> list[str]:
+    """The names of what is computed of a part's parameters, by parametrizations or hooks."""
+    chains = list(parametrizations(part)) if parametrize.is_parametrized(part) else []
+    held = [name for name, value in vars(part).items() if isinstance(value, Tensor)]
+    return chains + [n for n in held if any(p.startswith(f"{n}_") for p in part._parameters)]
+
+
 def what_computes(part: nn.Module) -> str:
     """What sets a part's weight before every call."""
     for hook in part._forward_pre_hooks.values():
@@ -123,3 +130,9 @@ def is_compiled(module: nn.Module) -> bool:
         type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
         for part in module.modules()
     )
+
+
+def kind_of(part: nn.Module) -> str:
+    """The name of a part's class, which parametrizations change."""
+    kind = type(part)
+    return (kind.__bases__[0] if parametrize.is_parametrized(part) else kind).__name__

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,32 +15,61 @@ from torch import Tensor, distributed, nn
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
+from evoae.messages import one_line, shortened
 from evoae.modules import checks, masking
+from evoae.modules.following import followers_on
+from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
-from evoae.modules.plain import why_not_a_module
-from evoae.modules.tracing import Chosen, Part, find_layers
+from evoae.modules.plain import Hook, why_not_a_module
+from evoae.modules.tracing import Follower
+from evoae.modules.units import positional, units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
+from evoae.pruning.units import Units
 from evoae.randomness import stream
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
-    "amount", "threshold", "probability", "pruning_clock", "decrease", "steepness", "last_share",
-    "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction", "drop_until",
-    "pruned_weights", "statistics_window", "as_released",
+    "amount", "threshold", "probability", "prune_count", "pruning_clock", "decrease", "steepness",
+    "last_share", "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction",
+    "drop_until", "pruned_weights", "statistics_window", "as_released",
 )  # fmt: skip
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
 
+class Report(pd.DataFrame):
+    """A table that begins with a line, `coverage`, where it is printed."""
+
+    _metadata: ClassVar = ["coverage"]
+    coverage: str
+
+    def __repr__(self) -> str:
+        return f"{self.coverage}\n{super().__repr__()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.coverage)}</p>{pd.DataFrame(self)._repr_html_()}"
+
+
 class Pruner:
-    """Prunes the Linear, Conv1d and Conv2d layers of a module while a loop of yours trains it.
+    """Prunes a module while a loop of yours trains it: all that has two or more dimensions.
 
     Call `epoch_end` after every epoch, `report` when you like, and `finish` at the end, or use it
-    as a context manager. A unit is an output, or an output channel, and its activation is after the
-    batch normalisation and the ReLU that follow a layer, if any; of a convolution over examples and
-    positions. Statistics are of forward passes in training mode, of all calls if a layer is called
-    more than once; gradients are of your own backward passes. What an operator does not ask for is
-    not gathered, and nothing in epochs that no prune to come asks about.
+    as a context manager. A layer is a weight of two or more dimensions, with its bias if it has
+    one: of Linear, convolutions (transposed ones too), Embedding, recurrent layers, attention, or
+    any parameter of yours. All of them together are the base of `target_sparsity`. A tensor that
+    several layers share is one, with one mask, and counts once. A weight that is computed (weight
+    norm) is masked behind that, and is a plain parameter after `finish`.
+
+    A unit is an output, or an output channel, and its activation is after the batch normalisation
+    and the ReLU that follow a layer, if any; of a convolution over examples and positions.
+    Statistics are of forward passes in training mode, of all calls if a layer is called more than
+    once. An operator that reads what calls of a layer do not show (the activation of a recurrent
+    gate, the input of a parameter) is refused by the layer's name. What an operator does not ask
+    for is not gathered, and nothing in epochs that no prune to come asks about.
+
+    Gradients are of your own backward passes, each by itself. Where you accumulate several before a
+    step, `obd` sees the mean square of the gradients of single passes, and `snip` those of the
+    first pass alone.
 
     Masks (`pruned_weights="masked"`) are parametrizations of `torch.nn.utils.parametrize`: weights
     under one are zero whatever an optimiser does. They hold in copies, in pickles, and through
@@ -50,7 +80,12 @@ class Pruner:
     Args:
         module: the module; its parameters stay the same objects, so optimisers may exist already.
         operator, schedule, epochs, settings: as those of `Experiment`, with its defaults and rules:
-            `PRUNING` names them.
+            `PRUNING` names them. On the way to a target, pruned weights are masked by default.
+        granularity: "weight", or "unit" for whole channels, hidden units and attention heads: all
+            entries that write one or read one, in all layers that must agree on it (sums,
+            concatenations, tied weights). Any score is summed over them, and targets are reached to
+            the nearest unit. Inputs and outputs of the module stay. Channels are followed through
+            the module by `torch.export`, on the input of its first call.
         layers, exclude: names of layers, or of modules that hold them, or types of layers: which
             are pruned (by default all, the output layer too), and which are not.
         relu: names of layers that ReLU follows, where `torch.fx` cannot trace the module.
@@ -76,6 +111,7 @@ class Pruner:
         schedule: str | Callable[..., float],
         epochs: int,
         *,
+        granularity: str = "weight",
         layers: Chosen | None = None,
         exclude: Chosen = (),
         relu: Collection[str] = (),
@@ -86,6 +122,8 @@ class Pruner:
     ) -> None:
         check_names(settings, PRUNING)
         SETTINGS["data_seed"].rule.check("seed", seed)
+        if schedules.find(schedule).target and "as_released" not in settings:
+            settings = {"pruned_weights": "masked"} | settings
         self.experiment = Experiment(
             operator=operator, schedule=schedule, epochs=epochs, **settings
         )
@@ -93,11 +131,20 @@ class Pruner:
             raise ValueError(f"the module to prune {problem}")
         self.module, self.examples, self.seed, self.cell = module, examples, seed, cell
         self.operator = self.experiment.resolved_operator
+        checks.check_granularity(granularity, self.name, self.experiment)
+        self.granularity = granularity
+        self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
+        self.unit_groups: Units | None = None
         self.epoch = -1
-        self.targets = find_layers(module, layers, exclude, relu)
-        weights = sum(target.layer.weight.numel() for target in self.targets)
-        biases = sum(target.units for target in self.targets if "bias" in target.tensors)
-        self.size = weights + biases
+        seen: dict[str, Follower] = {}
+        if self.operator.function is operators.apoz:
+            rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
+            seen = followers_on(module, rows)
+        self.targets = find_layers(module, layers, exclude, relu, seen)
+        self.size, weights = (
+            sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
+            for parts in (lambda target: target.tensors, lambda target: ["weight"])
+        )
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
         if self.experiment.operator != "none":
@@ -106,9 +153,18 @@ class Pruner:
             checks.check_relu(self.targets, self.experiment.has_target)
         has_examples = checks.check_examples(examples, self.operator, self.run)
         needs = self.needs(has_examples)
+        if self.operator.needs != operators.ANY:
+            checks.check_seen(self.name, needs, self.targets)
+        self.coverage, unasked = coverage(module, self.targets)
+        if unasked > 0.1:
+            warnings.warn(f"the Pruner {self.coverage}", stacklevel=2)
+        self.masks_at: list[tuple[nn.Module, str]] = []
         if self.masked:
             checks.warn_of_averages(module)
-            self.add_masks()
+            self.masks_at = mask_all(module, self.targets)
+        else:
+            checks.check_computed(self.targets)
+        self.handles = [module.register_forward_hook(Hook(self.see_call), with_kwargs=True)]
         self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
@@ -152,17 +208,29 @@ class Pruner:
         """The module was called: there is something to prune by."""
         self.called = True
 
+    def see_call(
+        self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        """Once: what the whole module was called with, from which units are found."""
+        self.note_call()
+        self.handles.pop().remove()
+        if self.granularity == "unit":
+            self.inputs = positional(module, given, named)
+
+    def find_units(self) -> None:
+        """The units, before the first prune. Raises ValueError where there are none."""
+        if self.granularity == "weight" or self.unit_groups is not None:
+            return
+        if self.inputs is None:
+            raise ValueError(
+                "granularity=unit follows channels through the whole module, which was never called"
+            )
+        self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+
     @property
     def masked(self) -> bool:
         """Whether pruned weights stay zero."""
         return self.experiment.pruned_weights == "masked"
-
-    def add_masks(self) -> None:
-        """Masks that keep everything: a bias that begins at zero may be trained."""
-        for target in self.targets:
-            for part in target.tensors:  # all of them: the order of parameters stays as it is
-                everything = torch.ones_like(getattr(target.layer, part), requires_grad=False)
-                masking.add(target.layer, part, masking.Mask(everything))
 
     def draw(self, t: int, purpose: str) -> np.random.Generator:
         """The stream of one purpose after epoch t."""
@@ -177,7 +245,8 @@ class Pruner:
         does not do what it must: the module is then as it was.
         """
         e, t = self.experiment, self.epoch + 1
-        if not self.called:
+        # a loop may call methods of a module alone, and no layer of it
+        if not (self.called or any(each.grad is not None for each in self.module.parameters())):
             raise ValueError("epoch_end was called before any forward pass: train an epoch first")
         if self.over:
             raise ValueError(
@@ -189,6 +258,7 @@ class Pruner:
         if pruned:
             reached = [(each.target, part) for each in self.observers for part in each.reached]
             checks.check_gradients(self.name, self.parts_with_gradients(), reached, self.parts())
+            self.find_units()
             driver.prune(self, self.operator, e.operator_settings(t), self.draw(t, "operator"))
         for observer in self.observers:
             observer.forget(pruned or e.statistics_window == "visit")
@@ -210,6 +280,9 @@ class Pruner:
         """
         e = self.experiment
         value = 0 if e.operator == "none" else e.pruning_at(t)
+        if e.prune_count is not None:
+            drawn = self.seed, 0, self.cell, e.prune_count, tuple(e.pruning_probabilities)
+            return e.operator != "none" and t in driver.drawn_epochs(*drawn)
         if value == 0 or not e.has_target:
             return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
@@ -225,8 +298,7 @@ class Pruner:
         self.next_turn: int | None = self.epoch + 1
         if self.experiment.schedule in schedules.SCHEDULES.own:
             later = range(self.epoch + 1, self.experiment.epochs)
-            masked = [masking.mask_of(target.layer, part) for target, part in self.parts()]
-            zeros = sum(int((~mask.keeps).sum()) for mask in masked if mask is not None)
+            zeros = sum(int((~target.tensors[part].keeps).sum()) for target, part in self.parts())
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
 
     def watch_if_asked(self) -> None:
@@ -255,15 +327,17 @@ class Pruner:
         if together():
             masks = [(self.of_first(weight), self.of_first(bias)) for weight, bias in masks]
         for number, (target, keep) in enumerate(zip(self.targets, masks, strict=True)):
-            scale = float(np.float32(np.sqrt(target.layer.weight[0].numel())))
-            for part, (name, kept) in enumerate(zip(target.tensors, keep, strict=False)):
-                drawn = None if fresh is None else fresh[number][part] / scale
-                masking.prune(target.layer, name, kept, opens, drawn)
+            scale = float(np.float32(np.sqrt(keep[0].shape[1])))
+            for part, (name, tensor) in enumerate(target.tensors.items()):
+                drawn = (
+                    None if fresh is None else target.as_stored(name, fresh[number][part] / scale)
+                )
+                tensor.prune(target.as_stored(name, keep[part]), opens, drawn)
         return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
         """The first process's mask: it is the same in all."""
-        sent = mask.to(self.targets[0].layer.weight.device, torch.uint8)
+        sent = mask.to(self.targets[0].weight.value.device, torch.uint8)
         distributed.broadcast(sent, 0)
         return sent.bool().cpu()
 
@@ -279,9 +353,9 @@ class Pruner:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
             self.run(rows)
         for target, calls in zip(self.targets, recorded, strict=True):
-            if not calls:
+            if not calls and target.kind.units:
                 raise ValueError(f"layer {target.name} is never called: exclude it")
-        return [torch.cat(calls) for calls in recorded]
+        return [torch.cat(calls) if calls else None for calls in recorded]
 
     @torch.no_grad()
     def run(self, rows: Tensor) -> None:
@@ -289,7 +363,7 @@ class Pruner:
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
-            self.module(rows.to(self.targets[0].layer.weight.device))
+            self.module(rows.to(self.targets[0].weight.value.device))
         finally:
             for part in training:
                 part.training = True
@@ -300,23 +374,23 @@ class Pruner:
         """By layer: parameters, and how many of them are pruned (masked, else zero)."""
         parameters, zeros = [], []
         for target in self.targets:
-            tensors = [getattr(target.layer, part) for part in target.tensors]
-            parameters.append(sum(tensor.numel() for tensor in tensors))
-            found = [masking.mask_of(target.layer, part) for part in target.tensors]
-            kept = [t if m is None else m.keeps for t, m in zip(tensors, found, strict=True)]
+            tensors = list(target.tensors.values())
+            parameters.append(sum(tensor.value.numel() for tensor in tensors))
+            kept = [each.value if each.mask is None else each.mask.keeps for each in tensors]
             zeros.append(sum(part.numel() - int(part.count_nonzero()) for part in kept))
         return {"parameters": parameters, "zeros": zeros}
 
-    def report(self) -> pd.DataFrame:
-        """A row per layer that is pruned, and one for all of them.
+    def report(self) -> Report:
+        """A row per layer that is pruned, and one for all of them; printed, its first line says how
+        much of the module these are, and what is left out.
 
         `zeros` are pruned parameters; `preserved` is the share of the others; `dead_units` have no
         incoming weight left; `macs` are multiply-accumulates for one example with the weights that
-        are left (unknown before a forward pass).
+        are left (unknown before a forward pass, and where calls do not show outputs).
         """
         table = pd.DataFrame({"layer": [target.name for target in self.targets]} | self.counts())
         table["units"] = [target.units for target in self.targets]
-        left = [target.layer.weight.detach().flatten(1) != 0 for target in self.targets]
+        left = [target.matrix(target.weight.value.detach()) != 0 for target in self.targets]
         table["dead_units"] = [int((~part.any(1)).sum()) for part in left]
         spread = [observer.positions for observer in self.observers]
         table["macs"] = [
@@ -327,7 +401,9 @@ class Pruner:
         total = table.drop(columns="layer").sum(skipna=False)
         table.loc[len(table)] = {"layer": "all", **total}
         table.insert(3, "preserved", 1 - table.zeros / table.parameters)
-        return table
+        report = Report(table)
+        report.coverage = self.coverage
+        return report
 
     def finish(self) -> nn.Module:
         """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.
@@ -351,18 +427,20 @@ class Pruner:
         if not e.has_target:
             return f"{done}: nothing was pruned" if self.epoch < 0 else None
         reached, asked = sum(self.counts()["zeros"]) / self.size, e.target_sparsity
-        if asked - reached <= 0.01:
+        nearest = 0 if self.unit_groups is None else self.unit_groups.largest / self.size
+        if asked - reached <= max(0.01, nearest):
             return None
         return f"{done}: {reached:.1%} of the parameters are pruned, {asked:.1%} were asked for"
 
     def release(self) -> None:
         """Leave the module plain, and say nothing."""
         self.finished = True
+        for handle in self.handles:
+            handle.remove()
         for observer in self.observers:
             observer.leave()
-        for target in self.targets:
-            for part in target.tensors:
-                masking.remove(target.layer, part)
+        for part, name in self.masks_at:
+            masking.remove(part, name)
 
     def __enter__(self) -> Pruner:
         return self
@@ -372,6 +450,44 @@ class Pruner:
             self.release()
         else:
             self.finish()
+
+    # -- rewind ----------------------------------------------------------------------------------
+
+    def rewind(
+        self, state: Mapping[str, Tensor], optimiser: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Set the module back to a state dict, under the present masks: a lottery ticket.
+
+        Args:
+            state: a deep copy of the module's state dict of before, masked or not; masks that it
+                has are not looked at.
+            optimiser: what it keeps of masked entries (moments) becomes zero.
+
+        Raises ValueError, in one line and with the module as it was, if nothing is masked, or for a
+        state that does not fit, or that is not a copy.
+        """
+        tensors = [tensor for target in self.targets for tensor in target.tensors.values()]
+        if not self.masked or self.finished:
+            raise ValueError("rewind needs pruned_weights=masked, and comes before finish")
+        held = {p.data_ptr() for each in tensors if (p := each.stored) is not None}
+        if any(value.data_ptr() in held for value in state.values()):
+            raise ValueError("the state to rewind to holds the module's own tensors: deepcopy it")
+        before = {key: value.clone() for key, value in self.module.state_dict().items()}
+        try:
+            self.module.load_state_dict(dict(state))  # without the masks in its metadata
+        except RuntimeError as error:
+            self.module.load_state_dict(before)
+            words = shortened(one_line(str(error)))
+            raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
+        for tensor in tensors:
+            tensor.prune(tensor.keeps, opens=False)
+            stored = tensor.stored
+            if optimiser is None or stored is None:
+                continue
+            moments = optimiser.state.get(stored, {})
+            for value in moments.values():
+                if isinstance(value, Tensor) and value.shape == tensor.shape:
+                    value.mul_(tensor.keeps)
 
     # -- resume ----------------------------------------------------------------------------------
 
@@ -391,11 +507,20 @@ class Pruner:
     def masks(self) -> dict[str, masking.Mask]:
         """The masks by the names of their tensors."""
         found = {
-            f"{target.name}.{part}": masking.mask_of(target.layer, part)
+            f"{target.name}.{part}": tensor.mask
             for target in self.targets
-            for part in target.tensors
+            for part, tensor in target.tensors.items()
         }
         return {key: mask for key, mask in found.items() if mask is not None}
+
+    def go_on(self, epoch: int, masks: Mapping[str, Tensor] | None = None) -> None:
+        """Go on after an epoch, with masks by the names of their tensors."""
+        self.epoch = epoch
+        for key, mask in self.masks().items():
+            if masks and key in masks:
+                mask.kept.copy_(masks[key])
+        self.look_ahead()
+        self.watch_if_asked()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises ValueError if it was saved under other settings or layers."""
@@ -407,13 +532,10 @@ class Pruner:
         for name, (then, here) in pairs.items():
             if then != here:
                 raise ValueError(f"the state was saved with {name}={then}; here it is {here}")
-        self.epoch, self.called = state["epoch"], state["called"]
+        self.called = state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.target.name])
-        for key, mask in self.masks().items():
-            if key in state.get("masks", {}):
-                mask.kept.copy_(state["masks"][key])
-        self.look_ahead()
+        self.go_on(state["epoch"], state.get("masks", {}))
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this
         self.watch_if_asked()

@@ -1,148 +1,22 @@
-"""Which layers of a module can be pruned, and what follows each of them."""
+"""What follows each layer of a module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.parameter import is_lazy
 
-from evoae.modules import masking
-from evoae.modules.plain import Hook, sharing_parameters, why_computed
+from evoae.modules.plain import sharing_parameters
 from evoae.modules.reading import Tracer, Whole, decided, quiet, ways_to_call
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 Prunable = nn.Linear | nn.Conv1d | nn.Conv2d
-Chosen = Sequence[str | type[nn.Module]]
 Activation = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A layer of a module by its name; `units` are outputs, or output channels.
-
-    `end` is the module whose output counts as the units' activation (the layer, or what normalises
-    or pools it), and `activation` is the ReLU that follows that, if one is seen. `is_output`:
-    nothing but the module's output follows.
-    """
-
-    name: str
-    layer: Prunable
-    end: nn.Module
-    activation: Activation | None
-    is_output: bool = False
-
-    @property
-    def relu(self) -> bool:
-        """Whether a ReLU follows, which makes exact zeros."""
-        return self.activation is not None
-
-    def activate(self, values: Tensor) -> Tensor:
-        """The units' activation, from what `end` gives."""
-        return self.activation(values) if self.activation else values
-
-    @cached_property
-    def units(self) -> int:
-        """Units of the layer: outputs, or output channels."""
-        return self.layer.weight.shape[0]
-
-    @cached_property
-    def axis(self) -> int:
-        """Where the units lie in an output, counted from the end."""
-        return -1 if isinstance(self.layer, nn.Linear) else 1 - self.layer.weight.dim()
-
-    @cached_property
-    def tensors(self) -> list[str]:
-        """Names of what can be pruned: weight, and bias if there is one."""
-        return ["weight"] if self.layer.bias is None else ["weight", "bias"]
-
-
-Part = tuple[Target, str]  # a tensor of a layer: its weight or its bias
-
-
-def find_layers(
-    module: nn.Module, chosen: Chosen | None, excluded: Chosen, relu: Collection[str]
-) -> list[Target]:
-    """The layers to be pruned, in the module's order. Raises ValueError, in one line.
-
-    `chosen` and `excluded` name layers, or modules with layers in them, or types of layers; `relu`
-    names layers that ReLU follows where tracing does not see it.
-    """
-    there = {name: part for name, part in module.named_modules() if isinstance(part, LAYERS)}
-    # attention reads this one's weights and never calls it
-    there = {
-        n: p for n, p in there.items() if type(p).__name__ != "NonDynamicallyQuantizableLinear"
-    }
-    if not there:
-        raise ValueError(
-            f"{type(module).__name__} has no layers to prune: no Linear, Conv1d or Conv2d"
-        )
-    for key in [*(chosen or ()), *excluded, *relu]:
-        if not any(matches(name, part, key) for name, part in there.items()):
-            raise ValueError(
-                f"there is no layer {key!r} to prune; the layers are {', '.join(there)}"
-            )
-    found = {
-        name: part
-        for name, part in there.items()
-        if (chosen is None or any(matches(name, part, key) for key in chosen))
-        and not any(matches(name, part, key) for key in excluded)
-    }
-    if not found:
-        raise ValueError(f"all layers are excluded; the layers are {', '.join(there)}")
-    owners: dict[int, str] = {}
-    for name, part in found.items():
-        for key in ("weight", "bias"):
-            check_plain(name, part, key)
-            tensor = getattr(part, key)
-            if tensor is not None and owners.setdefault(id(tensor), name) != name:
-                raise ValueError(
-                    f"layers {owners[id(tensor)]} and {name} share a {key}; exclude one"
-                )
-    followers = follow(module)
-    targets = []
-    for name, part in found.items():
-        seen = followers.get(name, Follower(name))
-        says = any(matches(name, part, key) for key in relu)
-        activation = seen.activation or (torch.relu if says else None)
-        end = module.get_submodule(seen.end)
-        targets.append(Target(name, part, end, activation, seen.is_output))
-    return targets
-
-
-def matches(name: str, part: nn.Module, key: str | type[nn.Module]) -> bool:
-    """Whether a layer is of a type, has a name, or lies in the module of that name."""
-    if isinstance(key, type):
-        return isinstance(part, key)
-    return name == key or name.startswith(f"{key}.")
-
-
-def check_plain(name: str, part: nn.Module, key: str) -> None:
-    """Raise ValueError for a tensor that cannot be pruned as it is."""
-    tensor = getattr(part, key, None)
-    where = f"layer {name}" if name else "the module"
-    if tensor is not None and is_lazy(tensor):
-        raise ValueError(f"{where} is lazy and has no {key} yet: pass it some data first")
-    hooks = part._forward_hooks.values()
-    if masking.mask_of(part, key) or any(isinstance(h, Hook) and h.call for h in hooks):
-        raise ValueError(
-            f"{where} is pruned by another Pruner already: finish that one first (of a copy "
-            "of such a module, torch.nn.utils.parametrize.remove_parametrizations takes masks off)"
-        )
-    if computed := why_computed(part):
-        raise ValueError(f"{where} cannot be pruned: {computed}; exclude it")
-    if tensor is None:
-        return
-    if not tensor.is_floating_point():
-        raise ValueError(f"the {key} of {where} is {tensor.dtype}: exclude the layer")
-    if not tensor.numel():
-        shape = list(tensor.shape)
-        raise ValueError(f"the {key} of {where} is empty, {shape}: exclude the layer")
 
 
 # -- what follows a layer ------------------------------------------------------------------------
@@ -191,7 +65,8 @@ class Follower:
 def follow(module: nn.Module) -> dict[str, Follower]:
     """What follows each layer that is seen, by name.
 
-    `torch.fx` traces the module, or where it cannot, each part of it that it can.
+    `torch.fx` traces the module, or where it cannot, each part of it that it can. With an example,
+    `following.followers` sees more.
     """
     try:
         return followers_in(module)

@@ -9,9 +9,11 @@ whatever only it had read, down to the inputs. Neither pass finds anything in wh
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -31,8 +33,8 @@ class Dense:
     @property
     def link(self) -> Link:
         """The layer as the analysis sees it."""
-        after = torch.relu if self.relu else torch.clone
-        return Link(self.weight, self.bias, after, silences=self.relu, positive=self.relu)
+        after = partial(rising, function=torch.relu, least=0) if self.relu else Known.itself
+        return Link(self.weight, self.bias, after)
 
 
 @dataclass(frozen=True)
@@ -96,24 +98,147 @@ def compact(layers: Sequence[Dense]) -> Compacted:
     return Compacted(smaller, remaining)
 
 
-# -- the analysis, of members and of modules -----------------------------------------------------
+# -- what is known of values, of members and of modules ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a tensor's entries, whatever the input is: three tensors of its shape.
+
+    `above`: an entry is never below `value` (float64); `below`: it is never above. Of a constant
+    entry, both are true.
+    """
+
+    value: Tensor
+    above: Tensor
+    below: Tensor
+
+    @property
+    def constant(self) -> Tensor:
+        """Which entries have one value."""
+        return self.above & self.below
+
+    @property
+    def zero(self) -> Tensor:
+        """Which entries are always 0."""
+        return self.constant & (self.value == 0)
+
+    @property
+    def positive(self) -> Tensor:
+        """Which entries are never below 0."""
+        return self.above & (self.value >= 0)
+
+    @property
+    def negative(self) -> Tensor:
+        """Which entries are never above 0."""
+        return self.below & (self.value <= 0)
+
+    @property
+    def about_zero(self) -> Known:
+        """The same with bounds of 0 alone, except for constants."""
+        value = self.value.where(self.constant, 0)
+        return Known(value, self.positive | self.constant, self.negative | self.constant)
+
+    def itself(self) -> Known:
+        """What nothing is done to."""
+        return self
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Known:
+        """The same of a tensor whose entries are moved."""
+        return Known(change(self.value), change(self.above), change(self.below))
+
+
+def constants(values: Tensor) -> Known:
+    """Of entries that have these values."""
+    yes = torch.ones((), dtype=torch.bool, device=values.device).expand(values.shape)
+    return Known(values, yes, yes)
+
+
+def unknown(shape: Sequence[int]) -> Known:
+    """Of entries that may have any value."""
+    no = torch.zeros((), dtype=torch.bool).expand(*shape)
+    return Known(torch.zeros((), dtype=torch.float64).expand(*shape), no, no)
+
+
+def plus(a: Known, b: Known) -> Known:
+    """Of sums."""
+    return Known(a.value + b.value, a.above & b.above, a.below & b.below)
+
+
+def rising(x: Known, function: Callable[[Tensor], Tensor], least: float = -math.inf) -> Known:
+    """Of a function that does not fall as its input rises, and is never below `least`."""
+    value = function(x.value)
+    above, below = (each & value.isfinite() for each in (x.above, x.below))
+    if math.isinf(least):
+        return Known(value.where(above | below, 0), above, below)
+    # one bound is kept, and the lower one is of more use
+    below &= above | (value <= least)
+    return Known(value.where(above | below, least), torch.ones_like(above), below)
+
+
+def times(a: Known, b: Known) -> Known:
+    """Of products, entry by entry."""
+    a, b = a.about_zero, b.about_zero
+    constant = (a.constant & b.constant) | a.zero | b.zero
+    positive = (a.positive & b.positive) | (a.negative & b.negative)
+    negative = (a.positive & b.negative) | (a.negative & b.positive)
+    return Known(a.value * b.value, positive | constant, negative | constant)
+
+
+def scaled(x: Known, scale: Tensor) -> Known:
+    """Of products with constants, entry by entry."""
+    up, zero = scale >= 0, scale == 0
+    above, below = torch.where(up, x.above, x.below), torch.where(up, x.below, x.above)
+    return Known(x.value * scale, above | zero, below | zero)
+
+
+def product(a: Known, b: Known, signs: tuple[Tensor, Tensor] | None = None) -> Known:
+    """Of the products of matrices [..., m, k] and [..., k, n].
+
+    `signs`: where no part of `b` is below 0, and where none is above, if `b` is a sum of parts.
+    """
+
+    def some(one: Tensor, other: Tensor) -> Tensor:
+        return (one.float() @ other.float()) > 0
+
+    fixed = bool(b.constant.all())
+    if not fixed:
+        a, b = a.about_zero, b.about_zero
+    positive, negative = signs or (b.positive, b.negative)
+    rises, falls = a.above & ~a.below, a.below & ~a.above
+    neither = some(~(a.above | a.below), ~(positive & negative))
+    not_above = neither | some(rises, ~positive) | some(falls, ~negative)
+    not_below = neither | some(rises, ~negative) | some(falls, ~positive)
+    if not fixed:
+        more, less = a.constant & (a.value > 0), a.constant & (a.value < 0)
+        not_above |= some(more, ~b.above) | some(less, ~b.below)
+        not_below |= some(more, ~b.below) | some(less, ~b.above)
+    return Known(a.value @ b.value, ~not_above, ~not_below)
+
+
+def read_of(links: Tensor, read: Tensor) -> Tensor:
+    """Which inputs [..., k] of a product those of its outputs depend on that are `read` [..., n].
+
+    `links` [..., k, n]: where the matrix is not always 0.
+    """
+    return (read.float() @ links.mT.float()) > 0
+
+
+# -- of chains of layers -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Link:
     """A layer of a chain, and what stands between it and the next layer.
 
-    `weight` [out, in], of a convolution [out, in, ...], and `bias` [out]. `after` maps the values
-    [out] of units that are constant to what the next layer reads; `silences`: it maps what is not
-    above 0 to 0; `positive`: it gives nothing below 0; `spread`: how many inputs of the next layer
-    a unit makes. `pads`: the layer reads zeros beyond a border, so only zeros are folded into it.
+    `weight` [out, in], of a convolution [out, in, ...], and `bias` [out]. `after`: what is made of
+    the units [1, out]; `spread`: how many inputs of the next layer each of them makes. `pads`: the
+    layer reads zeros beyond a border, so only zeros are folded into it.
     """
 
     weight: Tensor
     bias: Tensor
-    after: Callable[[Tensor], Tensor]
-    silences: bool = False
-    positive: bool = False
+    after: Callable[[Known], Known]
     spread: int = 1
     pads: bool = False
 
@@ -122,53 +247,36 @@ def analyse(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
     """What a chain needs: its biases with constant units folded in, and which units are left.
 
     Biases are float64 [out], a layer each; booleans [units] of the inputs, and of every layer.
+    Outputs are all left.
     """
-    biases, varying = fold(links)
-    read = find_read(links, varying)
-    return biases, [here & there for here, there in zip(varying, read, strict=True)]
-
-
-def fold(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
-    """Biases with the constant units before them folded in, and which units are not constant.
-
-    Outputs count as varying. A unit is constant if no varying unit is read with a weight, or, where
-    it would be silenced, if all that it reads is at or above zero, and neither a weight nor its
-    bias is above: then it is silent.
-    """
-    biases, varying = [], [torch.ones(links[0].weight.shape[1], dtype=torch.bool)]
-    values, positive, spread = torch.zeros(len(varying[0]), dtype=torch.float64), False, 1
-    for number, link in enumerate(links):
-        before, values = varying[-1].repeat_interleave(spread), values.repeat_interleave(spread)
-        weight = link.weight.flatten(2) if link.weight.dim() > 2 else link.weight[..., None]
-        bias = link.bias.double() + weight[:, ~before].double().sum(2) @ values[~before]
-        weight = weight[:, before].flatten(1)
-        constant = (weight == 0).all(1)
-        if link.silences and positive:
-            constant |= (weight <= 0).all(1) & (bias <= 0)
-        values = link.after(bias)
-        constant &= values.isfinite()  # half precision overflows
-        if number + 1 < len(links) and links[number + 1].pads:
-            constant &= values == 0
-        biases.append(bias)
-        varying.append(~constant)
-        positive, spread = link.positive, link.spread
-    varying[-1] = torch.ones_like(varying[-1])
-    return biases, varying
-
-
-def find_read(links: Sequence[Link], varying: Sequence[Tensor]) -> list[Tensor]:
-    """Which units some output depends on by varying units, [units] of the inputs and every layer.
-
-    Outputs count as read.
-    """
-    read = [torch.ones(len(varying[-1]), dtype=torch.bool)]
-    for number in range(len(links) - 1, -1, -1):
-        weight = links[number].weight[varying[number + 1] & read[-1]] != 0
-        inputs = weight.any(0)
-        inputs = inputs.flatten(1).any(1) if inputs.dim() > 1 else inputs
-        spread = links[number - 1].spread if number else 1
-        read.append(inputs.view(len(varying[number]), spread).any(1))
-    return read[::-1]
+    inputs, joints, biases = [], [], []
+    units, spread = unknown((1, links[0].weight.shape[1])), 1
+    for link in links:
+        before = units.map(partial(torch.repeat_interleave, repeats=spread, dim=1))
+        if link.pads:
+            value = before.value.where(before.zero, 0)
+            before = Known(value, before.positive, before.negative)
+        weight = (
+            link.weight.double().flatten(2)
+            if link.weight.dim() > 2
+            else link.weight.double()[..., None]
+        )
+        signs = (weight >= 0).all(2).T, (weight <= 0).all(2).T
+        matrix = constants(weight.sum(2).T)
+        biases.append(
+            link.bias.double() + (before.value.where(before.constant, 0) @ matrix.value)[0]
+        )
+        units = link.after(
+            plus(product(before, matrix, signs), constants(link.bias.double()[None]))
+        )
+        inputs.append(before)
+        joints.append(~(signs[0] & signs[1]))
+        spread = link.spread
+    read = [torch.ones(len(biases[-1]), dtype=torch.bool)]
+    for number in reversed(range(len(links))):
+        found = read_of(joints[number], read[-1]) & ~inputs[number].constant[0]
+        read.append(found.view(-1, links[number - 1].spread if number else 1).any(1))
+    return biases, read[::-1]
 
 
 # -- as modules ----------------------------------------------------------------------------------

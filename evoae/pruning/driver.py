@@ -6,6 +6,7 @@ A `Source` is a member of a population (`pruning.members`) or a user's module (`
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +17,16 @@ from evoae.pruning import allocation
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.operators import Operator
 from evoae.pruning.scores import random as random_scores
+from evoae.pruning.units import Units, select
+from evoae.randomness import stream
 
 AT_RANDOM = Operator(random_scores, random_scores, needs=())  # how `set` and `rigl` begin
 
 
 class Source(Protocol):
     """What can be pruned. `size` counts its parameters; `absent` entries of its layers are none
-    (a layer without a bias has one of zeros, which counts as pruned).
+    (a layer without a bias has one of zeros, which counts as pruned). `unit_groups`, if there are
+    some, are pruned whole.
     """
 
     @property
@@ -30,6 +34,9 @@ class Source(Protocol):
 
     @property
     def absent(self) -> int: ...  # noqa: D102
+
+    @property
+    def unit_groups(self) -> Units | None: ...  # noqa: D102
 
     def layers(self) -> list[Layer]:
         """Its layers as operators see them."""
@@ -50,7 +57,8 @@ def prune(
     Raises ValueError, before anything is changed, for masks that do not fit the layers.
     """
     layers = source.layers()
-    masks = decide(operator, layers, rng, counting_absent(settings, operator, source))
+    settings_here = counting_absent(settings, operator, source)
+    masks = decide(operator, layers, rng, settings_here, source.unit_groups)
     fresh = [drawn_like(layer, rng) for layer in layers] if operator.renews else None
     return source.apply(masks, operator.regrows or settings.drop_fraction > 0, fresh)
 
@@ -58,6 +66,17 @@ def prune(
 def fires(value: float, is_target: bool, rng: np.random.Generator) -> bool:
     """Whether a schedule's value asks for a prune: a target does, a probability by a draw."""
     return value != 0 and (is_target or bool(rng.random() < value))
+
+
+@functools.lru_cache(maxsize=4096)
+def drawn_epochs(
+    seed: int, trial: int, cell: int, count: int, weights: tuple[float, ...]
+) -> frozenset[int]:
+    """So many epochs drawn without replacement by their weights (Efraimidis and Spirakis 2006)."""
+    draws = stream(seed, trial, 0, cell, "prune epochs").random(len(weights))
+    with np.errstate(divide="ignore"):  # an epoch of weight 0 comes last
+        keys = np.log(draws) / np.array(weights)
+    return frozenset(np.argsort(-keys, kind="stable")[:count].tolist())
 
 
 def is_reached(
@@ -70,17 +89,23 @@ def is_reached(
 
 
 def decide(
-    operator: Operator, layers: list[Layer], rng: np.random.Generator, s: OperatorSettings
+    operator: Operator,
+    layers: list[Layer],
+    rng: np.random.Generator,
+    s: OperatorSettings,
+    units: Units | None = None,
 ) -> list[Masks]:
     """The keep-masks of all layers: by scores if there is a target, else layer by layer."""
+    if units is not None and operator.score is not None:
+        return select(layers, [operator.score(layer, rng, s) for layer in layers], units, rng, s)
     if s.to_target and operator.score is not None:
         found = [(layer, operator.score(layer, rng, s)) for layer in layers]
-        units = isinstance(found[0][1], Tensor)
+        whole = isinstance(found[0][1], Tensor)
         scores = [
             allocation.by_unit(layer, score, rng) if isinstance(score, Tensor) else score
             for layer, score in found
         ]
-        masks = allocation.select(layers, scores, rng, s, units)
+        masks = allocation.select(layers, scores, rng, s, whole)
         return allocation.exchange(layers, masks, scores, rng, s) if s.drop_fraction else masks
     masks = [checked(operator(layer, rng, s), layer, operator) for layer in layers]
     if s.prune_biases:

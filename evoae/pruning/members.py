@@ -32,7 +32,7 @@ class Member:
     Each is called, and each statistic computed, once, and only if an operator asks.
     """
 
-    absent = 0
+    absent, unit_groups = 0, None
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evoae import Pruner
-from evoae.modules.tracing import find_layers
+from evoae.modules.layers import find_layers
 
 ROWS = torch.rand(64, 8, generator=torch.Generator().manual_seed(1)) - 0.5
 ONCE = {"probability": 1.0, "amount": 1 / 9, "pruned_weights": "masked"}
@@ -65,6 +65,16 @@ FOLLOWED = {
     "a view": (lambda m, h: F.relu(h.view(h.size(0), -1)), lambda m, h: h.relu()),
     "an assert": (asserted, lambda m, h: h.relu()),
     "a raise": (raising, lambda m, h: h.relu()),
+    "a function that norms": (
+        lambda m, h: F.layer_norm(h, (9,)).relu(), lambda m, h: F.layer_norm(h, (9,)).relu()
+    ),
+    "functions of values": (
+        lambda m, h: torch.tanh(2 * h - 0.1).relu(), lambda m, h: (2 * h - 0.1).relu()
+    ),
+    "reshapes and a norm": (
+        lambda m, h: F.layer_norm(h.unsqueeze(1).flip(-1), (9,)).flip(-1).relu().squeeze(1),
+        lambda m, h: F.layer_norm(h, (9,)).relu(),
+    ),
     "a norm and more": (
         lambda m, h: m.drop(m.norm(h)).reshape(len(ROWS), 9).relu(), lambda m, h: m.norm(h).relu()
     ),
@@ -91,7 +101,6 @@ UNSEEN = {
     "hardtanh": lambda m, h: F.hardtanh(h),
     "nothing": lambda m, h: h,
     "a residual": lambda m, h: h.relu() + h,
-    "a function that norms": lambda m, h: F.layer_norm(h, (9,)).relu(),
     "what depends on data": lambda m, h: h.relu() if h.sum() > -1e9 else h,
     "a product": lambda m, h: 9 * h.relu() * m.one.bias - h,
 }

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from evoae.data.scaling import Scaling
+from evoae.modules.exports import Scale, Unscale
 from evoae.networks import compaction
 from evoae.networks.compaction import Compacted, Dense, Select
 from evoae.rules import check_known
@@ -122,39 +123,6 @@ def check_target(path: Path) -> None:
             raise ValueError(f"{path}: this needs onnx; pip install 'evoae[export]'") from None
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
-
-
-class Scale(nn.Module):
-    """Values [..., D] as a data file holds them: float32 in [0, 1]."""
-
-    minimum: Tensor
-    divisor: Tensor
-
-    def __init__(self, scaling: Scaling) -> None:
-        super().__init__()
-        self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
-        self.register_buffer("divisor", torch.from_numpy(scaling.divisor))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(x - minimum) / divisor, in double precision."""
-        return ((x.double() - self.minimum) / self.divisor).float()
-
-
-class Unscale(nn.Module):
-    """The way back: as float32, or as float64 if that is too coarse for the file's values."""
-
-    minimum: Tensor
-    width: Tensor
-
-    def __init__(self, scaling: Scaling) -> None:
-        super().__init__()
-        self.register_buffer("minimum", torch.from_numpy(scaling.minimum))
-        self.register_buffer("width", torch.from_numpy(scaling.width))
-        self.kind = torch.float32 if scaling.single else torch.float64
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x * width + minimum, in double precision."""
-        return (x.double() * self.width + self.minimum).to(self.kind)
 
 
 # -- safetensors ---------------------------------------------------------------------------------

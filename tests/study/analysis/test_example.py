@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evoae.data import datasets
-from evoae.modules import example
+from evoae.study.analysis import example
 
 
 @pytest.fixture(scope="module")
