@@ -95,9 +95,8 @@ def check_computed(targets: list[Target]) -> None:
         for tensor in target.tensors.values():
             if tensor.stored is None:
                 why = why_computed(tensor.holders[0][0])
-                raise ValueError(
-                    f"layer {target.name} needs pruned_weights=masked, as {why}; or exclude it"
-                )
+                where = f"layer {target.name}" if target.name else "the module"
+                raise ValueError(f"{where} needs pruned_weights=masked, as {why}; or exclude it")
 
 
 def check_relu(targets: list[Target], has_target: bool) -> None:

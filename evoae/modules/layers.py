@@ -333,6 +333,8 @@ def check_plain(name: str, tensor: Maskable) -> None:
             f"{where} is pruned by another Pruner already: finish that one first (of a copy "
             "of such a module, torch.nn.utils.parametrize.remove_parametrizations takes masks off)"
         )
+    if hasattr(nn.ModuleDict, key):
+        raise ValueError(f"{tensor.names[0]} has the name of a method, {key}: rename or exclude it")
     why = None if parametrize.is_parametrized(part) else why_computed(part)
     if why and not why.endswith("torch.nn.utils.weight_norm"):
         raise ValueError(f"{where} cannot be pruned: {why}; exclude it")

@@ -107,6 +107,7 @@ def as_parametrization(layer: nn.Module, name: str) -> None:
             parametrizations_of_torch.weight_norm(layer, name, hook.dim)
             chain = parametrizations(layer)[name]
             chain._parameters |= {"original0": scale, "original1": direction}
+            vars(chain[0])["by_hook"] = True
             return
 
 
@@ -210,11 +211,31 @@ def state_of_masked(layer: nn.Module, *arguments: Any, **named: Any) -> dict[str
                 # what lies behind a mask is never seen; it is the parameter itself that is given
                 parameter.data.copy_(select(parameter.data, mask.kept.to(parameter.dtype)))
     state = plain.state_dict(*arguments, **named)
+    prefix = named.get("prefix") or (arguments[1] if len(arguments) > 1 else "")
+    for name in masks:
+        if type((chain := parametrizations(layer)[name])[0]).__name__ == "_WeightNorm":
+            state |= state_of_normed(prefix + name, chain)
+            for number, end in enumerate("gv") if hasattr(chain[0], "by_hook") else ():
+                old = f"{prefix}parametrizations.{name}.original{number}"
+                state[f"{prefix}{name}_{end}"] = state.pop(old)
     if hasattr(state, "_metadata"):
-        prefix = named.get("prefix") or (arguments[1] if len(arguments) > 1 else "")
         kept = {name: mask.keeps for name, mask in masks.items()}
         state._metadata[prefix[:-1]]["masks"] = kept
     return state
+
+
+@torch.no_grad()
+def state_of_normed(name: str, chain: parametrize.ParametrizationList) -> dict[str, Tensor]:
+    """Lengths and directions that give the masked weight without its mask.
+
+    A row of zeros has the length 0, and its direction stays: of zeros there is none.
+    """
+    where, _, own = name.rpartition(".")
+    norm: Any = chain[0]
+    lengths, directions = norm.right_inverse(chain())
+    directions = torch.where(lengths == 0, cast(Tensor, chain.original1), directions)
+    within = f"{where}.parametrizations.{own}.original".lstrip(".")
+    return {f"{within}0": lengths, f"{within}1": directions}
 
 
 def load_masked(
@@ -273,8 +294,9 @@ class Maskable:
 
     @property
     def shape(self) -> torch.Size:
-        """Its shape."""
-        return self.value.shape
+        """Its shape, found without anything that a checkpoint of activations would count."""
+        with torch.no_grad():
+            return self.value.shape if self.stored is None else self.stored.shape
 
     @property
     def stored(self) -> nn.Parameter | None:

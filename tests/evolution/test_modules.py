@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from evoae import evolve, evolve_modules
 from evoae.evolution.cells import initial
 from evoae.evolution.loop import tournament
+from evoae.evolution.modules import made
 from evoae.networks import training
 from evoae.networks.training import one_thread
+from evoae.pruning import driver
 
 SEED = 4
 
@@ -157,3 +159,55 @@ def test_the_better_pair_is_taken() -> None:
 def test_bad_settings_are_refused_before_training(options, message) -> None:
     with pytest.raises(ValueError, match=message):
         ring(**options)
+
+
+def settled(**options):
+    """The whole history of a ring whose pairs are told apart by what they are scored."""
+    options = {"operator": "random", "schedule": "fixed", "epochs": 6, "cells": 4} | options
+    cells = options.pop("cells")
+    return [*evolve_modules(convolutional, learn, loss, cells, **options)][-1].history
+
+
+def test_so_many_prunes_as_are_asked_for_in_the_epochs_of_the_loop() -> None:
+    with one_thread():
+        history = settled(prune_count=2, seed=3, probability=0.5)
+    for cell, rows in history.groupby("cell"):
+        drawn = driver.drawn_epochs(3, 0, cell, 2, (0.5,) * 6)
+        assert set(rows.epoch[rows.pruned]) == drawn
+
+
+def test_a_pair_that_is_worse_does_not_replace_a_centre() -> None:
+    def forget(encoder, decoder, rng) -> None:
+        learn(encoder, decoder, rng)
+        with torch.no_grad():
+            decoder[1].bias.add_(9.0)
+
+    options = {"operator": "none", "schedule": "fixed", "epochs": 3, "replacement": "better"}
+    with one_thread():
+        first = [made(convolutional, 1, cell) for cell in range(3)]
+        pairs = [*evolve_modules(convolutional, forget, loss, 3, **options)][-1].pairs
+    for mine, begun in zip(pairs, first, strict=True):
+        assert torch.equal(mine[1][1].bias, begun[1][1].bias)
+
+
+def test_synchronous_cells_see_what_their_neighbours_were() -> None:
+    """A mark grows with every training: seen late, it grows once in an epoch."""
+
+    def marked() -> tuple[nn.Module, nn.Module]:
+        pair = nn.Linear(2, 2), nn.Linear(2, 2)
+        pair[0].mark = 0
+        return pair
+
+    def grow(encoder, decoder, rng) -> None:
+        encoder.mark += 1
+        decoder(encoder(torch.ones(1, 2)))
+
+    options = {"operator": "none", "schedule": "fixed", "epochs": 3, "tournament_size": 50}
+    marks = {}
+    for order in ("synchronous", "asynchronous"):
+        ring = evolve_modules(
+            marked, grow, lambda e, d, rng: -float(e.mark), 5, update_order=order, **options
+        )
+        marks[order] = [encoder.mark for encoder, _ in [*ring][-1].pairs]
+    assert marks["synchronous"] == [3] * 5
+    assert max(marks["asynchronous"]) > 3

@@ -591,11 +591,14 @@ def test_an_operator_of_ones_own() -> None:
 # -- refused, and the module untouched -----------------------------------------------------------
 
 
-class Shared(nn.Module):
+class Named(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.other.weight = self.one.weight
+        self.inner = nn.ParameterDict({"keys": torch.ones(2, 2)})
+
+
+def normed() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
 
 
 def reads_more(layer, rng, settings):
@@ -609,8 +612,11 @@ BAD = [
     (nn.Linear(2, 2), {"exclude": [nn.Conv1d]}, "there is no layer .*Conv1d"),
     (nn.Linear(2, 2), {"exclude": [nn.Linear]}, "all layers are excluded"),
     (nn.Sequential(nn.LazyLinear(3)), {}, "layer 0 is lazy and has no weight yet: pass it some"),
-    (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, "parametrization _WeightNorm; ex"),
-    (Shared(), {}, "layers one and other share a weight; exclude one"),
+    (Named(), {}, "inner.keys has the name of a method, keys: rename or exclude it"),
+    (normed(), {"pruned_weights": "regrow"}, "the module needs pruned_weights=masked, as its weig"),
+    (nn.Linear(2, 2), {"granularity": "row"}, "granularity='row' must be weight or unit"),
+    (nn.Linear(2, 2), {"granularity": "unit", "operator": "rigl"}, "score; operator=rigl has none"),
+    (nn.LSTM(2, 2), {"operator": "wanda"}, "reads input_norm, which cannot be seen of weight_ih_l"),
     (nn.Linear(2, 2), {"operator": "conjunctive"}, "operator conjunctive recalls examples: give"),
     (nn.Linear(2, 2), {"operator": "spam"}, "unknown operator 'spam'; choose one of none, random"),
     (nn.Linear(2, 2), {"schedule": lambda t, final, s: 1.5}, "gives 1.5 at epoch 0; it must lie"),
