@@ -129,7 +129,7 @@ def test_the_workflow_tries_what_the_package_says_it_runs_on():
     assert ran[2] == "python -m pytest"
     readme = next(line for line in README.splitlines() if "python -m pytest" in line)
     assert extras(ran[1]) == extras(readme)
-    assert set(PROJECT["optional-dependencies"]) - extras(readme) == {"completion"}
+    assert set(PROJECT["optional-dependencies"]) == extras(readme)
 
 
 def test_a_tag_is_built_checked_and_published_without_a_password():

@@ -32,6 +32,7 @@ from evoae.data.splits import BLOCK, SPLITS, Dataset, Size
 from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
+from evoae.rules import nearest
 
 LARGE = 64 << 20  # bytes of rows above which processes share them
 TOLERANCE = 1e-6  # what rounding may exceed [0, 1] by: eight steps of float32 at 1
@@ -168,7 +169,8 @@ def _path_and_suffix(dataset: str | os.PathLike[str]) -> tuple[Path, str]:
         raise Refused(f"{display(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
         raise Refused(
-            f"dataset {short(dataset)} is neither a built-in name nor an existing file ({choices})"
+            f"dataset {short(dataset)} is neither a built-in name nor an existing file"
+            f"{nearest(dataset, BUILT_IN)} ({choices})"
         ) from None
     if not path.is_file():
         raise Refused(f"{short(dataset)} is a directory or a device, not a file ({choices})")

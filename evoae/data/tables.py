@@ -14,14 +14,13 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
 from evoae.data.content import Content, Handle, Options, Reader
 from evoae.messages import Refused, short, shortened
@@ -386,6 +385,8 @@ def from_parquet(handle: IO[bytes], options: Options) -> Content:
     Columns are read if their types and number of rows say that they fit. A text that stands in many
     rows lies in the file once, and is read once.
     """
+    from pyarrow import parquet
+
     options.refuse_header(".parquet")
     metadata = parquet.read_metadata(handle)
     schema = metadata.schema.to_arrow_schema()
@@ -413,12 +414,12 @@ def from_parquet(handle: IO[bytes], options: Options) -> Content:
     return _table(frame, (), ignored=len(names) - len(chosen))
 
 
-TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
-NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+TEXTS = ("is_string", "is_large_string", "is_dictionary")  # of pyarrow.types
+NUMBERS = ("is_boolean", "is_integer", "is_floating")
 
 
-def _is_any(kind: pa.DataType, checks: Iterable[Callable[[pa.DataType], bool]]) -> bool:
-    return any(is_kind(kind) for is_kind in checks)
+def _is_any(kind: pa.DataType, checks: Iterable[str]) -> bool:
+    return any(getattr(pa.types, name)(kind) for name in checks)
 
 
 # -- columns -------------------------------------------------------------------------------------
