@@ -299,7 +299,11 @@ def list_names(options: argparse.Namespace) -> int:
         raise ValueError(f"setting {short(options.name)} is now called {RENAMED[options.name]}")
     if options.name is not None:
         found = {
-            kind: [each for each in entries if options.name in (each["name"], *values(each))]
+            kind: [
+                each
+                for each in entries
+                if options.name in (each["name"], each["name"].partition(":")[0], *values(each))
+            ]
             for kind, entries in known.items()
         }
         known = {kind: entries for kind, entries in found.items() if entries}
@@ -421,7 +425,11 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
             *readings,
         ],
         "schedules": [
-            entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()
+            *(entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()),
+            *(
+                entry(f"{kind}:X,Y;...", schedules.POINTS_SAY[kind], target=target)
+                for kind, target in schedules.BY_POINTS.items()
+            ),
         ],
         "datasets": [
             *(entry(n, sentence(made)) for n, made in built_in.BUILT_IN.items()),
@@ -637,7 +645,7 @@ def completion(options: argparse.Namespace) -> int:
     names = {kind: [each["name"] for each in entries] for kind, entries in catalogue().items()}
     commands = top_commands(parser())
     known = {"evoae": list(commands)} | {n: p.option_names() for n, p in commands.items()}
-    known["list"] += [name for found in names.values() for name in found if name.isascii()]
+    known["list"] += [name for found in names.values() for name in found if ".." not in name]
     known["run"] += [*names["presets"], *(f"{name}=" for name in names["settings"])]
     known["reproduce"] += names["notebooks"]
     known["completion"] += ["bash"]
@@ -646,7 +654,7 @@ def completion(options: argparse.Namespace) -> int:
     known |= {"--scale": ["smoke", "quick", "paper"], "--device": ["cpu", "cuda"]}
     known["--engine"] = ["auto", "fused", "batched"]
     for setting, kind in (("operator", "operators"), ("schedule", "schedules")):
-        known[f"{setting}="] = names[kind]
+        known[f"{setting}="] = [name for name in names[kind] if "..." not in name]
     known["model="] = [name for name in names["models"] if "..." not in name]
     known["dataset="] = [name for name in names["datasets"] if not name.startswith("FILE")]
     lines = [f"        [{word}]='{' '.join(words)}'" for word, words in known.items() if words]
