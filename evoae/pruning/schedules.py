@@ -12,7 +12,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from evoae.messages import short
 from evoae.pruning.registry import Registry, sentence
@@ -58,6 +58,12 @@ class Schedule:
     def __call__(self, t: int, final: int, settings: ScheduleSettings) -> float:
         """What it gives after epoch t."""
         return self.function(t, final, settings)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The settings that one of evoae's own schedules reads."""
+        code = getattr(self.function, "func", self.function).__code__
+        return frozenset(code.co_names) & {field.name for field in fields(ScheduleSettings)}
 
     @property
     def description(self) -> str:
@@ -160,7 +166,7 @@ def named_by_points(kind: str, drawn: Iterable[tuple[float, float]]) -> str:
 def points_of(name: str) -> list[tuple[float, float]]:
     """The points that a schedule is named by. Raises ValueError, with the rule, for wrong ones."""
     kind, _, text = name.partition(":")
-    found = []
+    found: list[tuple[float, float]] = []
     for pair in text.split(";"):
         numbers = re.fullmatch(r"\s*([^,\s]+)\s*,\s*([^,\s]+)\s*", pair, re.ASCII)
         try:

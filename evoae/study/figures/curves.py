@@ -9,7 +9,6 @@ that pyplot does not hold, and raises ValueError for a column that is missing.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,6 +30,7 @@ from evoae.study.figures.look import (
     palette_of,
     panel_per,
     reference_lines,
+    schedule_look,
     table_of,
     whole_numbers,
 )
@@ -123,9 +123,8 @@ def schedule_curves(table: pd.DataFrame, col: str | None = None) -> Figure:
     """
     require_columns(table, ["schedule", "epoch", "probability", *([col] if col else [])])
     palette = palette_of(table["schedule"], "schedule")
-    dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
     looks: dict[str, Look] = {
-        name: {"color": colour, "linestyle": dashes[name], "linewidth": 2}
+        name: {"color": colour, "linestyle": schedule_look(name)[1], "linewidth": 2}
         for name, colour in palette.items()
     }
     with panel_per(table, col, sharey=True) as (figure, axes, panels):

@@ -56,6 +56,21 @@ OPERATOR_COLOURS = {
     "set": "#666633",
     "rigl": "#773377",
 }
+# A schedule's colour and dashes, in every figure and widget.
+SCHEDULE_LOOKS = {
+    "fixed": ("#000000", "-"),
+    "increase": ("#0077BB", "--"),
+    "decrease": ("#BB9999", "-."),
+    "population": ("#00BBDD", ":"),
+    "exponential": ("#9900FF", "-"),
+    "final-n": ("#99BB00", "--"),
+    "prune-after": ("#775555", "-."),
+    "prune-once": ("#770000", ":"),
+    "cubic": ("#330099", "--"),
+    "one-shot": ("#550055", "-."),
+    "points": ("#BB5533", "-"),
+    "probability-points": ("#BB5533", "--"),
+}
 USER_COLOURS = ("#332288", "#DDCC77", "#661100", "#999933", "#117733", "#AA4499")
 OTHER_COLOURS = (
     "#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499",
@@ -142,8 +157,18 @@ class PlainFigure(Figure):
 
 def operator_colour(operator: str) -> str:
     """The colour of an operator: the same in every figure, whatever else is drawn."""
-    other = USER_COLOURS[zlib.crc32(str(operator).encode()) % len(USER_COLOURS)]
-    return OPERATOR_COLOURS.get(operator, other)
+    return OPERATOR_COLOURS.get(operator, user_colour(operator))
+
+
+def schedule_look(schedule: str) -> tuple[str, str]:
+    """The colour and dashes of a schedule, the same everywhere; of drawn points, by their kind."""
+    look = SCHEDULE_LOOKS.get(str(schedule).partition(":")[0])
+    return look or (user_colour(schedule), "-")
+
+
+def user_colour(name: str) -> str:
+    """The colour of something that a user has named."""
+    return USER_COLOURS[zlib.crc32(str(name).encode()) % len(USER_COLOURS)]
 
 
 def reference_lines(
@@ -247,10 +272,13 @@ def label_of(value: str) -> str:
 
 
 def palette_of(names: pd.Series, hue: str) -> dict[Any, Any]:
-    """A colour per name; operators keep theirs, other names share out a palette."""
+    """A colour per name; operators and schedules keep theirs, other names share out a palette."""
     names = list(names.dropna().unique())
-    if hue in ("operator", "pruning"):
-        palette = {name: operator_colour(name) for name in names}
+    if hue in ("operator", "pruning", "schedule"):
+        palette = {
+            name: schedule_look(name)[0] if hue == "schedule" else operator_colour(name)
+            for name in names
+        }
         for before, name in itertools.combinations(palette, 2):
             if palette[before] == palette[name]:  # two of a user's: one figure must part them
                 free = [c for c in USER_COLOURS if c not in palette.values()]

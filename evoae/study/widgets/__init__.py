@@ -7,6 +7,5 @@ background thread (`trainer`), so a notebook stays usable.
 from evoae.study.widgets.explorer import ScheduleExplorer
 from evoae.study.widgets.inspector import ActivationInspector
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import attended, to_root
 
-__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended", "to_root"]
+__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer"]
