@@ -51,8 +51,8 @@ STYLE = """<style>
 .evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
 body[data-jp-theme-light="false"] .evoae-dark {display: block}
 .evoae-lines textarea {field-sizing: content}
-body[data-jp-theme-light="false"] .evoae-chart .js-plotly-plot {
-    filter: invert(0.933) hue-rotate(180deg)}
+.evoae-chart > * {flex: 1 1 100%; min-width: 0}
+body[data-jp-theme-light="false"] .evoae-chart {filter: invert(0.933) hue-rotate(180deg)}
 .evoae-draw {width: 100%; max-width: 560px; touch-action: none; cursor: crosshair; outline: none}
 .evoae-draw text {font-size: 10px; fill: var(--jp-ui-font-color1, #333); user-select: none}
 .evoae-draw .grid {stroke: var(--jp-border-color2, #ddd)}
@@ -144,7 +144,9 @@ class Charted(View):
         tip = "Download the curves as a table; the camera above them downloads the figure"
         self.csv = Handing("Download CSV", tip, self.numbers)
         width = Layout(width="100%", max_width=WIDEST, overflow="hidden")
-        return [Box([self.chart.widget], layout=width), self.csv]
+        framed = Box([self.chart.widget], layout=width)
+        framed.add_class("evoae-chart")
+        return [framed, self.csv]
 
     def show(self, state: Any) -> None:
         """Let the curves be those of a state."""

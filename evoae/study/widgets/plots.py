@@ -23,8 +23,19 @@ from evoae.study.figures.look import INK, Look, blank, notice, panel, plain, tit
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot", "": "solid"}  # plotly's words
 GREY, MARKED = "#666666", "#882255"
 MOST_DRAWN = 1000  # points of a curve
+# Of plotly's buttons; the others select points, or lead elsewhere.
+BUTTONS = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]]
 # What of a trace may change while its kind stays.
-CHANGING = ("x", "y", "name", "text", "hovertext", "marker.color", "marker.line.color")
+CHANGING = (
+    "x",
+    "y",
+    "name",
+    "text",
+    "hovertext",
+    "textfont.color",
+    "marker.color",
+    "marker.line.color",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +189,7 @@ class Chart:
 
         axes = {f"{x}axis{n}": {"visible": False} for x in "xy" for n in ("", 2, 3, 4)}
         self.widget = FigureWidget(layout=axes | {"autosize": True})
-        self.widget._config = {"displaylogo": False, "responsive": True}
-        self.widget.add_class("evoae-chart")
+        self.widget._config = {"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS}
         self._layout: dict[str, Any] = {}
         self._kinds: list[dict[str, Any]] = []
 
@@ -187,15 +197,14 @@ class Chart:
         """Let the picture be that of `plot`; where only numbers differ, zoom and legend stay."""
         traces, layout = [t for s in plot.series for t in traces_of(s)], layout_of(plot)
         kinds = [{k: v for k, v in t.items() if k not in CHANGING} for t in traces]
-        with self.widget.batch_update():
-            changed = {k: v for k, v in layout.items() if v != self._layout.get(k)}
-            if changed:
-                self.widget.update_layout(changed)
-                self._layout = layout
-            if kinds and kinds == self._kinds:
-                new = {name: [t.get(name) for t in traces] for name in CHANGING}
-                self.widget.plotly_restyle(new)
-                return
+        changed = {k: v for k, v in layout.items() if v != self._layout.get(k)}
+        self._layout = layout
+        if kinds and kinds == self._kinds:
+            new = {name: [t.get(name) for t in traces] for name in CHANGING}
+            self.widget.plotly_update(new, changed)
+            return
+        if changed:
+            self.widget.plotly_relayout(changed)
         hidden = {t.legendgroup for t in self.widget.data if t.visible == "legendonly"}
         self.widget.data = []
         self.widget.add_traces([nested(t) for t in traces])
@@ -226,17 +235,11 @@ def traces_of(s: Series) -> list[dict[str, Any]]:
             "fill": "toself", "fillcolor": f"rgba({r},{g},{b},0.2)", "mode": "lines",
             "line.width": 0, "hoverinfo": "skip", "showlegend": False,
         })  # fmt: skip
-    mode = "+".join(
-        part
-        for part, there in (
-            ("lines", s.dash),
-            ("markers", s.size or len(x) == 1),
-            ("text", s.words),
-        )
-        if there
-    )
+    inks = ["white" if sum(to_rgb(colour)) < 1.2 else INK for colour in s.colour if s.words]
+    parts = {"lines": s.dash, "markers": s.size or len(x) == 1, "text": s.words}
+    mode = "+".join(part for part, there in parts.items() if there)
     one = s.colour if isinstance(s.colour, str) else INK
-    hover = "%{hovertext}" if s.hover else "%{x:.4g}: %{y:.4g}"
+    hover = "%{hovertext}" if s.hover else "%{x:.6~g}: %{y:.4~g}"
     found.append(common | {
         "x": x, "y": y, "mode": mode, "name": s.said or s.name, "showlegend": bool(s.said),
         "line.color": one, "line.dash": DASHES[s.dash], "line.width": s.width, "opacity": s.alpha,
@@ -244,6 +247,7 @@ def traces_of(s: Series) -> list[dict[str, Any]]:
         "marker.size": s.size or 6, "marker.line.width": s.width if s.size else 0,
         "marker.line.color": s.edge if isinstance(s.edge, str) else list(s.edge),
         "text": list(s.words) or None, "hovertext": list(s.hover) or None,
+        "textfont.color": inks or None,
         "hovertemplate": f"{hover}<extra>{s.name}</extra>",
     })  # fmt: skip
     return found
@@ -253,13 +257,12 @@ def layout_of(plot: Plot) -> dict[str, Any]:
     """Axes, titles, levels and marks, in plotly's words."""
     shapes: list[dict[str, Any]] = []
     texts = [
-        {"text": words, "x": x, "y": 1, "yshift": up, "xanchor": side}
-        for x, up, words, side in (
-            (0, 52, f"<b>{plot.heading}</b>", "left"),
-            (1, 52, plot.standing, "right"),
-            (0, 34, plot.note, "left"),
+        {"text": words, "x": 0, "y": 1, "yshift": up, "xanchor": "left"}
+        for up, words in (
+            (52, f"<b>{plot.heading}</b>"),
+            (34, "; ".join(filter(None, (plot.standing, plot.note)))),
         )
-        if words
+        if plot.heading
     ]
     texts = [each | {"xref": "paper", "yref": "paper", "yanchor": "bottom"} for each in texts]
     layout: dict[str, Any] = {}
@@ -310,7 +313,7 @@ def layout_of(plot: Plot) -> dict[str, Any]:
         "annotations": [plain_text | each for each in texts],
         "shapes": shapes,
         "height": round(100 * plot.height) if plot.panels else 90,
-        "margin": {"l": 45, "r": 15, "t": 75, "b": 40},
+        "margin": {"l": 45, "r": 15, "t": 75 if plot.heading else 42, "b": 40},
         "font": {"color": INK, "size": 11.5},
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",

@@ -106,7 +106,11 @@ def schedule_plot(state: Schedules) -> Plot:
             )
             for regrowth in (True, False)
         }
-        many = f"about {prunes:,.0f}" if len(state.epochs) < e.epochs else f"{prunes:,.1f}"
+        many = (
+            f"about {prunes:,.{0 if prunes > 100 else 1}f}"
+            if len(state.epochs) < e.epochs
+            else f"{prunes:,.1f}"
+        )
         said = (
             f"{name}: {many} prunes, {share[True][-1]:.1f} % left with regrowth, "
             f"{share[False][-1]:.1f} % without"
@@ -118,14 +122,14 @@ def schedule_plot(state: Schedules) -> Plot:
                     said="" if number else said, size=5 if len(values) == 1 else 0,
                 )
             )  # fmt: skip
-    height = 3.4 + 0.2 * len(state.names)
-    low, high = (0.55 + 0.2 * len(state.names)) / height, 1 - 0.65 / height
+    height = 3.1 + 0.2 * len(state.names)
+    low, high = (0.55 + 0.2 * len(state.names)) / height, 1 - 0.4 / height
     titles = ("Probability, or target sparsity", "% left with regrowth", "% left without regrowth")
     panels = tuple(
         Panel(words, (left, low, 0.26, high - low), "Epoch", ylim=(-0.03 * top, 1.03 * top))
         for words, left, top in zip(titles, (0.05, 0.38, 0.71), (1, 100, 100), strict=True)
     )
-    return Plot("What the schedules mean", panels, tuple(series), height=height)
+    return Plot("", panels, tuple(series), height=height)
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -240,7 +244,7 @@ def ring_of(state: Curves) -> tuple[list[Series], str]:
         loss, colours = state.loss[-1], shades(state.loss[-1])
         edges = [ACCENT if pruned else "white" for pruned in state.pruned[-1]]
         hover = [f"cell {cell}: loss {value:.4f}" for cell, value in enumerate(loss)]
-        span = f", {loss.min():.3f} to {loss.max():.3f} (dark)" if cells > 1 else ""
+        span = f", {loss.min():.3f} to {loss.max():.3f}" if cells > 1 else ""
         words = f"{words}{span}; ringed: pruned"
     found = [Series(3, x, y, "cells", colours, "", 3, 1, size, edges, words=names, hover=hover)]
     if state.experiment.topology == "ring" and cells > 2:
