@@ -1,4 +1,13 @@
 // A button. Python answers a click with a text, which is copied, or offered as a file.
+
+// plotly looks at its width only when the window changes, not when the page gives it another.
+function fit(el, tries = 50) {
+  if (!el.isConnected) return tries && setTimeout(fit, 200, el, tries - 1);
+  const chart = el.parentElement.querySelector(":scope > .evoae-chart");
+  if (!chart) return;
+  new ResizeObserver(() => window.dispatchEvent(new Event("resize"))).observe(chart);
+}
+
 function render({ model, el }) {
   const button = document.createElement("button");
   button.className = "jupyter-widgets jupyter-button widget-button";
@@ -31,5 +40,6 @@ function render({ model, el }) {
     say("Copied");
   });
   el.append(button);
+  fit(el);
 }
 export default { render };

@@ -85,10 +85,11 @@ def expected_preserved(
     For operators that remove a share a = `amount` of all weights, whatever their value (`random`).
     Without regrowth prunes are independent and their losses multiply: the product over s <= t of
     (1 - p_s a). With regrowth everything pruned earlier has grown back: 1 - p_t a. A target
-    sparsity q_t leaves 1 - q_t either way. A value stands for as many epochs as its weight.
+    sparsity q_t leaves 1 - q_t; without regrowth, 1 minus the largest so far. A value stands for as
+    many epochs as its weight.
     """
     if target:
-        return 1 - values
+        return 1 - (values if regrowth else np.maximum.accumulate(values))
     return 1 - values * amount if regrowth else np.cumprod((1 - values * amount) ** weights)
 
 

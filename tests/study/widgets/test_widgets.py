@@ -98,6 +98,10 @@ def test_a_target_sparsity_is_what_is_removed():
     for regrowth in (True, False):
         kept = views.expected_preserved(values, 0.2, regrowth=regrowth, target=True)
         np.testing.assert_allclose(kept, [1, 0.7, 0.5])
+    falling = np.array([0.5, 0.3])
+    for regrowth, last in ((True, 0.7), (False, 0.5)):  # what stays zero does not come back
+        kept = views.expected_preserved(falling, 0.2, regrowth=regrowth, target=True)
+        assert kept[-1] == last
 
 
 @pytest.mark.parametrize("regrowth", [True, False])
