@@ -29,6 +29,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -248,6 +249,24 @@ def panel_per(
         for ax, name, _ in panels:
             ax.set_title(name)
         yield figure, axes, panels
+
+
+def say_unseen(ax: Axes, curves: Mapping[Any, np.ndarray], names: Iterable) -> None:
+    """Say in a panel which of the `names` have no curve in it, and which lie behind another."""
+    front: dict[bytes, Any] = {}  # the last one that was drawn there
+    for name, curve in curves.items():
+        front[np.asarray(curve, dtype=float).tobytes()] = name
+    behind = [
+        f"{name} lies behind {other}"
+        for name, curve in curves.items()
+        if (other := front[np.asarray(curve, dtype=float).tobytes()]) != name
+    ]
+    missing = [str(name) for name in names if name not in curves]
+    words = [*behind, *([f"no {', '.join(missing)} here"] if missing else [])]
+    if words:
+        small: Look = {"size": 8.5, "color": "#555555"}
+        box = AnchoredText("\n".join(words), "lower left", prop=small, frameon=False, pad=0.2)
+        ax.add_artist(box)
 
 
 def intervals(

@@ -73,6 +73,7 @@ class LiveTraining(Charted):
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.folder = seed, Path(folder)
         self.trainer: Trainer | None = None
+        self.past: list[Curves] = []  # what trainings that ended came to
         self._before: Curves | None = None
         self._problem = self._note = self._hint = ""
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
@@ -273,6 +274,8 @@ class LiveTraining(Charted):
                 seen = now
         if trainer is self.trainer:
             self.redraw()
+        if trainer.curves.done:
+            self.past.append(trainer.curves)
         self.ended += 1
 
     def look(self) -> Curves | None:

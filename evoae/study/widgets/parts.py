@@ -51,7 +51,7 @@ STYLE = """<style>
 .evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
 body[data-jp-theme-light="false"] .evoae-dark {display: block}
 .evoae-lines textarea {field-sizing: content}
-.evoae-chart > * {flex: 1 1 100%; min-width: 0}
+.evoae-chart > * {flex: 1 1 100%; min-width: 0; height: 100%}
 body[data-jp-theme-light="false"] .evoae-chart {filter: invert(0.933) hue-rotate(180deg)}
 .evoae-draw {width: 100%; max-width: 560px; touch-action: none; cursor: crosshair; outline: none}
 .evoae-draw text {font-size: 10px; fill: var(--jp-ui-font-color1, #333); user-select: none}
@@ -144,13 +144,15 @@ class Charted(View):
         tip = "Download the curves as a table; the camera above them downloads the figure"
         self.csv = Handing("Download CSV", tip, self.numbers)
         width = Layout(width="100%", max_width=WIDEST, overflow="hidden")
-        framed = Box([self.chart.widget], layout=width)
-        framed.add_class("evoae-chart")
-        return [framed, self.csv]
+        self.frame = Box([self.chart.widget], layout=width)
+        self.frame.add_class("evoae-chart")
+        return [self.frame, self.csv]
 
     def show(self, state: Any) -> None:
         """Let the curves be those of a state."""
-        self.chart.show(type(self).plot(state))
+        plot = type(self).plot(state)
+        self.chart.show(plot)
+        self.frame.layout.height = f"{100 * plot.height:.0f}px" if plot.panels else "90px"
 
     def figure(self) -> Figure:
         """The same, as a matplotlib figure."""

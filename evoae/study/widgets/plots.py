@@ -139,8 +139,11 @@ def drawn(plot: Plot) -> Figure:
             ax.text(x, y, words, fontsize=9, color=INK, zorder=3, **middle)
     for ax, each in zip(axes, plot.panels, strict=True):
         finish(ax, each)
-    keys = [Line2D([], [], color=s.colour, ls=s.dash, lw=2, label=s.said)
-            for s in plot.series if s.said]  # fmt: skip
+    keys = [
+        Line2D([], [], color=s.colour, ls=s.dash, lw=2, marker="" if s.dash else "o", label=s.said)
+        for s in plot.series
+        if s.said
+    ]
     columns = 1 if any(len(str(key.get_label())) > 30 for key in keys) else max(len(keys), 1)
     if keys:
         figure.legend(
@@ -312,7 +315,6 @@ def layout_of(plot: Plot) -> dict[str, Any]:
     return layout | {
         "annotations": [plain_text | each for each in texts],
         "shapes": shapes,
-        "height": round(100 * plot.height) if plot.panels else 90,
         "margin": {"l": 45, "r": 15, "t": 75 if plot.heading else 42, "b": 40},
         "font": {"color": INK, "size": 11.5},
         "plot_bgcolor": "white",

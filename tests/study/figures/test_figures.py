@@ -289,6 +289,26 @@ def test_other_hues_have_a_colour_per_name(names):
     assert legend(figure)[:-1] == [str(name) for name in names]
 
 
+def test_a_panel_says_which_lines_are_missing_or_lie_behind_another():
+    table = pd.DataFrame(
+        [
+            (operator, name, epoch, p)
+            for operator, curves in (
+                ("one", {"fixed": 0.5, "final-n": 0.5, "cubic": 0.2}),
+                ("other", {"fixed": 0.5}),
+            )
+            for name, p in curves.items()
+            for epoch in range(3)
+        ],
+        columns=["operator", "schedule", "epoch", "probability"],
+    )
+    one, other = figures.schedule_curves(table, col="operator").axes[:2]
+    assert [box.txt.get_text() for box in one.artists] == ["fixed lies behind final-n"]
+    assert [box.txt.get_text() for box in other.artists] == ["no final-n, cubic here"]
+    alone = figures.schedule_curves(table[table.schedule == "cubic"])
+    assert not alone.axes[0].artists
+
+
 def test_preserved_share_now_and_at_the_last_prune():
     now = figures.preserved_over_epochs(a_history(["random"]), PARAMETERS).axes[0]
     (curve,) = curves(now).values()

@@ -28,8 +28,10 @@ from evoae.study.widgets import (
     ActivationInspector,
     LiveTraining,
     ScheduleExplorer,
+    TrainingsSoFar,
     live,
     parts,
+    trainings,
     views,
 )
 from evoae.study.widgets.explorer import SLIDERS
@@ -788,6 +790,48 @@ def test_compare_draws_the_training_before_behind_this_one():
     assert any(t.startswith("pale: digits, 8-3: random") and "5 of 5 epochs" in t for t in words)
     training.compare.value = False
     assert training.state.before is None
+
+
+# -- trainings so far ----------------------------------------------------------------------------
+
+
+def test_trainings_and_runs_are_listed_and_compared(tmp_path):
+    run(tiny(), trials=2, out=tmp_path, workers=1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/result.json").write_text("{")
+    training = LiveTraining(ScheduleExplorer("fixed", epochs=3), **SMALL, folder=tmp_path)
+    listed = TrainingsSoFar(training, tmp_path)
+    (name,) = listed.rows
+    assert not listed.state  # runs are not ticked at first
+    for operator in ("random", "magnitude"):
+        training.operator.value = operator
+        training.train(wait=True)
+    assert list(listed.rows) == ["training 2", "training 1", name]
+    assert [each.name for each in listed.state] == ["training 2", "training 1"]
+    assert trainings.differing(listed.state) == ["operator"]
+    said = [t.name for t in listed.chart.widget.data]
+    assert said == ["training 2: operator=magnitude", "training 1: operator=random"]
+    listed.ticks[name].value = True
+    table = pd.read_csv(io.StringIO(listed.numbers()[1]))
+    assert table.series.tolist() == ["training 2", "training 1", name, name]
+    saved = Run(next(tmp_path.glob(f"{name}*")))
+    trials = pd.DataFrame(saved.result["trials"])
+    np.testing.assert_allclose(table.y[2:], trials.validation_l1)
+    np.testing.assert_allclose(table.x[2:], 100 * (1 - trials.best_preserved))
+    curves = training.past[-1]
+    assert table.y[0] == pytest.approx(curves.loss[-1].min())
+    training.keep.click()  # what is saved is a run, too
+    assert len(listed.rows) == 4
+    assert listed.ticks[name].value
+
+
+def test_nothing_to_compare_is_said(tmp_path):
+    listed = TrainingsSoFar(None, tmp_path)
+    assert "Nothing is trained yet" in listed.message.value
+    run(tiny(), out=tmp_path, workers=1)
+    listed.again.click()
+    assert listed.message.value == ""
+    assert len(listed.rows) == 1
 
 
 # -- activation inspector ------------------------------------------------------------------------
