@@ -69,8 +69,8 @@ class Series:
 class Panel:
     """Axes in the `area` (left, bottom, width, height; shares of the picture).
 
-    `levels` are (height, words, dash), `marks` (x, words). A `bare` one has no axes, and one unit
-    is as long in both directions.
+    The title's lines are joined where there is room for one. `levels` are (height, words, dash),
+    `marks` (x, words). A `bare` one has no axes, and one unit is as long in both directions.
     """
 
     title: str
@@ -81,6 +81,11 @@ class Panel:
     levels: tuple[tuple[float, str, str], ...] = ()
     marks: tuple[tuple[float, str], ...] = ()
     bare: bool = False
+
+    @property
+    def one_line(self) -> str:
+        """The title in one line."""
+        return self.title.replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Plot:
         return pd.concat(
             [
                 pd.DataFrame(
-                    {"panel": self.panels[s.panel].title, "series": s.name, "x": s.x, "y": s.y}
+                    {"panel": self.panels[s.panel].one_line, "series": s.name, "x": s.x, "y": s.y}
                     | ({} if s.low is None else {"low": s.low, "high": s.high})
                 )
                 for s in self.series
@@ -155,7 +160,7 @@ def drawn(plot: Plot) -> Figure:
 
 def finish(ax: Any, each: Panel) -> None:
     """Title, limits, levels and marks of a panel."""
-    title(ax, each.title)
+    title(ax, each.one_line)
     ax.set(xlim=each.xlim, ylim=each.ylim)
     if each.bare:
         ax.set_axis_off()
@@ -262,10 +267,11 @@ def layout_of(plot: Plot) -> dict[str, Any]:
     texts = [
         {"text": words, "x": 0, "y": 1, "yshift": up, "xanchor": "left"}
         for up, words in (
-            (52, f"<b>{plot.heading}</b>"),
-            (34, "; ".join(filter(None, (plot.standing, plot.note)))),
+            (76, f"<b>{plot.heading}</b>"),
+            (58, plot.standing),
+            (40, plot.note),
         )
-        if plot.heading
+        if plot.heading and words
     ]
     texts = [each | {"xref": "paper", "yref": "paper", "yanchor": "bottom"} for each in texts]
     layout: dict[str, Any] = {}
@@ -291,11 +297,12 @@ def layout_of(plot: Plot) -> dict[str, Any]:
         if each.ylim:
             layout[f"yaxis{axis}"]["range"] = list(each.ylim)
         if each.bare:
-            layout[f"yaxis{axis}"] |= {"scaleanchor": f"x{axis}"}
-            layout[f"xaxis{axis}"] |= {"range": list(each.xlim or (0, 1))}
+            layout[f"yaxis{axis}"] |= {"scaleanchor": f"x{axis}", "constrain": "domain"}
+            layout[f"xaxis{axis}"] |= {"range": list(each.xlim or (0, 1)), "constrain": "domain"}
         texts.append({
-            "text": each.title, "x": domain[0][0], "y": domain[1][1], "xref": "paper",
-            "yref": "paper", "xanchor": "left", "yanchor": "bottom", "yshift": 3,
+            "text": each.title.replace("\n", "<br>"), "align": "left", "xref": "paper",
+            "x": domain[0][0], "y": domain[1][1], "yref": "paper", "xanchor": "left",
+            "yanchor": "bottom", "yshift": 3,
         })  # fmt: skip
         for level, words, dash in each.levels:
             line = {"color": GREY, "dash": DASHES[dash], "width": 1.2}
@@ -315,7 +322,7 @@ def layout_of(plot: Plot) -> dict[str, Any]:
     return layout | {
         "annotations": [plain_text | each for each in texts],
         "shapes": shapes,
-        "margin": {"l": 45, "r": 15, "t": 75 if plot.heading else 42, "b": 40},
+        "margin": {"l": 45, "r": 15, "t": 100 if plot.heading else 42, "b": 40},
         "font": {"color": INK, "size": 11.5},
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",

@@ -23,6 +23,11 @@ from evoae.study.widgets.sources import runs_in
 from evoae.study.widgets.trainer import Curves
 
 MOST_ROWS = 40  # of the table: the newest
+MAIN = (  # settings that are written out; of others that differ, the number is
+    "dataset", "model", "kind", "cells", "epochs", "learning_rate", "operator", "amount",
+    "schedule", "probability", "steepness", "last_share", "target_sparsity", "prune_until",
+    "allocation", "pruned_weights", "drop_fraction", "as_released",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +80,26 @@ def differing(rows: Sequence[Trained]) -> list[str]:
     return [name for name in every[0] if len({repr(s[name]) for s in every}) > 1] if every else []
 
 
+def described(each: Trained, names: Sequence[str]) -> str:
+    """The settings of these names, in words."""
+    settings = each.experiment.settings()
+    words = [f"{name}={settings[name]}" for name in MAIN if name in names]
+    more = len(set(names) - set(MAIN))
+    return ", ".join([*words, *([f"{more} more settings"] if more else [])])
+
+
 def trainings_plot(rows: tuple[Trained, ...]) -> Plot:
     """Sparsity and loss of every training that is ticked."""
     if not rows:
         return Plot("Tick trainings to compare them.")
     names, series = differing(rows), []
     for number, each in enumerate(rows):
-        settings = each.experiment.settings()
-        words = ", ".join(f"{key}={settings[key]}" for key in names) or "the same settings"
+        words = f": {described(each, names)}" if 0 < len(names) <= 3 else ""
         hover = [f"{each.name}: {z:.1f} % zeros, loss {v:.4f}"
                  for z, v in zip(each.zeros, each.loss, strict=True)]  # fmt: skip
         colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
         series.append(Series(0, each.zeros, each.loss, each.name, colour, "", 1, 1, 9,
-                             said=f"{each.name}: {words}", hover=hover))  # fmt: skip
+                             said=f"{each.name}{words}", hover=hover))  # fmt: skip
     height = 3.6 + 0.2 * len(rows)
     low = (0.6 + 0.2 * len(rows)) / height
     title = "Validation loss (L1) of the best cell; a point per trial"
@@ -148,8 +160,7 @@ class TrainingsSoFar(Charted):
         found = [HTML(f"<b>{head}</b>") for head in heads]
         names = differing(list(self.rows.values()))
         for name, each in self.rows.items():
-            settings = each.experiment.settings()
-            words = ", ".join(f"{key}={settings[key]}" for key in names)
+            words = described(each, names)
             size = "–" if each.size is None else f"{each.size:,.0f}"
             said = "; ".join(filter(None, [words, each.changed]))
             loss, zeros = f"{each.loss.mean():.4f}", f"{each.zeros.mean():.1f} %"

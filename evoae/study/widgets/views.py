@@ -125,7 +125,11 @@ def schedule_plot(state: Schedules) -> Plot:
             )  # fmt: skip
     height = 3.1 + 0.2 * len(state.names)
     low, high = (0.55 + 0.2 * len(state.names)) / height, 1 - 0.4 / height
-    titles = ("Probability, or target sparsity", "% left with regrowth", "% left without regrowth")
+    titles = (
+        "Probability,\nor target sparsity",
+        "% left\nwith regrowth",
+        "% left\nwithout regrowth",
+    )
     panels = tuple(
         Panel(words, (left, low, 0.26, high - low), "Epoch", ylim=(-0.03 * top, 1.03 * top))
         for words, left, top in zip(titles, (0.05, 0.38, 0.71), (1, 100, 100), strict=True)
@@ -169,11 +173,11 @@ def training_plot(state: Curves | None) -> Plot:
     xlim = (-0.5, max(grown, before.done if before else 0, 1) - 0.5)
     ring, cells = ring_of(state)
     panels = (
-        Panel("Validation loss (L1): mean and range of cells", (0.08, 0.55, 0.4, 0.29),
+        Panel("Validation loss (L1):\nmean and range of cells", (0.08, 0.55, 0.4, 0.29),
               "After epoch", xlim, levels=levels, marks=marks),
-        Panel("Preserved share (%): mean and range of cells", (0.58, 0.55, 0.39, 0.29),
+        Panel("Preserved share (%):\nmean and range of cells", (0.58, 0.55, 0.39, 0.29),
               "After epoch", xlim, marks=marks),
-        Panel("Sparsity versus loss (L1), epoch after epoch", (0.08, 0.1, 0.4, 0.31),
+        Panel("Sparsity versus loss (L1),\nepoch after epoch", (0.08, 0.1, 0.4, 0.31),
               "Sparsity (%)"),
         Panel(cells, (0.58, 0.06, 0.39, 0.35), xlim=(-1.9, 1.9), ylim=(-1.3, 1.3), bare=True),
     )  # fmt: skip
@@ -246,7 +250,7 @@ def ring_of(state: Curves) -> tuple[list[Series], str]:
         edges = [ACCENT if pruned else "white" for pruned in state.pruned[-1]]
         hover = [f"cell {cell}: loss {value:.4f}" for cell, value in enumerate(loss)]
         span = f", {loss.min():.3f} to {loss.max():.3f}" if cells > 1 else ""
-        words = f"{words}{span}; ringed: pruned"
+        words = f"{words}{span};\nringed: pruned"
     found = [Series(3, x, y, "cells", colours, "", 3, 1, size, edges, words=names, hover=hover)]
     if state.experiment.topology == "ring" and cells > 2:
         closed = np.append(np.arange(cells), 0)
