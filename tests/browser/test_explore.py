@@ -313,4 +313,5 @@ def test_explore(page, lab, tmp_path):
             assert not hidden.is_visible()
             shoot(f"inside-{theme}-{width}")
     assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").count() == 0
-    assert troubles == []
+    # anywidget gives a widget two seconds to load: on a busy machine it may take longer
+    assert [each for each in troubles if "Failed to initialize model" not in each] == []
