@@ -1,21 +1,26 @@
-"""The command line: evoae list | run | reproduce | report | export.
+"""The command line: evoae list | run | reproduce | report | export | completion.
 
-What a command needs is imported when it runs: `--help` and `--version` are fast.
+What a command needs is imported when it runs, and torch and pandas when something of them is first
+used: help, lists and wrong names do not wait for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import sys
 import textwrap
+import types
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import evoae
 from evoae.messages import LONGEST, display, one_line, short, shortened
@@ -38,11 +43,31 @@ EXAMPLES = {
     "export": """examples:
   evoae export out/HASH --trial 0 small.onnx          the best cell of trial 0
   evoae export out/HASH --trial 3 --cell 2 small.safetensors""",
+    "completion": """example:
+  eval "$(evoae completion bash)"     completes names with the TAB key; put it into ~/.bashrc""",
 }
 
 
 SETTINGS_TITLE = """settings, written key=value, with their defaults in brackets:
   [a | b] is a as released and b as intended; [-] is none, or follows from other settings"""
+
+
+class Later(types.ModuleType):
+    """A large library that is loaded when something of it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def load_later(*names: str) -> None:
+    """Let `import NAME` wait for the first use, unless it is loaded already."""
+    for name in names:
+        if name not in sys.modules and (found := importlib.util.find_spec(name)):
+            later = Later(name)
+            later.__spec__ = found
+            sys.modules[name] = later
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    load_later("torch", "pandas", "pyarrow")
     top = parser()
     try:
         if given and not given[0].startswith("-"):
@@ -68,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = print_warning
             return options.command(options)
     except ValueError as error:
-        print(f"evoae: error: {one_line(str(error))}", file=sys.stderr)
+        complain("error", one_line(str(error)))
         return 2
     except BrokenPipeError:  # `evoae list | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     # failures in a sweep, a full disk, a lost worker, too little memory
     except (OSError, RuntimeError, MemoryError) as error:
-        print(f"evoae: failed: {error or type(error).__name__}", file=sys.stderr)
+        complain("failed", str(error) or type(error).__name__)
         return 1
     except (KeyboardInterrupt, Terminated) as ending:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
@@ -84,7 +110,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without the line of code that raised it."""
-    print(f"evoae: warning: {one_line(str(message))}", file=sys.stderr)
+    complain("warning", one_line(str(message)))
+
+
+COLOURS = {"error": 31, "failed": 31, "warning": 33, "name": 36, "title": 1}  # of a terminal
+
+
+def coloured(text: str, kind: str, stream: TextIO | None = None) -> str:
+    """The text in the colour of its kind, where the stream (stdout) is a terminal that has it."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not stream.isatty() else f"\033[{COLOURS[kind]}m{text}\033[0m"
+
+
+def complain(kind: str, text: str) -> None:
+    """Print an error, a failure or a warning to stderr."""
+    print(f"evoae: {coloured(f'{kind}:', kind, sys.stderr)} {text}", file=sys.stderr)
 
 
 # a long word that a message of argparse repeats
@@ -100,7 +141,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message, long words cut, and end with exit code 2."""
         words = re.sub(LONG, lambda found: shortened(found[0]), one_line(message))
-        self.exit(2, f"evoae: error: {words} (see {self.prog} --help)\n")
+        complain("error", f"{words} (see {self.prog} --help)")
+        self.exit(2)
 
     def option_names(self) -> list[str]:
         """What may be written with dashes."""
@@ -129,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="See evoae COMMAND --help for its options and examples.",
     )
     top.add_argument("--version", action="version", version=f"evoae {evoae.__version__}")
-    commands = top.add_subparsers(required=True, metavar="list | run | reproduce | report | export")
+    commands = top.add_subparsers(required=True, metavar=" | ".join(EXAMPLES))
 
     def command(name: str, function: Any, text: str) -> Parser:
         raw = argparse.RawDescriptionHelpFormatter
@@ -225,6 +267,9 @@ def parser() -> argparse.ArgumentParser:
         "--cell", type=int, metavar="C", help="cell to export (default: the trial's best)"
     )
 
+    completing = command("completion", completion, "print a script that completes names")
+    completing.add_argument("shell", metavar="bash", help="the shell, which must be bash")
+
     for each in (running, doing):
         each.add_argument(
             "--out",
@@ -239,11 +284,6 @@ def parser() -> argparse.ArgumentParser:
             metavar="N",
             help="number of processes (default: one per core; one for short runs and on a GPU)",
         )
-    try:
-        import shtab  # tab completion, where the extra is installed
-    except ImportError:
-        return top
-    shtab.add_argument_to(top, "--print-completion", help="print a shell's completion script")
     return top
 
 
@@ -252,10 +292,18 @@ def parser() -> argparse.ArgumentParser:
 
 def list_names(options: argparse.Namespace) -> int:
     """Print every name with a sentence, or all about one, or everything as JSON."""
+    from evoae.experiment import RENAMED
+
     known = catalogue()
+    if options.name in RENAMED:
+        raise ValueError(f"setting {short(options.name)} is now called {RENAMED[options.name]}")
     if options.name is not None:
         found = {
-            kind: [each for each in entries if options.name in (each["name"], *values(each))]
+            kind: [
+                each
+                for each in entries
+                if options.name in (each["name"], each["name"].partition(":")[0], *values(each))
+            ]
             for kind, entries in known.items()
         }
         known = {kind: entries for kind, entries in found.items() if entries}
@@ -267,12 +315,13 @@ def list_names(options: argparse.Namespace) -> int:
         print(json.dumps(known, indent=1))
         return 0
     for kind, entries in known.items():
-        print(f"{kind}:" if options.name or kind != "settings" else SETTINGS_TITLE)
+        title = f"{kind}:" if options.name or kind != "settings" else SETTINGS_TITLE
+        print(coloured(title, "title"))
         for each in entries:
             if options.name is None:
                 print_row(brief(each), full(each), 27)
                 continue
-            print(f"  {each['name']}")
+            print(f"  {coloured(each['name'], 'name')}")
             print_row("", each["description"], 2)
             for fact, text in facts(each):
                 print_row(f"  {fact}", text, 20)
@@ -346,7 +395,8 @@ def facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def print_row(name: str, text: str, width: int) -> None:
     """A name and its text beside it, wrapped; a long name has its own line."""
-    first = f"  {name:{width}}" if len(name) < width else f"  {name}\n{'':{width + 2}}"
+    rest = " " * (width - len(name)) if len(name) < width else f"\n{'':{width + 2}}"
+    first = f"  {coloured(name, 'name')}{rest}"
     columns = min(shutil.get_terminal_size((100, 24)).columns, 110)
     lines = textwrap.wrap(text, max(30, columns - width - 2), break_on_hyphens=False)
     print(first + f"\n{'':{width + 2}}".join(lines))
@@ -375,7 +425,11 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
             *readings,
         ],
         "schedules": [
-            entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()
+            *(entry(n, s.description, target=s.target) for n, s in schedules.SCHEDULES.items()),
+            *(
+                entry(f"{kind}:X,Y;...", schedules.POINTS_SAY[kind], target=target)
+                for kind, target in schedules.BY_POINTS.items()
+            ),
         ],
         "datasets": [
             *(entry(n, sentence(made)) for n, made in built_in.BUILT_IN.items()),
@@ -440,14 +494,20 @@ def parse_trials(text: str) -> range:
 
 def run(options: argparse.Namespace) -> int:
     """Run one experiment, and print the means of what came out."""
+    from evoae.data import datasets
     from evoae.experiment import Experiment
+
+    experiment = Experiment.preset(options.preset, **parse_settings(options.words))
+    trials = parse_trials(options.trials)
+    if experiment.dataset not in datasets.BUILT_IN:
+        datasets.kind_of(experiment.dataset)  # refuses what is no file, before torch is loaded
+
     from evoae.study.analysis import inspection
     from evoae.study.runs import sweeps
 
-    experiment = Experiment.preset(options.preset, **parse_settings(options.words))
     done = sweeps.run(
         experiment,
-        parse_trials(options.trials),
+        trials,
         options.seed,
         out=options.out,
         device=options.device,
@@ -462,7 +522,7 @@ def run(options: argparse.Namespace) -> int:
     speed = done.result["model_steps_per_second"]
     print(f"{'model steps per second':26}{speed:,.0f} ({done.result['engine']} engine)")
     if warning := inspection.ending(done):
-        print(warning)
+        print(coloured(warning, "warning"))
     print(done.folder)
     return 0
 
@@ -477,12 +537,16 @@ def number(value: float) -> str:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Execute notebooks, and print the paths of what they wrote."""
-    from evoae.study.report import execution, notebooks
+    from evoae.study.report import notebooks
 
-    names = [word for word in options.words if "=" not in word]
+    names = [word for word in options.words if "=" not in word] or notebooks.available()
     settings = [word for word in options.words if "=" in word]
+    notebooks.plan(names, options.scale, options.out, options.workers, settings)
+
+    from evoae.study.report import execution  # seconds, in which a wrong name would wait
+
     written, failures = execution.reproduce(
-        names or notebooks.available(),
+        names,
         options.scale,
         options.out,
         options.workers,
@@ -496,11 +560,12 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Execute the report over a folder of runs."""
+    if not os.path.isdir(options.out):
+        raise ValueError(f"{display(options.out)} is not a folder; name one that holds runs")
+
     from evoae.study.report import execution
     from evoae.study.runs.study import collect
 
-    if not os.path.isdir(options.out):
-        raise ValueError(f"{display(options.out)} is not a folder; name one that holds runs")
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
         collect(options.out)
@@ -514,6 +579,9 @@ def report(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write one autoencoder, compacted, and print its sizes and how far its outputs differ."""
+    if not os.path.isdir(options.run):
+        raise ValueError(f"{display(options.run)} is not a folder; name that of a run, DIR/HASH")
+
     from evoae.study.runs.exports import check_target, export
     from evoae.study.runs.run import Run
 
@@ -532,15 +600,73 @@ def export(options: argparse.Namespace) -> int:
 
 
 def print_outcome(written: Sequence[Path], failures: Mapping[str, Exception]) -> int:
-    """Print paths, and failures to stderr. Returns the exit code."""
-    for path in written:
-        print(path)
+    """Print what was written, and failures to stderr. Returns the exit code."""
+    *files, index = written
+    for path in files:
+        if path.suffix == ".html":
+            print(path)
+    count = Counter(path.suffix for path in files)
+    words = {".html": "page", ".png": "figure", ".csv": "table"}
+    sizes = [f"{count[s]} {name}{'s' * (count[s] != 1)}" for s, name in words.items() if count[s]]
+    if sizes:
+        print(f"{', '.join(sizes)} in {display(index.parent)}")
+    print(index)
     for name, error in failures.items():
         # papermill reports a traceback; it is in the executed notebook
         kind, said = getattr(error, "ename", None), getattr(error, "evalue", error)
-        message = one_line(f"{kind}: {said}" if kind else str(said))
-        print(f"evoae: {name} failed: {message}", file=sys.stderr)
+        complain("failed", f"{name}: {one_line(f'{kind}: {said}' if kind else str(said))}")
     return 1 if failures else 0
+
+
+# -- completion ----------------------------------------------------------------------------------
+
+# `known` holds the words that may follow a command or an option, and a setting with its =.
+BASH = """_evoae() {
+    local word="${COMP_LINE:0:COMP_POINT}" words before="${COMP_WORDS[COMP_CWORD-1]}"
+    word="${word##*[[:space:]]}"
+    local -A known=(
+%s
+    )
+    case "$word" in
+        *=*) words="${known[${word%%%%=*}=]}" word="${word#*=}" ;;
+        *) if ((COMP_CWORD == 1)); then words="${known[evoae]}"
+           elif [[ $before == -* && ${known[$before]} ]]; then words="${known[$before]}"
+           else words="${known[${COMP_WORDS[1]}]}"; fi ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+}
+complete -o default -F _evoae evoae
+"""
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Print the script that completes commands, options, and names of every kind."""
+    check_known(options.shell, ["bash"], f"unknown shell {short(options.shell)}")
+    names = {kind: [each["name"] for each in entries] for kind, entries in catalogue().items()}
+    commands = top_commands(parser())
+    known = {"evoae": list(commands)} | {n: p.option_names() for n, p in commands.items()}
+    known["list"] += [name for found in names.values() for name in found if ".." not in name]
+    known["run"] += [*names["presets"], *(f"{name}=" for name in names["settings"])]
+    known["reproduce"] += names["notebooks"]
+    known["completion"] += ["bash"]
+    for each in catalogue()["settings"]:
+        known[f"{each['name']}="] = values(each) or re.findall("true|false|columns", each["rule"])
+    known |= {"--scale": ["smoke", "quick", "paper"], "--device": ["cpu", "cuda"]}
+    known["--engine"] = ["auto", "fused", "batched"]
+    for setting, kind in (("operator", "operators"), ("schedule", "schedules")):
+        known[f"{setting}="] = [name for name in names[kind] if "..." not in name]
+    known["model="] = [name for name in names["models"] if "..." not in name]
+    known["dataset="] = [name for name in names["datasets"] if not name.startswith("FILE")]
+    lines = [f"        [{word}]='{' '.join(words)}'" for word, words in known.items() if words]
+    print(BASH % "\n".join(lines), end="")
+    return 0
+
+
+def top_commands(top: argparse.ArgumentParser) -> dict[str, Parser]:
+    """The parser of each command."""
+    (action,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    return action.choices
 
 
 if __name__ == "__main__":

@@ -453,6 +453,7 @@ class Experiment:
             given["leave_out"] = joined_names(self.leave_out)
         dataset = given.pop("dataset")
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
+        given["schedule"] = schedules.spelt(given["schedule"])
         given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
         if not isinstance(dataset, os.PathLike):
             dataset = memory.named(dataset, given["leave_out"])
@@ -516,10 +517,14 @@ class Experiment:
         """
         if self.operator == "none" or not self.has_target or self.prune_biases:
             return
-        if round(self.target_sparsity * size) > weights:
+        most = max(map(self.pruning_at, self.checked_epochs))
+        if round(most * size) > weights:
+            asked = f"target_sparsity={self.target_sparsity}"
+            if most != self.target_sparsity:
+                asked = f"schedule={identity.name_of(self.schedule)} ends at {most:g}, which"
             raise ValueError(
-                f"target_sparsity={self.target_sparsity} cannot be reached: {weights} of {size} "
-                "parameters are weights, and biases are not pruned (prune_biases=False); it must "
+                f"{asked} cannot be reached: {weights} of {size} parameters are weights, and "
+                "biases are not pruned (prune_biases=False); it must "
                 f"be at most {math.floor(weights / size * 1e4) / 1e4:g}"
             )
 
@@ -573,6 +578,17 @@ class Experiment:
     def pruning_probabilities(self) -> np.ndarray:
         """The schedule's value after each epoch, [epochs]."""
         return np.array([self.pruning_at(t) for t in range(self.epochs)])
+
+    @property
+    def checked_epochs(self) -> list[int]:
+        """The epochs at which the schedule is checked beforehand: all, or of a long run some."""
+        count = min(self.epochs, SCHEDULE_CHECKS)
+        return np.linspace(0, self.epochs - 1, count, dtype=np.int64).tolist()
+
+    @property
+    def final_target(self) -> float:
+        """The share of all parameters that a schedule with a target prunes in the end."""
+        return self.pruning_at(self.epochs - 1)
 
     @property
     def has_target(self) -> bool:
@@ -842,5 +858,5 @@ def check_schedule(e: Experiment) -> None:
             "probabilities, without a target sparsity"
         )
     # first, last, and some between; each of the others when its turn comes
-    for t in np.linspace(0, e.epochs - 1, min(e.epochs, SCHEDULE_CHECKS), dtype=np.int64):
-        e.pruning_at(int(t))
+    for t in e.checked_epochs:
+        e.pruning_at(t)

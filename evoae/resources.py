@@ -197,3 +197,23 @@ def _usable(directory: Path, temporary: Path) -> Path:
 def _check_writable(directory: Path) -> None:
     with tempfile.TemporaryFile(dir=directory):
         pass
+
+
+def attended() -> bool:
+    """Whether somebody runs this cell of a notebook: a batch says that nobody can answer."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent() if kernel else {}
+    return bool(request.get("content", {}).get("allow_stdin"))
+
+
+def to_root() -> None:
+    """Go where commands are given, if somebody has opened a notebook of the folder `notebooks`.
+
+    JupyterLab starts a kernel beside its notebook, one folder below; from the root, a path means
+    the same here as in `evoae run` and `evoae reproduce`.
+    """
+    here = Path.cwd()
+    if attended() and here.name == "notebooks" and (here / "explore.ipynb").exists():
+        os.chdir(here.parent)

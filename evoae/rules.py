@@ -240,8 +240,12 @@ def check_known(name: Any, known: Collection[str], problem: str, all_in: str = "
     """
     if isinstance(name, str) and name in known:
         return
-    close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
-    nearest = [each for each in known if each.lower() in close]
-    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
     choices = f"{all_in} lists all" if all_in else f"choose one of {', '.join(known)}"
-    raise ValueError(f"{problem}{hint}; {choices}")
+    raise ValueError(f"{problem}{nearest(name, known)}; {choices}")
+
+
+def nearest(name: Any, known: Collection[str]) -> str:
+    """ " (did you mean NAME?)" with the known name that is most alike, or nothing."""
+    close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
+    found = [each for each in known if each.lower() in close]
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -1,7 +1,10 @@
 """The command line: what it prints, refuses, and leaves behind."""
 
+import io
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +135,12 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(words, said, ca
         (["export", "a", "b.onnx", "--trials=3"], "'--trials' (did you mean --trial?)"),
         (["lst"], "unknown command 'lst' (did you mean list?)"),
         (["list", "drop_fractio"], "(did you mean drop_fraction?)"),
+        (["list", "exchange"], "setting 'exchange' is now called drop_fraction"),
+        (["run", "canonical", "dataset=digit"], "(did you mean digits?)"),
+        (["run", "canonical", "model=Standart"], "(did you mean standard?)"),
+        (["completion", "bsh"], "unknown shell 'bsh' (did you mean bash?)"),
+        (["report", "no/folder"], "no/folder is not a folder"),
+        (["export", "no/folder", "a.onnx"], "no/folder is not a folder"),
         (["list", "drop_fraction", "more"], "'more' is not an argument"),
         (["run", "canonicl"], "unknown preset 'canonicl' (did you mean canonical?)"),
         (["run", "canonical", "operator=magnitud"], "(did you mean magnitude?)"),
@@ -223,3 +232,87 @@ def test_a_long_word_is_not_repeated_whole(word: str, capsys: pytest.CaptureFixt
     assert error.startswith("evoae: error: ")
     assert "report" in error
     assert len(error) < 600
+
+
+NOT_LOADED = """
+import sys
+from evoae.cli import main
+for words in sys.argv[1:]:
+    assert main(words.split()) in (0, 2)
+large = ("torch._C", "pandas._libs", "pyarrow.lib", "scipy", "matplotlib", "IPython", "papermill")
+assert not [name for name in large if name in sys.modules]
+"""
+QUICK = [
+    "list",
+    "list obd --json",
+    "completion bash",
+    "lst",
+    "run canonicl",
+    "run canonical operator=magnitud",
+    "run canonical schedule=cubik",
+    "run canonical dataset=digit",
+    "reproduce 00_tuor",
+    "reproduce trails=3",
+    "report nowhere",
+    "export nowhere a.onnx",
+]
+
+
+def test_lists_and_wrong_names_wait_for_no_large_library(tmp_path):
+    command = [sys.executable, "-c", NOT_LOADED, *QUICK]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("evoae: error: ") == 9
+
+
+def completed(line: str, tmp_path, capsys) -> list[str]:
+    """What bash offers for the end of a command line."""
+    assert main(["completion", "bash"]) == 0
+    words = [*line.replace("=", " = ").split(), *([""] if line.endswith((" ", "=")) else [])]
+    script = f"""{capsys.readouterr().out}
+COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)} COMP_WORDS=({shlex.join(words)})
+COMP_CWORD={len(words) - 1}
+_evoae 2>/dev/null
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("evoae re", ["reproduce", "report"]),
+        ("evoae run lip", ["lipi-ae-s", "lipi-ae"]),
+        ("evoae run canonical target", ["target_sparsity="]),
+        ("evoae run canonical operator=ma", ["magnitude"]),
+        ("evoae run canonical prune_biases=", ["true", "false"]),
+        ("evoae run canonical allocation=", ["layer", "erk", "global"]),
+        ("evoae run canonical --out here dataset=di", ["digits"]),
+        ("evoae reproduce --scale ", ["smoke", "quick", "paper"]),
+        ("evoae reproduce 00", ["00_tour"]),
+        ("evoae run canonical --wor", ["--workers"]),
+        ("evoae completion b", ["bash"]),
+    ],
+)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes(line, expected, tmp_path, capsys):
+    assert completed(line, tmp_path, capsys) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_a_terminal_that_has_colours_shows_them(environment, coloured, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for terminal in (True, False):
+        for stream, words in (("stdout", "list obd"), ("stderr", "list odb")):
+            made = io.StringIO()
+            made.isatty = lambda terminal=terminal: terminal
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, stream, made)
+                main(words.split())
+            assert "obd" in made.getvalue()
+            assert ("\033[" in made.getvalue()) is (coloured and terminal)

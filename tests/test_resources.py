@@ -285,3 +285,19 @@ def test_the_folder_of_another_user_is_not_trusted(
     resources._usable.cache_clear()
     with pytest.raises(OSError, match="not a folder of this user alone"):
         resources.cache_directory()
+
+
+def test_a_notebook_in_its_folder_works_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/explore.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    resources.to_root()
+    assert Path.cwd() == tmp_path / "notebooks"  # nobody is there: papermill was called here
+    monkeypatch.setattr(resources, "attended", lambda: True)
+    for _ in range(2):  # the cell may be run again
+        resources.to_root()
+        assert Path.cwd() == tmp_path
+
+
+def test_without_a_kernel_nobody_is_there():
+    assert resources.attended() is False

@@ -35,6 +35,7 @@ from evoae.data.splits import SPLITS, Dataset, Size
 from evoae.messages import Refused, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
+from evoae.rules import nearest
 
 FOLDER = "folder"
 LARGE = 64 << 20  # bytes of rows above which processes share them
@@ -199,7 +200,8 @@ def _path_and_suffix(dataset: Any) -> tuple[Path, str]:
         raise Refused(f"{display(dataset)}: {error.strerror}") from error
     except (OSError, TypeError, ValueError):
         raise Refused(
-            f"dataset {short(dataset)} is neither a built-in name nor an existing file ({choices})"
+            f"dataset {short(dataset)} is neither a built-in name nor an existing file"
+            f"{nearest(dataset, BUILT_IN)} ({choices})"
         ) from None
     if stat.S_ISDIR(found.st_mode):
         return path, FOLDER

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from evoae.data.content import SPLITS
 from evoae.data.scaling import Scaling
@@ -104,5 +103,5 @@ class Dataset:
             return (sum(blocks) / rows.numel()).item()
         if loss == "bce":
             mean = self.train.mean(dim=0, dtype=torch.float64).float()
-            return functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
+            return torch.nn.functional.binary_cross_entropy(mean.expand_as(rows), rows).item()
         raise ValueError(f"loss must be one of l1, bce, not {loss!r}")

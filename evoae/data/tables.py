@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
 from evoae.data.content import Content, Handle, Options, remaining
 from evoae.messages import Refused, short
@@ -60,6 +59,8 @@ def json_lines(handle: Handle, options: Options) -> Content:
 
 def from_parquet(handle: Handle, options: Options) -> Content:
     """A table as Parquet."""
+    from pyarrow import parquet
+
     metadata = parquet.read_metadata(handle)
     schema = metadata.schema.to_arrow_schema()
     groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]

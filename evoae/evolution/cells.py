@@ -174,7 +174,7 @@ def initial(
             gradients.keep(networks, i, operator.lasting, rows, e.loss_at(0))
         if operator.regrows and e.has_target:
             rng = stream(seed, trial, 0, cell, "first mask")
-            settings = e.operator_settings(0, e.target_sparsity)
+            settings = e.operator_settings(0, e.final_target)
             members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
 

@@ -169,7 +169,7 @@ class Pruner:
         for observer in self.observers:
             observer.register()
         if self.operator.regrows and self.experiment.has_target:
-            whole = self.experiment.operator_settings(0, self.experiment.target_sparsity)
+            whole = self.experiment.operator_settings(0, self.experiment.final_target)
             driver.prune(self, driver.AT_RANDOM, whole, self.draw(0, "first mask"))
         self.look_ahead()
         self.watch_if_asked()
@@ -296,7 +296,7 @@ class Pruner:
         A schedule of a user's may look at anything: there it may be the next one.
         """
         self.next_turn: int | None = self.epoch + 1
-        if self.experiment.schedule in schedules.SCHEDULES.own:
+        if schedules.is_pure(self.experiment.schedule):
             later = range(self.epoch + 1, self.experiment.epochs)
             zeros = sum(int((~target.tensors[part].keeps).sum()) for target, part in self.parts())
             self.next_turn = next((t for t in later if self.is_turn(t, zeros)), None)
@@ -426,7 +426,7 @@ class Pruner:
             done = f"finished, and epoch_end was never called (epochs={e.epochs})"
         if not e.has_target:
             return f"{done}: nothing was pruned" if self.epoch < 0 else None
-        reached, asked = sum(self.counts()["zeros"]) / self.size, e.target_sparsity
+        reached, asked = sum(self.counts()["zeros"]) / self.size, e.final_target
         nearest = 0 if self.unit_groups is None else self.unit_groups.largest / self.size
         if asked - reached <= max(0.01, nearest):
             return None

@@ -8,11 +8,14 @@ their memory does not depend on how long they are collected: `count` [P], and `t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from evoae.networks.population import Networks, Population
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMS = ("count", "total", "squares", "zeros")
 

@@ -19,14 +19,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from evoae.networks.activations import SUMS
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population, parameter_count
 from evoae.resources import cache_directory, cached, tidy_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOMENTS = ("first_moment", "second_moment", "steps")  # of the persistent Adam
 MAX_LAYERS = 16

@@ -15,16 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from evoae.messages import Refused, file_errors, short
 from evoae.resources import require
+from evoae.rules import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MODELS: dict[str, tuple[int, ...]] = {
     "standard": (30, 10),
@@ -32,8 +34,8 @@ MODELS: dict[str, tuple[int, ...]] = {
     "large": (60, 30, 10),
 }
 KINDS = ("plain", "denoising", "variational")
-Array = TypeVar("Array", Tensor, np.ndarray)
-Index = Tensor | np.ndarray | Sequence[int]
+Array = TypeVar("Array", "Tensor", np.ndarray)
+Index: TypeAlias = "Tensor | np.ndarray | Sequence[int]"
 
 
 def hidden_widths(model: str) -> tuple[int, ...]:
@@ -44,8 +46,8 @@ def hidden_widths(model: str) -> tuple[int, ...]:
     # more digits than Python reads, or memory holds, are no width either
     if not all(p.isdecimal() and len(p) < 19 and int(p) > 0 for p in parts):
         raise ValueError(
-            f"unknown model {short(model)}; choose one of {', '.join(MODELS)} or positive widths "
-            "from the input to the code, such as 50-20-5"
+            f"unknown model {short(model)}{nearest(model, MODELS)}; choose one of "
+            f"{', '.join(MODELS)} or positive widths from the input to the code, such as 50-20-5"
         )
     return tuple(int(p) for p in parts)
 
@@ -140,20 +142,14 @@ class Networks:
 
     def module(self, i: int) -> nn.Sequential:
         """Network i as a plain module (a copy), without the decoder's sigmoid."""
+        from torch import nn
+
         parts: list[nn.Module] = []
         for weight, bias in self.layers():
             linear = nn.Linear(weight.shape[2], weight.shape[1])
             linear.load_state_dict({"weight": weight[i].clone(), "bias": bias[i].clone()})
             parts += [linear, nn.ReLU()]
         return nn.Sequential(*(parts if self.last_relu else parts[:-1])).to(self.weights.device)
-
-
-class MeanOfCode(nn.Module):
-    """A variational encoder ends in means and log-variances; this keeps the means."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The means [..., code] of [..., 2 * code]."""
-        return x.chunk(2, dim=-1)[0]
 
 
 @dataclass
@@ -204,8 +200,12 @@ class Population:
 
     def member(self, i: int) -> tuple[nn.Sequential, nn.Sequential]:
         """Encoder and decoder i as plain `nn.Sequential`; the decoder ends in the sigmoid."""
+        from torch import nn
+
         encoder, decoder = self.encoder.module(i), self.decoder.module(i)
         if self.variational:
+            from evoae.networks.variational import MeanOfCode
+
             encoder.append(MeanOfCode())
         return encoder, decoder.append(nn.Sigmoid())
 
@@ -269,6 +269,8 @@ def save(population: Population, path: Path) -> None:
         for part, view in zip(("weight", "bias"), layer, strict=True)
     }
     # one entry only: several would be written in any order, and equal populations as other bytes
+    from safetensors.torch import save_file
+
     save_file(tensors, path, metadata={"variational": str(population.variational)})
 
 

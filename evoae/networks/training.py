@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.optim.adam import adam
 
 from evoae.messages import short
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
 from evoae.rules import check_known
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LOSSES", "OPTIMISERS", "Batches"]
 ENGINES = ("auto", "fused", "batched")
@@ -235,8 +236,9 @@ def gradients(
 def loss_of(logits: Tensor, y: Tensor, loss: str) -> Tensor:
     """Mean loss over batch and bits, [P], of outputs before the sigmoid [P, batch, D]."""
     if loss == "l1":
-        return F.l1_loss(logits.sigmoid(), y, reduction="none").mean((1, 2))
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean((1, 2))
+        return torch.nn.functional.l1_loss(logits.sigmoid(), y, reduction="none").mean((1, 2))
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
+    return losses.mean((1, 2))
 
 
 def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) -> None:
@@ -261,6 +263,8 @@ def update(networks: Networks, gradient: Tensor, rates: Tensor, optimiser: str) 
 
 def fused_adam(networks: Networks, gradient: Tensor, rates: Tensor) -> None:
     """PyTorch's own step, one network after the other: one pass over memory, which counts here."""
+    from torch.optim.adam import adam
+
     own = (networks.tensors[name] for name in ("weights", "first_moment", "second_moment", "steps"))
     for weights, first, second, steps, g, rate in zip(*own, gradient, rates, strict=True):
         adam(

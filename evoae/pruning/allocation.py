@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALLOCATIONS = ("layer", "erk", "global")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evoae.networks.gradients import Gradients
 
-Masks = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Masks: TypeAlias = "tuple[Tensor, Tensor]"
 EXAMPLES = 100  # drawn for an operator that recalls some
 # Statistics by name. Those of LASTING are summed from the start of training, for operators that
 # declare them; the others are of the time since the last prune, or of the moment of the prune.

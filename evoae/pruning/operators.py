@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evoae.messages import short
 from evoae.pruning import scores
@@ -22,6 +21,9 @@ from evoae.pruning.layer import LASTING, STATISTICS, Layer, Masks, OperatorSetti
 from evoae.pruning.registry import Registry, sentence
 from evoae.pruning.scores import Score, kept_with, rescaled
 from evoae.rules import check_known
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ANY = tuple(name for name in STATISTICS if name not in LASTING)
 Function = Callable[[Layer, np.random.Generator, OperatorSettings], Masks]

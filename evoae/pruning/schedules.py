@@ -7,11 +7,25 @@ pruned after epoch t, and the operator prunes up to it.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 
+from evoae.messages import short
 from evoae.pruning.registry import Registry, sentence
+from evoae.rules import check_known
+
+# What stands before points that are drawn by hand, and whether they are target sparsities.
+BY_POINTS = {"points": True, "probability-points": False}
+POINTS_SAY = {
+    "points": "Target sparsities of your own, joined by straight lines; X is the share of the run, "
+    "such as points:0,0;0.4,0.9;1,0.9.",
+    "probability-points": "The same with probabilities of a prune instead of target sparsities.",
+}
+MOST_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,12 @@ class Schedule:
     def __call__(self, t: int, final: int, settings: ScheduleSettings) -> float:
         """What it gives after epoch t."""
         return self.function(t, final, settings)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The settings that one of evoae's own schedules reads."""
+        code = getattr(self.function, "func", self.function).__code__
+        return frozenset(code.co_names) & {field.name for field in fields(ScheduleSettings)}
 
     @property
     def description(self) -> str:
@@ -125,10 +145,73 @@ SCHEDULES: Registry[Schedule] = Registry(
 )
 
 
+def points(
+    t: int, final: int, s: ScheduleSettings, x: tuple[float, ...] = (), y: tuple[float, ...] = ()
+) -> float:
+    """Follow straight lines between points: X is the share of the run, Y a target sparsity."""
+    at = elapsed(t, final)
+    after = bisect_right(x, at)
+    if after in (0, len(x)):  # level before the first point and from the last one on
+        return y[0] if after == 0 else y[-1]
+    (left, low), (right, high) = ((x[i], y[i]) for i in (after - 1, after))
+    return min(1.0, max(0.0, low + (high - low) * (at - left) / (right - left)))
+
+
+def named_by_points(kind: str, drawn: Iterable[tuple[float, float]]) -> str:
+    """The one name of the schedule with these points, such as "points:0,0;0.4,0.9;1,0.9"."""
+    numbers = ((repr(float(number)).removesuffix(".0") for number in pair) for pair in drawn)
+    return f"{kind}:" + ";".join(map(",".join, numbers))
+
+
+def points_of(name: str) -> list[tuple[float, float]]:
+    """The points that a schedule is named by. Raises ValueError, with the rule, for wrong ones."""
+    kind, _, text = name.partition(":")
+    found: list[tuple[float, float]] = []
+    for pair in text.split(";"):
+        numbers = re.fullmatch(r"\s*([^,\s]+)\s*,\s*([^,\s]+)\s*", pair, re.ASCII)
+        try:
+            x, y = map(float, numbers.groups() if numbers else ())
+        except ValueError:
+            x = y = math.nan
+        rising = not found or x >= found[-1][0]
+        if not (0 <= x <= 1 and 0 <= y <= 1 and rising) or len(found) == MOST_POINTS:
+            raise ValueError(
+                f"schedule={short(name)} must be points X,Y separated by semicolons, at most "
+                f"{MOST_POINTS}, X and Y in [0, 1], X never falling, such as "
+                f"{kind}:0,0;0.4,0.9;1,0.9; {short(pair)} is not"
+            )
+        found.append((x + 0.0, y + 0.0))  # -0.0 is 0.0
+    return found
+
+
+@functools.lru_cache
+def drawn(name: str) -> Schedule | None:
+    """The schedule that is named by its points; None for another name."""
+    kind, colon, _ = name.partition(":")
+    if not colon or kind not in BY_POINTS:
+        return None
+    x, y = zip(*points_of(name), strict=True)
+    return Schedule(functools.partial(points, x=x, y=y), BY_POINTS[kind])
+
+
+def spelt(schedule: str | Callable[..., float]) -> str | Callable[..., float]:
+    """A schedule that is named by points under its one name; any other as it is."""
+    if not isinstance(schedule, str) or not drawn(schedule):
+        return schedule
+    return named_by_points(schedule.partition(":")[0], points_of(schedule))
+
+
+def is_pure(schedule: str | Callable[..., float]) -> bool:
+    """Whether a schedule is one of evoae's, which looks at nothing but epoch and settings."""
+    return isinstance(schedule, str) and (schedule in SCHEDULES.own or bool(drawn(schedule)))
+
+
 def register(
     name: str, function: Callable[[int, int, ScheduleSettings], float], *, target: bool = False
 ) -> None:
     """Give a user's schedule a name. Raises ValueError if it is none, or the name is taken."""
+    if name.partition(":")[0] in BY_POINTS:
+        raise ValueError(f"schedule {short(name)} cannot be registered: it is named by points")
     SCHEDULES.add(name, Schedule(function, target))
 
 
@@ -136,4 +219,10 @@ def find(schedule: str | Callable[..., float]) -> Schedule:
     """The schedule behind a name, or of a function. Raises ValueError with the names."""
     if isinstance(schedule, Schedule):
         return schedule
-    return Schedule(schedule) if callable(schedule) else SCHEDULES.named(schedule)
+    if callable(schedule):
+        return Schedule(schedule)
+    if isinstance(schedule, str) and (found := drawn(schedule)):
+        return found
+    known = [*SCHEDULES, *(f"{kind}:X,Y;..." for kind in BY_POINTS)]
+    check_known(schedule, known, f"unknown schedule {short(schedule)}")
+    return SCHEDULES[schedule]

@@ -8,14 +8,17 @@ A score is a pure function `(layer, rng, settings)`. It returns scores of entrie
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
 
-Score = Callable[[Layer, np.random.Generator, OperatorSettings], Masks | Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score: TypeAlias = "Callable[[Layer, np.random.Generator, OperatorSettings], Masks | Tensor]"
 
 
 def rescaled(values: Tensor) -> Tensor:

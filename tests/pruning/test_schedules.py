@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
+import torch
+from helpers import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
+from evoae import Experiment, Pruner, Run, run
+from evoae.evolution.cells import initial
 from evoae.pruning import schedules
 from evoae.pruning.schedules import ScheduleSettings
 
@@ -128,3 +136,108 @@ def test_an_unknown_name_lists_the_valid_ones() -> None:
         schedules.find("sometimes")
     for name in schedules.SCHEDULES:
         assert name in str(caught.value)
+
+
+DRAWN = "points:0,0;0.4,0.9;1,0.9"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (DRAWN, [0, 0.45, 0.9, 0.9, 0.9, 0.9]),
+        ("points:0.2,0.5;0.6,0.1", [0.5, 0.5, 0.3, 0.1, 0.1, 0.1]),  # level at both ends
+        ("points:0,0;0.4,0;0.4,1;1,1", [0, 0, 1, 1, 1, 1]),  # a step
+        ("probability-points:0,1;1,0", [1, 0.8, 0.6, 0.4, 0.2, 0]),
+        ("points:0.5,0.25", [0.25] * 6),
+    ],
+)
+def test_points_are_joined_by_straight_lines(name: str, values: list[float]) -> None:
+    schedule = schedules.find(name)
+    assert [schedule(t, 5, SETTINGS) for t in range(6)] == pytest.approx(values, abs=1e-12)
+    assert schedule.target is name.startswith("points")
+    assert schedule(0, 0, SETTINGS) == values[-1]  # a run of one epoch is at its end
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9),
+    st.integers(1, 50),
+)
+def test_any_points_make_a_schedule_and_a_name_that_is_read_back(pairs, epochs) -> None:
+    pairs.sort(key=lambda pair: pair[0])
+    name = schedules.named_by_points("points", pairs)
+    assert schedules.points_of(name) == pairs
+    assert schedules.spelt(name) == name
+    e = Experiment.preset("canonical", operator="magnitude", schedule=name, epochs=epochs)
+    assert e.schedule == name
+    low, high = min(y for _, y in pairs), max(y for _, y in pairs)
+    assert ((e.pruning_probabilities >= low) & (e.pruning_probabilities <= high)).all()
+
+
+def test_other_spellings_of_points_are_the_same_experiment() -> None:
+    one, other = (
+        Experiment.preset("canonical", operator="random", schedule=name)
+        for name in (DRAWN, "points: 0, -0.0;.40,9e-1 ;1.0,0.90")
+    )
+    assert one == other
+    assert one.hash() == other.hash()
+    assert pickle.loads(pickle.dumps(one)) == one
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "0,0;",
+        "0.5,0;0.4,1",
+        "0,1.1",
+        "0,nan",
+        "-0.1,0",
+        "a,b",
+        "0,0,0",
+        "0,0 1,1",
+        "0;0",
+        ";".join(["0,0"] * 101),
+    ],
+)
+@pytest.mark.parametrize("kind", schedules.BY_POINTS)
+def test_wrong_points_are_refused_in_one_line(kind: str, text: str) -> None:
+    with pytest.raises(ValueError, match="X never falling") as caught:
+        schedules.find(f"{kind}:{text}")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="at most 100"):
+        schedules.find(f"{kind}:" + ";".join(["0,0"] * 101))
+
+
+def test_points_are_no_name_to_register() -> None:
+    with pytest.raises(ValueError, match="named by points"):
+        schedules.register("points:0,0", lambda t, final, s: 0.0)
+
+
+def test_a_run_prunes_along_drawn_points_to_the_entry(tmp_path) -> None:
+    e = tiny(epochs=11, operator="magnitude", schedule=DRAWN, pruned_weights="masked")
+    done = run(e, out=tmp_path, workers=1, progress=False)
+    zeros = done.history.encoder_zeros + done.history.decoder_zeros
+    total = done.population.parameters
+    assert (zeros[2:] == [round(e.pruning_at(t) * total) for t in range(2, 11)]).all()
+    assert Run(done.folder).experiment == e
+    assert run(e, out=tmp_path, workers=1, progress=False).folder == done.folder
+
+
+@pytest.mark.parametrize("operator", ["set", "rigl"])
+def test_operators_that_begin_at_the_target_begin_at_the_last_point(operator: str) -> None:
+    e = tiny(epochs=4, operator=operator, schedule=DRAWN)
+    state = initial(e, [0], 1, "cpu", "auto")
+    zeros = sum(int((~side.tensors["keep"].bool()).sum()) for side in state.population.sides)
+    assert zeros == round(0.9 * state.population.parameters)
+
+
+def test_a_module_is_pruned_along_drawn_points() -> None:
+    module = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 20))
+    pruner = Pruner(module, operator="magnitude", schedule=DRAWN, epochs=11)
+    shares = []
+    for _ in range(11):
+        module(torch.rand(8, 20)).sum().backward()
+        pruner.epoch_end()
+        shares.append(sum(pruner.counts()["zeros"]) / pruner.size)
+    assert shares == pytest.approx([pruner.experiment.pruning_at(t) for t in range(11)], abs=0.003)

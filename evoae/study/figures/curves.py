@@ -9,7 +9,6 @@ that pyplot does not hold, and raises ValueError for a column that is missing.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,6 +30,8 @@ from evoae.study.figures.look import (
     palette_of,
     panel_per,
     reference_lines,
+    say_unseen,
+    schedule_look,
     table_of,
     whole_numbers,
 )
@@ -123,15 +124,17 @@ def schedule_curves(table: pd.DataFrame, col: str | None = None) -> Figure:
     """
     require_columns(table, ["schedule", "epoch", "probability", *([col] if col else [])])
     palette = palette_of(table["schedule"], "schedule")
-    dashes = dict(zip(palette, itertools.cycle(["-", "--", "-.", ":"]), strict=False))
     looks: dict[str, Look] = {
-        name: {"color": colour, "linestyle": dashes[name], "linewidth": 2}
+        name: {"color": colour, "linestyle": schedule_look(name)[1], "linewidth": 2}
         for name, colour in palette.items()
     }
     with panel_per(table, col, sharey=True) as (figure, axes, panels):
         for ax, _, group in panels:
+            drawn = {}
             for name, rows in group.groupby("schedule", sort=False):
                 ax.plot(rows["epoch"], rows["probability"], **looks[name])
+                drawn[name] = rows[["epoch", "probability"]].to_numpy()
+            say_unseen(ax, drawn, palette)
             ax.set(xlabel="Epoch", ylim=(-0.03, 1.03))
             whole_numbers(ax.xaxis)
         axes[0, 0].set_ylabel("Pruning probability (per epoch)")
@@ -167,7 +170,7 @@ def per_trial(
 
 def draw_lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Mapping) -> None:
     """Mean and spread over trials of each `hue`; markers when the epochs are few."""
-    few = table["epoch"].nunique() <= FEW_EPOCHS
+    few, drawn = table["epoch"].nunique() <= FEW_EPOCHS, {}
     for name, rows in table.groupby(hue, sort=False, observed=True):
         trials = rows.pivot(index="epoch", columns="trial", values=value)
         if trials.shape[1] >= LEAST:
@@ -178,6 +181,8 @@ def draw_lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Map
         mean = trials.mean(axis=1, skipna=False)
         mark: Look = {"marker": "o", "markersize": 5} if few else {}
         ax.plot(trials.index, mean, color=palette[name], linewidth=1.8, **mark)
+        drawn[name] = mean.reset_index().to_numpy()
+    say_unseen(ax, drawn, palette)
     ax.set(xlabel="Epoch")
     whole_numbers(ax.xaxis)
 

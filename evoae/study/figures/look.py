@@ -29,6 +29,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -55,6 +56,21 @@ OPERATOR_COLOURS = {
     "snip": "#FF1166",
     "set": "#666633",
     "rigl": "#773377",
+}
+# A schedule's colour and dashes, in every figure and widget.
+SCHEDULE_LOOKS = {
+    "fixed": ("#000000", "-"),
+    "increase": ("#0077BB", "--"),
+    "decrease": ("#BB9999", "-."),
+    "population": ("#00BBDD", ":"),
+    "exponential": ("#9900FF", "-"),
+    "final-n": ("#99BB00", "--"),
+    "prune-after": ("#775555", "-."),
+    "prune-once": ("#770000", ":"),
+    "cubic": ("#330099", "--"),
+    "one-shot": ("#550055", "-."),
+    "points": ("#BB5533", "-"),
+    "probability-points": ("#BB5533", "--"),
 }
 USER_COLOURS = ("#332288", "#DDCC77", "#661100", "#999933", "#117733", "#AA4499")
 OTHER_COLOURS = (
@@ -142,8 +158,18 @@ class PlainFigure(Figure):
 
 def operator_colour(operator: str) -> str:
     """The colour of an operator: the same in every figure, whatever else is drawn."""
-    other = USER_COLOURS[zlib.crc32(str(operator).encode()) % len(USER_COLOURS)]
-    return OPERATOR_COLOURS.get(operator, other)
+    return OPERATOR_COLOURS.get(operator, user_colour(operator))
+
+
+def schedule_look(schedule: str) -> tuple[str, str]:
+    """The colour and dashes of a schedule, the same everywhere; of drawn points, by their kind."""
+    look = SCHEDULE_LOOKS.get(str(schedule).partition(":")[0])
+    return look or (user_colour(schedule), "-")
+
+
+def user_colour(name: str) -> str:
+    """The colour of something that a user has named."""
+    return USER_COLOURS[zlib.crc32(str(name).encode()) % len(USER_COLOURS)]
 
 
 def reference_lines(
@@ -225,6 +251,24 @@ def panel_per(
         yield figure, axes, panels
 
 
+def say_unseen(ax: Axes, curves: Mapping[Any, np.ndarray], names: Iterable) -> None:
+    """Say in a panel which of the `names` have no curve in it, and which lie behind another."""
+    front: dict[bytes, Any] = {}  # the last one that was drawn there
+    for name, curve in curves.items():
+        front[np.asarray(curve, dtype=float).tobytes()] = name
+    behind = [
+        f"{name} lies behind {other}"
+        for name, curve in curves.items()
+        if (other := front[np.asarray(curve, dtype=float).tobytes()]) != name
+    ]
+    missing = [str(name) for name in names if name not in curves]
+    words = [*behind, *([f"no {', '.join(missing)} here"] if missing else [])]
+    if words:
+        small: Look = {"size": 8.5, "color": "#555555"}
+        box = AnchoredText("\n".join(words), "lower left", prop=small, frameon=False, pad=0.2)
+        ax.add_artist(box)
+
+
 def intervals(
     ax: Axes, at: ArrayLike, table: pd.DataFrame, colour: Any, *, across: bool = False, **mark: Any
 ) -> None:
@@ -247,10 +291,13 @@ def label_of(value: str) -> str:
 
 
 def palette_of(names: pd.Series, hue: str) -> dict[Any, Any]:
-    """A colour per name; operators keep theirs, other names share out a palette."""
+    """A colour per name; operators and schedules keep theirs, other names share out a palette."""
     names = list(names.dropna().unique())
-    if hue in ("operator", "pruning"):
-        palette = {name: operator_colour(name) for name in names}
+    if hue in ("operator", "pruning", "schedule"):
+        palette = {
+            name: schedule_look(name)[0] if hue == "schedule" else operator_colour(name)
+            for name in names
+        }
         for before, name in itertools.combinations(palette, 2):
             if palette[before] == palette[name]:  # two of a user's: one figure must part them
                 free = [c for c in USER_COLOURS if c not in palette.values()]

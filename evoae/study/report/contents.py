@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from evoae.resources import to_root
 from evoae.study.report.notebooks import check_injected, read, source_of
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ MIME = "application/vnd.evoae+json"  # what an output is, beside its HTML
 class Report:
     """Keeps what a notebook shows: figures in OUT/figures, tables in OUT/tables; and numbers it.
 
-    It is the first thing that a notebook makes, and raises ValueError for parameters that papermill
-    was given and the notebook does not have, or has of another type: papermill itself only warns.
+    It is the first thing that a notebook makes. Whoever opened the notebook by hand finds its paths
+    as `evoae reproduce` means them, from the folder above. Raises ValueError for parameters that
+    papermill was given and the notebook does not have, or has of another type: papermill itself
+    only warns.
     """
 
     def __init__(self, out: str | Path, notebook: str) -> None:
         check_injected(notebook)
+        to_root()
         index = os.environ.get("EVOAE_SHARE", "0/1").partition("/")[0]
         # of a job array, only the first job writes where people look
         self.out, self.notebook = Path(out) / (f"job-{index}" if index != "0" else ""), notebook

@@ -6,10 +6,11 @@ A notebook has one cell tagged `parameters` of flat scalars, and its metadata sa
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,12 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
-from evoae.messages import display, short
-from evoae.rules import check_known
+from evoae.messages import display
 from evoae.study.report import pages
-from evoae.study.report.notebooks import available, check_parameter, defaults, folder, read
+from evoae.study.report.notebooks import available, folder, parse_parameters, plan, read
 
+__all__ = ["parse_parameters", "plan", "reproduce"]
 REPORT = "report"
-SCALES = ("smoke", "quick", "paper")
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 # what a kernel says passes through ports that others on a shared machine might listen to
 ENCRYPTED = Config(
@@ -47,43 +47,10 @@ class OwnKernel(AsyncKernelManager):
         known = get_kernel_dict()
         return KernelSpec(**known | {"argv": [*known["argv"], PLAIN_PICTURES]})
 
-
-def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words with the types of the notebook's defaults. ValueError otherwise."""
-    found = {}
-    for word in words:
-        key, _, text = word.partition("=")
-        kind: type = type(known.get(key))
-        value: Any = text
-        if kind is not str:
-            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                value = ast.literal_eval(text.capitalize() if kind is bool else text)
-        check_parameter(name, known, key, value)
-        found[key] = kind(value)
-    return found
-
-
-def plan(
-    names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
-    check_known(scale, SCALES, f"unknown scale {short(scale)}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers} must be at least 1")
-    plans = {}
-    for name in names:
-        name = Path(name).stem
-        check_known(name, available(), f"unknown notebook {short(name)}")
-        notebook = read(name)
-        known = defaults(notebook)
-        plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}
-        if workers is not None and "workers" in known:
-            plans[name]["workers"] = workers
-        unknown = set(plans[name]) - set(known)
-        if unknown:
-            raise ValueError(f"{name}: scale {scale} sets unknown parameters {sorted(unknown)}")
-        plans[name] |= parse_parameters(name, known, words)
-    return plans
+    async def _async_interrupt_kernel(self) -> None:
+        """Interrupt it, but not before it is shut down, when it would print that it was."""
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
 
 
 def reproduce(
@@ -117,9 +84,11 @@ def reproduce(
     failures: dict[str, Exception] = {}
     # the notebooks' processes inherit where their sweeps run
     with environment(EVOAE_SHARE=f"{index}/{of}", EVOAE_DASK=dask or ""):
-        for name, parameters in plans.items():
+        begun = time.monotonic()
+        for number, (name, parameters) in enumerate(plans.items()):
+            said = standing(number, len(plans), name, time.monotonic() - begun)
             try:
-                written += execute(name, parameters, target, scale)
+                written += execute(name, parameters, target, scale, said)
             except Exception as error:  # whatever a notebook raises is reported with its name
                 failures[name] = error
     names = available()
@@ -127,6 +96,22 @@ def reproduce(
     page = target / "index.html"
     page.write_text(pages.index_of(target, [REPORT, *(n for n in names if n != REPORT)], pictures))
     return [*written, page], failures
+
+
+def standing(done: int, total: int, name: str, seconds: float) -> str:
+    """How far a reproduction is: "3 of 14, 03_schedules, about 40 s left".
+
+    The time left is unknown until two notebooks are done, which took `seconds`.
+    """
+    text = f"{done + 1} of {total}, {name}" if total > 1 else name
+    left = seconds / max(done, 1) * (total - done)
+    if done < 2:
+        return text
+    return (
+        f"{text}, about {left:.0f} s left"
+        if left < 90
+        else f"{text}, about {left / 60:.0f} min left"
+    )
 
 
 @contextlib.contextmanager
@@ -144,9 +129,17 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> list[Path]:
-    """Execute one notebook; write it, its HTML, and list these and its figures and tables."""
+def execute(
+    name: str, parameters: dict[str, Any], out: Path, scale: str, said: str = ""
+) -> list[Path]:
+    """Execute one notebook; write it, its HTML, and list these and its figures and tables.
+
+    `said` stands beside the bar, or in a log is a line.
+    """
     executed = out / f"{name}.ipynb"
+    bar = {"desc": said or name, "bar_format": "{desc} {bar} {n_fmt} of {total_fmt} cells"}
+    if not sys.stderr.isatty():
+        print(f"evoae: {said or name}", file=sys.stderr)
     for attempt in range(KERNEL_STARTS):
         try:
             papermill.execute_notebook(
@@ -158,7 +151,7 @@ def execute(name: str, parameters: dict[str, Any], out: Path, scale: str) -> lis
                 kernel_manager_class=OwnKernel,
                 iopub_timeout=120,
                 start_timeout=120,
-                progress_bar=True,
+                progress_bar=bar if sys.stderr.isatty() else False,
                 config=ENCRYPTED,
             )
             break

@@ -6,19 +6,19 @@ Apart from what executes notebooks and makes their pages, which takes seconds to
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from IPython import get_ipython
 
 import evoae
 from evoae.messages import short
 from evoae.rules import check_known
 
 MAY_BE_ZERO = ("seed", "workers")
+SCALES = ("smoke", "quick", "paper")
 
 
 def folder() -> Path:
@@ -74,6 +74,8 @@ def assigned(source: str) -> dict[str, Any]:
 
 def check_injected(name: str) -> None:
     """Check the parameters that papermill gave to the notebook in which this runs."""
+    from IPython import get_ipython  # it takes a moment to load
+
     ran = get_ipython().user_ns["In"] if get_ipython() else []
     given = [source for source in ran if source.startswith(("# Parameters\n", "# Parameters "))]
     known = defaults(read(name))
@@ -90,3 +92,41 @@ def check_parameter(name: str, known: dict[str, Any], key: str, value: Any) -> N
     least = 0 if key in MAY_BE_ZERO else 1
     if kind is int and value < least:
         raise ValueError(f"{name}: {key}={short(value)} must be at least {least}")
+
+
+def parse_parameters(name: str, known: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words with the types of the notebook's defaults. ValueError otherwise."""
+    found = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        kind: type = type(known.get(key))
+        value: Any = text
+        if kind is not str:
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                value = ast.literal_eval(text.capitalize() if kind is bool else text)
+        check_parameter(name, known, key, value)
+        found[key] = kind(value)
+    return found
+
+
+def plan(
+    names: Sequence[str], scale: str, out: Path, workers: int | None, words: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The parameters of every named notebook. ValueError for anything unknown or mistyped."""
+    check_known(scale, SCALES, f"unknown scale {short(scale)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1")
+    plans = {}
+    for name in names:
+        name = Path(name).stem
+        check_known(name, available(), f"unknown notebook {short(name)}")
+        notebook = read(name)
+        known = defaults(notebook)
+        plans[name] = {"out": str(out.absolute()), **notebook["metadata"]["evoae"]["scales"][scale]}
+        if workers is not None and "workers" in known:
+            plans[name]["workers"] = workers
+        unknown = set(plans[name]) - set(known)
+        if unknown:
+            raise ValueError(f"{name}: scale {scale} sets unknown parameters {sorted(unknown)}")
+        plans[name] |= parse_parameters(name, known, words)
+    return plans

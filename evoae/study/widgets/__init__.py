@@ -1,4 +1,4 @@
-"""Three widgets for a notebook: explore schedules, watch a training, look into a network.
+"""Widgets for a notebook: explore schedules, watch a training, compare, look into a network.
 
 Each shows the picture of a frozen state, drawn by a pure function (`views`). Training runs in a
 background thread (`trainer`), so a notebook stays usable.
@@ -7,6 +7,6 @@ background thread (`trainer`), so a notebook stays usable.
 from evoae.study.widgets.explorer import ScheduleExplorer
 from evoae.study.widgets.inspector import ActivationInspector
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import attended, to_root
+from evoae.study.widgets.trainings import TrainingsSoFar
 
-__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "attended", "to_root"]
+__all__ = ["ActivationInspector", "LiveTraining", "ScheduleExplorer", "TrainingsSoFar"]

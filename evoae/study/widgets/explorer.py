@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipywidgets import (
+    HTML,
     Dropdown,
     IntText,
     SelectionSlider,
@@ -13,26 +14,38 @@ from ipywidgets import (
 )
 
 from evoae.experiment import SETTINGS, Experiment
+from evoae.pruning import schedules as known
 from evoae.pruning.schedules import SCHEDULES
 from evoae.study.widgets import views
-from evoae.study.widgets.parts import View, knob, knob_of, row, slider_of
+from evoae.study.widgets.hand import Drawing
+from evoae.study.widgets.parts import Charted, knob, knob_of, row, slider_of
 
 SLIDERS = (
     "probability", "steepness", "last_share", "target_sparsity", "prune_until", "amount",
 )  # fmt: skip
 READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
+MOST_EPOCHS = 100_000  # in a notebook
+DRAWN = "points"  # stands in the lists for the schedule that is drawn, whatever its points
+OPTIONS = [*((name, name) for name in SCHEDULES), ("drawn by hand", DRAWN)]
+MEANINGS = {"target sparsity": "points", "probability": "probability-points"}
+FIRST_POINTS = [[0.0, 0.0], [0.4, 0.9], [1.0, 0.9]]
+HOW = (
+    "Drag the points. Click beside them to add one, double-click one to remove it; arrow keys "
+    "move it, too."
+)
 
 
-class ScheduleExplorer(View):
+class ScheduleExplorer(Charted):
     """What schedules mean, before anything is trained.
 
-    The arguments are the first values of the knobs; `schedules` are names separated by spaces. A
+    The arguments are the first values of the knobs; `schedules` are names separated by spaces, at
+    most one of them points such as "points:0,0;0.4,0.9;1,0.9", which are then drawn. A
     `subpopulation` of 1 is canonical training, any other is `lipi-ae-s` on its ring of ten. Raises
     ValueError for impossible arguments.
     """
 
-    render = staticmethod(views.schedule_figure)
+    plot = staticmethod(views.schedule_plot)
 
     def __init__(
         self,
@@ -49,7 +62,14 @@ class ScheduleExplorer(View):
     ) -> None:
         shares = (probability, steepness, last_share, target_sparsity, prune_until, amount)
         values = dict(zip(SLIDERS, shares, strict=True))
-        for name in schedules.split() or [""]:
+        names = schedules.split()
+        by_points = [name for name in names if known.drawn(name)]
+        if len(by_points) > 1:
+            raise ValueError(f"schedules={schedules!r} must hold at most one drawn by points")
+        kind, first = DRAWN, FIRST_POINTS
+        for name in by_points:
+            kind, first = name.partition(":")[0], list(map(list, known.points_of(name)))
+        for name in names or [""]:
             numbers = values | {"epochs": epochs}
             preset, settings = settings_meant(name, reading, subpopulation, numbers)
             Experiment.preset(preset, **settings)
@@ -57,10 +77,15 @@ class ScheduleExplorer(View):
             SelectMultiple,
             "Schedules",
             f"{SETTINGS['schedule'].says} Hold Ctrl or Shift to pick several.",
-            options=list(SCHEDULES),
-            value=schedules.split(),
-            rows=len(SCHEDULES),
+            options=OPTIONS,
+            value=[DRAWN if name in by_points else name for name in names],
+            rows=len(OPTIONS),
         )
+        self.drawing = Drawing(points=first)
+        self.means = knob(
+            Dropdown, "Points mean", "What the height of a point is", options=MEANINGS, value=kind
+        )
+        self.drawn = VBox([self.means, self.drawing, HTML(HOW)])
         for name in SLIDERS:
             setattr(self, name, slider_of(name, values[name]))
         self.reading = knob(
@@ -76,14 +101,27 @@ class ScheduleExplorer(View):
         self.epochs = knob_of("epochs", IntText, value=epochs)
         sliders = [getattr(self, name) for name in SLIDERS]
         columns = [*sliders, self.reading, self.subpopulation, self.epochs]
-        super().__init__(row(self.schedules, VBox(columns[:4]), VBox(columns[4:])))
-        for each in (self.schedules, *columns):
+        left, right = VBox(columns[:4]), VBox(columns[4:])
+        super().__init__(row(self.schedules, left, right), self.drawn)
+        for each in (self.schedules, self.means, *columns):
             each.observe(self.redraw, "value")
+        self.drawing.observe(self.redraw, "points")
+
+    def named(self, option: str) -> str:
+        """The name of a schedule in the list: of the drawn one, its points."""
+        if option != DRAWN:
+            return option
+        return known.named_by_points(self.means.value, [(x, y) for x, y in self.drawing.points])
+
+    @property
+    def picked(self) -> tuple[str, ...]:
+        """The names of the schedules that are picked."""
+        return tuple(map(self.named, self.schedules.value))
 
     def parameters(self) -> dict[str, Any]:
         """The knobs, by the names of the arguments."""
         return {
-            "schedules": " ".join(self.schedules.value),
+            "schedules": " ".join(self.picked),
             **{name: round(getattr(self, name).value, 6) for name in SLIDERS},
             "reading": self.reading.value,
             "epochs": self.epochs.value,
@@ -101,7 +139,18 @@ class ScheduleExplorer(View):
     def look(self) -> views.Schedules:
         """The schedules that are picked."""
         preset, settings = self.settings()
-        return views.Schedules(Experiment.preset(preset, **settings), self.schedules.value)
+        return views.Schedules(Experiment.preset(preset, **settings), self.picked)
+
+    def show(self, state: views.Schedules) -> None:
+        """Draw the schedules; what none of them reads is greyed, and the pencil shown if asked."""
+        super().show(state)
+        found = [known.find(name) for name in state.names]
+        read = frozenset().union(*(each.reads for each in found), {"prune_until"})
+        if not all(each.target for each in found):
+            read |= {"amount"}
+        for name in SLIDERS:
+            getattr(self, name).disabled = name not in read
+        self.drawn.layout.display = "" if DRAWN in self.schedules.value else "none"
 
 
 def settings_meant(
@@ -109,9 +158,14 @@ def settings_meant(
 ) -> tuple[str, dict[str, Any]]:
     """The preset and settings that the explorer's knobs mean. Raises ValueError."""
     if not schedule:
-        raise ValueError(f"pick at least one schedule of {', '.join(SCHEDULES)}")
+        raise ValueError(f"pick at least one schedule of {', '.join(SCHEDULES)}, or draw one")
     if reading not in READINGS:
         raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(READINGS)}")
+    if numbers["epochs"] > MOST_EPOCHS:
+        raise ValueError(
+            f"epochs={numbers['epochs']} must be at most {MOST_EPOCHS} in a notebook; "
+            "`evoae run` takes more"
+        )
     if subpopulation not in SUBPOPULATIONS:
         raise ValueError(f"subpopulation={subpopulation} must be one of {SUBPOPULATIONS}")
     settings = {"operator": "random", "schedule": schedule, **numbers}

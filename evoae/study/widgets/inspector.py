@@ -18,6 +18,9 @@ from evoae.study.widgets.parts import View, button, fit, knob, row
 from evoae.study.widgets.sources import Source, inspect, of_run, of_trainer, runs_in
 from evoae.study.widgets.trainer import Trainer
 
+# a picture takes longer than a slider is moved by a step
+LATE = {"min": 0, "max": 0, "continuous_update": False}
+
 
 class ActivationInspector(View):
     """Look into one cell: of the training of `live`, or of a finished run in `folder`."""
@@ -43,9 +46,9 @@ class ActivationInspector(View):
             self.search,
         )
         self.layer = knob(Dropdown, "Layer", "The layer to look into")
-        self.trial = knob(IntSlider, "Trial", "An independent run", min=0, max=0)
-        self.cell = knob(IntSlider, "Cell", "Which member of the population", min=0, max=0)
-        self.epoch = knob(IntSlider, "Epoch", "After which epoch", min=0, max=0)
+        self.trial = knob(IntSlider, "Trial", "An independent run", **LATE)
+        self.cell = knob(IntSlider, "Cell", "Which member of the population", **LATE)
+        self.epoch = knob(IntSlider, "Epoch", "After which epoch", **LATE)
         where = [self.layer, self.trial, self.cell, self.epoch]
         super().__init__(row(self.folder, self.run, self.again), row(*where))
         self.search()

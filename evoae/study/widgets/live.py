@@ -27,10 +27,10 @@ from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
-from evoae.pruning.schedules import SCHEDULES
 from evoae.study.widgets import views
-from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer
-from evoae.study.widgets.parts import View, button, knob, knob_of, lines_to_copy, row
+from evoae.study.widgets.explorer import OPTIONS, SLIDERS, ScheduleExplorer
+from evoae.study.widgets.hand import Handing
+from evoae.study.widgets.parts import Charted, button, knob, knob_of, lines_to_copy, row
 from evoae.study.widgets.trainer import Curves, Trainer
 
 REFRESH = 0.4  # seconds between two pictures of a training
@@ -45,7 +45,7 @@ def in_a_ring(preset: str) -> bool:
     return e.cells > 1 and e.topology == "ring"
 
 
-class LiveTraining(View):
+class LiveTraining(Charted):
     """Train in the background, and watch.
 
     What is not among its knobs comes from the schedule explorer. Operator, schedule, learning rate
@@ -56,7 +56,7 @@ class LiveTraining(View):
 
     ended = traitlets.Int(0)
     saved = traitlets.Unicode("")
-    render = staticmethod(views.training_figure)
+    plot = staticmethod(views.training_plot)
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class LiveTraining(View):
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.folder = seed, Path(folder)
         self.trainer: Trainer | None = None
+        self.past: list[Curves] = []  # what trainings that ended came to
         self._before: Curves | None = None
         self._problem = self._note = self._hint = ""
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
@@ -86,7 +87,7 @@ class LiveTraining(View):
         self.allocation = knob_of(
             "allocation", Dropdown, options=list(ALLOCATIONS), value=allocation
         )
-        self.schedule = knob_of("schedule", Dropdown, options=list(SCHEDULES), value=schedule)
+        self.schedule = knob_of("schedule", Dropdown, options=OPTIONS, value=schedule)
         self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"
@@ -98,9 +99,12 @@ class LiveTraining(View):
             icon="clone",
             tooltip="Show the training before this one, pale, behind it",
         )
+        tip = "The command lines for what these knobs, here and above, mean"
+        self.copy = lines_to_copy(tip)
+        self.unfold = ToggleButton(description="Show command", icon="terminal", tooltip=tip)
+        self.clip = Handing("Copy command", tip, lambda: ("", self.copy.value))
         self.bar = IntProgress(layout=Layout(width="430px", max_width="98%"))
         self.bar.style.description_width = "160px"
-        self.copy = lines_to_copy("The command lines for what these knobs, here and above, mean")
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
@@ -108,8 +112,10 @@ class LiveTraining(View):
         super().__init__(
             row(self.preset, *own.values()),
             row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
+            row(self.unfold, self.clip),
             row(self.copy),
         )
+        self.unfold.observe(self._fold, "value")
         self.preset.observe(self._take_over, "value")
         for each in (self.preset, *own.values()):
             each.observe(self._adjust, "value")
@@ -121,7 +127,7 @@ class LiveTraining(View):
         """What the knobs, here and in the explorer, describe: settings of the preset."""
         _, settings = self.explorer.settings()
         settings |= {name: getattr(self, name).value for name in OWN}
-        settings["schedule"] = self.schedule.value
+        settings["schedule"] = self.explorer.named(self.schedule.value)
         radius = settings.pop("radius", 0)
         return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
 
@@ -132,7 +138,7 @@ class LiveTraining(View):
     def command_lines(self, e: Experiment) -> str:
         """`evoae run` for a training and for the other schedules on view, and the notebook."""
         lines, settings = [], self.settings()
-        for name in dict.fromkeys([self.schedule.value, *self.explorer.schedules.value]):
+        for name in dict.fromkeys([settings["schedule"], *self.explorer.picked]):
             with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
                 if schedules.find(name).target != e.has_target:
                     e.replace(schedule=name)
@@ -146,6 +152,12 @@ class LiveTraining(View):
         for name, value in (parameters | {"seed": self.seed}).items():
             lines[-1] += ["-r" if isinstance(value, str) else "-p", name, str(value)]
         return "\n".join(map(shlex.join, lines))
+
+    def _fold(self, _: Any) -> None:
+        """Show the command lines, or hide them: they take the room of the picture."""
+        shown = self.unfold.value
+        self.copy.layout.display = "" if shown else "none"
+        self.unfold.description = "Hide command" if shown else "Show command"
 
     def _take_over(self, _: Any) -> None:
         """Move the knobs, here and above, to what a newly chosen preset says of them."""
@@ -168,6 +180,9 @@ class LiveTraining(View):
             self.explorer.schedules.value = (*self.explorer.schedules.value, self.schedule.value)
         try:
             new, self._problem = self.experiment(), ""
+            if new.dataset not in datasets.BUILT_IN:
+                datasets.kind_of(new.dataset)  # says at once what is no file
+            self.allocation.disabled = not new.has_target
             shown = self.explorer.subpopulation.value
             self._hint = (
                 ""
@@ -199,6 +214,7 @@ class LiveTraining(View):
         """
         if self.running:
             return
+        self.say("")  # reading a file may take a while
         try:
             experiment, self._problem = self.experiment(), ""
             experiment.check_files()
@@ -258,6 +274,8 @@ class LiveTraining(View):
                 seen = now
         if trainer is self.trainer:
             self.redraw()
+        if trainer.curves.done:
+            self.past.append(trainer.curves)
         self.ended += 1
 
     def look(self) -> Curves | None:

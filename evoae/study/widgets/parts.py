@@ -1,8 +1,8 @@
 """What the widgets have in common: knobs, words, and a picture drawn from a state.
 
-The picture is replaced only when its pixels change. Whatever is wrong appears in the widget, in
-words; nothing is printed. Where nobody can answer (papermill, nbconvert) a widget shows itself as a
-PNG.
+Curves are drawn by plotly, the inside of a network as pixels. Whatever is wrong appears in the
+widget, in words; nothing is printed. Where nobody can answer (papermill, nbconvert) a widget shows
+itself as a PNG.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import base64
 import html
 import io
 import math
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import traitlets
-from IPython import get_ipython
 from ipywidgets import (
     HTML,
     Box,
     Button,
+    Combobox,
+    Dropdown,
     FloatSlider,
     Image,
     IntSlider,
     Layout,
-    SelectionSlider,
+    SelectMultiple,
+    Text,
     Textarea,
     VBox,
 )
@@ -37,7 +37,11 @@ from matplotlib.figure import Figure
 from PIL import Image as Raster
 
 from evoae.experiment import SETTINGS
+from evoae.resources import attended
 from evoae.rules import Range
+from evoae.study.figures import look
+from evoae.study.widgets import plots
+from evoae.study.widgets.hand import Handing
 
 MOST = 10.0  # of a slider whose setting has no upper bound
 NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
@@ -47,25 +51,16 @@ STYLE = """<style>
 .evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
 body[data-jp-theme-light="false"] .evoae-dark {display: block}
 .evoae-lines textarea {field-sizing: content}
+.evoae-chart > * {flex: 1 1 100%; min-width: 0; height: 100%}
+body[data-jp-theme-light="false"] .evoae-chart {filter: invert(0.933) hue-rotate(180deg)}
+.evoae-draw {width: 100%; max-width: 560px; touch-action: none; cursor: crosshair; outline: none}
+.evoae-draw text {font-size: 10px; fill: var(--jp-ui-font-color1, #333); user-select: none}
+.evoae-draw .grid {stroke: var(--jp-border-color2, #ddd)}
+.evoae-draw .curve {fill: none; stroke: #BB5533; stroke-width: 2}
+.evoae-draw circle {fill: #BB5533; stroke: var(--jp-layout-color1, white); stroke-width: 2;
+    cursor: grab}
+.evoae-draw circle:focus {outline: none; stroke: var(--jp-ui-font-color1, black)}
 </style>"""
-
-
-def attended() -> bool:
-    """Whether somebody runs this cell: whoever executes in batch says that nobody can answer."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent() if kernel else {}
-    return bool(request.get("content", {}).get("allow_stdin"))
-
-
-def to_root() -> None:
-    """Go where commands are given, if somebody has opened a notebook of the folder `notebooks`.
-
-    JupyterLab starts a kernel beside its notebook, one folder below; from the root, a path means
-    the same here as in `evoae run` and `evoae reproduce`.
-    """
-    here = Path.cwd()
-    if attended() and here.name == "notebooks" and (here / "explore.ipynb").exists():
-        os.chdir(here.parent)
 
 
 class View(VBox):
@@ -80,14 +75,24 @@ class View(VBox):
 
     def __init__(self, *rows: Any) -> None:
         self.message = HTML()
+        self._drawing = threading.RLock()
+        super().__init__([HTML(STYLE), *rows, self.message, *self.canvas()])
+        self.redraw()
+
+    def canvas(self) -> list[Any]:
+        """The picture, as widgets."""
         self.image, self.dark = (
             Image(format="png", layout=Layout(max_width="100%", width=WIDEST)) for _ in range(2)
         )
         self.image.add_class("evoae-light")
         self.dark.add_class("evoae-dark")
-        self._drawing = threading.RLock()
-        super().__init__([HTML(STYLE), *rows, self.message, self.image, self.dark])
-        self.redraw()
+        return [self.image, self.dark]
+
+    def show(self, state: Any) -> None:
+        """Let the picture be that of a state."""
+        light, dark = pictures(type(self).render(state))
+        if light != self.image.value:
+            self.image.value, self.dark.value = light, dark
 
     def look(self) -> Any:
         """The state that the knobs describe. Raises ValueError if they describe none."""
@@ -102,12 +107,10 @@ class View(VBox):
         with self._drawing:
             try:
                 state = self.look()
-                light, dark = pictures(type(self).render(state))
+                self.show(state)
             except Exception as error:  # a traceback would end in a log that nobody reads
                 self.say(error)
                 return
-            if light != self.image.value:
-                self.image.value, self.dark.value = light, dark
             self.say(*self.words(state))
             self.state = state
 
@@ -124,9 +127,41 @@ class View(VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget, and for front ends without widgets its picture; in batch only that."""
-        picture = base64.b64encode(self.image.value).decode()
-        bundle = {"text/plain": f"{type(self).__name__}()", "image/png": picture}
-        return super()._repr_mimebundle_(**kwargs) | bundle if attended() else bundle
+        bundle = {"text/plain": f"{type(self).__name__}()"}
+        if attended():
+            return super()._repr_mimebundle_(**kwargs) | bundle
+        return bundle | {"image/png": base64.b64encode(look.png(self.figure())).decode()}
+
+
+class Charted(View):
+    """A view of curves: `plot` describes those of a state."""
+
+    plot: Callable[[Any], plots.Plot]
+
+    def canvas(self) -> list[Any]:
+        """The curves, and a button for their numbers."""
+        self.chart = plots.Chart()
+        tip = "Download the curves as a table; the camera above them downloads the figure"
+        self.csv = Handing("Download CSV", tip, self.numbers)
+        width = Layout(width="100%", max_width=WIDEST, overflow="hidden")
+        self.frame = Box([self.chart.widget], layout=width)
+        self.frame.add_class("evoae-chart")
+        return [self.frame, self.csv]
+
+    def show(self, state: Any) -> None:
+        """Let the curves be those of a state."""
+        plot = type(self).plot(state)
+        self.chart.show(plot)
+        self.frame.layout.height = f"{100 * plot.height:.0f}px" if plot.panels else "90px"
+
+    def figure(self) -> Figure:
+        """The same, as a matplotlib figure."""
+        return plots.drawn(type(self).plot(self.state))
+
+    def numbers(self) -> tuple[str, str]:
+        """The curves on view as a file: its name, and its text."""
+        name = f"{type(self).__name__}.csv"
+        return name, type(self).plot(self.state).table.to_csv(index=False)
 
 
 # -- pictures ------------------------------------------------------------------------------------
@@ -171,10 +206,13 @@ def row(*knobs: Any) -> Box:
 
 
 def knob(kind: type, label: str, tip: str, **more: Any) -> Any:
-    """A slider, a field or a list in the common look; a slider reports when it is let go."""
-    if issubclass(kind, FloatSlider | IntSlider | SelectionSlider):
+    """A slider, a field or a list in the common look; a text counts when it is finished."""
+    if issubclass(kind, Text):
         more["continuous_update"] = False
     layout, style = Layout(width="280px", min_width=NARROWEST), {"description_width": "105px"}
+    if issubclass(kind, Dropdown | SelectMultiple | Combobox):  # these do not show their tooltips
+        label = f'<span title="{html.escape(tip)}">{label}</span>'
+        more["description_allow_html"] = True
     return kind(description=label, tooltip=tip, layout=layout, style=style, **more)
 
 
@@ -207,14 +245,9 @@ def button(description: str, icon: str, tooltip: str, action: Callable[[], None]
 
 
 def lines_to_copy(tooltip: str) -> Textarea:
-    """A field of command lines, as wide as the widget and as high as they are."""
-    made = Textarea(
-        description="Copy settings",
-        tooltip=tooltip,
-        rows=9,  # where a browser cannot fit it to its text
-        layout=Layout(width="98%"),
-        style={"description_width": "105px"},
-    )
+    """A folded field of command lines, as wide as the widget and as high as they are."""
+    rows = 9  # where a browser cannot fit it to its text
+    made = Textarea(tooltip=tooltip, rows=rows, layout=Layout(width="98%", display="none"))
     made.add_class("evoae-lines")
     return made
 

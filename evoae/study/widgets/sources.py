@@ -150,14 +150,22 @@ def last_prune(
     tensors = [side.tensors for side in networks.sides]
     if not all("removed" in t for t in tensors):
         if not len(before):
-            return None, "This cell was never pruned."
+            if all((t["weights"][member] != 0).all() for t in tensors):
+                return None, "This cell was never pruned, and nothing is zero."
+            return None, (
+                "This cell itself was never pruned.\n\nIts zeros came with the network of a\n"
+                "neighbour, or were there at the start."
+            )
         return None, (
             f"{when}.\n\nA run on disk does not record\nwhich weights a prune removed;\n"
             "the zeros above include them."
         )
     removed = sum(int((t["removed"][member] != 0).sum()) for t in tensors)
     if not removed:
-        return None, "Nothing has been pruned yet."
+        zeros = any((t["weights"][member] == 0).any() for t in tensors)
+        return None, "Nothing has been pruned yet." + (
+            "\n\nThe zeros were there at the start." if zeros else ""
+        )
     zero = sum(int((t["weights"][member] == 0).sum()) for t in tensors)
     total = networks.parameters
     words = (

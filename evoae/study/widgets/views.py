@@ -1,41 +1,29 @@
-"""What explorer and training show: frozen states, and pure functions that draw them."""
+"""What explorer and training show: frozen states, and pure functions that describe their curves."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec, SubplotSpec
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+import pandas as pd
+from matplotlib.colors import Normalize, to_hex
 
 from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.pruning import schedules
 from evoae.study.figures.heatmaps import PRUNED
-from evoae.study.figures.look import (
-    INK,
-    OTHER_COLOURS,
-    blank,
-    notice,
-    panel,
-    plain,
-    reference_lines,
-    title,
-)
+from evoae.study.figures.look import palette_of, schedule_look
 from evoae.study.widgets.parts import count
+from evoae.study.widgets.plots import Panel, Plot, Series
 from evoae.study.widgets.trainer import Curves
 
 ACCENT = PRUNED["color"]
 PALE = 0.35  # of the curves that others are compared with
-DASHES = ("-", "--", "-.", ":")
-
+SAMPLES = 960  # epochs of a long run at which its schedule is looked at
+TRAIL = 400  # points of a trail at most
 
 # -- schedules -----------------------------------------------------------------------------------
 
@@ -47,125 +35,153 @@ class Schedules:
     experiment: Experiment
     names: tuple[str, ...]
 
-    def values(self, name: str) -> np.ndarray:
-        """Probability of a prune, or target sparsity, after each epoch, [epochs]."""
+    @cached_property
+    def epochs(self) -> np.ndarray:
+        """The epochs that are looked at: all; or of a long run some, and those beside its steps."""
         e = self.experiment
-        return np.array([e.pruning_at(t, name) for t in range(e.epochs)])
+        if e.epochs <= SAMPLES:
+            return np.arange(e.epochs)
+        steps = [(1 - e.last_share) * e.final, e.prune_until * (e.epochs - 1)]
+        drawn = [x for n in self.names if schedules.drawn(n) for x, _ in schedules.points_of(n)]
+        steps += [x * (e.epochs - 1) for x in drawn[: MOST_STEPS - 2]]
+        beside = [math.floor(step) + k for step in steps for k in (-1, 0, 1, 2)]
+        found = np.concatenate([np.linspace(0, e.epochs - 1, SAMPLES).astype(np.int64), beside])
+        return np.unique(found.clip(0, e.epochs - 1))
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """How many epochs each of them stands for."""
+        ends = np.concatenate([[-1], (self.epochs[1:] + self.epochs[:-1]) // 2, self.epochs[-1:]])
+        return np.diff(ends)
+
+    def values(self, name: str) -> np.ndarray:
+        """Probability of a prune, or target sparsity, after each of the epochs."""
+        return np.array([self.experiment.pruning_at(t, name) for t in self.epochs.tolist()])
 
 
-def expected_prunes(values: np.ndarray, target: bool = False) -> float:
-    """The sum of the probabilities; under a target, the epochs with one above 0."""
-    return float((values > 0).sum() if target else values.sum())
+MOST_STEPS = 10
+
+
+def expected_prunes(
+    values: np.ndarray, target: bool = False, weights: np.ndarray | int = 1
+) -> float:
+    """The sum of the probabilities; under a target, the epochs with one above 0.
+
+    A value stands for as many epochs as its weight.
+    """
+    return float((weights * ((values > 0) if target else values)).sum())
 
 
 def expected_preserved(
-    values: np.ndarray, amount: float, *, regrowth: bool, target: bool = False
+    values: np.ndarray,
+    amount: float,
+    *,
+    regrowth: bool,
+    target: bool = False,
+    weights: np.ndarray | int = 1,
 ) -> np.ndarray:
     """Expected share of weights that are not zero after each epoch, [epochs].
 
     For operators that remove a share a = `amount` of all weights, whatever their value (`random`).
     Without regrowth prunes are independent and their losses multiply: the product over s <= t of
     (1 - p_s a). With regrowth everything pruned earlier has grown back: 1 - p_t a. A target
-    sparsity q_t leaves 1 - q_t either way.
+    sparsity q_t leaves 1 - q_t; without regrowth, 1 minus the largest so far. A value stands for as
+    many epochs as its weight.
     """
     if target:
-        return 1 - values
-    return 1 - values * amount if regrowth else np.cumprod(1 - values * amount)
+        return 1 - (values if regrowth else np.maximum.accumulate(values))
+    return 1 - values * amount if regrowth else np.cumprod((1 - values * amount) ** weights)
 
 
-@plain()
-def schedule_figure(state: Schedules) -> Figure:
+def schedule_plot(state: Schedules) -> Plot:
     """Probability per epoch, expected preserved share, and both as numbers at the last epoch."""
-    lines = len(state.names)
-    height = 4.0 + 0.22 * lines
-    figure = blank(height)
-    bottom, row = (0.95 + 0.22 * lines) / height, (0.2 + 0.22 * lines) / height
-    left = panel(figure, (0.06, bottom, 0.41, 0.92 - bottom), "Epoch", "")
-    right = panel(figure, (0.56, bottom, 0.41, 0.92 - bottom), "Epoch", "")
-    target = [name for name in state.names if schedules.find(name).target]
-    aimed = f" ({', '.join(target)}: target sparsity)" if target else ""
-    title(left, "Probability of a prune" + aimed)
-    title(right, "Expected preserved share (%)")
-    columns = (0.06, 0.26, 0.56, 0.76)
-    header = ("", "Expected prunes", "— with regrowth", "··· without")
-    for x, words in zip(columns, header, strict=True):
-        figure.text(x, row, words, fontsize=9.5, color=INK)
-    for ax in (left, right):
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    epochs = np.arange(state.experiment.epochs)
-    marker = "o" if len(epochs) < 2 else None
-    for number, name in enumerate(state.names):
-        colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
-        values, is_target = state.values(name), schedules.find(name).target
-        left.plot(epochs, values, color=colour, lw=2, marker=marker, ls=DASHES[number % 4])
-        texts = [name, f"{expected_prunes(values, is_target):,.1f}"]
-        for regrowth, dashes in ((True, "-"), (False, ":")):
-            share = 100 * expected_preserved(
-                values, state.experiment.amount, regrowth=regrowth, target=is_target
+    e, series = state.experiment, []
+    colours = palette_of(pd.Series(state.names, dtype=object), "schedule")
+    for name in state.names:
+        values, target = state.values(name), schedules.find(name).target
+        prunes = expected_prunes(values, target, state.weights)
+        share = {
+            regrowth: 100
+            * expected_preserved(
+                values, e.amount, regrowth=regrowth, target=target, weights=state.weights
             )
-            right.plot(epochs, share, color=colour, lw=1.8, marker=marker, ls=dashes)
-            texts.append(f"{share[-1]:.1f} %")
-        row -= 0.22 / height
-        figure.text(columns[0] + 0.045, row, texts.pop(0), fontsize=10, color=INK)
-        for x, words in zip(columns[1:], texts, strict=True):
-            figure.text(x, row, words, fontsize=10, color=INK)
-        sample = [columns[0], columns[0] + 0.037], [row + 0.05 / height] * 2
-        figure.add_artist(Line2D(*sample, color=colour, lw=2.5, ls=DASHES[number % 4]))
-    left.set(ylim=(-0.03, 1.03), yticks=(0, 0.25, 0.5, 0.75, 1))
-    right.set(ylim=(-3, 103), yticks=(0, 25, 50, 75, 100))
-    return figure
+            for regrowth in (True, False)
+        }
+        many = (
+            f"about {prunes:,.{0 if prunes > 100 else 1}f}"
+            if len(state.epochs) < e.epochs
+            else f"{prunes:,.1f}"
+        )
+        said = (
+            f"{name}: {many} prunes, {share[True][-1]:.1f} % left with regrowth, "
+            f"{share[False][-1]:.1f} % without"
+        )
+        for number, curve in enumerate((values, share[True], share[False])):
+            series.append(
+                Series(
+                    number, state.epochs, curve, name, colours[name], schedule_look(name)[1], 2,
+                    said="" if number else said, size=5 if len(values) == 1 else 0,
+                )
+            )  # fmt: skip
+    height = 3.1 + 0.2 * len(state.names)
+    low, high = (0.55 + 0.2 * len(state.names)) / height, 1 - 0.4 / height
+    titles = (
+        "Probability,\nor target sparsity",
+        "% left\nwith regrowth",
+        "% left\nwithout regrowth",
+    )
+    panels = tuple(
+        Panel(words, (left, low, 0.26, high - low), "Epoch", ylim=(-0.03 * top, 1.03 * top))
+        for words, left, top in zip(titles, (0.05, 0.38, 0.71), (1, 100, 100), strict=True)
+    )
+    return Plot("", panels, tuple(series), height=height)
 
 
 # -- training ------------------------------------------------------------------------------------
 
 
-@plain()
-def training_figure(state: Curves | None) -> Figure:
+def training_plot(state: Curves | None) -> Plot:
     """Loss, preserved share, sparsity versus loss as a trail, and the cells by loss.
 
     The curves of a training to compare are pale, and behind.
     """
     if state is None:
-        return notice("Nothing is trained yet: press Train.")
-    e, done, before = state.experiment, state.done, state.before
-    figure = blank(6.6)
-    grid = GridSpec(
-        2, 2, figure, left=0.08, right=0.97, top=0.87, bottom=0.085, hspace=0.42, wspace=0.2
-    )
-    figure.text(0.02, 0.965, title_of(e), fontsize=11, weight="bold", color=INK)
-    figure.text(0.98, 0.965, standing(state), fontsize=10, color=INK, ha="right")
-    if before is not None:
-        words = f"pale: {title_of(before.experiment)}, {epochs_of(before)}"
-        figure.text(0.02, 0.932, words, fontsize=9.5, color="#777777")
-    loss_panel = panel(figure, grid[0, 0], "After epoch", "")
-    title(loss_panel, "Validation loss (L1): mean and range of cells")
-    size_panel = panel(figure, grid[0, 1], "After epoch", "")
-    title(size_panel, "Preserved share (%): mean and range of cells")
-    trail_panel = panel(figure, grid[1, 0], "Sparsity (%)", "")
-    title(trail_panel, "Sparsity versus loss (L1), epoch after epoch")
-    for ax, name, colour in ((loss_panel, "loss", "#0072B2"), (size_panel, "preserved", "#009E73")):
+        return Plot("Nothing is trained yet: press Train.")
+    e, before, series = state.experiment, state.before, []
+    note = f"pale: {title_of(before.experiment)}, {epochs_of(before)}" if before else ""
+    for number, (kind, colour, scale) in enumerate(
+        (("loss", "#0072B2", 1), ("preserved", "#009E73", 100))
+    ):
         for curves, alpha in ((before, PALE), (state, 1.0)):
             if curves is None or not curves.done:
                 continue
-            values = getattr(curves, name) * (100 if ax is size_panel else 1)
-            epochs, few = np.arange(curves.done), "o" if curves.done < 3 else None
-            if curves is state:
-                ax.fill_between(epochs, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
-            ax.plot(epochs, values.mean(1), color=colour, alpha=alpha, lw=1.8, marker=few, ms=4)
-        # the axis doubles until it holds all epochs, so that a curve is seen growing
-        grown = min(e.epochs, max(10, 2 ** done.bit_length()))
-        ax.set_xlim(-0.5, max(grown, before.done if before else 0, 1) - 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    reference_lines(loss_panel, state.constant, state.floor)
-    _mark_changes(loss_panel, size_panel, changes=state.changes)
-    if before is not None and before.done:
-        x, y = 100 * (1 - before.preserved.mean(1)), before.loss.mean(1)
-        trail_panel.plot(x, y, color="#888888", alpha=PALE, lw=1.2, zorder=1)
-        trail_panel.plot(x[-1:], y[-1:], "o", color=ACCENT, alpha=PALE, ms=8, mew=0, zorder=1)
-    if done:
-        _trail(trail_panel, 100 * (1 - state.preserved), state.loss)
-    _ring(figure, grid[1, 1], state)
-    return figure
+            values = getattr(curves, kind) * scale
+            edges = {"low": values.min(1), "high": values.max(1)} if curves is state else {}
+            name = "this training" if curves is state else "the one before"
+            series.append(
+                Series(number, np.arange(curves.done), values.mean(1), name, colour, alpha=alpha,
+                       size=4 if curves.done < 3 else 0, **edges)
+            )  # fmt: skip
+    for curves, alpha in ((before, PALE), (state, 1.0)):
+        if curves is not None and curves.done:
+            series += trail(curves, alpha)
+    known = ((state.constant, "constant predictor", "--"), (state.floor, "noise floor", ":"))
+    levels = tuple((v, f"{words} {v:.3f}", dash) for v, words, dash in known if v is not None)
+    marks = tuple((at - 0.5, words) for at, words in joined(state.changes))
+    # the axis doubles until it holds all epochs, so that a curve is seen growing
+    grown = min(e.epochs, max(10, 2 ** state.done.bit_length()))
+    xlim = (-0.5, max(grown, before.done if before else 0, 1) - 0.5)
+    ring, cells = ring_of(state)
+    panels = (
+        Panel("Validation loss (L1):\nmean and range of cells", (0.08, 0.55, 0.4, 0.29),
+              "After epoch", xlim, levels=levels, marks=marks),
+        Panel("Preserved share (%):\nmean and range of cells", (0.58, 0.55, 0.39, 0.29),
+              "After epoch", xlim, marks=marks),
+        Panel("Sparsity versus loss (L1),\nepoch after epoch", (0.08, 0.1, 0.4, 0.31),
+              "Sparsity (%)"),
+        Panel(cells, (0.58, 0.06, 0.39, 0.35), xlim=(-1.9, 1.9), ylim=(-1.3, 1.3), bare=True),
+    )  # fmt: skip
+    return Plot(title_of(e), panels, (*series, *ring), standing(state), note, height=6.6)
 
 
 def title_of(e: Experiment) -> str:
@@ -187,70 +203,59 @@ def standing(state: Curves) -> str:
     return f"{where}, {duration(state.seconds)}" if state.done else where
 
 
-def _mark_changes(*panels: Axes, changes: tuple[tuple[int, str], ...]) -> None:
-    for epoch in sorted({epoch for epoch, _ in changes}):
-        words = ", ".join(text for at, text in changes if at == epoch)
-        for ax in panels:
-            ax.axvline(epoch - 0.5, color="#882255", lw=1.2, ls="--")
-        early = epoch < 0.1 * panels[0].get_xlim()[1]  # no room left of the line
-        panels[0].annotate(
-            words, (epoch - 0.5, 0.97), xycoords=("data", "axes fraction"),
-            xytext=(3 if early else -3, 0), textcoords="offset points", rotation=90,
-            ha="left" if early else "right", va="top", fontsize=8.5, color="#882255",
-        )  # fmt: skip
+def joined(changes: tuple[tuple[int, str], ...]) -> list[tuple[int, str]]:
+    """The changes of each epoch in one line."""
+    return [
+        (epoch, ", ".join(text for at, text in changes if at == epoch))
+        for epoch in sorted({epoch for epoch, _ in changes})
+    ]
 
 
-def _trail(ax: Axes, sparsity: np.ndarray, loss: np.ndarray) -> None:
-    x, y = sparsity.mean(1), loss.mean(1)
-    points = np.column_stack([x, y])
-    segments = np.stack([points[:-1], points[1:]], axis=1)
-    trail = LineCollection(list(segments), cmap="viridis_r", lw=1.2, alpha=0.7)
-    trail.set_array(np.arange(len(segments)))
-    ax.add_collection(trail)
-    ax.scatter(x, y, c=np.arange(len(x)), cmap="viridis_r", s=12, lw=0)
-    ax.scatter(sparsity[-1], loss[-1], s=14, facecolors="none", edgecolors="#888888", lw=0.8)
-    ax.plot(x[-1:], y[-1:], "o", color=ACCENT, ms=8, label="mean of cells, last epoch")
-    ax.plot([], [], "o", mfc="none", mec="#888888", ms=4, label="its cells")
-    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handletextpad=0.3)
+def shades(values: np.ndarray) -> list[str]:
+    """Colours of numbers, from yellow (lowest) to dark (highest)."""
+    norm = Normalize(values.min(), max(values.max(), values.min() + 1e-9))
+    return [to_hex(colour) for colour in mpl.colormaps["viridis_r"](norm(values))]
 
 
-def _ring(figure: Figure, area: SubplotSpec, state: Curves) -> None:
-    """Cells in a circle; as many of them and as large as fits."""
-    ax = figure.add_subplot(area)
-    ax.set_axis_off()
-    ax.set_aspect("equal")
+def trail(curves: Curves, alpha: float) -> list[Series]:
+    """Sparsity and loss after each epoch, from yellow to dark, and where the last one is."""
+    x, y = 100 * (1 - curves.preserved.mean(1)), curves.loss.mean(1)
+    some = np.unique(np.linspace(0, len(x) - 1, min(len(x), TRAIL)).round().astype(int))
+    name = "this training" if alpha == 1 else "the one before"
+    colours = shades(some.astype(float)) if alpha == 1 else "#888888"
+    hover = [f"epoch {t}: {x[t]:.1f} % zeros, loss {y[t]:.4f}" for t in some]
+    found = [
+        Series(2, x[some], y[some], name, colours, "", 0, alpha, 4, hover=hover),
+        Series(2, x[-1:], y[-1:], name, ACCENT, "", 1, alpha, 9, hover=["mean of cells, now"]),
+    ]
+    if alpha == 1 and curves.loss.shape[1] > 1:
+        last = 100 * (1 - curves.preserved[-1]), curves.loss[-1]
+        hover = [f"cell {cell}" for cell in range(len(last[0]))]
+        white = ["#FFFFFF"] * len(last[0])
+        found.append(Series(2, *last, name, white, "", 1, 0.7, 5, "#888888", hover=hover))
+    return found
+
+
+def ring_of(state: Curves) -> tuple[list[Series], str]:
+    """Cells in a circle, as large as fits, by their loss; and the title of their panel."""
     cells = state.experiment.cells
-    title(ax, "Cells by loss; ringed: just pruned" if cells > 1 else "The cell, by its loss")
     angle = np.pi / 2 - 2 * np.pi * np.arange(cells) / cells
     x, y = (np.cos(angle), np.sin(angle)) if cells > 1 else (np.zeros(1), np.zeros(1))
-    ax.set(xlim=(-1.9, 1.9), ylim=(-1.3, 1.3))
-    if state.experiment.topology == "ring" and cells > 2:
-        ax.plot([*x, x[0]], [*y, y[0]], color="#CCCCCC", lw=1.5, zorder=1)
-    loss = state.loss[-1] if state.done else np.full(cells, np.nan)
-    pruned = state.pruned[-1] if state.done else np.zeros(cells, dtype=bool)
-    norm = Normalize(loss.min(), loss.max()) if state.done else Normalize(0, 1)
-    if state.done and np.ptp(loss) == 0:
-        norm = Normalize(loss[0] - 0.01, loss[0] + 0.01)
-    colours = ScalarMappable(norm, "viridis_r")
-    faces = colours.to_rgba(loss) if state.done else "#EEEEEE"
-    edges = [ACCENT if p else "white" for p in pruned]
-    size = min(700, 6500 / max(cells, 4))
-    ax.scatter(x, y, s=size, c=faces, edgecolors=edges, linewidths=3, zorder=2)
-    for number in range(cells if cells <= 40 else 0):
-        dark = state.done and norm(loss[number]) > 0.45
-        ax.text(
-            x[number], y[number], str(number), ha="center", va="center", fontsize=9, zorder=3,
-            color="white" if dark else INK,
-            path_effects=[withStroke(linewidth=1.5, foreground=INK if dark else "white")],
-        )  # fmt: skip
+    size = min(26.0, math.sqrt(6500 / max(cells, 4)))
+    names = [str(cell) for cell in range(cells)] if cells <= 40 else []
+    colours, edges, hover = ["#EEEEEE"] * cells, ["white"] * cells, []
+    words = "Cells by loss" if cells > 1 else "The cell, by its loss"
     if state.done:
-        box = ax.get_position()
-        bar = figure.colorbar(
-            colours, cax=figure.add_axes((box.x1 - 0.035, box.y0 + 0.02, 0.014, box.height - 0.05))
-        )
-        bar.ax.tick_params(labelsize=8.5, colors=INK)
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+        loss, colours = state.loss[-1], shades(state.loss[-1])
+        edges = [ACCENT if pruned else "white" for pruned in state.pruned[-1]]
+        hover = [f"cell {cell}: loss {value:.4f}" for cell, value in enumerate(loss)]
+        span = f", {loss.min():.3f} to {loss.max():.3f}" if cells > 1 else ""
+        words = f"{words}{span};\nringed: pruned"
+    found = [Series(3, x, y, "cells", colours, "", 3, 1, size, edges, words=names, hover=hover)]
+    if state.experiment.topology == "ring" and cells > 2:
+        closed = np.append(np.arange(cells), 0)
+        found.insert(0, Series(3, x[closed], y[closed], "cells", "#CCCCCC", width=1.5, alpha=0.99))
+    return found, words
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from evoae import figures, grid, sweep
-from evoae.pruning import operators
+from evoae.pruning import operators, schedules
 from evoae.study.analysis.statistics import mean_interval
 from evoae.study.figures import look
 from evoae.study.figures.look import OPERATOR_COLOURS, operator_colour
@@ -110,9 +110,25 @@ VISION = {
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_operator_colours_can_be_told_apart(vision):
-    seen = [lab_of(colour, np.array(VISION[vision])) for colour in OPERATOR_COLOURS.values()]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
+def test_colours_of_operators_and_schedules_can_be_told_apart(vision):
+    schedules_of = {colour for colour, _ in look.SCHEDULE_LOOKS.values()}
+    for colours, least in ((OPERATOR_COLOURS.values(), 15), (schedules_of, 25)):
+        seen = [lab_of(colour, np.array(VISION[vision])) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > least
+
+
+def test_a_schedule_has_one_colour_and_dash_everywhere():
+    assert set(look.SCHEDULE_LOOKS) == {*list(schedules.SCHEDULES.own), *schedules.BY_POINTS}
+    assert len(set(look.SCHEDULE_LOOKS.values())) == len(look.SCHEDULE_LOOKS)
+    table = pd.DataFrame({"schedule": ["cubic", "fixed"] * 2, "epoch": [0, 0, 1, 1]})
+    table["probability"] = 0.5
+    for rows in (table, table[table.schedule == "fixed"]):
+        for line in figures.schedule_curves(rows).axes[0].lines[: rows.schedule.nunique()]:
+            found = to_hex(line.get_color()).upper(), line.get_linestyle()
+            assert found in {look.schedule_look(name) for name in rows.schedule}
+    assert look.schedule_look("points:0,0;1,1") == look.SCHEDULE_LOOKS["points"]
+    drawn = look.palette_of(pd.Series(["points:0,0", "points:1,1"]), "schedule")
+    assert len(set(drawn.values())) == 2  # two in one figure are parted
 
 
 def test_every_operator_of_the_study_has_its_own_colour():
@@ -271,6 +287,26 @@ def test_other_hues_have_a_colour_per_name(names):
     figure = figures.loss_over_epochs(history, hue="radius")
     assert len(curves(figure.axes[0])) == len(names)
     assert legend(figure)[:-1] == [str(name) for name in names]
+
+
+def test_a_panel_says_which_lines_are_missing_or_lie_behind_another():
+    table = pd.DataFrame(
+        [
+            (operator, name, epoch, p)
+            for operator, curves in (
+                ("one", {"fixed": 0.5, "final-n": 0.5, "cubic": 0.2}),
+                ("other", {"fixed": 0.5}),
+            )
+            for name, p in curves.items()
+            for epoch in range(3)
+        ],
+        columns=["operator", "schedule", "epoch", "probability"],
+    )
+    one, other = figures.schedule_curves(table, col="operator").axes[:2]
+    assert [box.txt.get_text() for box in one.artists] == ["fixed lies behind final-n"]
+    assert [box.txt.get_text() for box in other.artists] == ["no final-n, cubic here"]
+    alone = figures.schedule_curves(table[table.schedule == "cubic"])
+    assert not alone.axes[0].artists
 
 
 def test_preserved_share_now_and_at_the_last_prune():

@@ -11,7 +11,7 @@ from helpers import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evoae.study.figures import look
-from evoae.study.widgets import views
+from evoae.study.widgets import plots, views
 
 USERS = (
     {"text.usetex": True},
@@ -43,8 +43,9 @@ def pictures() -> list[bytes]:
     shown = io.BytesIO()
     FigureCanvasAgg(panels()).print_png(shown)
     state = views.Schedules(tiny(epochs=5), ["fixed"])
-    return [*found, shown.getvalue(), panels()._repr_png_(), look.png(views.schedule_figure(state)),
-            look.png(look.notice("nothing"))]  # fmt: skip
+    widget = look.png(plots.drawn(views.schedule_plot(state)))
+    made = [shown.getvalue(), panels()._repr_png_(), widget, look.png(look.notice("nothing"))]
+    return [*found, *made]
 
 
 @pytest.fixture(scope="module")
