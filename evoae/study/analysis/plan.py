@@ -1,0 +1,104 @@
+"""The full-size designs of the search for causes: their sizes, fixed beforehand, and their order.
+
+`compute` runs the first blocks of a design and puts them into the table that the package keeps.
+It resumes: runs that are in the folder are not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from evoae.experiment import Experiment
+from evoae.study.analysis import blocks, mechanism, uniformity
+from evoae.study.analysis.uniformity import Rates, Size
+from evoae.study.runs.grids import Design
+from evoae.study.runs.study import Study
+
+# The paper's training has 400 epochs; half of them are a quarter of what these designs would cost.
+U_TRAINING: dict[str, Any] = {"epochs": 200, "prune_count": 25}
+U_CELLS = 10
+U_RATES = [3e-4, 1e-3, 3e-3]
+SMALL: list[Size] = [(50, 30), (100, 30), (300, 30)]
+WIDTHS: list[Size] = [(100, 5), (100, 10), (100, 100)]
+LARGE: list[Size] = [(1000, 30)]
+FEW = [("independent", "own"), ("even", "own"), ("independent", "shared")]
+OWN = [arm for arm in uniformity.ARMS if arm[1] == "own"] + FEW[2:]
+
+
+POPULATIONS = ["isolated", "ring"]
+# Parts of design U in the order in which they are run: sizes, places, rates and arms. The dearest
+# levels are thinned out, and last.
+U_PARTS: list[tuple[list[Size], list[str], list[str], list[tuple[str, str]]]] = [
+    ([*SMALL, *WIDTHS[:2]], ["alone"], [*uniformity.RATES], OWN),
+    (SMALL[:1], POPULATIONS, [*uniformity.RATES], OWN),
+    (SMALL[1:2], POPULATIONS, [*uniformity.RATES], OWN),
+    ([*LARGE, *WIDTHS[2:]], ["alone"], [*uniformity.RATES], OWN),
+    (WIDTHS, POPULATIONS, ["constant"], FEW),
+    (SMALL[2:], POPULATIONS, [*uniformity.RATES], OWN),
+    (LARGE, POPULATIONS, ["as released"], FEW),
+]
+
+
+def u_part(run: Callable[..., Study], number: int) -> Design:
+    """A part of design U, with the constant rates that it needs, tuned on trials of their own."""
+    sizes, places, rates, arms = U_PARTS[number]
+    tuned: Rates = {}
+    if "constant" in rates:
+        tuning = uniformity.tuning(sizes, U_RATES, places, **U_TRAINING)
+        tuned = uniformity.rates_of(run(tuning, blocks.TUNING))
+    return uniformity.design(sizes, tuned, U_CELLS, places, rates, arms, **U_TRAINING)
+
+
+# A': the bits, the prunings and the rates that are crossed with every arrangement
+EPOCHS = 200
+A_CELLS: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = [
+    (100, mechanism.PRUNINGS, mechanism.RATES),
+    (300, mechanism.PRUNINGS, ("constant tuned", "mutated")),
+    (1000, ("none", "random"), ("constant tuned", "mutated")),
+]
+
+
+def a_part(run: Callable[..., Study], bits: int) -> Design:
+    """Design A' for networks of so many bits, with its tuned rates and its equal dose."""
+    ((_, prunings, rates),) = [part for part in A_CELLS if part[0] == bits]
+    found = mechanism.tuning([bits], U_RATES, prunings, epochs=EPOCHS)
+    tuned = mechanism.rates_of(run(found, blocks.TUNING))
+    dose = 0.0
+    if "random at equal dose" in prunings:
+        how = mechanism.pruned_by("conjunctive", 0) | {"bits": bits, "epochs": EPOCHS}
+        rate = tuned["ring", "conjunctive", bits]
+        e = Experiment.preset("lipi-ae-s", rate_policy="constant", learning_rate=rate, **how)
+        dose = round(mechanism.dose_of(e, blocks.TUNING[0]), 4)
+    return mechanism.mechanism(bits, tuned, dose, prunings, rates, epochs=EPOCHS)
+
+
+CONSTANT = {"rate_policy": "constant", "learning_rate": 1e-3}
+PLACES: dict[str, dict[str, Any]] = {"alone": CONSTANT, "ring": CONSTANT}
+SPARSITIES = [0.5, 0.8, 0.9]
+BOTH = ["random", "conjunctive"]
+MORE = [*BOTH, "variance-low", "magnitude"]
+
+
+def guided_part() -> Design:
+    """Guided against random pruning at equal sparsity: over bits and widths, and on images."""
+    alone, found = {"alone": PLACES["alone"]}, Design()
+    for bits, width in [*SMALL, *LARGE, *WIDTHS]:
+        data = {"bits": bits}
+        found |= mechanism.guided(data, width, SPARSITIES, alone, MORE, epochs=EPOCHS)
+    for dataset, epochs in (("digits", EPOCHS), ("mnist_5k", 114)):
+        data = {"dataset": dataset}
+        found |= mechanism.guided(data, 30, SPARSITIES, alone, MORE, epochs=epochs)
+    ring = {"ring": PLACES["ring"]}
+    for data in ({"bits": 100}, {"bits": 300}, {"dataset": "digits"}):
+        found |= mechanism.guided(data, 30, SPARSITIES, ring, BOTH, epochs=EPOCHS)
+    return found
+
+
+CHOSEN = ["random", "conjunctive", "variance-high", "variance-low", "magnitude"]
+WHEN = ["decrease", "fixed", "increase", "exponential", "final-n"]
+
+
+def schedules_part() -> Design:
+    """Every operator with every schedule, a tenth of the weights zero after each of 25 prunes."""
+    return mechanism.schedules({"bits": 100}, PLACES, CHOSEN, WHEN, 25, 0.1, epochs=EPOCHS)
