@@ -8,7 +8,7 @@ found can be told from nothing there, against a margin on both sides (TOST, Schu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ PLANNED = 10  # blocks of every design, fixed before its first run
 MARGIN = 0.01  # of L1; a smaller difference counts as none
 TUNING = range(1000, 1001)  # the trial on which rates are chosen: no block has its data
 SEED = 1
-BLOCK = "data_seed"
+SEEDS = ["data_seed", "training_seed"]
+BLOCK = SEEDS[0]
 LOSSES = ["train_l1", "validation_l1", "test_l1", "constant_train_l1", "constant_test_l1"]
 
 
@@ -69,18 +70,26 @@ def means(table: pd.DataFrame, value: str, **levels: Any) -> pd.Series:
     return table[value].fillna(np.inf).groupby(table[BLOCK]).mean()
 
 
-def compared(rows: Iterable[tuple[dict[str, Any], pd.Series]], margin: float = MARGIN) -> Any:
+def compared(
+    rows: Iterable[tuple[dict[str, Any], pd.Series]],
+    margin: float = MARGIN,
+    tested: Sequence[bool] | None = None,
+) -> pd.DataFrame:
     """Effects as a table: what each is of, the columns of `Effect`, Holm's p, and what it `says`.
 
-    The rows are the family of both of Holm's corrections, those without a p included.
+    The rows are the family of both of Holm's corrections, those without a p included. Rows that are
+    not `tested` are shown and say "nothing learnt".
     """
     found = [about | asdict(effect(gap.dropna(), margin)) for about, gap in rows]
     if not found:
         return pd.DataFrame(columns=[*Effect.__annotations__, "p_holm", "p_equal_holm", "says"])
     table = pd.DataFrame(found)
+    enough = table.n >= LEAST
+    known = pd.Series(True if tested is None else list(tested), table.index)
     for name in ("p", "p_equal"):
-        table[f"{name}_holm"] = statistics.holm(table[name].where(table.n >= LEAST))
-    return table.assign(says=[says(row) for row in table.itertuples()])
+        table[f"{name}_holm"] = statistics.holm(table[name].where(enough & known))
+    words = pd.Series([says(row) for row in table.itertuples()], table.index)
+    return table.assign(says=words.mask(enough & ~known, "nothing learnt"))
 
 
 def says(row: Any) -> str:

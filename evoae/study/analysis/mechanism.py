@@ -33,6 +33,8 @@ FACTORS = {
     "guided": ["dataset", "bits", "width", "place", "operator", "sparsity"],
     "schedules": ["dataset", "bits", "place", "operator", "when"],
 }
+CONSTANT = {"rate_policy": "constant", "learning_rate": 1e-3}
+GUIDED = ("random", "conjunctive")
 Tuned = Mapping[tuple[str, str, int], float]
 
 
@@ -168,6 +170,17 @@ def guided(
     return found
 
 
+def guided_alone(
+    sizes: Sequence[tuple[int, int]], sparsities: Sequence[float], **settings: Any
+) -> Design:
+    """Random and guided pruning alone, of networks of several sizes (bits, width)."""
+    found = Design()
+    alone = {"alone": CONSTANT}
+    for bits, width in sizes:
+        found |= guided({"bits": bits}, width, sparsities, alone, GUIDED, **settings)
+    return found
+
+
 # -- operators and schedules at equal dose --------------------------------------------------------
 
 
@@ -200,3 +213,107 @@ def schedules(
         factors = dict(zip(FACTORS["schedules"], values, strict=True))
         found.add(" ".join(map(str, factors.values())), e, **factors)
     return found
+
+
+# -- what the tables say -------------------------------------------------------------------------
+
+CONTRASTS = {  # of arrangements: a less b
+    "ring less isolated": ("ring", "isolated"),
+    "neighbours": ("ring without selection", "isolated"),
+    "selection": ("ring", "ring without selection"),
+}
+OUTCOMES = {"train_l1": "mean over cells", "test_l1": "best cell"}
+
+
+def advantages(table: pd.DataFrame) -> pd.DataFrame:
+    """Design A': arrangements compared, for each size, pruning, rate and outcome, over blocks.
+
+    Columns: those, and those of `blocks.compared`; all rows are one family.
+    """
+    rows = []
+    for (bits, pruning, rate), group in table.groupby(["bits", "pruning", "rate"], sort=False):
+        for name, (a, b) in CONTRASTS.items():
+            for value, outcome in OUTCOMES.items():
+                gap = blocks.means(group, value, place=a) - blocks.means(group, value, place=b)
+                about = {"bits": bits, "pruning": pruning, "rate": rate}
+                rows.append((about | {"contrast": name, "outcome": outcome}, gap))
+    return blocks.compared(rows)
+
+
+def luck(cells: pd.DataFrame) -> pd.DataFrame:
+    """How much of the spread of cells' losses within a run its mean learning rate explains.
+
+    The share of the variance over the cells of a run that a line in log(rate) explains, less what
+    chance explains (1 in their number less one): mean over blocks and its interval. `cells` is of
+    `cells_of`.
+    """
+    rows = []
+    for (bits, pruning, place), group in cells.groupby(["bits", "pruning", "place"], sort=False):
+        shares = group.groupby("data_seed")[["mean_rate", "train_l1"]].apply(explained)
+        rows.append(({"bits": bits, "pruning": pruning, "place": place}, shares))
+    return blocks.compared(rows).drop(columns=["p_equal", "p_equal_holm", "says"], errors="ignore")
+
+
+def explained(run: pd.DataFrame) -> float:
+    """The share of one run, less chance; nan where nothing varies or a cell diverged."""
+    x, y = np.log(run.mean_rate.to_numpy()), run.train_l1.to_numpy()
+    if len(run) < 3 or not np.isfinite(y).all() or np.ptp(y) == 0 or np.ptp(x) == 0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1] ** 2 - 1 / (len(run) - 1))
+
+
+def of_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Design A': the ring's advantage with mutated rates less the one with a constant, tuned rate.
+
+    A row per size, pruning and outcome. Below 0: the ring gains more where rates wander.
+    """
+    rows = []
+    for (bits, pruning), group in table.groupby(["bits", "pruning"], sort=False):
+        for value, outcome in OUTCOMES.items():
+            gaps = {
+                rate: blocks.means(own, value, place="ring")
+                - blocks.means(own, value, place="isolated")
+                for rate, own in group.groupby("rate")
+            }
+            if {"mutated", "constant tuned"} <= gaps.keys():
+                about = {"bits": bits, "pruning": pruning, "outcome": outcome}
+                rows.append((about, gaps["mutated"] - gaps["constant tuned"]))
+    return blocks.compared(rows)
+
+
+def guided_less_random(table: pd.DataFrame, guided: str = "conjunctive") -> pd.DataFrame:
+    """A guided operator less random pruning at equal sparsity, over blocks: a row per setting."""
+    rows = []
+    where = ["dataset", "bits", "width", "place", "sparsity"]
+    for levels, group in table.groupby(where, sort=False):
+        for value, outcome in OUTCOMES.items():
+            sides = [blocks.means(group, value, operator=name) for name in (guided, "random")]
+            means = {
+                f"mean {k}": v.mean() for k, v in zip(("guided", "random"), sides, strict=True)
+            }
+            about = dict(zip(where, levels, strict=True)) | {"outcome": outcome} | means
+            rows.append((about, sides[0] - sides[1]))
+    return blocks.compared(rows)
+
+
+def best_pairs(table: pd.DataFrame, value: str = "test_l1") -> pd.DataFrame:
+    """Operators with schedules at equal dose: the best of each place, and how far others are.
+
+    A row per pair: its mean, and its difference from the best with Holm's p over the pairs of the
+    place. The best was chosen on the same blocks, so those p-values are somewhat too small.
+    """
+    found = []
+    for (dataset, bits, place), group in table.groupby(["dataset", "bits", "place"], sort=False):
+        losses = {
+            pair: blocks.means(own, value) for pair, own in group.groupby(["operator", "when"])
+        }
+        order = sorted(losses, key=lambda pair: losses[pair].mean())
+        rows = []
+        for pair in order:
+            about = {"dataset": dataset, "bits": bits, "place": place}
+            about |= {"operator": pair[0], "when": pair[1], "mean": losses[pair].mean()}
+            rows.append((about, losses[pair] - losses[order[0]]))
+        found.append(blocks.compared(rows[1:]).assign(best=" ".join(order[0])))
+        first = pd.DataFrame([rows[0][0] | {"says": "best", "n": len(losses[order[0]])}])
+        found.insert(-1, first)
+    return pd.concat(found, ignore_index=True)

@@ -9,6 +9,7 @@ or inputs. In a population every cell draws its own positions, or all share one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +23,7 @@ from evoae.pruning.layer import Layer
 from evoae.pruning.operators import random
 from evoae.pruning.positions import POSITIONS, moves
 from evoae.randomness import stream
+from evoae.rules import check_known
 from evoae.study.analysis import blocks
 from evoae.study.analysis.sentences import Answer, change, count, lowered, raised
 from evoae.study.analysis.statistics import LEAST
@@ -37,7 +39,6 @@ CODE = 10  # units of the code, whatever the width of the hidden layer
 PRUNES_MEASURED = 3  # of each network
 # positions whose constant rate is tuned together: that of the first is
 KINDS = {"independent": ("independent", "even"), "units": ("units", "inputs")}
-ARMS = [*((name, "own") for name in POSITIONS), *((name, "shared") for name in POSITIONS)]
 NAMED = {  # what a sentence calls the outcomes
     "train_l1": "mean over cells",
     "test_l1": "best cell",
@@ -69,8 +70,7 @@ def arm(
         model=f"{width}-{CODE}",
         bits=bits,
         pruning_clock="last-epoch",
-        prune_until=0.95,
-        **settings,
+        **{"prune_until": 0.95, **settings},
     )
 
 
@@ -112,9 +112,9 @@ def design(
     sizes: Sequence[Size],
     tuned: Rates,
     cells: int,
+    arms: Sequence[tuple[str, str]],
     places: Sequence[str] = PLACES,
     rates: Sequence[str] = RATES,
-    arms: Sequence[tuple[str, str]] = ARMS,
     **settings: Any,
 ) -> Design:
     """Design U for sizes (bits, width): positions and masks (`arms`), places, and rates.
@@ -313,10 +313,39 @@ PARTS = (
 )
 
 
+GUIDED = less(("alone", "conjunctive", "own"), ("alone", "random", "own"))
+GUIDED_ARMS: tuple[Arm, ...] = (("alone", "conjunctive", "own"), ("alone", "random", "own"))
+GUIDANCE = (
+    Part(
+        "guidance",
+        "Alone, guided pruning gives a lower loss than random pruning at equal sparsity",
+        -1,
+        GUIDED,
+        reads=GUIDED_ARMS,
+    ),
+    Part(
+        "guidance, fewer bits",
+        "The gain of guidance alone is larger in low dimensions",
+        -1,
+        with_bits(GUIDED),
+        reads=GUIDED_ARMS,
+    ),
+)
+
+
+def as_arms(guided: pd.DataFrame) -> pd.DataFrame:
+    """Operators at equal sparsity on the paper's data as a table of `contrasts`: a rate is one of
+    their sparsities, and positions are an operator.
+    """
+    own = guided[guided.dataset == "binary-clusters"]
+    rate = own.sparsity.map("{:.0%} zeros".format)
+    return own.assign(positions=own.operator, mask="own", rate=rate)
+
+
 def wide_of(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """The table of `Part.gap` for a value; losses that diverged are infinite."""
     if value == "pooled less own":
-        values = table.pooled_discrepancy - table.discrepancy
+        values = table["pooled_discrepancy"] - table["discrepancy"]
     else:
         values = table[value].fillna(np.inf)
     return table.assign(value=values).pivot(
@@ -340,9 +369,9 @@ def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFram
     Also `by` sizes, `by=["rate", "bits", "width"]`; what needs several is then left out. All rows
     are one family. Columns: those of `by`, part, value, those of `blocks.compared`, and `verdict`.
     """
-    rows, dead = [], []
+    rows, known = [], []
     for levels, group in table.groupby(list(by), sort=False):
-        for part in PARTS:
+        for part in (*PARTS, *GUIDANCE):
             for value in part.values:
                 try:
                     gap = part.gap(wide_of(group, value)).dropna()
@@ -350,13 +379,11 @@ def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFram
                     continue
                 if len(gap):
                     about = dict(zip(by, levels, strict=True)) | {"part": part.name}
-                    known = learnt(group, part.reads)
                     gap = gap.groupby(level=blocks.BLOCK).mean()
-                    rows.append((about | {"value": value}, gap if known else gap * np.nan))
-                    dead.append(not known)
-    found = blocks.compared(rows)
-    signs = {part.name: part.sign for part in PARTS}
-    found["says"] = found.says.mask(np.array(dead, dtype=bool), "nothing learnt")
+                    rows.append((about | {"value": value}, gap))
+                    known.append(learnt(group, part.reads))
+    found = blocks.compared(rows, tested=known)
+    signs = {part.name: part.sign for part in (*PARTS, *GUIDANCE)}
     found["verdict"] = [stands(row.says, signs[row.part]) for row in found.itertuples()]
     return found
 
@@ -386,7 +413,7 @@ def verdict_of(verdicts: Iterable[str]) -> str:
 def parts(found: pd.DataFrame) -> pd.DataFrame:
     """Each part of the explanation, its verdict, and its numbers by rate and outcome, in words."""
     rows = []
-    for part in PARTS:
+    for part in (*PARTS, *GUIDANCE):
         own = found[found["part"] == part.name] if len(found) else found
         numbers = [
             f"{row.rate}, {NAMED[row.value]}: {change(row.estimate, row.low, row.high)}, {row.says}"
@@ -397,22 +424,49 @@ def parts(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def answer(table: pd.DataFrame) -> Answer:
+def by_arm(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `arm`, for figures: positions, and whether a mask is shared."""
+    return table.assign(arm=table.positions + table["mask"].map({"own": "", "shared": ", shared"}))
+
+
+def all_contrasts(table: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts of design U, and of guided pruning alone: two families."""
+    found = [contrasts(table)] if len(table) else []
+    own = as_arms(guided[guided.place == "alone"]) if len(guided) else guided
+    found += [contrasts(own)] if len(own) else []
+    return pd.concat(found, ignore_index=True)
+
+
+def answer(table: pd.DataFrame, guided: pd.DataFrame) -> Answer:
     """The verdict on the paper's sentence, part by part, with the number of blocks."""
-    said = parts(contrasts(table))
-    n = table.data_seed.nunique()
+    n = min(table.data_seed.nunique(), guided.data_seed.nunique())
     sure = (
         f"{raised(count(n, 'block'))} of {count(blocks.PLANNED)} planned, each with data and "
-        f"training of its own; tests of means over blocks, Holm's correction over all; a smaller "
-        f"difference than {blocks.MARGIN} counts as none."
+        f"training of its own; tests of means over blocks, Holm's correction; a difference smaller "
+        f"than {blocks.MARGIN} counts as none."
     )
     if n < LEAST:
-        return Answer(
-            "The paper's explanation gets no verdict: too few blocks were run.",
-            f"Below {count(LEAST)} blocks nothing is tested. {sure}",
-        )
-    by_verdict = said.groupby("verdict", sort=False).prediction.agg(list)
-    words = [f"{verdict}: {'; '.join(map(lowered, each))}" for verdict, each in by_verdict.items()]
-    return Answer(
-        f"The paper's explanation, part by part. {raised('. '.join(map(raised, words)))}.", sure
-    )
+        few = f"Below {count(LEAST)} blocks nothing is tested. {sure}"
+        return Answer("The paper's explanation gets no verdict: too few blocks were run.", few)
+    by_verdict = parts(all_contrasts(table, guided)).groupby("verdict", sort=False).prediction
+    words = [f"{name}: {'; '.join(map(lowered, each))}" for name, each in by_verdict]
+    said = ". ".join(map(raised, words))
+    return Answer(f"The paper's explanation, part by part. {said}.", sure)
+
+
+def arms_of(shared: Sequence[str]) -> list[tuple[str, str]]:
+    """All positions with own masks, and those that are named with a shared one as well.
+
+    Raises ValueError for positions that do not exist.
+    """
+    for name in shared:
+        check_known(name, POSITIONS, f"unknown positions {name!r}")
+    return [*((name, "own") for name in POSITIONS), *((name, "shared") for name in shared)]
+
+
+def sizes_of(text: str) -> list[Size]:
+    """Sizes written as bits x width: "50x30 100x5". Raises ValueError for anything else."""
+    found = [re.fullmatch(r"(\d+)x(\d+)", word) for word in text.split()]
+    if not found or not all(found):
+        raise ValueError(f"sizes={text!r} must be like 50x30 100x5: bits, and hidden width")
+    return [(int(match[1]), int(match[2])) for match in found if match]
