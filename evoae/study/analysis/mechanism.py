@@ -85,10 +85,9 @@ def dose_of(experiment: Experiment, trial: int, seed: int = blocks.SEED) -> floa
     for state in evolve(experiment, [trial], seed):
         pruned = state.records["pruned"]
         if pruned.any() and "removed" in state.population.encoder.tensors:
-            gone = sum(
-                (side.tensors["removed"][torch.from_numpy(pruned)] != 0).sum(1)
-                for side in state.population.sides
-            )
+            gone = np.zeros(int(pruned.sum()))
+            for side in state.population.sides:
+                gone += np.count_nonzero(side.tensors["removed"].numpy()[pruned], axis=1)
             shares += (gone / state.population.parameters).tolist()
         for side in state.population.sides:  # the loop leaves here what a prune takes away
             side.tensors["removed"] = torch.zeros_like(side.weights)
@@ -114,11 +113,20 @@ def mechanism(
         how: dict[str, Any] = {"rate_policy": rate.split()[0]}
         if rate in ("constant tuned", "cosine"):
             how["learning_rate"] = tuned[place, pruning, bits]
-        how |= ARRANGEMENTS[place] | pruned_by(pruning, dose) | {"bits": bits} | settings
+        how |= ARRANGEMENTS[place] | pruned_by(pruning, dose) | settings
+        how |= {"bits": bits} if bits else {}
         factors = {"place": place, "pruning": pruning, "rate": rate, "bits": bits}
         found.add(", ".join(map(str, factors.values())), Experiment.preset("lipi-ae-s", **how),
                   **factors)  # fmt: skip
     return found
+
+
+def at_one_rate(
+    rate: float, prunings: Sequence[str], rates: Sequence[str], bits: int = 0, **settings: Any
+) -> Design:
+    """Design A' with one constant rate for all arms, instead of one that is tuned for each."""
+    tuned = {(place, pruning, bits): rate for place in ARRANGEMENTS for pruning in PRUNINGS}
+    return mechanism(bits, tuned, 0.0, prunings, rates, **settings)
 
 
 def cells_of(study: Study) -> pd.DataFrame:

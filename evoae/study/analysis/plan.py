@@ -91,7 +91,7 @@ def guided_part() -> Design:
     """Guided against random pruning at equal sparsity: over bits and widths, and on images."""
     alone, found = {"alone": PLACES["alone"]}, Design()
     for bits, width in [*SMALL, *LARGE, *WIDTHS]:
-        data = {"bits": bits}
+        data: dict[str, Any] = {"bits": bits}
         found |= mechanism.guided(data, width, SPARSITIES, alone, MORE, epochs=EPOCHS)
     for dataset, epochs in (("digits", EPOCHS), ("mnist_5k", 114)):
         data = {"dataset": dataset}

@@ -76,8 +76,12 @@ def file_of(name: str) -> Path:
 
 
 def in_blocks(name: str) -> pd.DataFrame:
-    """The runs of a design of `IN_BLOCKS`, a row each; a run that diverged has no loss."""
-    return pd.read_csv(file_of(name))
+    """The runs of a design of `IN_BLOCKS`, a row each; a run that diverged has no loss.
+
+    Empty if none was run yet.
+    """
+    file = file_of(name)
+    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=blocks.SEEDS)
 
 
 def keep(name: str, table: pd.DataFrame) -> None:

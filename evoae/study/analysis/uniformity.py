@@ -170,6 +170,11 @@ def at_the_prune(run: Run, trial: int) -> tuple[float, float]:
     return (float(np.mean(alone)), float(np.mean(pooled))) if alone else (np.nan, np.nan)
 
 
+def nothing(name: str) -> Any:
+    """Random pruning asks for no statistic."""
+    raise ValueError(f"there is no {name} of a draw that is made again")
+
+
 def positions_of(run: Run, trial: int, epoch: int, cell: int) -> list[np.ndarray]:
     """The weights that random pruning took in an epoch, [out, in] by layer: the draw made again."""
     rng = stream(run.config["seed"], trial, epoch, cell, "operator")
@@ -177,7 +182,7 @@ def positions_of(run: Run, trial: int, epoch: int, cell: int) -> list[np.ndarray
     found = []
     for side in run.population.sides:
         for weight, bias in side.layers():
-            layer = Layer(weight[0], bias[0], {}.__getitem__)
+            layer = Layer(weight[0], bias[0], nothing)
             keep, _ = random(layer, rng, e.operator_settings(epoch))
             found.append(~keep.numpy())
     return found
@@ -379,13 +384,18 @@ def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFram
                     continue
                 if len(gap):
                     about = dict(zip(by, levels, strict=True)) | {"part": part.name}
-                    gap = gap.groupby(level=blocks.BLOCK).mean()
-                    rows.append((about | {"value": value}, gap))
+                    rows.append((about | {"value": value}, over_sizes(gap)))
                     known.append(learnt(group, part.reads))
     found = blocks.compared(rows, tested=known)
     signs = {part.name: part.sign for part in (*PARTS, *GUIDANCE)}
     found["verdict"] = [stands(row.says, signs[row.part]) for row in found.itertuples()]
     return found
+
+
+def over_sizes(gap: pd.Series) -> pd.Series:
+    """The mean over sizes in each block that has all of them, so that no block has others."""
+    sizes = [name for name in gap.index.names if name != blocks.BLOCK]
+    return gap.unstack(sizes).dropna().mean(axis=1) if sizes else gap
 
 
 def stands(says: str, sign: int) -> str:
