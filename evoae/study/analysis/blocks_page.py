@@ -16,8 +16,8 @@ def values() -> dict[str, Any]:
     """All that the text names of these designs."""
     found = {name: results.in_blocks(name) for name in results.IN_BLOCKS}
     return {
-        "planned": blocks.PLANNED,
-        "margin": blocks.MARGIN,
+        "blocks_planned": blocks.PLANNED,
+        "blocks_margin": blocks.MARGIN,
         "least_blocks": count(LEAST),
         "u_blocks": reach(found["uniformity"], ["place", "rate", "bits", "width"]),
         "a_blocks": reach(found["mechanism"], ["bits"]),
@@ -75,8 +75,8 @@ def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     higher = contrasts[contrasts.says.str.startswith("higher")]
     if "units" in set(higher["part"]) and "inputs" not in set(higher["part"]):
         text += (
-            " Whole units and whole inputs deviate alike, and only whole units are shown to raise the"
-            " loss: deviation from uniform positions is not by itself the cause."
+            " Whole units and whole inputs deviate alike, and as a mean over sizes only whole "
+            "units are shown to raise the loss. So deviation by itself is not the cause."
         )
     return text
 

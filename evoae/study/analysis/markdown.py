@@ -26,8 +26,10 @@ def share(value: float) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; columns of words are aligned to the left, others to the right."""
+    """A Markdown table, "" of no rows; columns of words are aligned to the left, others right."""
     lines = [[str(cell) for cell in row] for row in rows]
+    if not lines:
+        return ""
     words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
-    rule = [":---" if word else "---:" for word in words] or ["---"] * len(header)
+    rule = [":---" if word else "---:" for word in words]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
