@@ -26,6 +26,7 @@ from evoae.networks import population, training
 from evoae.pruning import operators, schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.layer import OperatorSettings
+from evoae.pruning.positions import POSITIONS
 from evoae.rules import (
     FLAG,
     LIVE,
@@ -57,6 +58,9 @@ SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked 
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 # How a file is read: the rows that come of it are part of a run's hash, these settings are not.
 READING = ("header", "leave_out", "key", "size", "colour")
+# Settings that did not exist when older runs were made, with the value those runs had in effect:
+# only another value is part of a run's hash.
+LATER = {"positions": "independent", "shared_pruning": "nothing"}
 COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 
 
@@ -306,6 +310,13 @@ class Experiment:
         "paper: 0.1",
         LIVE,
     ] = 0.1
+    positions: Annotated[
+        str,
+        Choice(tuple(POSITIONS)),
+        "Where the operators random and noise prune weights: at independent positions, as evenly "
+        "over units and inputs as possible, or whole units or inputs; always equally many.",
+        "paper: independent",
+    ] = "independent"
     threshold: Annotated[
         float,
         SHARE,
@@ -348,6 +359,13 @@ class Experiment:
         "probabilities.",
         "by default the schedule decides how many",
     ] = None
+    shared_pruning: Annotated[
+        str,
+        Choice(("nothing", "epochs", "positions")),
+        "What the cells of a trial share when they are pruned: nothing, the epochs, or the epochs "
+        "and the random positions.",
+        "paper: nothing",
+    ] = "nothing"
     pruning_clock: Annotated[
         str | None,
         Choice(("epochs", "last-epoch")),
@@ -614,6 +632,7 @@ class Experiment:
             self.allocation,
             self.prune_biases,
             self.drop_fraction * self.fading(t) if target is None else 0.0,
+            self.positions,
         )
 
     def fading(self, t: int) -> float:
@@ -643,7 +662,8 @@ class Experiment:
 
         Data count by the rows that are learnt from, wherever they lie and however they are read.
         """
-        settings = {k: v for k, v in self.settings().items() if k not in READING}
+        every = self.settings().items()
+        settings = {k: v for k, v in every if k not in READING and (k not in LATER or v != LATER[k])}
         if self.dataset not in datasets.BUILT_IN:
             settings["dataset"] = "rows"
         files = {settings["dataset"]: datasets.fingerprint(self.dataset, **self.data_options)}
@@ -852,6 +872,11 @@ def check_schedule(e: Experiment) -> None:
         )
     if e.prune_count is not None:
         check_count(e, e.prune_count)
+    if e.positions != "independent" and (e.has_target or name not in ("random", "noise")):
+        raise ValueError(
+            f"positions={e.positions} needs operator=random or noise and a schedule of "
+            f"probabilities, not operator={name} with schedule={identity.name_of(e.schedule)}"
+        )
     if operator.renews and (e.has_target or e.pruned_weights == "masked"):
         raise ValueError(
             f"operator={name} leaves no zeros: it needs pruned_weights=regrow and a schedule of "

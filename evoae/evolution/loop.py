@@ -11,6 +11,7 @@ visit, one after the other, as indices into the networks at hand.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -274,13 +275,20 @@ def learn(state: State, wave: Wave, working: Population, pairs: np.ndarray) -> N
 def to_be_pruned(state: State) -> np.ndarray:
     """Whose autoencoder will be pruned in this epoch, [trials * cells]: the schedule's draw."""
     e, everyone = state.experiment, all_cells(state)
+    if e.shared_pruning != "nothing":
+        everyone = with_one_stream(everyone)
     value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
     if value == 0 or e.has_target:  # a target is aimed at in every epoch
         return np.full(len(everyone), value != 0)
     if e.prune_count is not None:
-        at = zip(everyone.slot, everyone.cell, strict=True)
+        at = zip(everyone.slot, everyone.stream_cell, strict=True)
         return np.array([state.epoch in prune_epochs(state, slot, cell) for slot, cell in at])
     return np.array([driver.fires(value, False, g) for g in draws(state, everyone, "prune or not")])
+
+
+def with_one_stream(wave: Wave) -> Wave:
+    """The wave, all of whose cells draw from the streams of the first cell."""
+    return dataclasses.replace(wave, stream_cell=np.zeros_like(wave.stream_cell))
 
 
 def prune_epochs(state: State, slot: int, cell: int) -> frozenset[int]:
@@ -311,11 +319,14 @@ def prune(state: State, wave: Wave, pair: Population) -> None:
         index = index[~there]
     if not len(index):
         return
+    pruned = wave.take(index)
+    if e.shared_pruning == "positions":
+        pruned = with_one_stream(pruned)
     members.prune(
         pair,
         index,
         operator,
-        draws(state, wave.take(index), "operator"),
+        draws(state, pruned, "operator"),
         settings,
         functools.partial(examples_of, state, wave),
         functools.partial(rows_of_gradients, state, wave),

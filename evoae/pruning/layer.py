@@ -96,7 +96,7 @@ class OperatorSettings:
     `to_target`: the amount is a share of parameters to have pruned, those already pruned included.
     How it is spread: `allocation` over layers ("layer", "erk" or "global"), `prune_biases` or
     weights alone, and `drop_fraction`, the share of active entries swapped for masked ones with the
-    largest gradients.
+    largest gradients. `positions`: how `random` spreads a prune over units and inputs.
     """
 
     amount: float = 0.1
@@ -105,3 +105,4 @@ class OperatorSettings:
     allocation: str = "layer"
     prune_biases: bool = True
     drop_fraction: float = 0.0
+    positions: str = "independent"

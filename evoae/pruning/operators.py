@@ -18,6 +18,7 @@ import torch
 from evoae.messages import short
 from evoae.pruning import scores
 from evoae.pruning.layer import LASTING, STATISTICS, Layer, Masks, OperatorSettings
+from evoae.pruning.positions import POSITIONS, independent
 from evoae.pruning.registry import Registry, sentence
 from evoae.pruning.scores import Score, kept_with, rescaled
 from evoae.rules import check_known
@@ -103,14 +104,19 @@ def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
 
 
 def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Prune a share of each layer's weights and biases, drawn uniformly from all entries."""
+    """Prune a share of each layer's weights and biases, drawn from all entries.
 
-    def draw(tensor: Tensor) -> Tensor:
-        keep, count = np.ones(tensor.numel(), dtype=bool), round(s.amount * tensor.numel())
-        keep[rng.choice(tensor.numel(), count, replace=False, shuffle=False)] = False
-        return torch.from_numpy(keep.reshape(tensor.shape))
-
-    return draw(layer.weight), draw(layer.bias)
+    Uniformly, or as the setting `positions` spreads weights over units and inputs; with whole units
+    go their biases.
+    """
+    shape, count = tuple(layer.weight.shape), round(s.amount * layer.weight.numel())
+    taken = POSITIONS[s.positions]((shape[0], shape[1]), count, rng)
+    of_biases = independent((1, len(layer.bias)), round(s.amount * len(layer.bias)), rng)[0]
+    if s.positions == "units":  # the fullest rows, as many biases as elsewhere
+        of_biases = np.zeros_like(of_biases)
+        fullest = np.argsort(-taken.sum(1), kind="stable")
+        of_biases[fullest[: round(s.amount * len(of_biases))]] = True
+    return torch.from_numpy(~taken), torch.from_numpy(~of_biases)
 
 
 def noise(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:

@@ -331,22 +331,25 @@ def test_activations_cover_dead_units_as_operators_do(executed):
 
 
 @pytest.mark.xdist_group("06_uniformity")
-def test_uniformity_measures_every_layer_and_gives_a_verdict(executed):
+def test_uniformity_changes_positions_alone_and_gives_no_verdict_on_two_blocks(executed):
     found = tables(executed("06_uniformity"))
-    layers = ["encoder 1", "code", "decoder 1", "output"]
-    assert set(found["measured"].layer) == set(layers)
-    one = found["measured"].query("operator == 'random' and cells == 1 and axis != 'shared'")
-    both = [one[one.scope == scope].drop(columns="scope") for scope in ("network", "population")]
-    pd.testing.assert_frame_equal(*(rows.reset_index(drop=True) for rows in both))
-    zeros = found["measured"].query(
-        "scope == 'network' and amount == 0.05 and operator == 'random'"
-    )
-    zeros = zeros.groupby("pruned_weights").zeros.sum()
-    assert zeros["masked"] > zeros["regrow"]  # of an equal amount
-    for name in ("released", "regrow", "masked", "small"):
-        verdict = found[f"verdict-{name}"]
-        assert set(verdict.finding) == {"too few trials"}  # of two trials
-        assert len(verdict) == 2 * 2 * 4
+    assert set(found["parts"].verdict) == {"no verdict", "not run"}  # it has one size
+    assert set(found["contrasts"].says) == set(found["by-size"].says) == {"too few blocks"}
+    assert set(found["contrasts"]["part"]) >= {"even", "units", "shared", "guidance"}
+    deviation = found["means"].groupby("positions").discrepancy.mean()
+    assert deviation["even"] == 0 < deviation["independent"] < deviation["units"]
+    shared = found["means"].query("place == 'ring' and mask == 'shared'")
+    assert shared.pooled_discrepancy.to_numpy() == pytest.approx(shared.discrepancy.to_numpy())
+    assert not found["means"].isna().any(axis=None)
+
+
+@pytest.mark.xdist_group("08_confounds")
+def test_confounds_compares_arrangements_and_times_in_blocks(executed):
+    found = tables(executed("08_confounds"))
+    assert set(found["advantages"].says) == {"too few blocks"}
+    assert set(found["advantages"].outcome) == {"mean over cells", "best cell"}
+    assert set(found["pairs"].place) == {"alone", "ring"}
+    assert found["pairs"].says.tolist().count("best") == 2
 
 
 @pytest.mark.xdist_group("07_readings")

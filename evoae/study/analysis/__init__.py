@@ -1,1 +1,1 @@
-"""From runs to tables: statistics, published values, claims, uniformity, inspection."""
+"""From runs to tables: statistics, published values, claims, designs in blocks, inspection."""

@@ -2,8 +2,9 @@
 
 The paper compares an autoencoder alone with a ring, which changes optimiser, learning-rate policy
 and population at once. The designs here take these apart, and pruning's *when*, *how often* and
-*what*. Each is a dictionary of experiments for `sweep`; data seeds are blocks, and trials within a
-data seed differ in their training only.
+*what*. Each is a dictionary of experiments for `sweep`. Trials are blocks: each has data and
+training streams of its own. (The tables that the package keeps of these designs are older: their
+data seeds share one or two training seeds.)
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ ARRANGEMENTS: dict[str, dict[str, Any]] = {
     "ring without selection": {"tournament_size": 1},
     "ring": {},
 }
-TUNED_APART = 1000  # added to data seeds for tuning: data that no later comparison sees
 FACTORS = (
     *("dataset", "topology", "tournament_size", "cells", "epochs", "data_seed", "learning_rate"),
     *("optimiser", "rate_policy", "loss", "operator", "schedule", "pruned_weights"),
@@ -59,7 +59,7 @@ WHEN = {"early": "decrease", "flat": "fixed", "late": "increase", "last quarter"
 # -- designs -------------------------------------------------------------------------------------
 
 
-def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> dict[str, Experiment]:
+def tuning(rates: Sequence[float], **size: Any) -> dict[str, Experiment]:
     """Design T: one autoencoder, every rate with every optimiser, policy and loss."""
     return grid(
         "canonical",
@@ -68,14 +68,11 @@ def tuning(rates: Sequence[float], data_seeds: Sequence[int], **size: Any) -> di
         optimiser=OPTIMISERS,
         rate_policy=POLICIES,
         loss=["l1", "bce"],
-        data_seed=[TUNED_APART + seed for seed in data_seeds],
         **size,
     )
 
 
-def mechanism(
-    operators: Sequence[str], data_seeds: Sequence[int], masked: Sequence[str] = (), **size: Any
-) -> dict[str, Experiment]:
+def gap(operators: Sequence[str], masked: Sequence[str] = (), **size: Any) -> dict[str, Experiment]:
     """Design A: optimiser, rate policy and the arrangement of cells, for each operator.
 
     Pruned weights may regrow, as in the released code; those of `masked` operators stay zero.
@@ -85,11 +82,7 @@ def mechanism(
         raise ValueError("masked='none' must name operators that prune")
     found: dict[str, Experiment] = {}
     for arrangement, settings in ARRANGEMENTS.items():
-        crossed: dict[str, Any] = {
-            "optimiser": OPTIMISERS,
-            "rate_policy": POLICIES,
-            "data_seed": list(data_seeds),
-        }
+        crossed: dict[str, Any] = {"optimiser": OPTIMISERS, "rate_policy": POLICIES}
         crossed |= settings | size
         if operators:
             found |= grid("lipi-ae-s", prefix=arrangement, operator=list(operators), **crossed)
@@ -101,15 +94,13 @@ def mechanism(
     return found
 
 
-def timing(
-    operators: Sequence[str], prunes: int, data_seeds: Sequence[int], **size: Any
-) -> dict[str, Experiment]:
+def timing(operators: Sequence[str], prunes: int, **size: Any) -> dict[str, Experiment]:
     """Design B: the same number of prunes early, evenly, late or in a last quarter; and never.
 
     None in the last twentieth, before which the last quarter ends, so that everything may recover.
     `decrease` is taken as the text means it: it falls to 0.
     """
-    alike = {"prefix": "when", "data_seed": list(data_seeds), **size}
+    alike = {"prefix": "when", **size}
     return grid("canonical", operator=["none"], **alike) | grid(
         "canonical",
         operator=list(operators),
@@ -123,9 +114,7 @@ def timing(
     )
 
 
-def populations(
-    cells: Sequence[int], epochs: int, data_seeds: Sequence[int], **size: Any
-) -> dict[str, Experiment]:
+def populations(cells: Sequence[int], epochs: int, **size: Any) -> dict[str, Experiment]:
     """Design C: rings and as many isolated cells, all of the same total number of model steps.
 
     `epochs` are those of one cell; N cells have a share of 1 / N of them each.
@@ -139,7 +128,6 @@ def populations(
             cells=n,
             topology=topologies,
             epochs=max(1, epochs // n),
-            data_seed=list(data_seeds),
             **size,
         )
     return found
@@ -165,7 +153,8 @@ def table_of(study: Study) -> pd.DataFrame:
     """A study's results with every factor of the designs, and `place`, `neighbours`, `selection`,
     `pruning`.
 
-    `block` is a data seed with a trial: what is compared in pairs shares both.
+    Without a `data_seed`, a trial has data of its own, and its number stands there. `block` is a
+    data seed with a trial: what is compared in pairs shares both.
     """
     results = statistics.scored(study)
     settings = {
@@ -173,6 +162,7 @@ def table_of(study: Study) -> pd.DataFrame:
         for name in FACTORS
     }
     results = results.assign(**settings)
+    results = results.assign(data_seed=results.data_seed.fillna(results.trial).astype(int))
     return with_blocks(results).assign(
         place=results.apply(arrangement_of, axis=1),
         pruning=results.apply(pruning_of, axis=1),
@@ -265,7 +255,7 @@ def paragraph(
         against_noise(timed),
         best_rate(tuned).iloc[0],
     )
-    blocks = count(crossed.data_seed.nunique(), "data seed")
+    blocks = count(crossed.data_seed.nunique(), "block")
     sure = f"Parts of a change are Shapley values over {blocks}, other comparisons paired"
     return Answer(found, f"{sure}; brackets hold 95 % intervals.")
 

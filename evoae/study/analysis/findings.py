@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from evoae.experiment import SETTINGS
 from evoae.study.analysis import claims, confounds, statistics
 from evoae.study.analysis.published import PAPER
 from evoae.study.analysis.sentences import NAMES, count, decimals, difference, interval, raised
@@ -128,13 +129,19 @@ def gap(study: Study) -> Finding:
 def apart(study: Study) -> str:
     """What optimiser, rates, neighbours and selection have of the gap, if design A was run."""
     sizes: dict[tuple, dict[str, Run]] = {}
+    crossed = {"optimiser", "rate_policy", "topology", "tournament_size"}
+    rest = [name for name in SETTINGS if name not in crossed]
     for label, run in study.only(dataset="binary-clusters", operator="none").runs.items():
-        if run.setting("data_seed") is not None and run.setting("cells") > 1:
+        if run.setting("cells") > 1 and run.setting("topology") in ("isolated", "ring"):
             size = tuple(run.setting(name) for name in ("bits", "clusters", "epochs", "cells"))
-            sizes.setdefault(size, {})[label] = run
+            alike = (*size, str([run.setting(name) for name in rest]))
+            sizes.setdefault(alike, {})[label] = run
     for size in sorted(sizes, reverse=True):
+        table = confounds.table_of(Study(sizes[size]))
+        everywhere = table.groupby("data_seed").label.nunique() == len(sizes[size])
+        table = table[table.data_seed.isin(everywhere[everywhere].index)]
         try:
-            parts = confounds.parts_of_gap(confounds.table_of(Study(sizes[size])))
+            parts = confounds.parts_of_gap(table)
         except ValueError:  # a corner is missing
             continue
         return f"At {size[2]} epochs and {size[3]} cells, {confounds.parts_in_words(parts)}."

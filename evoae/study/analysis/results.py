@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoae.study.analysis import claims, confounds, frontier, published, statistics
+from evoae.study.analysis import (
+    blocks,
+    claims,
+    confounds,
+    frontier,
+    mechanism,
+    published,
+    statistics,
+    uniformity,
+)
 from evoae.study.runs.study import Study
 
 FOLDER = Path(__file__).parent
@@ -21,11 +30,17 @@ CONTRAST = ["claim", "role", "reading", "a", "b"]
 # the designs of `confounds`, and what tells apart the runs of one data seed and trial
 DESIGNS = {
     "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
-    "mechanism": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
+    "gap": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
     "timing": ["operator", "when"],
     "populations": ["cells", "place"],
 }
 MEASURED = ["train_l1", "validation_l1", "test_l1"]
+# the designs of `plan`, and what tells apart the runs of one block
+IN_BLOCKS = {
+    "uniformity": uniformity.FACTORS,
+    **mechanism.FACTORS,
+    "mechanism_cells": ["place", "pruning", "bits", "cell"],
+}
 
 
 def reproduced() -> pd.DataFrame:
@@ -58,6 +73,25 @@ def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
 def file_of(name: str) -> Path:
     """The table of a design."""
     return FOLDER / f"{name}_results.csv"
+
+
+def in_blocks(name: str) -> pd.DataFrame:
+    """The runs of a design of `IN_BLOCKS`, a row each; a run that diverged has no loss.
+
+    Empty if none was run yet.
+    """
+    file = file_of(name)
+    return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=blocks.SEEDS)
+
+
+def keep(name: str, table: pd.DataFrame) -> None:
+    """Add runs of a design of `IN_BLOCKS` to its table; those that are there are replaced."""
+    file, keys = file_of(name), [*IN_BLOCKS[name], *blocks.SEEDS]
+    old = [pd.read_csv(file)] if file.exists() else []
+    rest = [c for c in table if c not in keys and c != "label"]
+    table = pd.concat([*old, table], ignore_index=True).drop_duplicates(keys, keep="last")
+    digits = {name: 9 if name == "mean_rate" else 6 for name in rest}
+    table[[*keys, *rest]].sort_values(keys).round(digits).to_csv(file, index=False)
 
 
 def update(study: Study) -> None:

@@ -6,17 +6,18 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from evoae.experiment import SETTINGS
-from evoae.study.analysis import claims, confounds, results
+from evoae.study.analysis import blocks_page, claims, confounds, results
 from evoae.study.analysis.findings import READ
+from evoae.study.analysis.markdown import number, share, table, with_interval
 from evoae.study.analysis.published import NAMES
-from evoae.study.analysis.sentences import decimals, interval, listed
+from evoae.study.analysis.sentences import listed
 from evoae.study.analysis.statistics import mean_interval
 
 TEXT = Path(__file__).with_suffix(".md")
@@ -32,35 +33,14 @@ DEAD = "†"
 
 def page() -> str:
     """The whole page, in Markdown."""
-    values = published_values() | paper_claims() | mechanism() | frontier()
+    values = (
+        published_values() | paper_claims() | parts_of_gap() | frontier() | blocks_page.values()
+    )
     text = TEXT.read_text(encoding="utf-8").format_map(values)
     return text.replace("\n\n\n", "\n\n")  # of a paragraph that has nothing to say
 
 
 # -- small pieces --------------------------------------------------------------------------------
-
-
-def number(value: float, sign: bool = False) -> str:
-    """Three decimals, without a minus before zero; a dash where there is no number."""
-    return "–" if pd.isna(value) else decimals(round(value, 9), sign)
-
-
-def with_interval(value: float, low: float, high: float, sign: bool = False) -> str:
-    """A number and its 95 % interval, if there is one."""
-    return number(value, sign) + interval(round(low, 9), round(high, 9), sign)
-
-
-def share(value: float) -> str:
-    """A share as a percentage: "94 %"."""
-    return f"{100 * value:.4g} %"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; columns of words are aligned to the left, others to the right."""
-    lines = [[str(cell) for cell in row] for row in rows]
-    words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
-    rule = [":---" if word else "---:" for word in words] or ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def span(counts: pd.Series) -> str:
@@ -137,11 +117,11 @@ def paper_claims() -> dict[str, Any]:
     }
 
 
-def mechanism() -> dict[str, Any]:
+def parts_of_gap() -> dict[str, Any]:
     """The gap's parts, cells alone and in a ring, restarts, pruning of one dose, tuning."""
     parts, flat, arrangements, restarts, timing, below, tuned, rings = ([] for _ in range(8))
     for dataset in DATASETS:
-        crossed = results.design("mechanism", dataset)
+        crossed = results.design("gap", dataset)
         shapley = {
             pruning: rows.set_index("factor")
             for pruning, rows in confounds.parts_of_gap(crossed).groupby("pruning", sort=False)

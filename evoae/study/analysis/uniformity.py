@@ -1,224 +1,482 @@
-"""Are pruned positions spread evenly over a layer? The paper's explanation, put to the test.
+"""Is it uniformity that makes random pruning work? The paper's explanation, put to the test.
 
-The paper explains why random pruning suits a population (claim 4 of the study): pruning one small
-space at random strays from uniform, and a population restores it. A pool of many networks has more
-pruned positions, so its distance to uniform is smaller whatever a population does. Every distance
-is therefore measured beside the one that uniform positions of the same number would have.
-
-The uniform null: in each network on its own, the pruned weights of a layer are a uniform sample,
-without replacement, of as many positions. Positions are weights that are zero now; biases are left
-out, as there is one per unit.
+The paper says: guidance is effective where dimensions are few, because random positions stray from
+uniform there; a population gives statistically uniform randomness. The design changes how uniform
+the positions of one prune are, and nothing else: every prune takes equally many entries of every
+layer, in the same epochs, at independent positions, evenly over rows and columns, or in whole units
+or inputs. In a population every cell draws its own positions, or all share one draw.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy import stats
 
-from evoae.networks.activations import layer_names
-from evoae.study.analysis.sentences import Answer, count, raised
-from evoae.study.analysis.statistics import LEVEL, holm, paired, require_columns
+from evoae.experiment import Experiment
+from evoae.pruning.layer import Layer
+from evoae.pruning.operators import random
+from evoae.pruning.positions import POSITIONS, moves
+from evoae.randomness import stream
+from evoae.rules import check_known
+from evoae.study.analysis import blocks
+from evoae.study.analysis.sentences import Answer, change, count, lowered, raised
+from evoae.study.analysis.statistics import LEAST
+from evoae.study.runs.grids import Design
+from evoae.study.runs.run import Run
+from evoae.study.runs.study import Study
 
-if TYPE_CHECKING:
-    from evoae.study.runs.study import Study
+PLACES = ("alone", "isolated", "ring")
+RATES = ("as released", "constant")
+FACTORS = ["positions", "mask", "place", "bits", "width", "rate"]
+MEASURED = ["discrepancy", "pooled_discrepancy"]
+CODE = 10  # units of the code, whatever the width of the hidden layer
+PRUNES_MEASURED = 3  # of each network
+# positions whose constant rate is tuned together: that of the first is
+KINDS = {"independent": ("independent", "even"), "units": ("units", "inputs")}
+NAMED = {  # what a sentence calls the outcomes
+    "train_l1": "mean over cells",
+    "test_l1": "best cell",
+    "discrepancy": "share to move",
+    "pooled less own": "share to move",
+}
+Size = tuple[int, int]  # bits, width
+Rates = Mapping[tuple[str, str, int, int], float]
 
-AXES = {"unit": 1, "input": 2}  # of [networks, out, in]
-LEAST = 5  # positions expected per bin (or left), where the chi-square distribution is close enough
-CLOSER, FURTHER = "population closer to uniform", "population further from uniform"
-KEYS = ["label", "scope", "layer", "axis"]
-MEASURED = ["zeros", "distance", "expected", "ratio", "unevenness"]
+
+# -- design --------------------------------------------------------------------------------------
+
+
+def arm(
+    place: str, positions: str, mask: str, bits: int, width: int, **settings: Any
+) -> Experiment:
+    """One experiment: a place, the positions of its prunes, and the size of its networks.
+
+    Alone it is trained as the paper trains one autoencoder, otherwise as its ring; the epochs of
+    its prunes are the same everywhere.
+    """
+    if place != "alone":
+        settings = {"topology": place} | settings
+    return Experiment.preset(
+        "canonical" if place == "alone" else "lipi-ae-s",
+        operator="random",
+        positions=positions,
+        shared_pruning="positions" if mask == "shared" else "epochs",
+        model=f"{width}-{CODE}",
+        bits=bits,
+        pruning_clock="last-epoch",
+        **{"prune_until": 0.95, **settings},
+    )
+
+
+def tuning(
+    sizes: Sequence[Size],
+    rates: Sequence[float],
+    places: Sequence[str] = PLACES,
+    cells: int = 4,
+    **settings: Any,
+) -> Design:
+    """Constant rates for every place and size (bits, width), to choose from.
+
+    For positions of both kinds, spread ones and whole lines. Alone and isolated, so many cells are
+    so many trainings.
+    """
+    found = Design()
+    for place, positions, (bits, width), rate in product(places, KINDS, sizes, rates):
+        how = {"cells": cells, "rate_policy": "constant", "learning_rate": rate, **settings}
+        how |= {"topology": "isolated"} if place == "alone" else {}
+        factors = {"place": place, "positions": positions, "bits": bits, "width": width}
+        label = f"tune {place} {positions} {bits} {width} {rate:g}"
+        e = arm(place, positions, "own", bits, width, **how)
+        found.add(label, e, **factors, learning_rate=rate)
+    return found
+
+
+def rates_of(tuned: Study) -> dict[tuple[str, str, int, int], float]:
+    """The constant rate of each place, positions, bits and width, chosen on validation."""
+    arms = ["place", "positions", "bits", "width"]
+    found = blocks.rates_by(tuned.results, arms).to_dict()
+    return {
+        (place, positions, *size): rate
+        for (place, kind, *size), rate in found.items()
+        for positions in KINDS[kind]
+    }
+
+
+def design(
+    sizes: Sequence[Size],
+    tuned: Rates,
+    cells: int,
+    arms: Sequence[tuple[str, str]],
+    places: Sequence[str] = PLACES,
+    rates: Sequence[str] = RATES,
+    **settings: Any,
+) -> Design:
+    """Design U for sizes (bits, width): positions and masks (`arms`), places, and rates.
+
+    `tuned` are the constant rates; those of the own masks hold for the shared ones. Alone there is
+    nobody to share a mask with.
+    """
+    found = Design()
+    for (bits, width), place, (positions, mask), rate in product(sizes, places, arms, rates):
+        if place == "alone" and mask == "shared":
+            continue
+        how: dict[str, Any] = {} if place == "alone" else {"cells": cells}
+        if rate == "constant":
+            chosen = tuned[place, positions, bits, width]
+            how |= {"rate_policy": "constant", "learning_rate": chosen}
+        e = arm(place, positions, mask, bits, width, **how, **settings)
+        factors = dict(zip(FACTORS, (positions, mask, place, bits, width, rate), strict=True))
+        found.add(" ".join(map(str, factors.values())), e, **factors)
+    return found
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def table_of(study: Study) -> pd.DataFrame:
+    """A row per run and block: the factors, the seeds, the losses, and `discrepancy` at the prune.
+
+    As of `blocks.table_of` and `at_the_prune`.
+    """
+    table = blocks.table_of(study, FACTORS)
+    found = [at_the_prune(study.runs[row.label], row.data_seed) for row in table.itertuples()]
+    return table.join(pd.DataFrame(found, columns=MEASURED, index=table.index))
+
+
+def at_the_prune(run: Run, trial: int) -> tuple[float, float]:
+    """How far the positions of a prune are from even: in one network, and pooled over all cells.
+
+    The least share of the pruned weights that must move to another unit (or input) to be even over
+    them: the mean over both, all layers, and the first prunes, whose random draws are made again.
+    A pool are the cells that are pruned in one epoch.
+    """
+    history = run.history
+    pruned = history[(history.trial == trial) & history.pruned]
+    alone, pooled = [], []
+    for epoch in sorted(pruned.epoch.unique())[:PRUNES_MEASURED]:
+        cells = pruned.cell[pruned.epoch == epoch]
+        shared = run.setting("shared_pruning") == "positions"
+        taken = [positions_of(run, trial, epoch, 0 if shared else cell) for cell in cells]
+        for layer in zip(*taken, strict=True):
+            for axis in (0, 1):
+                alone += [moves(network, axis) for network in layer]
+                pooled.append(moves(np.sum(layer, axis=0), axis))
+    return (float(np.mean(alone)), float(np.mean(pooled))) if alone else (np.nan, np.nan)
+
+
+def nothing(name: str) -> Any:
+    """Random pruning asks for no statistic."""
+    raise ValueError(f"there is no {name} of a draw that is made again")
+
+
+def positions_of(run: Run, trial: int, epoch: int, cell: int) -> list[np.ndarray]:
+    """The weights that random pruning took in an epoch, [out, in] by layer: the draw made again."""
+    rng = stream(run.config["seed"], trial, epoch, cell, "operator")
+    e = Experiment(**run.config["experiment"])
+    found = []
+    for side in run.population.sides:
+        for weight, bias in side.layers():
+            layer = Layer(weight[0], bias[0], nothing)
+            keep, _ = random(layer, rng, e.operator_settings(epoch))
+            found.append(~keep.numpy())
+    return found
+
+
+# -- the paper's sentence, part by part ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Departure:
-    """How far positions are from uniform.
+class Part:
+    """A part of the paper's explanation: its words, what it predicts, and of which gap.
 
-    `zeros`: their number; `distance` in [0, 1]: the share of them that would have to move;
-    `expected`: its mean under the null; `ratio`: distance / expected, 1 when as uniform as chance
-    allows; `unevenness`: the mean square of a bin's relative deviation from an even share, less
-    what chance adds (0 under the null, and of one size whatever the number of positions, where a
-    ratio grows with it); `p`: of the chi-square test. nan where there are too few positions.
+    `gap` takes a table of one rate: rows are a block and a size, columns a place, positions and a
+    mask; it gives a number for each row, or for each block. `sign` is that of the prediction;
+    `reads` the arms that must have learnt something.
     """
 
-    zeros: int
-    distance: float
-    expected: float
-    ratio: float
-    unevenness: float
-    p: float
+    name: str
+    text: str
+    sign: int
+    gap: Callable[[pd.DataFrame], pd.Series]
+    values: tuple[str, ...] = ("train_l1", "test_l1")
+    reads: tuple[Arm, ...] = ()
 
 
-def departure(zeros: ArrayLike, axis: str) -> Departure:
-    """Distance to uniform of the zeros [networks, out, in] (bool), pooled over the networks.
-
-    Along `axis`, "unit" (rows) or "input" (columns), in bins that hold a unit each, or neighbours
-    where `LEAST` positions per bin need it. Raises ValueError for another axis.
-    """
-    if axis not in AXES:
-        raise ValueError(f"unknown axis {axis!r}; choose one of {', '.join(AXES)}")
-    zeros = np.asarray(zeros, dtype=bool)
-    along = AXES[axis]
-    counts = zeros.sum(tuple({0, 1, 2} - {along}))
-    each, size = zeros.sum((1, 2)), zeros[0].size
-    total = int(each.sum())
-    # Where most is pruned it is the weights left that are few.
-    bins = min(len(counts), min(total, zeros.size - total) // LEAST)
-    # Drawn without replacement: the more of a layer is pruned, the less can a count vary.
-    spread = float((each * (size - each)).sum() / max(1, size - 1))
-    if bins < 2 or spread == 0:
-        return Departure(total, *[np.nan] * 5)
-    edges = np.linspace(0, len(counts), bins, endpoint=False).astype(int)
-    share = np.diff([*edges, len(counts)]) / len(counts)
-    excess = np.add.reduceat(counts, edges) - total * share
-    distance = np.abs(excess).sum() / total / 2
-    # The mean absolute value of a normal variable is sqrt(2 / pi) standard deviations.
-    expected = np.sqrt(share * (1 - share) * spread * 2 / np.pi).sum() / total / 2
-    squares = (excess**2 / share).sum()
-    return Departure(
-        zeros=total,
-        distance=float(distance),
-        expected=float(expected),
-        ratio=float(distance / expected),
-        unevenness=float((squares - spread * (bins - 1)) / total**2),
-        p=float(stats.chi2.sf(squares / spread, bins - 1)),
-    )
+Arm = tuple[str, str, str]  # place, positions, mask
+INDEPENDENT: Arm = ("alone", "independent", "own")
 
 
-def shared(zeros: ArrayLike) -> Departure:
-    """Positions that pairs of networks share, of zeros [networks, out, in]; one or more pairs.
-
-    `distance` is the share of a network's positions that another has too, `expected` that of
-    independent networks, `ratio` the one by the other, `unevenness` the ratio less 1, and `p`
-    two-sided, by the normal approximation of the sum over pairs.
-    """
-    flat = np.asarray(zeros, dtype=bool)
-    flat = flat.reshape(len(flat), -1)
-    each, size, pairs = flat.sum(1).astype(float), flat.shape[1], math.comb(len(flat), 2)
-    cover = flat.sum(0)
-    found = float((cover * (cover - 1)).sum() / 2)
-    expected = over_pairs(each) / size  # of a pair: the mean of a hypergeometric variable
-    variance = over_pairs(each * (size - each)) / size**2 / max(1, size - 1)
-    if not pairs or variance == 0:
-        return Departure(int(each.sum()), *[np.nan] * 5)
-    ratio, z = found / expected, (found - expected) / np.sqrt(variance)
-    p = float(2 * stats.norm.sf(abs(z)))
-    per_pair = pairs * each.mean()
-    return Departure(int(each.sum()), found / per_pair, expected / per_pair, ratio, ratio - 1, p)
+def less(one: Arm, other: Arm) -> Callable[[pd.DataFrame], pd.Series]:
+    """One arm less another."""
+    return lambda wide: wide[one] - wide[other]
 
 
-def over_pairs(values: np.ndarray) -> float:
-    """Sum over pairs of the product of their values [n]."""
-    return float(values.sum() ** 2 - (values**2).sum()) / 2
+def advantage(positions: str, mask: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """The ring less as many isolated cells: below 0 where the ring is better."""
+    return less(("ring", positions, mask), ("isolated", positions, mask))
 
 
-def measure(study: Study) -> pd.DataFrame:
-    """Departures from uniform of every run, trial and layer, with the settings that differ.
-
-    `scope` is "network" (a row per cell), or "population" (all cells of a trial pooled, `cell` is
-    -1). Axis "shared" has the positions that pairs of a population's cells share.
-    """
-    rows = []
-    for label, run in study.runs.items():
-        names = layer_names(run.population)
-        layers = [weight == 0 for side in run.population.sides for weight, _ in side.layers()]
-        cells = run.config["experiment"]["cells"]
-        for trial in run.numbers:
-            first = run.index(trial, 0)
-            for name, layer in zip(names, layers, strict=True):
-                zeros = layer[first : first + cells].numpy()
-                where = {"label": label, "trial": trial, "layer": name}
-                pool = {"scope": "population", "cell": -1}
-                rows.append(where | pool | {"axis": "shared"} | asdict(shared(zeros)))
-                for axis in AXES:
-                    rows.append(where | pool | {"axis": axis} | asdict(departure(zeros, axis)))
-                    for cell in range(cells):
-                        one = {"scope": "network", "cell": cell, "axis": axis}
-                        rows.append(where | one | asdict(departure(zeros[[cell]], axis)))
-    return pd.DataFrame(rows).merge(study.settings.reset_index(), on="label")
+def change_of_advantage(positions: str, mask: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """The ring's advantage less the one with independent positions of its own."""
+    return lambda wide: advantage(positions, mask)(wide) - advantage("independent", "own")(wide)
 
 
-def by_trial(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the cells of each trial, of the table of `measure`; null if none was measured.
+def with_bits(
+    gap: Callable[[pd.DataFrame], pd.Series],
+) -> Callable[[pd.DataFrame], pd.Series]:
+    """A gap at the fewest bits less the one at the most, of hidden layers of one width."""
 
-    `rejected` is the share of the networks (or pools) that are not uniform at p < 0.05: under the
-    null it is 5 %.
-    """
-    require_columns(table, [*KEYS, "trial", *MEASURED, "p"])
-    settings = [c for c in table if c not in {*KEYS, "trial", "cell", *Departure.__annotations__}]
-    rejected = (table.p < LEVEL).where(table.p.notna()).astype(float)
-    grouped = table.assign(rejected=rejected).groupby(
-        [*KEYS, *settings, "trial"], sort=False, as_index=False, dropna=False
-    )
-    return grouped[[*MEASURED, "rejected"]].mean()
-
-
-def contrasts(trials: pd.DataFrame, by: str = "cells") -> pd.DataFrame:
-    """Is a population closer to uniform than one network? A test per scope, layer and axis.
-
-    `trials` is a table of `by_trial` whose runs differ in `by` alone: its largest value (a) with
-    its smallest (b), trial by trial, by `unevenness`; Holm's family is all rows that such a table
-    declares (two scopes, two axes, each layer). `shift` is a - b with its 95 % interval, `rejected`
-    the shares that are not uniform by their own test, and `finding` says what p_holm allows to say.
-    """
-    require_columns(trials, ["trial", "scope", "layer", "axis", by, "unevenness", "rejected"])
-    small, large = trials[by].min(), trials[by].max()
-    ends = trials[trials[by].isin([small, large]) & trials.axis.isin(list(AXES))]
-    rows = []
-    for names, group in ends.groupby(["scope", "layer", "axis"], sort=False):
-        if group[by].nunique() == 2:
-            measured = group.dropna(subset=["unevenness"]).set_index("trial")
-            a, b = (measured[measured[by] == end].unevenness for end in (large, small))
-            found = paired(a, b)
-            row = dict(zip(["scope", "layer", "axis"], names, strict=True)) | {"n": found["n"]}
-            for end, mean in ((small, found["mean b"]), (large, found["mean a"])):
-                row[f"unevenness, {by} {end}"] = mean
-                row[f"rejected, {by} {end}"] = group[group[by] == end].rejected.mean()
-            rows.append(row | {name: found[name] for name in ("shift", "low", "high", "p")})
-    if not rows:
-        raise ValueError(f"no layer was measured both with {by} {small} and with {by} {large}")
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    return table.assign(finding=[finding(row) for row in table.itertuples()])
-
-
-def finding(row: Any) -> str:
-    """What a contrast of a population (a) with one network (b) allows to say."""
-    if np.isnan(row.p):
-        return "too few trials"
-    if row.p_holm >= LEVEL:
-        return "no difference shown"
-    return CLOSER if row.shift < 0 else FURTHER
-
-
-def verdict(table: pd.DataFrame) -> Answer:
-    """What a table of `contrasts` says of the paper's explanation.
-
-    It is supported where some contrasts find a population closer to uniform and none further.
-    """
-    counts = table.finding.value_counts()
-    closer, further = int(counts.get(CLOSER, 0)), int(counts.get(FURTHER, 0))
-    if (table.finding == "too few trials").all():
-        trials = count(int(table.n.max()), "trial")
-        return Answer(
-            "The paper's explanation gets no verdict: too few trials were run.",
-            f"With {trials} of a population and of one network, no difference can be significant.",
+    def by_bits(wide: pd.DataFrame) -> pd.Series:
+        by_size = gap(wide).dropna().rename("gap").reset_index()
+        width = by_size.groupby("width").bits.nunique().idxmax() if len(by_size) else 0
+        table = by_size[by_size.width == width].pivot(
+            index=blocks.BLOCK, columns="bits", values="gap"
         )
-    words = {
-        (True, False): "is supported",
-        (False, True): "is contradicted",
-        (True, True): "is supported in part and contradicted in part",
-        (False, False): "remains open",
-    }[closer > 0, further > 0]
-    trials = count(int(table.n.max()), "paired trial")
-    return Answer(
-        f"The paper's explanation {words}: of {count(len(table), 'comparison')} with one network, "
-        f"{count(closer)} find the pruned positions of a population closer to uniform and "
-        f"{count(further)} further from it.",
-        f"{raised(trials)}, signed-rank tests, Holm's correction over all comparisons.",
+        if table.shape[1] < 2:
+            return pd.Series(dtype=float)
+        return table[table.columns.min()] - table[table.columns.max()]
+
+    return by_bits
+
+
+def populations(positions: str, mask: str) -> tuple[Arm, ...]:
+    """The arms of an advantage, and of the one that it is compared with."""
+    names = dict.fromkeys([(positions, mask), ("independent", "own")])
+    return tuple((place, *name) for name in names for place in ("ring", "isolated"))
+
+
+PARTS = (
+    Part(
+        "low dimensions",
+        "In low dimensions, independent positions deviate more from even ones",
+        1,
+        with_bits(lambda wide: wide[INDEPENDENT]),
+        ("discrepancy",),
+    ),
+    Part(
+        "pool",
+        "A ring's cells together prune more evenly than each of them",
+        -1,
+        lambda wide: wide["ring", "independent", "own"],
+        ("pooled less own",),
+    ),
+    Part(
+        "even",
+        "Alone, even positions give a lower loss than independent ones",
+        -1,
+        less(("alone", "even", "own"), INDEPENDENT),
+        reads=(("alone", "even", "own"), INDEPENDENT),
+    ),
+    Part(
+        "even, fewer bits",
+        "The gain of even positions alone is larger in low dimensions",
+        -1,
+        with_bits(less(("alone", "even", "own"), INDEPENDENT)),
+        reads=(("alone", "even", "own"), INDEPENDENT),
+    ),
+    Part(
+        "units",
+        "Alone, pruning whole units gives a higher loss than independent positions",
+        1,
+        less(("alone", "units", "own"), INDEPENDENT),
+        reads=(("alone", "units", "own"), INDEPENDENT),
+    ),
+    Part(
+        "inputs",
+        "Alone, pruning whole inputs gives a higher loss than independent positions",
+        1,
+        less(("alone", "inputs", "own"), INDEPENDENT),
+        reads=(("alone", "inputs", "own"), INDEPENDENT),
+    ),
+    Part(
+        "shared",
+        "The ring loses its advantage if all its cells share one mask",
+        1,
+        change_of_advantage("independent", "shared"),
+        reads=populations("independent", "shared"),
+    ),
+    Part(
+        "even in a ring",
+        "The ring has less of an advantage where positions are even already",
+        1,
+        change_of_advantage("even", "own"),
+        reads=populations("even", "own"),
+    ),
+    Part(
+        "units in a ring",
+        "The ring has more of an advantage where whole units are pruned",
+        -1,
+        change_of_advantage("units", "own"),
+        reads=populations("units", "own"),
+    ),
+)
+
+
+GUIDED = less(("alone", "conjunctive", "own"), ("alone", "random", "own"))
+GUIDED_ARMS: tuple[Arm, ...] = (("alone", "conjunctive", "own"), ("alone", "random", "own"))
+GUIDANCE = (
+    Part(
+        "guidance",
+        "Alone, guided pruning gives a lower loss than random pruning at equal sparsity",
+        -1,
+        GUIDED,
+        reads=GUIDED_ARMS,
+    ),
+    Part(
+        "guidance, fewer bits",
+        "The gain of guidance alone is larger in low dimensions",
+        -1,
+        with_bits(GUIDED),
+        reads=GUIDED_ARMS,
+    ),
+)
+
+
+def as_arms(guided: pd.DataFrame) -> pd.DataFrame:
+    """Operators at equal sparsity on the paper's data as a table of `contrasts`: a rate is one of
+    their sparsities, and positions are an operator.
+    """
+    own = guided[guided.dataset == "binary-clusters"]
+    rate = own.sparsity.map("{:.0%} zeros".format)
+    return own.assign(positions=own.operator, mask="own", rate=rate)
+
+
+def wide_of(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The table of `Part.gap` for a value; losses that diverged are infinite."""
+    if value == "pooled less own":
+        values = table["pooled_discrepancy"] - table["discrepancy"]
+    else:
+        values = table[value].fillna(np.inf)
+    return table.assign(value=values).pivot(
+        index=[blocks.BLOCK, "bits", "width"],
+        columns=["place", "positions", "mask"],
+        values="value",
     )
+
+
+def learnt(table: pd.DataFrame, reads: Sequence[Arm]) -> bool:
+    """Whether one of the arms is better than the best constant, over the blocks."""
+    gaps = table.assign(gap=table.train_l1.fillna(np.inf) - table.constant_train_l1)
+    wide = gaps.pivot_table("gap", blocks.BLOCK, ["place", "positions", "mask"])
+    own = [blocks.effect(wide[arm].dropna()) for arm in reads if arm in wide]
+    return not reads or any(found.high < 0 for found in own)
+
+
+def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFrame:
+    """Every part of the explanation, for each rate and outcome: the mean over sizes in each block.
+
+    Also `by` sizes, `by=["rate", "bits", "width"]`; what needs several is then left out. All rows
+    are one family. Columns: those of `by`, part, value, those of `blocks.compared`, and `verdict`.
+    """
+    rows, known = [], []
+    for levels, group in table.groupby(list(by), sort=False):
+        for part in (*PARTS, *GUIDANCE):
+            for value in part.values:
+                try:
+                    gap = part.gap(wide_of(group, value)).dropna()
+                except KeyError:  # an arm that was not run
+                    continue
+                if len(gap):
+                    about = dict(zip(by, levels, strict=True)) | {"part": part.name}
+                    rows.append((about | {"value": value}, over_sizes(gap)))
+                    known.append(learnt(group, part.reads))
+    found = blocks.compared(rows, tested=known)
+    signs = {part.name: part.sign for part in (*PARTS, *GUIDANCE)}
+    found["verdict"] = [stands(row.says, signs[row.part]) for row in found.itertuples()]
+    return found
+
+
+def over_sizes(gap: pd.Series) -> pd.Series:
+    """The mean over sizes in each block that has all of them, so that no block has others."""
+    sizes = [name for name in gap.index.names if name != blocks.BLOCK]
+    return gap.unstack(sizes).dropna().mean(axis=1) if sizes else gap
+
+
+def stands(says: str, sign: int) -> str:
+    """How a prediction of a sign stands, by what a row of `blocks.compared` says."""
+    sides = {"lower": -1, "higher": 1}
+    if says in sides:
+        return "supported" if sides[says] == sign else "contradicted"
+    if says.startswith(("lower, ", "higher, ", "no difference")):
+        return "contradicted"  # an effect as large as the margin is ruled out
+    return "open" if says == "open" else "no verdict"
+
+
+def verdict_of(verdicts: Iterable[str]) -> str:
+    """One verdict of several rows: those that give none are left out."""
+    found = set(verdicts) - {"no verdict"}
+    if not found:
+        return "no verdict"
+    if len(found) == 1:
+        return found.pop()
+    if "supported" not in found:
+        return "open"
+    return "mixed" if "contradicted" in found else "supported in part"
+
+
+def parts(found: pd.DataFrame) -> pd.DataFrame:
+    """Each part of the explanation, its verdict, and its numbers by rate and outcome, in words."""
+    rows = []
+    for part in (*PARTS, *GUIDANCE):
+        own = found[found["part"] == part.name] if len(found) else found
+        numbers = [
+            f"{row.rate}, {NAMED[row.value]}: {change(row.estimate, row.low, row.high)}, {row.says}"
+            for row in own.itertuples()
+        ]
+        verdict = verdict_of(own.verdict) if len(own) else "not run"
+        rows.append({"prediction": part.text, "verdict": verdict, "numbers": "; ".join(numbers)})
+    return pd.DataFrame(rows)
+
+
+def by_arm(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `arm`, for figures: positions, and whether a mask is shared."""
+    return table.assign(arm=table.positions + table["mask"].map({"own": "", "shared": ", shared"}))
+
+
+def all_contrasts(table: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts of design U, and of guided pruning alone: two families."""
+    found = [contrasts(table)] if len(table) else []
+    own = as_arms(guided[guided.place == "alone"]) if len(guided) else guided
+    found += [contrasts(own)] if len(own) else []
+    return pd.concat(found, ignore_index=True)
+
+
+def answer(table: pd.DataFrame, guided: pd.DataFrame) -> Answer:
+    """The verdict on the paper's sentence, part by part, with the number of blocks."""
+    n = min(table.data_seed.nunique(), guided.data_seed.nunique())
+    sure = (
+        f"{raised(count(n, 'block'))} of {count(blocks.PLANNED)} planned, each with data and "
+        f"training of its own; tests of means over blocks, Holm's correction; a difference smaller "
+        f"than {blocks.MARGIN} counts as none."
+    )
+    if n < LEAST:
+        few = f"Below {count(LEAST)} blocks nothing is tested. {sure}"
+        return Answer("The paper's explanation gets no verdict: too few blocks were run.", few)
+    by_verdict = parts(all_contrasts(table, guided)).groupby("verdict", sort=False).prediction
+    words = [f"{name}: {'; '.join(map(lowered, each))}" for name, each in by_verdict]
+    said = ". ".join(map(raised, words))
+    return Answer(f"The paper's explanation, part by part. {said}.", sure)
+
+
+def arms_of(shared: Sequence[str]) -> list[tuple[str, str]]:
+    """All positions with own masks, and those that are named with a shared one as well.
+
+    Raises ValueError for positions that do not exist.
+    """
+    for name in shared:
+        check_known(name, POSITIONS, f"unknown positions {name!r}")
+    return [*((name, "own") for name in POSITIONS), *((name, "shared") for name in shared)]
+
+
+def sizes_of(text: str) -> list[Size]:
+    """Sizes written as bits x width: "50x30 100x5". Raises ValueError for anything else."""
+    found = [re.fullmatch(r"(\d+)x(\d+)", word) for word in text.split()]
+    if not found or not all(found):
+        raise ValueError(f"sizes={text!r} must be like 50x30 100x5: bits, and hidden width")
+    return [(int(match[1]), int(match[2])) for match in found if match]

@@ -17,7 +17,6 @@ from evoae.study.figures.heatmaps import (
     removed_by_unit,
 )
 from evoae.study.figures.trials import (
-    against_cells,
     capacity_box,
     change_of_loss,
     dead_units,
@@ -27,7 +26,6 @@ from evoae.study.figures.trials import (
 )
 
 __all__ = [
-    "against_cells",
     "before_after_heatmap",
     "capacity_box",
     "change_of_loss",

@@ -18,12 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from evoae.study.analysis.statistics import LEAST, front, require_columns, summary
 from evoae.study.figures.look import (
     DIAMOND,
-    LOOK,
     OPERATOR_COLOURS,
     Look,
     diamonds,
@@ -264,58 +262,6 @@ def change_of_loss(table: pd.DataFrame) -> Figure:
     Columns operator, change, change_by_chance (L1). A point per trial, and the mean.
     """
     return against_chance(table, {"change": label_of("change")}, percent=False)
-
-
-def against_cells(
-    table: pd.DataFrame,
-    value: str,
-    hue: str,
-    col: str,
-    expected: str | None = None,
-    even: Mapping[str, float] | None = None,
-) -> Figure:
-    """A measure against the number of cells: trials, means and intervals, a panel per `col`.
-
-    `table` has a row per trial. The column `expected` is drawn hollow and dashed; `even` names
-    heights at which a line is drawn.
-    """
-    require_columns(table, ["cells", value, hue, col, *([expected] if expected else [])])
-    palette = palette_of(table[hue], hue)
-    sizes = sorted(table["cells"].unique())
-    dashed = CHANCE | {"linestyle": "--"}
-    with panel_per(table, col, sharex=True, sharey=True) as (figure, axes, panels):
-        for ax, _, group in panels:
-            for name, rows in group.groupby(hue, sort=False):
-                means = summary(rows, "cells", value).sort_values("cells")
-                ax.scatter(rows["cells"], rows[value], s=10, color=palette[name], alpha=0.35, lw=0)
-                mark: Look = {"marker": "o", "markersize": 5, "lw": 1.8}
-                intervals(ax, means["cells"], means, palette[name], **mark)
-                if expected is not None:
-                    chance = rows.groupby("cells")[expected].mean()
-                    ax.plot(chance.index, chance, **dashed | {"color": palette[name]})
-            for height in (even or {}).values():
-                ax.axhline(height, color="#666666", ls="--", lw=1.2, zorder=1)
-            ax.set(xscale="log", yscale="log")
-            ax.set(xlim=(sizes[0] / 1.2, sizes[-1] * 1.2), xlabel="Cells")
-            ax.xaxis.set_major_locator(FixedLocator(sizes))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.label_outer()
-            for axis in (ax.xaxis, ax.yaxis):
-                axis.set_minor_locator(NullLocator())
-        low, high = axes.flat[0].get_ylim()
-        axis = axes.flat[0].yaxis  # the panels share it
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
-        axis.set_major_formatter("{x:g}")
-        label = label_of(value)
-        figure.supylabel(label, fontsize=LOOK["axes.labelsize"])
-        keys = keys_of(palette, marker="o")
-        if expected is not None:
-            keys.append(Line2D([], [], **dashed, label="expected of\nuniform positions"))
-        keys += [
-            Line2D([], [], color="#666666", ls="--", lw=1.2, label=name) for name in even or {}
-        ]
-        legend(figure, hue.replace("_", " "), keys)
-    return figure
 
 
 def draw_boxes(ax: Axes, table: pd.DataFrame, by: str, value: str, palette: Mapping) -> None:

@@ -17,54 +17,48 @@ SMALL = {k: v for k, v in TINY.items() if k not in ("epochs", "learning_rate")}
 TARGET = {"target_sparsity": 0.5, "prune_until": 0.8}
 
 
-def test_the_mechanism_crosses_its_factors() -> None:
-    design = confounds.mechanism(["none", "random"], [0, 1], cells=3, epochs=4, **SMALL)
+def test_the_gap_crosses_its_factors() -> None:
+    design = confounds.gap(["none", "random"], cells=3, epochs=4, **SMALL)
     seen = {
-        (e.optimiser, e.rate_policy, e.topology, e.tournament_size, e.operator, e.data_seed)
+        (e.optimiser, e.rate_policy, e.topology, e.tournament_size, e.operator)
         for e in design.values()
     }
-    assert len(design) == len(seen) == 2 * 3 * 3 * 2 * 2
-    assert {(where, size) for _, _, where, size, _, _ in seen} == {
+    assert len(design) == len(seen) == 2 * 3 * 3 * 2
+    assert {(where, size) for _, _, where, size, _ in seen} == {
         ("isolated", 2), ("ring", 1), ("ring", 2),
     }  # fmt: skip
 
 
 def test_weights_that_stay_pruned_are_a_pruning_of_their_own() -> None:
     size = SMALL | {"cells": 3, "epochs": 2}
-    design = confounds.mechanism(["none", "random"], [0], ["random"], **size)
+    design = confounds.gap(["none", "random"], ["random"], **size)
     kept = {label: e.pruned_weights for label, e in design.items() if e.operator == "random"}
     assert len(design) == 3 * len([e for e in design.values() if e.operator == "none"])
     assert {label for label, value in kept.items() if value == "masked"} == {
         label for label in kept if " masked " in label
     }
     few = {label: e for label, e in design.items() if "adam-per-batch mutated" in label}
-    always = confounds.mechanism(["rigl"], [0], ["rigl"], **size | {"schedule": "cubic"} | TARGET)
+    always = confounds.gap(["rigl"], ["rigl"], **size | {"schedule": "cubic"} | TARGET)
     assert len(always) == 18  # what always stays pruned is not run twice
     with pytest.raises(ValueError, match="must name operators that prune"):
-        confounds.mechanism(["random"], [0], ["none"], **size)
+        confounds.gap(["random"], ["none"], **size)
     table = confounds.table_of(sweep(few, 1, progress=False, workers=1))
     counts = {"none": 3, "random": 3, "random, masked": 3}  # a row each for every place
     assert table.pruning.value_counts().to_dict() == counts
 
 
 def test_all_populations_train_as_many_steps() -> None:
-    design = confounds.populations([1, 3, 4], 12, [0], **SMALL)
+    design = confounds.populations([1, 3, 4], 12, **SMALL)
     steps = {label: e.cells * e.epochs for label, e in design.items()}
     assert set(steps.values()) == {12}
     assert len(design) == 5  # one cell has no neighbours
 
 
-def test_tuning_sees_data_of_its_own() -> None:
-    tuned = confounds.tuning([1e-3], [0, 1], epochs=2, **SMALL).values()
-    others = confounds.mechanism(["none"], [0, 1], cells=3, epochs=2, **SMALL).values()
-    assert {e.data_seed for e in tuned}.isdisjoint(e.data_seed for e in others)
-
-
 def test_timing_has_as_many_prunes_whenever_they_are_and_a_control() -> None:
-    design = confounds.timing(["random", "noise"], 2, [0], epochs=20, **SMALL)
+    design = confounds.timing(["random", "noise"], 2, epochs=20, **SMALL)
     study = sweep(design, 1, progress=False, workers=1)
     counts = study.history.groupby("label").pruned.sum()
-    assert counts.pop("when none 0") == 0
+    assert counts.pop("when none") == 0
     assert (counts == 2).all()
     assert len(counts) == 8
     table = confounds.table_of(study)
@@ -135,8 +129,8 @@ def test_selection_without_neighbours_is_nothing() -> None:
 
 
 def test_a_study_is_read_into_factors_and_its_restarts_are_paired() -> None:
-    design = confounds.populations([1, 3], 6, [0, 1], learning_rate=1e-3, **SMALL)
-    table = confounds.table_of(sweep(design, 1, progress=False, workers=1))
+    design = confounds.populations([1, 3], 6, learning_rate=1e-3, **SMALL)
+    table = confounds.table_of(sweep(design, 2, progress=False, workers=1))
     assert set(table.place) == {"isolated", "ring"}
     found = confounds.against_restarts(table)
     assert found.cells.tolist() == [3]
@@ -147,14 +141,14 @@ def test_a_study_is_read_into_factors_and_its_restarts_are_paired() -> None:
 
 
 def test_the_report_tells_the_parts_where_the_design_was_run() -> None:
-    design = confounds.mechanism(["none"], [0, 1], cells=3, epochs=2, learning_rate=1e-3, **SMALL)
-    study = sweep(design, 1, progress=False, workers=1)
+    design = confounds.gap(["none"], cells=3, epochs=2, learning_rate=1e-3, **SMALL)
+    study = sweep(design, 2, progress=False, workers=1)
     assert "optimiser" in findings.apart(study)
     assert "2 epochs and 3 cells" in findings.apart(study)
     partly = Study({label: run for label, run in study.runs.items() if "adam-per" in label})
     assert "not run" in findings.apart(partly)
     digits = {"dataset": "digits", "model": "5-3", "batch_size": 100}
-    other = confounds.mechanism(["none"], [0, 1], cells=3, epochs=1, **digits)
+    other = confounds.gap(["none"], cells=3, epochs=1, **digits)
     assert "not run" in findings.apart(sweep(other, 1, progress=False, workers=1))
 
 

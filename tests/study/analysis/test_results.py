@@ -112,9 +112,9 @@ def test_no_run_of_a_design_is_twice(name: str, dataset: str) -> None:
 
 
 def test_runs_of_a_design_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = results.design("mechanism")
+    table = results.design("gap")
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(confounds, "table_of", lambda study: study)
-    results.update_design("mechanism", table[table.data_seed == 0])
-    results.update_design("mechanism", table.assign(loss="l1"))
-    pd.testing.assert_frame_equal(results.design("mechanism"), table)
+    results.update_design("gap", table[table.data_seed == 0])
+    results.update_design("gap", table.assign(loss="l1"))
+    pd.testing.assert_frame_equal(results.design("gap"), table)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evoae.study.analysis import results, results_page
+from evoae.study.analysis import blocks, blocks_page, results, results_page
 
 PAGE = Path(__file__).parents[3] / "notebooks" / "RESULTS.md"
 
@@ -46,3 +46,34 @@ def test_numbers_have_three_decimals_and_no_negative_zero(value: float, said: st
 def test_words_are_listed() -> None:
     assert results_page.listed(["a"]) == "a"
     assert results_page.listed(["a", "b", "c"]) == "a, b and c"
+
+
+@pytest.mark.parametrize("name", results.IN_BLOCKS)
+def test_tables_in_blocks_hold_each_run_once_with_streams_of_its_own(name: str) -> None:
+    table = results.in_blocks(name)
+    if len(table):
+        keys = [*results.IN_BLOCKS[name], "data_seed", "training_seed"]
+        assert not table.duplicated(keys).any()
+        assert (table.data_seed == table.training_seed).all()  # of a block that nothing shares
+        assert table.data_seed.max() < blocks.PLANNED
+
+
+def test_designs_that_were_not_run_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = pd.DataFrame(columns=["data_seed", "training_seed"])
+    monkeypatch.setattr(results, "in_blocks", lambda name: empty)
+    found = blocks_page.values()
+    assert found["u_blocks"] == "No block of this design has been run yet."
+    assert "Not run yet" in found["s_pairs"] + found["guided"] + found["a_luck"]
+
+
+def test_few_blocks_give_no_verdict_and_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = results.in_blocks
+
+    def some(most: int):
+        return lambda name: kept(name)[lambda table: table.data_seed < most]
+
+    monkeypatch.setattr(results, "in_blocks", some(5))
+    few = blocks_page.values()
+    assert "supported" not in few["u_parts"]
+    assert "lower" not in few["a_advantages"].replace("lower, ", "")
+    assert "too few blocks" in few["u_numbers"]

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex, to_rgb
 
 mpl.use("Agg")
@@ -527,33 +527,6 @@ def test_change_of_loss_is_beside_chance():
     assert means.get_ydata() == pytest.approx([0.2, -0.01])
     assert chance.get_ydata() == pytest.approx([0.2, 0.4])
     assert ax.get_ylabel() == "Change of test loss by one prune (L1)"
-
-
-def test_a_measure_against_the_number_of_cells():
-    table = pd.DataFrame(
-        {
-            "cells": ([1] * 6 + [10] * 6) * 2,
-            "layer": ["code"] * 12 + ["output"] * 12,
-            "policy": "regrow",
-            "distance": ([0.2, 0.4] * 3 + [0.1] * 6) + ([0.5] * 6 + [0.2] * 6),
-            "expected": ([0.2] * 6 + [0.05] * 6) * 2,
-        }
-    )
-    figure = figures.against_cells(
-        table, "distance", hue="policy", col="layer", expected="expected", even={"uniform": 1}
-    )
-    code, output = figure.axes
-    measured, chance, even = code.lines
-    assert measured.get_xydata().tolist() == [[1, pytest.approx(0.3)], [10, pytest.approx(0.1)]]
-    assert chance.get_xydata().tolist() == [[1, pytest.approx(0.2)], [10, pytest.approx(0.05)]]
-    assert list(even.get_ydata()) == [1, 1]
-    assert (code.get_title(), output.get_title()) == ("code", "output")
-    assert output.get_xticks().tolist() == [1, 10]
-    spans = [c for c in code.collections if isinstance(c, LineCollection)]
-    assert spans[0].get_segments()[0][:, 1] == pytest.approx(mean_interval([0.2, 0.4] * 3))
-    assert legend(figure) == ["regrow", "expected of\nuniform positions", "uniform"]
-    with pytest.raises(ValueError, match="has no column 'cells'"):
-        figures.against_cells(table.drop(columns="cells"), "distance", "policy", "layer")
 
 
 # All of them

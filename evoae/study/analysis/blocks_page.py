@@ -1,0 +1,162 @@
+"""What the designs in blocks gave, for the page of results: words and tables from kept tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from evoae.study.analysis import blocks, mechanism, results, uniformity
+from evoae.study.analysis.markdown import number, share, table, with_interval
+from evoae.study.analysis.sentences import count, listed, lowered, raised
+from evoae.study.analysis.statistics import LEAST
+
+
+def values() -> dict[str, Any]:
+    """All that the text names of these designs."""
+    found = {name: results.in_blocks(name) for name in results.IN_BLOCKS}
+    return {
+        "blocks_planned": blocks.PLANNED,
+        "blocks_margin": blocks.MARGIN,
+        "least_blocks": count(LEAST),
+        "u_blocks": reach(found["uniformity"], ["place", "rate", "bits", "width"]),
+        "a_blocks": reach(found["mechanism"], ["bits"]),
+        "g_blocks": reach(found["guided"], ["dataset", "bits", "width", "place"]),
+        "s_blocks": reach(found["schedules"], ["place"]),
+        **explanation(found["uniformity"], found["guided"]),
+        **advantages(found["mechanism"], found["mechanism_cells"]),
+        "guided": guided(found["guided"]),
+        **pairs(found["schedules"]),
+    }
+
+
+def reach(found: pd.DataFrame, by: list[str]) -> str:
+    """How many blocks each part of a design has so far, as a table."""
+    if not len(found):
+        return "No block of this design has been run yet."
+    rows = found.groupby(by, sort=True).agg(
+        blocks=("data_seed", "nunique"), runs=("data_seed", "size")
+    )
+    header = [*(name.replace("_", " ") for name in by), "blocks", "runs"]
+    return table(header, [[*row] for row in rows.reset_index().itertuples(index=False)])
+
+
+def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
+    """Design U: the verdict on each part of the explanation, and its numbers."""
+    if not len(found):
+        empty = "There is nothing to say before the first block."
+        return dict.fromkeys(("u_found", "u_parts", "u_numbers", "u_sizes", "u_deviation"), empty)
+    contrasts = uniformity.all_contrasts(found, guided)
+    said = uniformity.parts(contrasts)
+    words = [
+        f"{raised(verdict)}: {'; '.join(map(lowered, each))}."
+        for verdict, each in said.groupby("verdict", sort=False).prediction
+    ]
+    names = {part.name: part.text for part in (*uniformity.PARTS, *uniformity.GUIDANCE)}
+    contrasts = contrasts.assign(
+        prediction=contrasts["part"].map(names), outcome=contrasts.value.map(uniformity.NAMED)
+    )
+    sized = uniformity.contrasts(found, ["rate", "bits", "width"])
+    sized = sized[(sized.value == "train_l1") & (sized.says != "nothing learnt")]
+    return {
+        "u_found": " ".join(words),
+        "u_parts": table(["prediction", "verdict"], said[["prediction", "verdict"]].to_numpy()),
+        "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
+        "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
+        "u_deviation": deviation(found, contrasts),
+    }
+
+
+def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+    """How far each kind of positions deviates alone, and what that says of a cause."""
+    means = found[found.place == "alone"].groupby("positions").discrepancy.mean()
+    shares = [f"{number(means[name])} ({name})" for name in uniformity.POSITIONS if name in means]
+    text = f"Of the weights of a prune, the share that would have to move is {listed(shares)}."
+    higher = contrasts[contrasts.says.str.startswith("higher")]
+    if "units" in set(higher["part"]) and "inputs" not in set(higher["part"]):
+        text += (
+            " Whole units and whole inputs deviate alike, and as a mean over sizes only whole "
+            "units are shown to raise the loss. So deviation by itself is not the cause."
+        )
+    return text
+
+
+def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
+    """Design A': arrangements compared, and the luck of a rate."""
+    if not len(found):
+        return dict.fromkeys(("a_means", "a_advantages", "a_luck", "a_rates"), "Not run yet.")
+    keys = ["bits", "pruning", "rate"]
+    means = found.groupby([*keys, "place"])[["train_l1", "test_l1"]].mean()
+    rows = []
+    for key in dict.fromkeys(each[:3] for each in means.index):
+        own = means.loc[key]
+        both = [
+            f"{number(own.train_l1[name])} / {number(own.test_l1[name])}"
+            for name in mechanism.ARRANGEMENTS
+        ]
+        rows.append([*key, *both])
+    return {
+        "a_means": table([*keys, *mechanism.ARRANGEMENTS], rows),
+        "a_advantages": compared(
+            mechanism.advantages(found), ["bits", "pruning", "rate", "contrast", "outcome"]
+        ),
+        "a_luck": compared(mechanism.luck(cells), ["bits", "pruning", "place"]),
+        "a_rates": compared(mechanism.of_rates(found), ["bits", "pruning", "outcome"]),
+    }
+
+
+def compared(found: pd.DataFrame, keys: list[str]) -> str:
+    """A table of `blocks.compared` in Markdown."""
+    words = ["says"] if "says" in found else []
+    rows = [
+        [
+            *(row[key] for key in keys),
+            row["n"],
+            with_interval(row["estimate"], row["low"], row["high"], sign=True),
+            *(row[name] for name in words),
+        ]
+        for row in found.to_dict("records")
+    ]
+    return table([*keys, "blocks", "estimate", *words], rows)
+
+
+def guided(found: pd.DataFrame) -> str:
+    """Guided against random pruning at equal sparsity, by the best cell."""
+    if not len(found):
+        return "Not run yet."
+    compared = mechanism.guided_less_random(found)
+    compared = compared[compared.outcome == "best cell"]
+    rows = [
+        [
+            *(row["dataset"], row["bits"], row["width"], row["place"], share(row["sparsity"])),
+            *(row["n"], number(row["mean guided"]), number(row["mean random"])),
+            with_interval(row["estimate"], row["low"], row["high"], sign=True),
+            row["says"],
+        ]
+        for row in compared.to_dict("records")
+    ]
+    head = ["data", "bits", "width", "place", "zeros", "blocks", "conjunctive", "random"]
+    return table([*head, "difference", "says"], rows)
+
+
+def pairs(found: pd.DataFrame) -> dict[str, str]:
+    """Operators with schedules: the best of each place, and the set that is not told from it."""
+    if not len(found):
+        return dict.fromkeys(("s_found", "s_pairs"), "Not run yet.")
+    compared, said = mechanism.best_pairs(found), []
+    for place, group in compared.groupby("place", sort=False):
+        best = group.iloc[0]
+        same = group[group.says.isin(["open", "no difference as large as the margin"])]
+        few = "too few blocks to tell any apart" if best["n"] < LEAST else ""
+        others = few or f"{count(len(same), 'pair')} cannot be told from it"
+        said.append(f"{place}: {best.operator}, {best.when} ({number(best['mean'])}; {others})")
+    rows = [
+        [
+            *(row["place"], row["operator"], row["when"], number(row["mean"])),
+            with_interval(row["estimate"], row["low"], row["high"], sign=True),
+            row["says"],
+        ]
+        for row in compared.to_dict("records")
+    ]
+    head = ["place", "operator", "when", "best cell", "difference from the best", "says"]
+    return {"s_found": raised("; ".join(said)) + ".", "s_pairs": table(head, rows)}
