@@ -663,7 +663,9 @@ class Experiment:
         Data count by the rows that are learnt from, wherever they lie and however they are read.
         """
         every = self.settings().items()
-        settings = {k: v for k, v in every if k not in READING and (k not in LATER or v != LATER[k])}
+        settings = {
+            k: v for k, v in every if k not in READING and (k not in LATER or v != LATER[k])
+        }
         if self.dataset not in datasets.BUILT_IN:
             settings["dataset"] = "rows"
         files = {settings["dataset"]: datasets.fingerprint(self.dataset, **self.data_options)}
