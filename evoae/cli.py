@@ -499,8 +499,7 @@ def run(options: argparse.Namespace) -> int:
 
     experiment = Experiment.preset(options.preset, **parse_settings(options.words))
     trials = parse_trials(options.trials)
-    if experiment.dataset not in datasets.BUILT_IN:
-        datasets.kind_of(experiment.dataset)  # refuses what is no file, before torch is loaded
+    datasets.check_there(experiment.dataset)  # before torch is loaded
 
     from evoae.study.analysis import inspection
     from evoae.study.runs import sweeps

@@ -133,6 +133,12 @@ def fingerprint(dataset: Any, **options: Any) -> str | None:
     return summary(dataset, **options).digest
 
 
+def check_there(dataset: Any) -> None:
+    """Raise ValueError for what is no data set, as `load` would, without reading it."""
+    if not (_is_built_in(dataset) or isinstance(dataset, Rows)):
+        _path_and_suffix(dataset)
+
+
 def _state(dataset: Any) -> str | None:
     """What tells a file's content from that of before, or rows in memory from others; None for a
     built-in name. A file that has not changed is not read again."""

@@ -180,8 +180,7 @@ class LiveTraining(Charted):
             self.explorer.schedules.value = (*self.explorer.schedules.value, self.schedule.value)
         try:
             new, self._problem = self.experiment(), ""
-            if new.dataset not in datasets.BUILT_IN:
-                datasets.kind_of(new.dataset)  # says at once what is no file
+            datasets.check_there(new.dataset)
             self.allocation.disabled = not new.has_target
             shown = self.explorer.subpopulation.value
             self._hint = (
