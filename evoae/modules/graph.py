@@ -58,7 +58,7 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
     Raises ValueError, in one line, for a module that `torch.export` cannot read: a forward that
     depends on the values of its input, say.
     """
-    probe = copied(module).eval()
+    probe = Within(copied(module)).eval()
     try:
         with quiet(), silent():
             program = torch.export.export(probe, inputs, strict=False)
@@ -73,6 +73,7 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
     held |= module.named_buffers(remove_duplicate=False)
     first = {id(tensor): name for name, tensor in reversed(held.items())}
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    names = {node: name.removeprefix("module.") for node, name in names.items()}
     constants = signature.inputs_to_lifted_tensor_constants
     nodes = [node for node in graph.nodes if node.op in ("placeholder", "call_function")]
     nodes = [node for node in nodes if node.users]
@@ -87,8 +88,24 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
         if isinstance(part, layers) and part.bias is None
     }
     stacks = {node: list(node.meta.get("nn_module_stack", {}).values()) for node in nodes}
-    parts = {node: stack[-1][0] for node, stack in stacks.items() if stack}
+    parts = {
+        node: stack[-1][0].removeprefix("module").removeprefix(".")
+        for node, stack in stacks.items()
+        if stack
+    }
     return Graph(nodes, tensors, values, last.all_input_nodes, no_bias, parts)
+
+
+class Within(nn.Module):
+    """A module as a part of another one: `torch.export` fails if a part of the whole is `code`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the module gives."""
+        return self.module(*inputs)
 
 
 @cache
@@ -171,6 +188,22 @@ def is_pointwise(node: Node) -> bool:
     """Whether an operation computes each entry from those at the same position."""
     tags = getattr(node.target, "tags", ())
     return torch.Tag.pointwise in tags or name_of(node.target) in ("hardswish", "where")
+
+
+def picked(scatter: Node) -> Node | None:
+    """Of what are scattered the largest entries, to where they came from; None if it is not so."""
+    if name_of(scatter.target) != "scatter" or len(scatter.args) < 4 or scatter.kwargs:
+        return None
+    into, dim, index, values = scatter.args
+    if any(name_of(getattr(each, "target", "")) != "getitem" for each in (index, values)):
+        return None
+    top = index.args[0]
+    there = (index.args[1], values.args) == (1, (top, 0)) and name_of(top.target) == "topk"
+    if not there or shape_of(into) != shape_of(top.args[0]):
+        return None
+    rank = len(shape_of(into))
+    at = top.args[2] if len(top.args) > 2 else top.kwargs.get("dim", -1)
+    return top.args[0] if at % rank == dim % rank else None
 
 
 def dimensions(node: Node, rank: int) -> list[int]:
