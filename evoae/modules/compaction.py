@@ -164,7 +164,11 @@ def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
     Where outputs differ, families of channels are taken out by halves, down to each alone. Raises
     ValueError where `torch.export` cannot read the module.
     """
-    plan = Plan(exported(bare, inputs))
+    graph = exported(bare, inputs)
+    try:
+        plan = Plan(graph)
+    except Exception as error:  # an operation may be called in a way that is not known here
+        raise ValueError(f"its graph cannot be followed ({words(error)})") from error
     small, taken, numbers, left = bare, list[Tensor](), list[Number](), plan.left(bare)
     tried = list(trials(bare, inputs)) if plan.families else []
     waiting = [plan.families] if plan.families else []
@@ -173,8 +177,11 @@ def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
         gaps = []
         # a forward may read a number that the module holds, as in view(-1, self.channels, 7, 7)
         for more in [list[Number](), *(plan.numbers(bare, some[0]) if len(some) == 1 else ())]:
-            candidate = plan.write(copied(bare), taken + some, numbers + more)
-            gaps.append(difference(candidate, tried))
+            try:
+                candidate = plan.write(copied(bare), taken + some, numbers + more)
+                gaps.append(difference(candidate, tried))
+            except Exception as error:  # a tensor may be held in a way that is not known here
+                gaps.append(f"they cannot be taken out ({words(error)})")
             if gaps[-1] is None:
                 small, taken, numbers = candidate, taken + some, numbers + more
                 break

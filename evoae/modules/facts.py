@@ -320,6 +320,14 @@ class Facts:
         known = unknown(shape_of(node))
         return Known(known.value, ~known.above, known.below)
 
+    def of_scatter(self, node: Node, into: Node, *rest: Any) -> Known | None:
+        """Of the largest entries, put back to where they were."""
+        if (x := graphs.picked(node)) is None:
+            return None
+        one, other = self.known[into].about_zero, self.known[x].about_zero
+        zero = one.zero & other.zero
+        return Known(unknown(zero.shape).value, zero | (one.positive & other.positive), zero)
+
     def of_prelu(self, node: Node, x: Node, weight: Node) -> Known:
         """Of a slope below 0, or one for each channel."""
         shape = shape_of(node)
@@ -373,6 +381,8 @@ class Facts:
         if name == "getitem":
             (small,) = thin(read)
             self.read.setdefault(args[0], {})[args[1]] = small.expand(read.shape)
+        elif name in ("full_like", "zeros_like", "ones_like"):
+            return  # which reads a shape
         elif graphs.is_pointwise(node):
             for each in node.all_input_nodes:
                 others = [n for n in node.all_input_nodes if n is not each]
@@ -392,7 +402,7 @@ class Facts:
         elif (call := recurrent.recurrent(node)) is not None:
             recurrent.look_back(self, node, call, read)
         elif (rule := getattr(self, f"back_{name.strip('_')}", None)) is not None:
-            rule(node, read[0] if isinstance(read, dict) else read, *args)
+            rule(node, next(iter(read.values())) if isinstance(read, dict) else read, *args)
         elif name in graphs.POOLS or name in graphs.ALONG or name == "pad":
             reads = list(read.values()) if isinstance(read, dict) else [read]
             for each in reads:
@@ -511,6 +521,18 @@ class Facts:
             self.add(each, read)
 
     back_rms_norm = back_layer_norm
+
+    def back_topk(self, node: Node, read: Tensor, x: Node, *rest: Any) -> None:
+        """Of the largest entries: zeros are none of them where no entry is below 0."""
+        known = self.known[x]
+        self.add(x, ~known.zero if known.positive.all() else torch.tensor(True))
+
+    def back_scatter(self, node: Node, read: Tensor, into: Node, *rest: Any) -> None:
+        """Of what is put to places."""
+        self.add(into, read)
+        for each in node.all_input_nodes:
+            if each is not into:
+                self.add(each, torch.tensor(True))
 
     def back_prelu(self, node: Node, read: Tensor, x: Node, weight: Node) -> None:
         """Of a slope, or one for each channel."""

@@ -190,6 +190,22 @@ def is_pointwise(node: Node) -> bool:
     return torch.Tag.pointwise in tags or name_of(node.target) in ("hardswish", "where")
 
 
+def picked(scatter: Node) -> Node | None:
+    """Of what are scattered the largest entries, to where they came from; None if it is not so."""
+    if name_of(scatter.target) != "scatter" or len(scatter.args) < 4 or scatter.kwargs:
+        return None
+    into, dim, index, values = scatter.args
+    if any(name_of(getattr(each, "target", "")) != "getitem" for each in (index, values)):
+        return None
+    top = index.args[0]
+    there = (index.args[1], values.args) == (1, (top, 0)) and name_of(top.target) == "topk"
+    if not there or shape_of(into) != shape_of(top.args[0]):
+        return None
+    rank = len(shape_of(into))
+    at = top.args[2] if len(top.args) > 2 else top.kwargs.get("dim", -1)
+    return top.args[0] if at % rank == dim % rank else None
+
+
 def dimensions(node: Node, rank: int) -> list[int]:
     """Over which dimensions a reduction goes, none below 0."""
     at = REDUCTIONS.get(name_of(node.target), 1)

@@ -502,6 +502,22 @@ class Coupling:
     of_native_batch_norm_legit_no_training = of_batch_norm
     of_instance_norm = of_batch_norm
 
+    def of_topk(self, node: Node, x: Node, *rest: Any) -> list[Axes]:
+        """Of the largest entries: others may go if these are only put back to where they were."""
+        values = [each for each in node.users if each.args[1] == 0]
+        places = [each for each in node.users if each.args[1] == 1]
+        back = [user for each in places for user in each.users]
+        if not all(graphs.picked(user) is x for user in back) or len(values) != 1:
+            self.fix(self.axes[x].atoms, "topk reads them")
+        return [Axes(shape) for shape in shapes_of(node)]
+
+    def of_scatter(self, node: Node, into: Node, *rest: Any) -> Axes:
+        """Of what is put to where it was."""
+        given = [self.axes[each] for each in node.all_input_nodes]
+        if (x := graphs.picked(node)) is None:
+            return self.unknown(node, given)
+        return self.joined(node, [self.axes[into], self.axes[x]])
+
     def of_prelu(self, node: Node, x: Node, weight: Node) -> Axes:
         """Of a slope, or one for each channel."""
         rank = max(2, len(shape_of(node)))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evoae.modules import masking
-from evoae.modules.graph import Node, exported, shape_of, shapes_of
+from evoae.modules.graph import Node, exported, shape_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
 from evoae.modules.plain import copied
@@ -69,14 +69,6 @@ class Coupled(Coupling):
         """Of each channel."""
         channels = self.channels(given[:2], len(shape_of(node)))
         return self.joined(node, [self.axes[x], *channels])
-
-    def of_topk(self, node: Node, x: Node, *given: Any) -> Any:
-        """The largest of some: whose they are is not known."""
-        return self.several(node, [Axes(shape) for shape in shapes_of(node)])
-
-    def of_scatter(self, node: Node, x: Node, *given: Any) -> Axes:
-        """What is written into a tensor is of its channels."""
-        return self.axes[x]
 
     def of_index_select(self, node: Node, x: Node, dim: int, index: Node) -> Axes:
         """Some of the entries along a dimension."""

@@ -63,7 +63,7 @@ def largest_gap(one: nn.Module, other: nn.Module, *inputs: Tensor) -> float:
 SIZES = {
     "functional": (1022, 475), "gated": (1224, 102), "depthwise": (218, 98),
     "conv-batch-norm": (3131, 862), "residual": (1878, 532), "lstm-layers": (4077, 1209),
-    "weight-norm": (230, 80), "shared-layer": (560, 352),
+    "weight-norm": (230, 80), "shared-layer": (560, 352), "top-k": (1336, 676),
 }  # fmt: skip
 MORE = {
     "tied": (274, 149), "grouped": (598, 300), "group-norm": (1011, 414), "u-net": (3867, 1016),
