@@ -58,7 +58,9 @@ class Later(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        found = getattr(importlib.import_module(self.__name__), name)
+        vars(self)[name] = found  # the next time it is found without asking
+        return found
 
 
 def load_later(*names: str) -> None:

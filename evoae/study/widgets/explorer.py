@@ -27,7 +27,6 @@ READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
 MOST_EPOCHS = 100_000  # in a notebook
 DRAWN = "points"  # stands in the lists for the schedule that is drawn, whatever its points
-OPTIONS = [*((name, name) for name in SCHEDULES), ("drawn by hand", DRAWN)]
 MEANINGS = {"target sparsity": "points", "probability": "probability-points"}
 FIRST_POINTS = [[0.0, 0.0], [0.4, 0.9], [1.0, 0.9]]
 HOW = (
@@ -77,9 +76,9 @@ class ScheduleExplorer(Charted):
             SelectMultiple,
             "Schedules",
             f"{SETTINGS['schedule'].says} Hold Ctrl or Shift to pick several.",
-            options=OPTIONS,
+            options=options(),
             value=[DRAWN if name in by_points else name for name in names],
-            rows=len(OPTIONS),
+            rows=len(options()),
         )
         self.drawing = Drawing(points=first)
         self.means = knob(
@@ -145,12 +144,18 @@ class ScheduleExplorer(Charted):
         """Draw the schedules; what none of them reads is greyed, and the pencil shown if asked."""
         super().show(state)
         found = [known.find(name) for name in state.names]
-        read = frozenset().union(*(each.reads for each in found), {"prune_until"})
-        if not all(each.target for each in found):
-            read |= {"amount"}
+        read = set(SLIDERS)
+        if all(map(known.is_pure, state.names)):
+            read = set().union(*(each.reads for each in found))
+            read |= {"amount", "prune_until"} if not all(each.target for each in found) else set()
         for name in SLIDERS:
             getattr(self, name).disabled = name not in read
         self.drawn.layout.display = "" if DRAWN in self.schedules.value else "none"
+
+
+def options() -> list[tuple[str, str]]:
+    """The schedules of a list, those that a user has registered included, and the drawn one."""
+    return [*((name, name) for name in SCHEDULES), ("drawn by hand", DRAWN)]
 
 
 def settings_meant(

@@ -28,7 +28,7 @@ from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
 from evoae.study.widgets import views
-from evoae.study.widgets.explorer import OPTIONS, SLIDERS, ScheduleExplorer
+from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer, options
 from evoae.study.widgets.hand import Handing
 from evoae.study.widgets.parts import Charted, button, knob, knob_of, lines_to_copy, row
 from evoae.study.widgets.trainer import Curves, Trainer
@@ -87,7 +87,7 @@ class LiveTraining(Charted):
         self.allocation = knob_of(
             "allocation", Dropdown, options=list(ALLOCATIONS), value=allocation
         )
-        self.schedule = knob_of("schedule", Dropdown, options=OPTIONS, value=schedule)
+        self.schedule = knob_of("schedule", Dropdown, options=options(), value=schedule)
         self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"

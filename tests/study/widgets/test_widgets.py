@@ -303,7 +303,9 @@ def test_the_pencil_is_there_where_a_schedule_is_drawn():
         ("exponential final-n", {"target_sparsity"}),
         ("cubic", {"probability", "steepness", "last_share", "amount"}),
         ("cubic increase", {"steepness", "last_share"}),
-        ("points:0,0;1,1", set(SLIDERS) - {"prune_until"}),
+        ("points:0,0;1,1", set(SLIDERS)),
+        ("probability-points:0,0;1,1", set(SLIDERS) - {"amount", "prune_until"}),
+        ("one-shot", set(SLIDERS) - {"target_sparsity", "prune_until"}),
     ],
 )
 def test_knobs_without_effect_are_greyed(picked, idle):
@@ -314,6 +316,20 @@ def test_knobs_without_effect_are_greyed(picked, idle):
         slider = getattr(explorer, name)
         slider.value = slider.max
         assert curves_of(explorer) == before, name
+
+
+def test_a_users_schedule_is_in_the_lists():
+    counted = Counted()
+    schedules.register("counted", counted)
+    try:
+        explorer = ScheduleExplorer("counted", epochs=20)
+        assert explorer.message.value == ""
+        assert not any(getattr(explorer, name).disabled for name in SLIDERS)
+        training = LiveTraining(explorer, **SMALL)
+        assert ("counted", "counted") in training.schedule.options
+        assert training.experiment().schedule == "counted"
+    finally:
+        del schedules.SCHEDULES["counted"]
 
 
 def test_a_training_says_at_once_what_is_no_data_set():
