@@ -607,7 +607,9 @@ def along(atoms: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
 
 def first_along(atoms: Tensor, axis: int) -> Tensor:
     """The atoms [n] along an axis, where all others are alike."""
-    return atoms.movedim(axis, 0).flatten(1)[:, 0]
+    for dim in set(range(atoms.dim())) - {axis}:
+        atoms = atoms.narrow(dim, 0, 1)
+    return atoms.flatten()
 
 
 def thin(*tensors: Tensor) -> tuple[Tensor, ...]:
