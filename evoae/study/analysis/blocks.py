@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from evoae.study.analysis import statistics
-from evoae.study.analysis.statistics import CONFIDENCE, LEAST, LEVEL
+from evoae.study.analysis.statistics import CONFIDENCE, LEVEL
 from evoae.study.runs.study import Study
 
-PLANNED = 10  # blocks of every design, fixed before its first run
+PLANNED = 10  # blocks of every design, fixed before its first run; with fewer nothing is tested
 MARGIN = 0.01  # of L1; a smaller difference counts as none
 TUNING = range(1000, 1001)  # the trial on which rates are chosen: no block has its data
 SEED = 1
@@ -74,27 +74,28 @@ def compared(
     rows: Iterable[tuple[dict[str, Any], pd.Series]],
     margin: float = MARGIN,
     tested: Sequence[bool] | None = None,
+    family: int = 0,
 ) -> pd.DataFrame:
     """Effects as a table: what each is of, the columns of `Effect`, Holm's p, and what it `says`.
 
-    The rows are the family of both of Holm's corrections, those without a p included. Rows that are
-    not `tested` are shown and say "nothing learnt".
+    The rows are the family of both of Holm's corrections, those without a p included, or `family`
+    rows if these are more. Rows that are not `tested` are shown and say "nothing learnt".
     """
     found = [about | asdict(effect(gap.dropna(), margin)) for about, gap in rows]
     if not found:
         return pd.DataFrame(columns=[*Effect.__annotations__, "p_holm", "p_equal_holm", "says"])
     table = pd.DataFrame(found)
-    enough = table.n >= LEAST
+    enough = table.n >= PLANNED  # an earlier look would be one more test
     known = pd.Series(True if tested is None else list(tested), table.index)
     for name in ("p", "p_equal"):
-        table[f"{name}_holm"] = statistics.holm(table[name].where(enough & known))
+        table[f"{name}_holm"] = statistics.holm(table[name].where(enough & known), family)
     words = pd.Series([says(row) for row in table.itertuples()], table.index)
     return table.assign(says=words.mask(enough & ~known, "nothing learnt"))
 
 
 def says(row: Any) -> str:
     """What a row of `compared` allows to say of its first side."""
-    if row.n < LEAST:
+    if row.n < PLANNED:
         return "too few blocks"
     if np.isnan(row.p_holm):
         return "diverged"

@@ -9,7 +9,6 @@ import pandas as pd
 from evoae.study.analysis import blocks, mechanism, results, uniformity
 from evoae.study.analysis.markdown import number, share, table, with_interval
 from evoae.study.analysis.sentences import count, listed, lowered, raised
-from evoae.study.analysis.statistics import LEAST
 
 
 def values() -> dict[str, Any]:
@@ -18,7 +17,7 @@ def values() -> dict[str, Any]:
     return {
         "blocks_planned": blocks.PLANNED,
         "blocks_margin": blocks.MARGIN,
-        "least_blocks": count(LEAST),
+        "u_family": uniformity.FAMILY,
         "u_blocks": reach(found["uniformity"], ["place", "rate", "bits", "width"]),
         "a_blocks": reach(found["mechanism"], ["bits"]),
         "g_blocks": reach(found["guided"], ["dataset", "bits", "width", "place"]),
@@ -147,7 +146,7 @@ def pairs(found: pd.DataFrame) -> dict[str, str]:
     for place, group in compared.groupby("place", sort=False):
         best = group.iloc[0]
         same = group[group.says.isin(["open", "no difference as large as the margin"])]
-        few = "too few blocks to tell any apart" if best["n"] < LEAST else ""
+        few = "too few blocks to tell any apart" if best["n"] < blocks.PLANNED else ""
         others = few or f"{count(len(same), 'pair')} cannot be told from it"
         said.append(f"{place}: {best.operator}, {best.when} ({number(best['mean'])}; {others})")
     rows = [

@@ -2,8 +2,9 @@
 
 `python -m evoae.study.analysis.plan uniformity --blocks 10 --out runs` runs the first ten blocks of
 a design, part after part, and puts them into the table that the package keeps. It resumes: runs
-that are in the folder are not run again. Seconds of one core for a block, measured on two shared
-cores: uniformity 540, mechanism 650, guided 250, schedules 110.
+that are in the folder are not run again. A block takes so many seconds of one core: uniformity 540
+(the first seven parts; 1,600 with all), mechanism 650 (the first three parts; 2,000 with all),
+guided 250, schedules 110. Before the first block, rates are tuned for some ten minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from evoae.study.runs.sweeps import sweep
 
 Sweep = Callable[..., Study]
 
-# The paper's training has 400 epochs; half of them are a quarter of what these designs would cost.
+# The paper's training has 400 epochs; with half of them the designs cost half.
 U_TRAINING: dict[str, Any] = {"epochs": 200, "prune_count": 25}
 U_CELLS = 10
 U_RATES = [3e-4, 1e-3, 3e-3]
@@ -33,11 +34,10 @@ WIDTHS: list[Size] = [(100, 5), (100, 10), (100, 100)]
 LARGE: list[Size] = [(1000, 30)]
 FEW = [("independent", "own"), ("even", "own"), ("independent", "shared")]
 OWN = uniformity.arms_of(["independent"])
-
-
+ALL = uniformity.arms_of(list(uniformity.POSITIONS))
 POPULATIONS = ["isolated", "ring"]
-# Parts of design U in the order in which they are run: sizes, places, rates and arms. The dearest
-# levels are thinned out, and last.
+# Parts of design U in the order in which they are run: sizes, places, rates and arms. First the
+# dearest levels are thinned out; the last two parts complete the design.
 U_PARTS: list[tuple[list[Size], list[str], list[str], list[tuple[str, str]]]] = [
     ([*SMALL, *WIDTHS[:2]], ["alone"], [*uniformity.RATES], OWN),
     (SMALL[:1], POPULATIONS, [*uniformity.RATES], OWN),
@@ -46,6 +46,8 @@ U_PARTS: list[tuple[list[Size], list[str], list[str], list[tuple[str, str]]]] = 
     (WIDTHS, POPULATIONS, ["constant"], FEW),
     (SMALL[2:], POPULATIONS, [*uniformity.RATES], OWN),
     (LARGE, POPULATIONS, ["as released"], FEW),
+    ([*SMALL, *WIDTHS], POPULATIONS, [*uniformity.RATES], ALL),
+    (LARGE, POPULATIONS, [*uniformity.RATES], ALL),
 ]
 
 
@@ -59,18 +61,21 @@ def u_part(run: Sweep, number: int) -> Design:
     return uniformity.design(sizes, tuned, U_CELLS, arms, places, rates, **U_TRAINING)
 
 
-# A': the bits, the prunings and the rates that are crossed with every arrangement
+# Parts of A': bits, prunings and rates, which are crossed with every arrangement; the last
+# two complete it.
 EPOCHS = 200
-A_CELLS: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = [
+A_PARTS: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = [
     (100, mechanism.PRUNINGS, mechanism.RATES),
     (300, mechanism.PRUNINGS, ("constant tuned", "mutated")),
     (1000, ("none", "random"), ("constant tuned", "mutated")),
+    (300, mechanism.PRUNINGS, mechanism.RATES),
+    (1000, mechanism.PRUNINGS, mechanism.RATES),
 ]
 
 
-def a_part(run: Sweep, bits: int) -> Design:
-    """Design A' for networks of so many bits, with its tuned rates and its equal dose."""
-    ((_, prunings, rates),) = [part for part in A_CELLS if part[0] == bits]
+def a_part(run: Sweep, number: int) -> Design:
+    """A part of design A', with its tuned rates and its equal dose."""
+    bits, prunings, rates = A_PARTS[number]
     found = mechanism.tuning([bits], U_RATES, prunings, epochs=EPOCHS)
     tuned = mechanism.rates_of(run(found, blocks.TUNING))
     dose = 0.0
@@ -119,7 +124,7 @@ def parts_of(name: str, run: Sweep) -> Iterator[Design]:
     if name == "uniformity":
         yield from (u_part(run, number) for number in range(len(U_PARTS)))
     elif name == "mechanism":
-        yield from (a_part(run, bits) for bits, *_ in A_CELLS)
+        yield from (a_part(run, number) for number in range(len(A_PARTS)))
     elif name == "guided":
         yield guided_part()
     else:

@@ -26,7 +26,6 @@ from evoae.randomness import stream
 from evoae.rules import check_known
 from evoae.study.analysis import blocks
 from evoae.study.analysis.sentences import Answer, change, count, lowered, raised
-from evoae.study.analysis.statistics import LEAST
 from evoae.study.runs.grids import Design
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
@@ -191,24 +190,28 @@ def positions_of(run: Run, trial: int, epoch: int, cell: int) -> list[np.ndarray
 # -- the paper's sentence, part by part ----------------------------------------------------------
 
 
+Arm = tuple[str, str, str]  # place, positions, mask
+BOTH = ("train_l1", "test_l1")  # alone they are of one autoencoder
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of the paper's explanation: its words, what it predicts, and of which gap.
 
     `gap` takes a table of one rate: rows are a block and a size, columns a place, positions and a
     mask; it gives a number for each row, or for each block. `sign` is that of the prediction;
-    `reads` the arms that must have learnt something.
+    `reads` the arms of which one must have learnt something. Parts without are about positions,
+    which are the same at every rate: they are tested once.
     """
 
     name: str
     text: str
     sign: int
     gap: Callable[[pd.DataFrame], pd.Series]
-    values: tuple[str, ...] = ("train_l1", "test_l1")
+    values: tuple[str, ...] = ("train_l1",)
     reads: tuple[Arm, ...] = ()
 
 
-Arm = tuple[str, str, str]  # place, positions, mask
 INDEPENDENT: Arm = ("alone", "independent", "own")
 
 
@@ -299,6 +302,7 @@ PARTS = (
         "The ring loses its advantage if all its cells share one mask",
         1,
         change_of_advantage("independent", "shared"),
+        values=BOTH,
         reads=populations("independent", "shared"),
     ),
     Part(
@@ -306,6 +310,7 @@ PARTS = (
         "The ring has less of an advantage where positions are even already",
         1,
         change_of_advantage("even", "own"),
+        values=BOTH,
         reads=populations("even", "own"),
     ),
     Part(
@@ -313,11 +318,14 @@ PARTS = (
         "The ring has more of an advantage where whole units are pruned",
         -1,
         change_of_advantage("units", "own"),
+        values=BOTH,
         reads=populations("units", "own"),
     ),
 )
 
 
+# The contrasts that were declared: Holm's family, however many of them have been run.
+FAMILY = sum(len(part.values) * (len(RATES) if part.reads else 1) for part in PARTS)
 GUIDED = less(("alone", "conjunctive", "own"), ("alone", "random", "own"))
 GUIDED_ARMS: tuple[Arm, ...] = (("alone", "conjunctive", "own"), ("alone", "random", "own"))
 GUIDANCE = (
@@ -371,22 +379,27 @@ def learnt(table: pd.DataFrame, reads: Sequence[Arm]) -> bool:
 def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFrame:
     """Every part of the explanation, for each rate and outcome: the mean over sizes in each block.
 
-    Also `by` sizes, `by=["rate", "bits", "width"]`; what needs several is then left out. All rows
-    are one family. Columns: those of `by`, part, value, those of `blocks.compared`, and `verdict`.
+    Also `by` sizes, `by=["rate", "bits", "width"]`; what needs several is then left out. The family
+    are the contrasts that were declared, or all rows if these are more. Columns: those of `by`,
+    part, value, those of `blocks.compared`, and `verdict`.
     """
-    rows, known = [], []
+    rows, known, seen = [], [], set()
     for levels, group in table.groupby(list(by), sort=False):
         for part in (*PARTS, *GUIDANCE):
+            once = (part.name, *levels[1:])
+            if not part.reads and once in seen:
+                continue
             for value in part.values:
                 try:
                     gap = part.gap(wide_of(group, value)).dropna()
                 except KeyError:  # an arm that was not run
                     continue
                 if len(gap):
+                    seen.add(once)
                     about = dict(zip(by, levels, strict=True)) | {"part": part.name}
                     rows.append((about | {"value": value}, over_sizes(gap)))
                     known.append(learnt(group, part.reads))
-    found = blocks.compared(rows, tested=known)
+    found = blocks.compared(rows, tested=known, family=FAMILY)
     signs = {part.name: part.sign for part in (*PARTS, *GUIDANCE)}
     found["verdict"] = [stands(row.says, signs[row.part]) for row in found.itertuples()]
     return found
@@ -455,8 +468,8 @@ def answer(table: pd.DataFrame, guided: pd.DataFrame) -> Answer:
         f"training of its own; tests of means over blocks, Holm's correction; a difference smaller "
         f"than {blocks.MARGIN} counts as none."
     )
-    if n < LEAST:
-        few = f"Below {count(LEAST)} blocks nothing is tested. {sure}"
+    if n < blocks.PLANNED:
+        few = f"Below {count(blocks.PLANNED)} blocks nothing is tested. {sure}"
         return Answer("The paper's explanation gets no verdict: too few blocks were run.", few)
     by_verdict = parts(all_contrasts(table, guided)).groupby("verdict", sort=False).prediction
     words = [f"{name}: {'; '.join(map(lowered, each))}" for name, each in by_verdict]

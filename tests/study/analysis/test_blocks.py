@@ -55,14 +55,14 @@ def test_an_effect_by_hand() -> None:
 
 
 def test_what_a_family_of_effects_says() -> None:
-    noise = 0.001 * np.array([1, -1, 2, -2, 1, -1, 0, 0])
+    noise = 0.001 * np.array([1, -1, 2, -2, 1, -1, 0, 0, 1, -1])
     rows = {"lower": -0.05, "higher": 0.05, "lower, by less than the margin": -0.004}
     rows |= {"no difference as large as the margin": 0.0}
     table = compared((({"name": name}, pd.Series(gap + noise)) for name, gap in rows.items()))
     assert table.says.tolist() == table.name.tolist()
     assert (table.p_holm >= table.p).all()
-    wide = pd.Series([0.1, -0.1, 0.2, -0.2, 0.1, -0.1])
-    table = compared([({}, wide), ({}, wide[:5]), ({}, wide.replace(0.2, np.inf))])
+    wide = pd.Series([0.1, -0.1, 0.2, -0.2, 0.1] * 2)
+    table = compared([({}, wide), ({}, wide[:9]), ({}, wide.replace(0.2, np.inf))])
     assert table.says.tolist() == ["open", "too few blocks", "diverged"]
     assert len(compared([])) == 0
 

@@ -80,7 +80,7 @@ def test_deviation_at_the_prune_is_that_of_the_positions(study) -> None:
     assert at_the_prune(run, 0)[0] > 0
 
 
-def table(effects: dict[tuple[str, str, str], float], n: int = 8, level: float = 0.1):
+def table(effects: dict[tuple[str, str, str], float], n: int = 10, level: float = 0.1):
     """Losses by arm, of two sizes, with a little noise over blocks."""
     rng, rows = np.random.default_rng(0), []
     for block in range(n):
@@ -127,11 +127,11 @@ def test_what_has_not_learnt_or_has_few_blocks_gives_no_verdict() -> None:
     losses = constant[constant.value == "train_l1"]
     assert set(losses.says) == {"nothing learnt"}
     assert set(losses.verdict) == {"no verdict"}
-    few = contrasts(table(dict.fromkeys(ALL, 0.0), n=5))
+    few = contrasts(table(dict.fromkeys(ALL, 0.0), n=9))
     assert set(few.says) == {"too few blocks"}
     answer = uniformity.answer(
-        table(dict.fromkeys(ALL, 0.0), n=5),
-        table({}, n=5).reindex(columns=["data_seed", "dataset", "place"]),
+        table(dict.fromkeys(ALL, 0.0), n=9),
+        table({}, n=9).reindex(columns=["data_seed", "dataset", "place"]),
     )
     assert "no verdict" in answer.found
 
@@ -140,7 +140,18 @@ def test_arms_that_were_not_run_are_left_out() -> None:
     found = contrasts(table(dict.fromkeys(ALL[:2], 0.0)))
     assert set(found["part"]) == {"low dimensions", "even", "even, fewer bits"}
     by_size = contrasts(table(dict.fromkeys(ALL[:2], 0.0)), ["rate", "bits", "width"])
-    assert by_size["part"].value_counts().to_dict() == {"even": 4}  # two sizes, two outcomes
+    assert by_size["part"].value_counts().to_dict() == {"even": 2}  # two sizes
+
+
+def test_the_family_is_what_was_declared_whatever_was_run() -> None:
+    assert uniformity.FAMILY == 2 + 2 * (4 + 3 * 2)
+    found = contrasts(table(dict.fromkeys(ALL[:2], 0.0) | {ALL[0]: 0.0}))
+    row = found[found["part"] == "even"].iloc[0]
+    assert row.p_equal_holm == pytest.approx(min(1, uniformity.FAMILY * row.p_equal))
+    both = pd.concat([table(dict.fromkeys(ALL, 0.0)).assign(rate=r) for r in uniformity.RATES])
+    found = contrasts(both)
+    assert len(found) == uniformity.FAMILY
+    assert (found["part"] == "pool").sum() == 1  # positions are the same at every rate
 
 
 def test_guidance_is_a_part_of_it() -> None:
@@ -152,8 +163,8 @@ def test_guidance_is_a_part_of_it() -> None:
     )  # fmt: skip
     found = contrasts(uniformity.as_arms(guided))
     said = found.set_index(["part", "value"]).verdict
-    assert said["guidance", "test_l1"] == "supported"
-    assert said["guidance, fewer bits", "test_l1"] == "contradicted"
+    assert said["guidance", "train_l1"] == "supported"
+    assert said["guidance, fewer bits", "train_l1"] == "contradicted"
     assert set(found.rate) == {"80% zeros"}
 
 
