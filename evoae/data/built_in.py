@@ -108,6 +108,15 @@ def lfw_subset() -> np.ndarray:
     return package("skimage.data").lfw_subset()
 
 
+def breast_cancer() -> np.ndarray:
+    """scikit-learn's measurements of cell nuclei: float [569, 30], each column scaled to [0, 1]."""
+    from sklearn.datasets import load_breast_cancer
+
+    values = load_breast_cancer().data
+    low, high = values.min(0), values.max(0)
+    return (values - low) / (high - low)
+
+
 def package(name: str) -> ModuleType:
     """A package that is wanted for its data alone. Raises ValueError if it is not installed."""
     try:
@@ -125,6 +134,7 @@ BUILT_IN: dict[str, Callable[..., Any]] = {
     "patches": patches,
     "mnist_5k": mnist_5k,
     "lfw_subset": lfw_subset,
+    "breast_cancer": breast_cancer,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import SETTINGS
-from evoae.study.analysis import claims, confounds, results
+from evoae.study.analysis import claims, confounds, frontier_page, results
 from evoae.study.analysis.findings import READ
 from evoae.study.analysis.published import NAMES
 from evoae.study.analysis.sentences import decimals, interval, listed
@@ -33,6 +33,7 @@ DEAD = "†"
 def page() -> str:
     """The whole page, in Markdown."""
     values = published_values() | paper_claims() | mechanism() | frontier()
+    values |= frontier_page.values(table, share, DEAD)
     text = TEXT.read_text(encoding="utf-8").format_map(values)
     return text.replace("\n\n\n", "\n\n")  # of a paragraph that has nothing to say
 
@@ -116,7 +117,7 @@ def paper_claims() -> dict[str, Any]:
             row["b"] + (" (control)" if row["role"] != "claim" else ""),
             *(int(row["n"]), number(row["mean a"]), number(row["mean b"])),
             with_interval(row["shift"], row["low"], row["high"], sign=True),
-            "< 0.001" if row["p_holm"] < 0.001 else number(row["p_holm"]),
+            frontier_page.probability(row["p_holm"]),
             row["says"],
         ]
         for row in contrasts[contrasts.says != "not run"].to_dict("records")
@@ -126,6 +127,7 @@ def paper_claims() -> dict[str, Any]:
     judged = [(f"{row[0][0]}. {row[0][1]}", *row[1:]) for row in by_reading.itertuples(name=None)]
     return {
         "claim_trials": span(contrasts.n.dropna()),
+        "dose": share(SETTINGS["amount"].default),
         "claims": len(claims.CLAIMS),
         "differing": (by_reading.nunique(axis=1) > 1).sum(),
         "constant_released": number(constants["as released"]),
@@ -196,7 +198,7 @@ def mechanism() -> dict[str, Any]:
         "no_gap": " ".join(flat),
         "arrangements": table([*trained, *confounds.ARRANGEMENTS], arrangements),
         "restarts": table(["data", "cells", "restarts", "ring", "ring better in"], restarts),
-        "timing": table(["data", "operator", *confounds.WHEN, "never"], timing),
+        "timing": table(["data", "operator", *confounds.WHEN, "never", "Holm's p"], timing),
         "below_noise": "; ".join(below),
         "tuned": "\n".join(tuned),
     }
@@ -216,11 +218,18 @@ def restarts_of(dataset: str) -> list[list[Any]]:
 
 
 def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
-    """Design B: means by operator and time, and where random pruning ends below noise."""
+    """Design B: means by operator and time, the test of each operator's times, and where random
+    pruning ends below noise.
+    """
     timed = results.design("timing", dataset)
     means = timed.groupby(["operator", "when"]).train_l1.mean().unstack()
+    tested = confounds.when_matters(timed).set_index("operator").p_holm
     rows = [
-        [dataset, operator, *(number(means[when][operator]) for when in (*confounds.WHEN, "never"))]
+        [
+            *(dataset, operator),
+            *(number(means[when][operator]) for when in (*confounds.WHEN, "never")),
+            frontier_page.probability(tested.get(operator, float("nan"))),
+        ]
         for operator in means.mean(axis=1).sort_values().index
     ]
     seeds = timed.groupby(["operator", "when", "data_seed"]).train_l1.mean()

@@ -94,10 +94,25 @@ def test_shapley_values_part_the_gap_and_split_an_interaction_evenly():
         shapley(trials().iloc[2:], FACTORS, "loss", "seed")
 
 
-def test_intervals_of_shapley_values_cover_with_six_blocks():
-    """Of the noise alone: every true value is 0, and each block is one draw."""
-    covered = [
-        shapley(trials(repeats=1, seed=s), FACTORS, "loss", "seed").eval("low <= 0 <= high").mean()
-        for s in range(80)
-    ]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
+def test_trials_of_a_block_are_one_value_however_many():
+    """Repeats that agree exactly do not make a test of two blocks significant."""
+    table = trials(blocks=2, noise=0.001)
+    many = pd.concat([table] * 20)
+    p = [permutation_test(t, "rates", "loss", ["seed"], permutations=99) for t in (table, many)]
+    assert p[0] == p[1]
+    assert p[0] > 0.2  # two blocks of two levels cannot say more
+
+
+@pytest.mark.parametrize("blocks", [5, 10])
+def test_intervals_of_shapley_values_cover(blocks: int, monkeypatch: pytest.MonkeyPatch):
+    """Blocks drawn about values that are known: Student's intervals cover as often as they say."""
+    rng, factors, draws = np.random.default_rng(0), {"a": (0, 1), "b": (0, 1)}, 600
+    corners = pd.DataFrame(itertools.product((0, 1), repeat=2), columns=list("ab"))
+    table = pd.concat([corners.assign(seed=s) for s in range(blocks)], ignore_index=True)
+    expected = 0.3 - 0.1 * table.a + 0.02 * table.a * table.b
+    covered = []
+    for _ in range(draws):
+        loss = expected + rng.normal(0, 0.05, blocks)[table.seed] + rng.normal(0, 0.01, len(table))
+        found = shapley(table.assign(loss=loss), factors, "loss", "seed").set_index("factor")
+        covered += [found.low[k] <= v <= found.high[k] for k, v in {"a": -0.09, "b": 0.01}.items()]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)

@@ -1,0 +1,135 @@
+"""The sections of RESULTS.md on design F: equally tuned methods, the recipe's parts, its masks.
+
+Everything is computed from the trials that `results` keeps. A test is printed only where every
+method has the PLANNED number of trials; before that the page says how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from evoae.study.analysis import frontier, results, statistics
+from evoae.study.analysis.sentences import decimals, interval, listed
+from evoae.study.analysis.statistics import LEVEL, mean_interval
+from evoae.study.runs import mask_controls
+
+PLANNED = 10  # trials of every setting of design F, fixed before its first run
+SIZES = {"macs": "multiply-accumulates", "compact_parameters": "compacted parameters"}
+FOUND = "as found"  # the run whose masks are trained again
+
+
+def values(table: Callable[..., str], share: Callable[[float], str], dead: str) -> dict[str, Any]:
+    """What the text names; `table` and `share` write a table and a percentage, `dead` is a mark."""
+    front = results.front_trials("front")
+    parts, masks = results.front_trials("parts"), results.front_trials("masks")
+    head = ["data", "zeros", "trials", "best", "loss", "not told from it", "best baseline"]
+    head += ["loss", "best – baseline", "Holm's p"]
+    equal = [
+        [dataset, f"{share(at)} of the {SIZES[size]}", *row]
+        for size, shares in frontier.SHARES.items()
+        for at in shares
+        for dataset, rows in frontier.at_size(front, size, at).groupby("dataset", sort=False)
+        for row in [standing(rows)]
+    ]
+    return {
+        "planned": PLANNED,
+        "searched": frontier.CONFIGURATIONS,
+        "searched_at": listed(share(target) for target in frontier.TUNED_AT),
+        "fair_state": state(front),
+        "fair_losses": losses(front, table, share, dead),
+        "fair_standing": table(head, [
+            [dataset, share(target), *standing(rows)]
+            for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False)
+        ]),
+        "fair_equal": table([head[0], "size", *head[2:]], equal),
+        "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS, table),
+        "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS], table),
+    }  # fmt: skip
+
+
+def state(front: pd.DataFrame) -> str:
+    """How many trials each data set has of how many methods."""
+    words = []
+    for dataset, rows in front.groupby("dataset", sort=False):
+        n = rows.groupby(["method", "target"]).size().min()
+        words.append(f"{dataset} has {n} of {PLANNED} trials of {rows.method.nunique()} methods")
+    return listed(words) if words else "no data set was run"
+
+
+def complete(rows: pd.DataFrame) -> bool:
+    """Whether every method of these trials has the planned number of them."""
+    return bool((rows.groupby("method").size() >= PLANNED).all())
+
+
+def loss(rows: pd.DataFrame) -> str:
+    """The mean test loss, with its interval if there are trials enough."""
+    return decimals(statistics.mean_loss(rows.test_l1)) + interval(*mean_interval(rows.test_l1))
+
+
+def losses(
+    front: pd.DataFrame, table: Callable[..., str], share: Callable[[float], str], dead: str
+) -> str:
+    """Mean test losses, a row per data set and target, a column per method."""
+    methods = list(dict.fromkeys(front.method))
+    lines = []
+    for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
+        alive, own = frontier.living(rows), dict(list(rows.groupby("method")))
+        cells = [
+            loss(own[name]) + ("" if name in alive else f" {dead}") if name in own else "–"
+            for name in methods
+        ]
+        lines.append([dataset, share(target), *cells])
+    return table(["data", "zeros", *(f"`{name}`" for name in methods)], lines)
+
+
+def standing(rows: pd.DataFrame) -> list[Any]:
+    """The best method on validation, which of the best are not told from it, the best baseline."""
+    own, alive = dict(list(rows.groupby("method"))), frontier.living(rows)
+    n = rows.groupby("method").size().min()
+    if not alive:
+        return [n, "no method beats the constant", *["–"] * 6]
+    first, rival = alive[0], frontier.best_baseline(alive)
+    found = [n, f"`{first}`", loss(own[first])]
+    beside = ["–", "–"] if rival is None else [f"`{rival}`", loss(own[rival])]
+    if not complete(rows):
+        return [*found, "not tested", *beside, "–", "–"]
+    tests = frontier.among_best(rows)
+    open_ = tests[((tests.a == first) | (tests.b == first)) & ~(tests.p_holm < LEVEL)]
+    near = [name for name in alive[1 : frontier.BEST] if name in {*open_.a, *open_.b}]
+    found.append(listed(f"`{name}`" for name in near) if near else "none")
+    pair = tests[(tests.a == first) & (tests.b == rival)]
+    if pair.empty:
+        return [*found, *beside, "–", "–"]
+    return [*found, *beside, shifted(pair.iloc[0]), probability(pair.p_holm.iloc[0])]
+
+
+def against(
+    trials: pd.DataFrame, baseline: str, names: Iterable[str], table: Callable[..., str]
+) -> str:
+    """Each of some settings against one, by data set; their tests are the family."""
+    lines = []
+    for dataset, rows in trials.groupby("dataset", sort=False):
+        rows = rows[rows.method.isin(list(names))]
+        tests = statistics.compare(rows, by="method", value="test_l1", baseline=baseline)
+        for name, own in rows.groupby("method", sort=False):
+            line = [dataset, name, len(own), loss(own)]
+            test = tests[tests.a == name]
+            if name == baseline or not complete(rows):
+                lines.append([*line, "–", "–"])
+            else:
+                lines.append([*line, shifted(test.iloc[0]), probability(test.p_holm.iloc[0])])
+    return table(["data", "setting", "trials", "loss", f"difference from “{baseline}”", "Holm's p"],
+                 lines)  # fmt: skip
+
+
+def shifted(row: Any) -> str:
+    """A shift with its sign and interval."""
+    return decimals(row["shift"], signed=True) + interval(row["low"], row["high"], signed=True)
+
+
+def probability(p: float) -> str:
+    """A p-value."""
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else decimals(p)
