@@ -40,6 +40,8 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
 }
 STRONGER = {0.0: 0.02, 0.005: 0.05, 0.015: 0.1, 0.05: 0.2}  # penalties of "soft", in their place
 CONFIGURATIONS = 17
+# The data sets of the full size; the first three are those of the ablation and the masks.
+DATA = ("binary-clusters", "digits", "mnist_5k", "lfw_subset", "breast_cancer")
 AGAIN = 4  # a search that tries so many or more tries the best quarter again, at the full length
 TUNED_AT = (0.94, 0.8)  # targets of the search; others take the settings of the nearest
 STANDARD = "standard"  # the model that all methods prune

@@ -6,7 +6,7 @@ method has the PLANNED number of trials; before that the page says how many ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -39,6 +39,8 @@ def values(table: Callable[..., str], share: Callable[[float], str], dead: str) 
         "searched": frontier.CONFIGURATIONS,
         "searched_at": listed(share(target) for target in frontier.TUNED_AT),
         "fair_state": state(front),
+        "fair_missing": missing(front),
+        "masks_missing": missing(masks, frontier.DATA[:3]),
         "fair_losses": losses(front, table, share, dead),
         "fair_standing": table(head, [
             [dataset, share(target), *standing(rows)]
@@ -59,9 +61,16 @@ def state(front: pd.DataFrame) -> str:
     return listed(words) if words else "no data set was run"
 
 
+def missing(trials: pd.DataFrame, data: Sequence[str] = frontier.DATA) -> str:
+    """The data sets that do not have all trials yet."""
+    done = [name for name, rows in trials.groupby("dataset") if complete(rows)]
+    left = [name for name in data if name not in done]
+    return f"trials on {listed(left)}" if left else "–"
+
+
 def complete(rows: pd.DataFrame) -> bool:
     """Whether every method of these trials has the planned number of them."""
-    return bool((rows.groupby("method").size() >= PLANNED).all())
+    return bool((rows.groupby(["method", "target"]).size() >= PLANNED).all())
 
 
 def loss(rows: pd.DataFrame) -> str:
@@ -113,6 +122,8 @@ def against(
     lines = []
     for dataset, rows in trials.groupby("dataset", sort=False):
         rows = rows[rows.method.isin(list(names))]
+        if baseline not in set(rows.method):
+            continue
         tests = statistics.compare(rows, by="method", value="test_l1", baseline=baseline)
         for name, own in rows.groupby("method", sort=False):
             line = [dataset, name, len(own), loss(own)]

@@ -6,6 +6,7 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def page() -> str:
     values = published_values() | paper_claims() | mechanism() | frontier()
     values |= frontier_page.values(table, share, DEAD)
     text = TEXT.read_text(encoding="utf-8").format_map(values)
-    return text.replace("\n\n\n", "\n\n")  # of a paragraph that has nothing to say
+    return re.sub(r"\n{3,}", "\n\n", text)  # of paragraphs that have nothing to say
 
 
 # -- small pieces --------------------------------------------------------------------------------
@@ -57,10 +58,12 @@ def share(value: float) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; columns of words are aligned to the left, others to the right."""
+    """A Markdown table, "" of no rows; columns of words are aligned to the left, others right."""
     lines = [[str(cell) for cell in row] for row in rows]
+    if not lines:
+        return ""
     words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
-    rule = [":---" if word else "---:" for word in words] or ["---"] * len(header)
+    rule = [":---" if word else "---:" for word in words]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 

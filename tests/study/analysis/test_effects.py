@@ -14,6 +14,7 @@ from evoae.study.analysis.effects import (
     shapley,
     shares,
 )
+from evoae.study.analysis.statistics import mean_interval
 
 FACTORS = dict.fromkeys(("optimiser", "rates", "neighbours", "selection"), (False, True))
 
@@ -103,16 +104,14 @@ def test_trials_of_a_block_are_one_value_however_many():
     assert p[0] > 0.2  # two blocks of two levels cannot say more
 
 
-@pytest.mark.parametrize("blocks", [5, 10])
-def test_intervals_of_shapley_values_cover(blocks: int, monkeypatch: pytest.MonkeyPatch):
-    """Blocks drawn about values that are known: Student's intervals cover as often as they say."""
-    rng, factors, draws = np.random.default_rng(0), {"a": (0, 1), "b": (0, 1)}, 600
-    corners = pd.DataFrame(itertools.product((0, 1), repeat=2), columns=list("ab"))
-    table = pd.concat([corners.assign(seed=s) for s in range(blocks)], ignore_index=True)
-    expected = 0.3 - 0.1 * table.a + 0.02 * table.a * table.b
-    covered = []
-    for _ in range(draws):
-        loss = expected + rng.normal(0, 0.05, blocks)[table.seed] + rng.normal(0, 0.01, len(table))
-        found = shapley(table.assign(loss=loss), factors, "loss", "seed").set_index("factor")
-        covered += [found.low[k] <= v <= found.high[k] for k, v in {"a": -0.09, "b": 0.01}.items()]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+def test_intervals_of_shapley_values_are_students_over_blocks():
+    """Of how many blocks, and however few: those of the mean, which cover (test_statistics)."""
+    for blocks in (2, 5, 10):
+        table = trials(blocks=blocks, optimiser=-0.02, noise=0.01)
+        found = shapley(table, FACTORS, "loss", "seed").set_index("factor")
+        on = table[table[list(FACTORS)].all(axis=1)].groupby("seed").loss.mean()
+        off = table[~table[list(FACTORS)].any(axis=1)].groupby("seed").loss.mean()
+        whole = found.loc["whole gap"]
+        expected = mean_interval(on - off, least=2)
+        assert (whole.low, whole.high) == pytest.approx(expected)
+        assert whole.value == pytest.approx((on - off).mean())
