@@ -6,23 +6,25 @@ method has the PLANNED number of trials; before that the page says how many ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from evoae.study.analysis import frontier, results, statistics
-from evoae.study.analysis.sentences import decimals, interval, listed
+from evoae.study.analysis.markdown import share, table
+from evoae.study.analysis.sentences import decimals, interval, listed, raised
 from evoae.study.analysis.statistics import LEVEL, mean_interval
 from evoae.study.runs import mask_controls
 
 PLANNED = 10  # trials of every setting of design F, fixed before its first run
 SIZES = {"macs": "multiply-accumulates", "compact_parameters": "compacted parameters"}
+DEAD = "†"  # marks a method that is no better than a constant
 FOUND = "as found"  # the run whose masks are trained again
 
 
-def values(table: Callable[..., str], share: Callable[[float], str], dead: str) -> dict[str, Any]:
-    """What the text names; `table` and `share` write a table and a percentage, `dead` is a mark."""
+def values() -> dict[str, Any]:
+    """What the text names."""
     front = results.front_trials("front")
     parts, masks = results.front_trials("parts"), results.front_trials("masks")
     head = ["data", "zeros", "trials", "best", "loss", "not told from it", "best baseline"]
@@ -41,14 +43,15 @@ def values(table: Callable[..., str], share: Callable[[float], str], dead: str) 
         "fair_state": state(front),
         "fair_missing": missing(front),
         "masks_missing": missing(masks, frontier.DATA[:3]),
-        "fair_losses": losses(front, table, share, dead),
+        "fair_losses": losses(front),
         "fair_standing": table(head, [
             [dataset, share(target), *standing(rows)]
             for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False)
         ]),
         "fair_equal": table([head[0], "size", *head[2:]], equal),
-        "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS, table),
-        "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS], table),
+        "parts_found": parts_found(parts),
+        "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
+        "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS]),
     }  # fmt: skip
 
 
@@ -78,16 +81,14 @@ def loss(rows: pd.DataFrame) -> str:
     return decimals(statistics.mean_loss(rows.test_l1)) + interval(*mean_interval(rows.test_l1))
 
 
-def losses(
-    front: pd.DataFrame, table: Callable[..., str], share: Callable[[float], str], dead: str
-) -> str:
+def losses(front: pd.DataFrame) -> str:
     """Mean test losses, a row per data set and target, a column per method."""
     methods = list(dict.fromkeys(front.method))
     lines = []
     for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
         alive, own = frontier.living(rows), dict(list(rows.groupby("method")))
         cells = [
-            loss(own[name]) + ("" if name in alive else f" {dead}") if name in own else "–"
+            loss(own[name]) + ("" if name in alive else f" {DEAD}") if name in own else "–"
             for name in methods
         ]
         lines.append([dataset, share(target), *cells])
@@ -115,9 +116,7 @@ def standing(rows: pd.DataFrame) -> list[Any]:
     return [*found, *beside, shifted(pair.iloc[0]), probability(pair.p_holm.iloc[0])]
 
 
-def against(
-    trials: pd.DataFrame, baseline: str, names: Iterable[str], table: Callable[..., str]
-) -> str:
+def against(trials: pd.DataFrame, baseline: str, names: Iterable[str]) -> str:
     """Each of some settings against one, by data set; their tests are the family."""
     lines = []
     for dataset, rows in trials.groupby("dataset", sort=False):
@@ -126,7 +125,8 @@ def against(
             continue
         tests = statistics.compare(rows, by="method", value="test_l1", baseline=baseline)
         for name, own in rows.groupby("method", sort=False):
-            line = [dataset, name, len(own), loss(own)]
+            dead = frontier.living(own) == []
+            line = [dataset, name, len(own), loss(own) + f" {DEAD}" * dead]
             test = tests[tests.a == name]
             if name == baseline or not complete(rows):
                 lines.append([*line, "–", "–"])
@@ -134,6 +134,27 @@ def against(
                 lines.append([*line, shifted(test.iloc[0]), probability(test.p_holm.iloc[0])])
     return table(["data", "setting", "trials", "loss", f"difference from “{baseline}”", "Holm's p"],
                  lines)  # fmt: skip
+
+
+def parts_found(parts: pd.DataFrame) -> str:
+    """Which changes of the recipe change its loss, where a data set has all trials."""
+    said = []
+    for dataset, rows in parts.groupby("dataset", sort=False):
+        if not complete(rows):
+            continue
+        shipped = next(iter(frontier.PARTS))
+        tests = statistics.compare(rows, by="method", value="test_l1", baseline=shipped)
+        differ = tests[tests.p_holm < LEVEL]
+        worse, better = (list(differ.a[differ["shift"] * sign > 0]) for sign in (1, -1))
+        words = [
+            f"the test loss is {which} with {listed(f'“{name}”' for name in names)}"
+            for names, which in ((worse, "higher"), (better, "lower"))
+            if names
+        ]
+        rest = len(tests) - len(differ)
+        words.append(f"{rest} changes make no significant difference")
+        said.append(f"on {dataset}, {'; '.join(words)}")
+    return f"{'. '.join(map(raised, said))}." if said else ""
 
 
 def shifted(row: Any) -> str:

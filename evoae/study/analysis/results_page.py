@@ -7,7 +7,7 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import pandas as pd
 from evoae.experiment import SETTINGS
 from evoae.study.analysis import claims, confounds, frontier_page, results
 from evoae.study.analysis.findings import READ
+from evoae.study.analysis.frontier_page import DEAD, probability
+from evoae.study.analysis.markdown import number, share, table, with_interval
 from evoae.study.analysis.published import NAMES
-from evoae.study.analysis.sentences import decimals, interval, listed
+from evoae.study.analysis.sentences import listed
 from evoae.study.analysis.statistics import mean_interval
 
 TEXT = Path(__file__).with_suffix(".md")
@@ -28,43 +30,17 @@ RECIPES = (
 )
 OPERATORS = ("random", "conjunctive", "variance-high", "variance-low", "magnitude", "dense")
 UNCHANGED = 0.0005  # a gap that three decimals do not show
-DEAD = "†"
 
 
 def page() -> str:
     """The whole page, in Markdown."""
     values = published_values() | paper_claims() | mechanism() | frontier()
-    values |= frontier_page.values(table, share, DEAD)
+    values |= frontier_page.values()
     text = TEXT.read_text(encoding="utf-8").format_map(values)
     return re.sub(r"\n{3,}", "\n\n", text)  # of paragraphs that have nothing to say
 
 
 # -- small pieces --------------------------------------------------------------------------------
-
-
-def number(value: float, sign: bool = False) -> str:
-    """Three decimals, without a minus before zero; a dash where there is no number."""
-    return "–" if pd.isna(value) else decimals(round(value, 9), sign)
-
-
-def with_interval(value: float, low: float, high: float, sign: bool = False) -> str:
-    """A number and its 95 % interval, if there is one."""
-    return number(value, sign) + interval(round(low, 9), round(high, 9), sign)
-
-
-def share(value: float) -> str:
-    """A share as a percentage: "94 %"."""
-    return f"{100 * value:.4g} %"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, "" of no rows; columns of words are aligned to the left, others right."""
-    lines = [[str(cell) for cell in row] for row in rows]
-    if not lines:
-        return ""
-    words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
-    rule = [":---" if word else "---:" for word in words]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def span(counts: pd.Series) -> str:
@@ -120,7 +96,7 @@ def paper_claims() -> dict[str, Any]:
             row["b"] + (" (control)" if row["role"] != "claim" else ""),
             *(int(row["n"]), number(row["mean a"]), number(row["mean b"])),
             with_interval(row["shift"], row["low"], row["high"], sign=True),
-            frontier_page.probability(row["p_holm"]),
+            probability(row["p_holm"]),
             row["says"],
         ]
         for row in contrasts[contrasts.says != "not run"].to_dict("records")
@@ -231,7 +207,7 @@ def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
         [
             *(dataset, operator),
             *(number(means[when][operator]) for when in (*confounds.WHEN, "never")),
-            frontier_page.probability(tested.get(operator, float("nan"))),
+            probability(tested.get(operator, float("nan"))),
         ]
         for operator in means.mean(axis=1).sort_values().index
     ]

@@ -7,8 +7,7 @@ import pytest
 from test_frontier import MEANS, trials_of
 
 from evoae.study.analysis import frontier, frontier_page, results, results_page
-from evoae.study.analysis.frontier_page import PLANNED, missing, standing, state
-from evoae.study.analysis.results_page import DEAD, share, table
+from evoae.study.analysis.frontier_page import DEAD, PLANNED, missing, standing, state
 
 
 def test_the_best_is_told_from_those_that_it_beats_and_set_against_the_best_baseline() -> None:
@@ -35,7 +34,7 @@ def test_where_all_are_dead_nobody_is_the_best() -> None:
     assert standing(trials_of({"random": 0.2, "dense": 0.3}))[1] == "no method beats the constant"
     only_ours = standing(trials_of({"frontier": 0.1, "random": 0.2}))
     assert only_ours[1:5] == ["`frontier`", only_ours[2], "none", "–"]
-    losses = frontier_page.losses(trials_of(MEANS), table, share, DEAD)
+    losses = frontier_page.losses(trials_of(MEANS))
     assert losses.count(DEAD) == 2  # random and dense do not beat the constant
 
 
