@@ -69,6 +69,7 @@ OURS = "frontier"  # what the names of the recipe and its variants begin with
 SHARES = {"macs": (0.4, 0.2, 0.1), "compact_parameters": (0.7, 0.5, 0.3)}
 BEST = 4  # methods that are compared with each other, and with the best baseline
 FAMILY = 10  # tests: six pairs of these, and four with the baseline
+PARTS_AT = 0.94  # sparsity of the ablation, and of the masks that are trained again
 # What the recipe is made of: each part is taken out of the preset as it ships.
 PARTS: dict[str, dict[str, Any]] = {
     "as shipped": {},

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from evoae.experiment import PRESETS
 from evoae.study.analysis import frontier, results, statistics
 from evoae.study.analysis.markdown import share, table
-from evoae.study.analysis.sentences import decimals, interval, listed, raised
+from evoae.study.analysis.sentences import count, decimals, interval, listed, raised
 from evoae.study.analysis.statistics import LEVEL, mean_interval
 from evoae.study.runs import mask_controls
 
@@ -38,6 +39,11 @@ def values() -> dict[str, Any]:
     ]
     return {
         "planned": PLANNED,
+        "ring_cells": count(frontier.RING),
+        "best_few": count(frontier.BEST),
+        "front_family": count(frontier.FAMILY),
+        "parts_at": share(frontier.PARTS_AT),
+        "recipe_until": share(PRESETS["frontier"].settings["prune_until"]),
         "searched": frontier.CONFIGURATIONS,
         "searched_at": listed(share(target) for target in frontier.TUNED_AT),
         "fair_state": state(front),

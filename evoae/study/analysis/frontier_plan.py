@@ -24,7 +24,6 @@ METHODS = (
     *("random", "conjunctive", "dense", "dense-flat"),
 )
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.92, 0.94, 0.96)
-AT = 0.94  # of the ablation and the masks
 STEPS = dict.fromkeys(frontier.DATA, 80_000) | {"lfw_subset": 20_000, "breast_cancer": 20_000}
 TUNING = range(1000, 1002)  # trials of the search
 
@@ -41,7 +40,7 @@ def front(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     ]
     tuned = pd.concat(found)
     results.update_front_tuning(tuned)
-    e = frontier.at(dataset, PRESETS["frontier"].settings, AT, steps)
+    e = frontier.at(dataset, PRESETS["frontier"].settings, frontier.PARTS_AT, steps)
     possible = [share for share in SPARSITIES if share < e.most_sparse - 0.01]
     study = frontier.compute(frontier.points(tuned, possible, steps), trials, **where)
     results.update_front_trials("front", frontier.trials(study))
@@ -49,14 +48,14 @@ def front(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
 
 def parts(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     """The ablation of the preset."""
-    design = frontier.ablation([dataset], AT, STEPS[dataset])
+    design = frontier.ablation([dataset], frontier.PARTS_AT, STEPS[dataset])
     study = frontier.compute(design, trials, out=out, **where)
     results.update_front_trials("parts", frontier.trials(study))
 
 
 def masks(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     """The preset's masks, trained again."""
-    e = frontier.at(dataset, PRESETS["frontier"].settings, AT, STEPS[dataset])
+    e = frontier.at(dataset, PRESETS["frontier"].settings, frontier.PARTS_AT, STEPS[dataset])
     found = sweep({FOUND: e}, trials, out=out, **where).runs[FOUND]
     again = {FOUND: e} | mask_controls.controls(found, Path(out) / "starts")
     design = Design(again, {name: {"dataset": dataset, "method": name} for name in again})
