@@ -9,8 +9,7 @@ and method are factors of the design.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, product
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,10 @@ from evoae.experiment import PRESETS, Experiment
 from evoae.networks.activations import layer_names
 from evoae.networks.population import parameter_count, widths_of
 from evoae.pruning import operators
-from evoae.study.analysis import statistics
 from evoae.study.analysis.inspection import equal_widths
-from evoae.study.analysis.sentences import Answer, against, lowest, raised
 from evoae.study.analysis.statistics import front, require_columns
 from evoae.study.runs.grids import Design
-from evoae.study.runs.mask_controls import begin_from
+from evoae.study.runs.rewinding import rewound
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 from evoae.study.runs.sweeps import sweep
@@ -46,7 +43,6 @@ AGAIN = 4  # a search of more configurations tries so many of the best again, at
 TUNED_AT = (0.94, 0.8)  # targets of the search; others take the settings of the nearest
 STANDARD = "standard"  # the model that all methods prune
 RING = 4  # cells of the coevolved methods; each trains a quarter of the epochs
-ROUNDS = 4  # of iterative pruning, before the last training
 # Room to recover, for all methods alike: what a target without it costs is another question.
 ROOM = {
     "schedule": "cubic",
@@ -62,13 +58,6 @@ COEVOLVED = {
     "statistics_window": "visit",
     "pruning_clock": "last-epoch",
 }
-POINT = ["dataset", "method", "target"]
-LOSSES = ["validation_l1", "test_l1", "constant_test_l1"]
-OURS = "frontier"  # what the names of the recipe and its variants begin with
-# shares of the largest size that any method has, at which methods are compared
-SHARES = {"macs": (0.4, 0.2, 0.1), "compact_parameters": (0.7, 0.5, 0.3)}
-BEST = 4  # methods that are compared with each other, and with the best baseline
-FAMILY = 10  # tests: six pairs of these, and four with the baseline
 PARTS_AT = 0.94  # sparsity of the ablation, and of the masks that are trained again
 # What the recipe is made of: each part is taken out of the preset as it ships.
 PARTS: dict[str, dict[str, Any]] = {
@@ -250,56 +239,6 @@ def compute(design: Design, trials: int | range = 1, seed: int = 1, **where: Any
     return Study({label: runs[label] for label in design}, factors)
 
 
-def rewound(
-    experiments: Mapping[str, Experiment],
-    trials: int | range = 1,
-    seed: int = 1,
-    *,
-    out: Path | str,
-    **where: Any,
-) -> Study:
-    """Iterative magnitude pruning with rewinding (Frankle and Carbin 2019), by ordinary runs.
-
-    In each of ROUNDS a network is trained, the smallest of its weights are pruned, and the others
-    go back to their initial values; each round leaves the same share of what the last one left, and
-    all rounds together take `prune_until` of the epochs. Then the network is trained once more for
-    the rest, and that run is in the study. Its factor `steps_before` counts the rounds' steps.
-    """
-    starts: dict[str, str] = {}
-    epochs = {k: max(1, round(e.prune_until * e.epochs / ROUNDS)) for k, e in experiments.items()}
-    before = dict.fromkeys(experiments, 0.0)
-    for number in range(1, ROUNDS + 1):
-        this_round = {
-            label: e.replace(
-                schedule="one-shot",
-                prune_until=1.0,
-                target_sparsity=e.target_sparsity
-                if number == ROUNDS
-                else 1 - (1 - e.target_sparsity) ** (number / ROUNDS),
-                epochs=epochs[label],
-                initial_weights=starts.get(label),
-            )
-            for label, e in experiments.items()
-        }
-        for label, run in sweep(this_round, trials, seed, out=out, **where).runs.items():
-            # other trials of the same run have other starts
-            span = f"{run.numbers[0]}-{run.numbers[-1]}"
-            path = Path(out) / f"{run.folder.name}-rewound-{span}.safetensors"
-            starts[label] = str(path if path.exists() else begin_from(run, path))
-            before[label] += run.result["model_steps"] / len(run.numbers)
-    last = {
-        label: e.replace(
-            operator="none",
-            l1_penalty=0.0,
-            epochs=max(1, e.epochs - ROUNDS * epochs[label]),
-            initial_weights=starts[label],
-        )
-        for label, e in experiments.items()
-    }
-    study = sweep(last, trials, seed, out=out, **where)
-    return Study(study.runs, {label: {"steps_before": n} for label, n in before.items()})
-
-
 def ablation(data: Sequence[str], target: float, steps: int) -> Design:
     """The recipe as it ships, and without each of its PARTS."""
     found, recipe = Design(), PRESETS["frontier"].settings
@@ -346,100 +285,6 @@ def fronts(table: pd.DataFrame, size: str = "sparsity") -> pd.DataFrame:
     found = pd.concat(parts, ignore_index=True)
     sizes = table.groupby(["dataset", "method", "target"], sort=False)[size].mean()
     return found.merge(sizes.reset_index())
-
-
-def at_size(table: pd.DataFrame, size: str, share: float) -> pd.DataFrame:
-    """The trials of `trials` brought to one size: losses between their targets, interpolated.
-
-    `size` is macs or compact_parameters, and the size wanted is a `share` of the largest that any
-    method has on a data set. In each trial of a method the losses at its targets are joined by
-    straight lines over the logarithm of the size. A row per data set, method and trial, with
-    `target` the share; methods that do not reach the size in every trial are left out.
-    """
-    require_columns(table, [size, *LOSSES])
-    found = []
-    for dataset, rows in table[table[size] > 0].groupby("dataset", sort=False):
-        wanted = share * table.loc[table.dataset == dataset, size].max()
-        for (method, trial), own in rows.groupby(["method", "trial"], sort=False):
-            own = own.sort_values(size)
-            if own[size].iloc[0] <= wanted <= own[size].iloc[-1]:
-                losses = {
-                    name: np.interp(np.log(wanted), np.log(own[size]), own[name].fillna(np.inf))
-                    for name in LOSSES
-                }
-                which = {"dataset": dataset, "method": method, "trial": trial}
-                found.append(which | {"target": share, size: wanted} | losses)
-    reached = pd.DataFrame(found, columns=[*POINT, "trial", size, *LOSSES])
-    every = table.groupby(["dataset", "method"]).trial.nunique().rename("every").reset_index()
-    reached = reached.merge(every, on=["dataset", "method"])
-    here = reached.groupby(["dataset", "method"]).trial.transform("size")
-    return reached[here == reached.every].drop(columns="every").reset_index(drop=True)
-
-
-def living(rows: pd.DataFrame) -> list[str]:
-    """The methods that beat the constant predictor and compute something, the best first.
-
-    By their mean validation loss; `rows` are trials of one data set and target. A dead network is
-    no yardstick for others. Below LEAST trials, the mean decides whether a method beats a constant.
-    """
-    found = {}
-    for method, own in rows.groupby("method", sort=False):
-        better = statistics.beats(own.test_l1, own.constant_test_l1)
-        if better is None:
-            better = own.test_l1.mean() < own.constant_test_l1.mean()
-        if better and ("macs" not in own or own.macs.mean() > 0):
-            found[method] = own.validation_l1.fillna(np.inf).mean()
-    return sorted(found, key=found.__getitem__)
-
-
-def best_baseline(known: Sequence[str]) -> str | None:
-    """The first of some methods that is neither the recipe nor a variant of it."""
-    return next((name for name in known if not name.startswith(OURS)), None)
-
-
-def among_best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Paired tests of the test loss among the BEST methods, and of each with the best baseline.
-
-    `rows` are trials of one data set and target; which are the best is asked on validation, among
-    `living`. Columns as of `statistics.compare`, where the best baseline is always b; Holm's
-    correction always counts FAMILY tests.
-    """
-    known = living(rows)
-    first, rival = known[:BEST], best_baseline(known)
-    pairs = [(b, a) if a == rival else (a, b) for a, b in combinations(first, 2)]
-    pairs += [(name, rival) for name in first if rival and rival not in first]
-    samples = statistics.samples_of(rows, "method", "test_l1", "trial")
-    found = [{"a": a, "b": b} | statistics.paired(samples[a], samples[b]) for a, b in pairs]
-    table = pd.DataFrame(found, columns=statistics.COLUMNS)
-    return table.assign(p_holm=statistics.holm(table["p"].astype(float), FAMILY))
-
-
-def at_sizes(table: pd.DataFrame) -> pd.DataFrame:
-    """`among_best` at each of SHARES of both sizes and each data set: named in the first columns.
-
-    `table` is of `trials`; a size that no two living methods reach has no row.
-    """
-    found = [
-        among_best(rows).assign(dataset=dataset, size=size, share=share)
-        for size, shares in SHARES.items()
-        for share in shares
-        for dataset, rows in at_size(table, size, share).groupby("dataset", sort=False)
-    ]
-    columns = ["dataset", "size", "share", *statistics.COLUMNS, "p_holm"]
-    return pd.concat([pd.DataFrame(columns=columns), *(f for f in found if len(f))])[columns]
-
-
-def answer(rows: pd.DataFrame) -> Answer:
-    """What `among_best` says of the best methods and the best baseline, in a sentence."""
-    known = living(rows)
-    if not known:
-        return Answer("No method beats the constant predictor.")
-    tests, rival = among_best(rows), best_baseline(known)
-    sides = tests[tests.b == rival]
-    if sides.empty:
-        means = rows[rows.method.isin(known)].groupby("method").test_l1.mean()
-        return Answer(f"{raised(lowest(means.to_dict(), 'mean test loss'))}.")
-    return against(sides, "test loss", "method", family=FAMILY)
 
 
 def best_pruned(table: pd.DataFrame, target: float, dataset: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import PRESETS
-from evoae.study.analysis import frontier, results, statistics
+from evoae.study.analysis import best_methods, frontier, results, statistics
 from evoae.study.analysis.markdown import share, table
 from evoae.study.analysis.sentences import count, decimals, interval, listed, raised
 from evoae.study.analysis.statistics import LEVEL, mean_interval
@@ -32,16 +32,16 @@ def values() -> dict[str, Any]:
     head += ["loss", "best – baseline", "Holm's p"]
     equal = [
         [dataset, f"{share(at)} of the {SIZES[size]}", *row]
-        for size, shares in frontier.SHARES.items()
+        for size, shares in best_methods.SHARES.items()
         for at in shares
-        for dataset, rows in frontier.at_size(front, size, at).groupby("dataset", sort=False)
+        for dataset, rows in best_methods.at_size(front, size, at).groupby("dataset", sort=False)
         for row in [standing(rows)]
     ]
     return {
         "planned": PLANNED,
         "ring_cells": count(frontier.RING),
-        "best_few": count(frontier.BEST),
-        "front_family": count(frontier.FAMILY),
+        "best_few": count(best_methods.BEST),
+        "front_family": count(best_methods.FAMILY),
         "parts_at": share(frontier.PARTS_AT),
         "recipe_until": share(PRESETS["frontier"].settings["prune_until"]),
         "searched": frontier.CONFIGURATIONS,
@@ -92,7 +92,7 @@ def losses(front: pd.DataFrame) -> str:
     methods = list(dict.fromkeys(front.method))
     lines = []
     for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
-        alive, own = frontier.living(rows), dict(list(rows.groupby("method")))
+        alive, own = best_methods.living(rows), dict(list(rows.groupby("method")))
         cells = [
             loss(own[name]) + ("" if name in alive else f" {DEAD}") if name in own else "–"
             for name in methods
@@ -103,18 +103,18 @@ def losses(front: pd.DataFrame) -> str:
 
 def standing(rows: pd.DataFrame) -> list[Any]:
     """The best method on validation, which of the best are not told from it, the best baseline."""
-    own, alive = dict(list(rows.groupby("method"))), frontier.living(rows)
+    own, alive = dict(list(rows.groupby("method"))), best_methods.living(rows)
     n = rows.groupby("method").size().min()
     if not alive:
         return [n, "no method beats the constant", *["–"] * 6]
-    first, rival = alive[0], frontier.best_baseline(alive)
+    first, rival = alive[0], best_methods.best_baseline(alive)
     found = [n, f"`{first}`", loss(own[first])]
     beside = ["–", "–"] if rival is None else [f"`{rival}`", loss(own[rival])]
     if not complete(rows):
         return [*found, "not tested", *beside, "–", "–"]
-    tests = frontier.among_best(rows)
+    tests = best_methods.among_best(rows)
     open_ = tests[((tests.a == first) | (tests.b == first)) & ~(tests.p_holm < LEVEL)]
-    near = [name for name in alive[1 : frontier.BEST] if name in {*open_.a, *open_.b}]
+    near = [name for name in alive[1 : best_methods.BEST] if name in {*open_.a, *open_.b}]
     found.append(listed(f"`{name}`" for name in near) if near else "none")
     pair = tests[(tests.a == first) & (tests.b == rival)]
     if pair.empty:
@@ -131,7 +131,7 @@ def against(trials: pd.DataFrame, baseline: str, names: Iterable[str]) -> str:
             continue
         tests = statistics.compare(rows, by="method", value="test_l1", baseline=baseline)
         for name, own in rows.groupby("method", sort=False):
-            dead = frontier.living(own) == []
+            dead = best_methods.living(own) == []
             line = [dataset, name, len(own), loss(own) + f" {DEAD}" * dead]
             test = tests[tests.a == name]
             if name == baseline or not complete(rows):

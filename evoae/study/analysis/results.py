@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoae.study.analysis import claims, confounds, frontier, published, statistics
+from evoae.study.analysis import best_methods, claims, confounds, frontier, published, statistics
+from evoae.study.analysis.best_methods import POINT
 from evoae.study.runs.study import Study
 
 FOLDER = Path(__file__).parent
 REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
 FRONTIER = FOLDER / "frontier_results.csv"
 TRIALS, TUNING = FOLDER / "frontier_trials.csv", FOLDER / "frontier_tuning.csv"
-POINT = ["dataset", "method", "target"]
 CONTRAST = ["claim", "role", "reading", "a", "b"]
 # the designs of `confounds`, and what tells apart the runs of one data seed and trial
 DESIGNS = {
@@ -28,7 +28,7 @@ DESIGNS = {
 }
 MEASURED = ["train_l1", "validation_l1", "test_l1"]
 TRIAL = ["design", *POINT, "trial"]
-TRIALS_COLUMNS = [*TRIAL, *frontier.LOSSES, "macs", "compact_parameters", "steps"]
+TRIALS_COLUMNS = [*TRIAL, *best_methods.LOSSES, "macs", "compact_parameters", "steps"]
 
 
 def reproduced() -> pd.DataFrame:

@@ -16,7 +16,7 @@ from evoae.experiment import PRESETS, Experiment
 from evoae.networks.population import parameter_count
 from evoae.pruning.operators import OPERATORS
 from evoae.study.analysis import frontier, statistics
-from evoae.study.runs import mask_controls
+from evoae.study.runs import mask_controls, rewinding
 from evoae.study.runs.grids import Design
 
 
@@ -127,7 +127,7 @@ def test_iterative_pruning_rewinds_to_the_start_and_ends_at_the_size(
     assert table.trial.tolist() == [0, 1]
     assert table.sparsity.to_numpy() == pytest.approx(0.8, abs=1 / frontier.parameters(e))
     assert set(table.steps) == {13 * 20}  # of all rounds
-    assert run.experiment.epochs == 20 - frontier.ROUNDS * 2
+    assert run.experiment.epochs == 20 - rewinding.ROUNDS * 2
     # what is left begins at the untrained network of the same trial
     start = starting_networks(e, [0, 1], 1, 12)
     begun = starting_networks(run.experiment, [0, 1], 1, 12)
@@ -180,65 +180,6 @@ def test_the_best_that_prunes_is_chosen_on_validation_among_single_networks() ->
     assert frontier.best_pruned(table, 0.9, "d") == "obd"
     diverged = table[table.method == "obd"].assign(trial=1, validation_l1=None)
     assert frontier.best_pruned(pd.concat([table, diverged]), 0.9, "d") == "magnitude"
-
-
-def trials_of(means: dict[str, float], n: int = 10, **columns: object) -> pd.DataFrame:
-    """Trials that scatter about a mean for each method."""
-    noise = np.random.default_rng(0).normal(0, 0.001, (len(means), n))
-    rows = [
-        {"dataset": "d", "method": name, "target": 0.9, "trial": t, "macs": 10.0,
-         "validation_l1": mean, "test_l1": mean + noise[k, t], "constant_test_l1": 0.2}
-        for k, (name, mean) in enumerate(means.items())
-        for t in range(n)
-    ]  # fmt: skip
-    return pd.DataFrame(rows).assign(**columns)
-
-
-MEANS = {"frontier": 0.1, "frontier-ring": 0.11, "obd": 0.12, "frontier-magnitude": 0.13}
-MEANS |= {"magnitude": 0.14, "random": 0.2, "dense": 0.3}
-
-
-def test_no_dead_network_is_a_yardstick() -> None:
-    table = trials_of(MEANS)
-    assert frontier.living(table) == list(MEANS)[:5]
-    collapsed = table.assign(macs=table.macs.where(table.method != "frontier", 0.0))
-    assert frontier.living(collapsed)[0] == "frontier-ring"
-    assert frontier.living(trials_of(MEANS, n=2)) in (list(MEANS)[:5], list(MEANS)[:6])
-    diverged = table.assign(validation_l1=table.validation_l1.mask(table.method == "frontier"))
-    assert frontier.living(diverged)[-1] == "frontier"
-    nothing = frontier.among_best(trials_of({"random": 0.2, "dense": 0.3}))
-    assert nothing.empty
-
-
-def test_the_best_are_tested_among_each_other_and_against_the_best_baseline() -> None:
-    found = frontier.among_best(trials_of(MEANS))
-    assert len(found) == 6  # the best baseline, obd, is one of the four
-    assert (found.p_holm >= found.p * (frontier.FAMILY - 5) - 1e-12).all()
-    assert found.p_holm.min() == pytest.approx(frontier.FAMILY * 2 / 2**10)
-    others = {f"frontier-{k}": 0.1 + 0.001 * k for k in range(4)} | {"magnitude": 0.14}
-    found = frontier.among_best(trials_of(others))
-    assert len(found) == frontier.FAMILY
-    assert (found.b == "magnitude").sum() == 4
-    assert 2 * frontier.FAMILY / 2**10 < statistics.LEVEL  # ten trials can decide
-
-
-def test_losses_are_compared_at_one_size() -> None:
-    rows = []
-    for method, slope in (("a", 0.0), ("b", 0.1), ("short", 0.0)):
-        for macs in (100.0, 10.0, 1.0) if method != "short" else (100.0,):
-            loss = 0.5 + slope * np.log10(macs)
-            rows += [{"dataset": "d", "method": method, "target": macs, "trial": t, "macs": macs,
-                      "validation_l1": loss, "test_l1": loss, "constant_test_l1": 1.0}
-                     for t in range(2)]  # fmt: skip
-    table = pd.DataFrame(rows)
-    found = frontier.at_size(table, "macs", 10**0.5 / 100)
-    assert found.groupby("method").size().to_dict() == {"a": 2, "b": 2}
-    assert found.set_index("method").test_l1["b"].to_numpy() == pytest.approx(0.55)
-    assert found.macs.to_numpy() == pytest.approx(10**0.5)
-    # a method of which one trial does not reach the size is left out
-    dead = table.assign(macs=table.macs.mask((table.method == "b") & (table.trial == 1), 0.0))
-    assert set(frontier.at_size(dead, "macs", 0.1).method) == {"a"}
-    assert frontier.at_size(table, "macs", 0.001).empty
 
 
 def test_figures_of_a_small_study(rows: str, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_frontier import MEANS, trials_of
+from test_best_methods import MEANS, trials_of
 
-from evoae.study.analysis import frontier, frontier_page, results, results_page
+from evoae.study.analysis import frontier_page, results, results_page
+from evoae.study.analysis.best_methods import POINT
 from evoae.study.analysis.frontier_page import DEAD, PLANNED, missing, standing, state
 
 
@@ -51,7 +52,7 @@ def test_what_is_missing_is_named() -> None:
 @pytest.mark.parametrize("design", ["front", "parts", "masks"])
 def test_no_trial_is_kept_twice(design: str) -> None:
     found = results.front_trials(design)
-    assert not found.duplicated([*frontier.POINT, "trial"]).any()
+    assert not found.duplicated([*POINT, "trial"]).any()
     assert found.test_l1.between(0, 1).all()
 
 
