@@ -310,10 +310,15 @@ def sentences(
     if rows:
         words = differences(rows, "the best of a ring", "the best of as many restarts", "test loss")
         said.append(f"At equal steps, {words}")
-    for changes, rows in when.groupby(np.where(when.p_holm < LEVEL, "changes", "does not change")):
+    tested = when[when.p_holm.notna()]
+    for changes, rows in tested.groupby(
+        np.where(tested.p_holm < LEVEL, "changes", "does not change")
+    ):
         who = listed(f"{row.operator} ({probability(row.p_holm)})" for row in rows.itertuples())
         words = f"the time of a fixed number of prunes {changes} the training loss significantly"
         said.append(raised(f"{words} with {who}"))
+    if tested.empty:
+        said.append("Whether the time of a prune changes the loss was not tested")
     means = ends.rename(index=NAMES).to_dict()
     said.append(f"Alone, {lowest(means, 'final training loss', every=True)}")
     rows = {TIMES[row.when]: row for row in noise.itertuples()}
