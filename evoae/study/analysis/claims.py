@@ -1,11 +1,12 @@
 """The paper's claims, the contrasts that would show each, and a verdict that cannot mislead.
 
 The contrasts are declared here, before any run is looked at, and Holm's correction counts all of
-them, whatever lies in a folder. A verdict needs every contrast of its claim, trials enough for that
-(`statistics.least`: ten), and networks that learnt something: where the better side of a contrast
-is no better than the constant predictor, nothing is claimed. Runs that are not of the paper's size
-give a verdict in words of its own. A claim's controls say what else could explain it; they are
-tested with the rest and are not part of the verdict.
+them, whatever lies in a folder. The number of trials is fixed, too: the first TRIALS count, and no
+others that a run may have. A verdict needs every contrast of its claim, trials enough for that
+(`statistics.least`: ten), and networks that learnt something: where the best run of a contrast's
+better side is no better than the constant predictor, the contrast says nothing. Runs that are not
+of the paper's size give a verdict in words of its own. A claim's controls say what else could
+explain it; they are tested with the rest and are not part of the verdict.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 
+TRIALS = 15  # more are not counted: trials added after a look change a test's size
 MARGIN = 0.01  # in L1: pruned is "as good as" unpruned within it, about 4 % of the paper's losses
 READINGS = {"as released": True, "as intended": False}
 COLUMNS = ["claim", "role", "reading", "a", "b", "size", "n", "mean a", "mean b", "steps a"]
@@ -242,6 +244,7 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
     trials = [run.trials.set_index("trial") for run in runs]
     # of a trial that some of the runs lack there is no pair; a null is a trial that diverged
     losses = pd.concat([table.train_l1.fillna(np.inf) for table in trials], axis=1, join="inner")
+    losses = losses.sort_index().head(TRIALS)
     constant = trials[0].constant_train_l1.loc[losses.index]
     steps = [run.result["model_steps"] / len(run.trials) for run in runs]
     cut = len(contrast.a)
@@ -251,13 +254,17 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
         found["p"] = statistics.shift(statistics.differences(a, b) - contrast.margin).p
     if contrast.best:
         found |= against_each(losses.iloc[:, 0], losses.iloc[:, cut:])
-    winner = a if found["shift"] - contrast.margin < 0 else b
+    a_is_better = bool(found.get("lowest", found["shift"] - contrast.margin < 0))
+    better = losses.iloc[:, :cut] if a_is_better else losses.iloc[:, cut:]
+    best = better.iloc[
+        :, int(np.argmin(better.mean()))
+    ]  # of several runs, the best may have learnt
     return found | {
         "size": dimensions(max(runs, key=lambda run: run.setting("cells"))),
         "steps a": float(np.mean(steps[:cut])),
         "steps b": float(np.mean(steps[cut:])),
         "constant": float(constant.mean()),
-        "learnt": statistics.beats(winner, constant),
+        "learnt": statistics.beats(best, constant),
     }
 
 
@@ -283,7 +290,8 @@ def comparisons(study: Study) -> pd.DataFrame:
 def contrasted(study: Study) -> pd.DataFrame:
     """What a study's runs give for every declared contrast, in both readings, before any verdict.
 
-    COLUMNS, whether the better side `learnt` something, and of a `best` whether it is `lowest`.
+    COLUMNS, whether the best of the better side `learnt` something, and of a `best` whether it is
+    the `lowest`.
     """
     rows = []
     for reading, as_released in READINGS.items():
@@ -348,7 +356,8 @@ def verdict(said: list[str], needs: str = "all", papers_size: bool = True) -> st
 
     supported: all (or any, where one suffices) say yes. contradicted: one says no and none yes
     (where one suffices: all say no). mixed: some yes, some no. open: the trials do not say. No
-    verdict is given where a contrast was not run, has too few trials, or nothing was learnt.
+    verdict is given where a contrast was not run or has too few trials; or where nothing was
+    learnt, unless the others decide: one yes where one suffices, or else one no.
     """
     for reason in ("not run", "too few trials"):
         if reason in said:
@@ -360,6 +369,7 @@ def verdict(said: list[str], needs: str = "all", papers_size: bool = True) -> st
         word = "supported" if yes else "contradicted" if no == len(said) else "open"
         empty = empty and not yes
     else:
+        empty = empty and not no
         word = "supported" if yes == len(said) else "mixed" if yes and no else "open"
         word = "contradicted" if no and not yes else word
     if empty:

@@ -14,12 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as formulas
-from scipy import stats
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-from evoae.study.analysis.statistics import CONFIDENCE, require_columns
-
-RESAMPLES = 4000
+from evoae.study.analysis.statistics import CONFIDENCE, mean_interval, require_columns
 
 
 def diverged_as_worst(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -78,12 +75,14 @@ def permutation_test(
 ) -> float:
     """p that the factor changes nothing: its labels are exchanged within blocks.
 
-    A block is a combination of `within` (the data seed, and the other factors). The statistic is
-    the sum of squares between the levels' means of what is left when each block's mean is taken
-    off. The p counts the labelling that was seen, so it is never 0 (Phipson and Smyth 2010).
+    A block is a combination of `within` (the data seed, and the other factors). Trials of a block
+    and a level are not independent: their mean counts, once. The statistic is the sum of squares
+    between the levels' means of what is left when each block's mean is taken off. The p counts the
+    labelling that was seen, so it is never 0 (Phipson and Smyth 2010).
     """
     require_columns(table, [factor, value, *within])
     table = diverged_as_worst(table, value)
+    table = table.groupby([*within, factor], sort=False)[value].mean().reset_index()
     blocks = table.groupby(list(within), sort=False).ngroup().to_numpy()
     levels = pd.get_dummies(table[factor]).to_numpy(float)
     centred = table[value] - table.groupby(list(within))[value].transform("mean")
@@ -91,14 +90,13 @@ def permutation_test(
     order, sizes = np.argsort(blocks, kind="stable"), levels.sum(0)
     left, levels, blocks = left[order], levels[order], blocks[order]
 
-    def between(values: np.ndarray) -> float:
-        return float(((values @ levels) ** 2 / sizes).sum())
+    def between(values: np.ndarray) -> np.ndarray:
+        return ((values @ levels) ** 2 / sizes).sum(-1)
 
-    rng, seen = np.random.default_rng(seed), between(left)
-    as_large = 0
-    for _ in range(permutations):
-        shuffled = left[np.lexsort((rng.random(len(left)), blocks))]
-        as_large += between(shuffled) >= seen * (1 - 1e-12)
+    # a block's number and a draw below 1: sorted, values stay in their blocks
+    draws = np.random.default_rng(seed).random((permutations, len(left)))
+    shuffled = left[np.argsort(blocks + draws, axis=1)]
+    as_large = np.count_nonzero(between(shuffled) >= between(left) * (1 - 1e-12))
     return (1 + as_large) / (1 + permutations)
 
 
@@ -107,17 +105,14 @@ def shapley(
     factors: Mapping[str, tuple[object, object]],
     value: str,
     block: str,
-    *,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """What each factor has of the gap between all factors off and all on: exact Shapley values.
 
     `factors` maps a column to its (off, on) values; all corners (16 of four factors) must be in
     every block. A factor's value is the mean change of the corner means as it is turned on, over
     all orders of turning them on; the values sum to the gap. Rows: factor, value, low, high, and
-    "whole gap" last. The intervals resample whole blocks; their quantiles are widened for the
-    number of blocks (Hesterberg 2015), as those of a plain bootstrap are too narrow for a few.
-    Raises ValueError for a corner that a block lacks, or a single block.
+    "whole gap" last. The intervals are Student's over blocks. Raises ValueError for a corner that a
+    block lacks, or a single block.
     """
     names = list(factors)
     require_columns(table, [*names, value, block])
@@ -136,10 +131,7 @@ def shapley(
         )
     parts = np.array([shares(dict(zip(corners, row, strict=True))) for row in means.to_numpy()])
     parts = np.column_stack([parts, parts.sum(1)])  # a row per block
-    n = len(parts)
-    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    edge = stats.norm.sf(math.sqrt(n / (n - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
-    low, high = np.quantile(parts[draws].mean(1), [edge, 1 - edge], axis=0)
+    low, high = zip(*(mean_interval(part, least=2) for part in parts.T), strict=True)
     found = {"factor": [*names, "whole gap"], "value": parts.mean(0), "low": low, "high": high}
     return pd.DataFrame(found)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from evoae.study.analysis import (
+    best_methods,
     blocks,
     claims,
     confounds,
@@ -20,12 +21,13 @@ from evoae.study.analysis import (
     statistics,
     uniformity,
 )
+from evoae.study.analysis.best_methods import POINT
 from evoae.study.runs.study import Study
 
 FOLDER = Path(__file__).parent
 REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
 FRONTIER = FOLDER / "frontier_results.csv"
-POINT = ["dataset", "method", "target"]
+TRIALS, TUNING = FOLDER / "frontier_trials.csv", FOLDER / "frontier_tuning.csv"
 CONTRAST = ["claim", "role", "reading", "a", "b"]
 # the designs of `confounds`, and what tells apart the runs of one data seed and trial
 DESIGNS = {
@@ -41,6 +43,8 @@ IN_BLOCKS = {
     **mechanism.FACTORS,
     "mechanism_cells": ["place", "pruning", "bits", "cell"],
 }
+TRIAL = ["design", *POINT, "trial"]
+TRIALS_COLUMNS = [*TRIAL, *best_methods.LOSSES, "macs", "compact_parameters", "steps"]
 
 
 def reproduced() -> pd.DataFrame:
@@ -62,6 +66,19 @@ def front() -> pd.DataFrame:
     tested = table[table.p.notna()]  # magnitude is what the others are compared with
     by = tested.groupby(["dataset", "target"], sort=False).p
     return table.assign(p_holm=by.transform(statistics.holm))
+
+
+def front_trials(design: str) -> pd.DataFrame:
+    """The trials of a design of `frontier`: "front" (`points`), "parts" (`ablation`), or "masks"
+    (`mask_controls.controls`): a row each, as of `frontier.trials`.
+    """
+    table = pd.read_csv(TRIALS)
+    return table[table.design == design].drop(columns="design").reset_index(drop=True)
+
+
+def front_tuning() -> pd.DataFrame:
+    """What `frontier.search` chose for each method."""
+    return pd.read_csv(TUNING)
 
 
 def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
@@ -112,6 +129,21 @@ def update_front(study: Study) -> None:
     most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
         FRONTIER, index=False
     )
+
+
+def update_front_trials(design: str, table: pd.DataFrame) -> None:
+    """Take over trials of a design of `front_trials`, of a table of `frontier.trials`."""
+    both = pd.concat([pd.read_csv(TRIALS), table.assign(design=design)], ignore_index=True)
+    both = both.drop_duplicates(TRIAL, keep="last")[TRIALS_COLUMNS]
+    both.sort_values(TRIAL, kind="stable").round(6).to_csv(TRIALS, index=False)
+
+
+def update_front_tuning(table: pd.DataFrame) -> None:
+    """Take over what a search chose."""
+    keys = ["dataset", "tuned_at", "method"]
+    both = pd.concat([pd.read_csv(TUNING), table], ignore_index=True)
+    both = both.drop_duplicates(keys, keep="last").sort_values(keys)
+    both.round(6).to_csv(TUNING, index=False)
 
 
 def update_design(name: str, study: Study) -> None:

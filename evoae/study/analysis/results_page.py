@@ -6,6 +6,7 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import SETTINGS
-from evoae.study.analysis import blocks_page, claims, confounds, results
+from evoae.study.analysis import blocks_page, claims, confounds, frontier_page, results
 from evoae.study.analysis.findings import READ
+from evoae.study.analysis.frontier_page import DEAD, probability
 from evoae.study.analysis.markdown import number, share, table, with_interval
 from evoae.study.analysis.published import NAMES
 from evoae.study.analysis.sentences import listed
@@ -28,16 +30,14 @@ RECIPES = (
 )
 OPERATORS = ("random", "conjunctive", "variance-high", "variance-low", "magnitude", "dense")
 UNCHANGED = 0.0005  # a gap that three decimals do not show
-DEAD = "†"
 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    values = (
-        published_values() | paper_claims() | parts_of_gap() | frontier() | blocks_page.values()
-    )
+    values = published_values() | paper_claims() | parts_of_gap() | frontier()
+    values |= blocks_page.values() | frontier_page.values()
     text = TEXT.read_text(encoding="utf-8").format_map(values)
-    return text.replace("\n\n\n", "\n\n")  # of a paragraph that has nothing to say
+    return re.sub(r"\n{3,}", "\n\n", text)  # of paragraphs that have nothing to say
 
 
 # -- small pieces --------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def paper_claims() -> dict[str, Any]:
             row["b"] + (" (control)" if row["role"] != "claim" else ""),
             *(int(row["n"]), number(row["mean a"]), number(row["mean b"])),
             with_interval(row["shift"], row["low"], row["high"], sign=True),
-            "< 0.001" if row["p_holm"] < 0.001 else number(row["p_holm"]),
+            probability(row["p_holm"]),
             row["says"],
         ]
         for row in contrasts[contrasts.says != "not run"].to_dict("records")
@@ -106,6 +106,7 @@ def paper_claims() -> dict[str, Any]:
     judged = [(f"{row[0][0]}. {row[0][1]}", *row[1:]) for row in by_reading.itertuples(name=None)]
     return {
         "claim_trials": span(contrasts.n.dropna()),
+        "dose": share(SETTINGS["amount"].default),
         "claims": len(claims.CLAIMS),
         "differing": (by_reading.nunique(axis=1) > 1).sum(),
         "constant_released": number(constants["as released"]),
@@ -176,7 +177,7 @@ def parts_of_gap() -> dict[str, Any]:
         "no_gap": " ".join(flat),
         "arrangements": table([*trained, *confounds.ARRANGEMENTS], arrangements),
         "restarts": table(["data", "cells", "restarts", "ring", "ring better in"], restarts),
-        "timing": table(["data", "operator", *confounds.WHEN, "never"], timing),
+        "timing": table(["data", "operator", *confounds.WHEN, "never", "Holm's p"], timing),
         "below_noise": "; ".join(below),
         "tuned": "\n".join(tuned),
     }
@@ -196,11 +197,18 @@ def restarts_of(dataset: str) -> list[list[Any]]:
 
 
 def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
-    """Design B: means by operator and time, and where random pruning ends below noise."""
+    """Design B: means by operator and time, the test of each operator's times, and where random
+    pruning ends below noise.
+    """
     timed = results.design("timing", dataset)
     means = timed.groupby(["operator", "when"]).train_l1.mean().unstack()
+    tested = confounds.when_matters(timed).set_index("operator").p_holm
     rows = [
-        [dataset, operator, *(number(means[when][operator]) for when in (*confounds.WHEN, "never"))]
+        [
+            *(dataset, operator),
+            *(number(means[when][operator]) for when in (*confounds.WHEN, "never")),
+            probability(tested.get(operator, float("nan"))),
+        ]
         for operator in means.mean(axis=1).sort_values().index
     ]
     seeds = timed.groupby(["operator", "when", "data_seed"]).train_l1.mean()

@@ -70,13 +70,15 @@ def scored(study: Study, split: str = "train") -> pd.DataFrame:
 # -- intervals -----------------------------------------------------------------------------------
 
 
-def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def mean_interval(
+    values: ArrayLike, confidence: float = CONFIDENCE, least: int = LEAST
+) -> tuple[float, float]:
     """Student's interval (low, high) of the mean of `values` [n], one value for each trial.
 
-    (nan, nan) below LEAST values, or if one is not finite; equal values v give (v, v).
+    (nan, nan) below `least` values, or if one is not finite; equal values v give (v, v).
     """
     values = np.asarray(values, dtype=float).ravel()
-    if len(values) < LEAST or not np.isfinite(values).all():
+    if len(values) < least or not np.isfinite(values).all():
         return float("nan"), float("nan")
     half = special.stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1)
     half /= np.sqrt(len(values))

@@ -248,6 +248,11 @@ def test_the_best_schedule_is_lower_than_each_other_and_late_is_tested_against_e
         (["yes", "no"], "all", "mixed"),
         (["no", "open"], "all", "contradicted"),
         (["yes", "nothing learnt"], "all", "no verdict: nothing learnt"),
+        (["open", "nothing learnt"], "all", "no verdict: nothing learnt"),
+        (["no", "nothing learnt"], "all", "contradicted"),
+        (["no", "open", "nothing learnt"], "all", "contradicted"),
+        (["yes", "no", "nothing learnt"], "all", "mixed"),
+        (["no", "not run", "nothing learnt"], "all", "no verdict: not run (1 of 3 contrasts)"),
         (["yes", "no"], "any", "supported"),
         (["yes", "nothing learnt"], "any", "supported"),
         (["no", "no"], "any", "contradicted"),
@@ -259,6 +264,44 @@ def test_the_best_schedule_is_lower_than_each_other_and_late_is_tested_against_e
 )
 def test_verdicts_by_hand(said, needs, word):
     assert verdict(said, needs) == word
+
+
+@pytest.mark.parametrize(
+    ("best_rival", "own", "word"),
+    [
+        (0.2, 0.4, "no"),  # one rival has learnt something and is lower, whatever their mean
+        (0.4, 0.2, "yes"),
+        (0.3, 0.4, "nothing learnt"),
+        (0.4, 0.3, "nothing learnt"),
+    ],
+)
+def test_whether_anything_was_learnt_is_asked_of_the_best_and_not_of_a_mean(
+    best_rival: float, own: float, word: str
+) -> None:
+    means = dict.fromkeys((*claims.LATE, *claims.EARLY), 0.5)
+    means |= {"final-n": best_rival, "exponential": own}
+    assert np.mean([mean for name, mean in means.items() if name != "exponential"]) > CONSTANT
+    runs = {
+        name: finished("lipi-ae-s", mean, 15, operator="random", schedule=name)
+        for name, mean in means.items()
+    }
+    table = comparisons(Study(runs)).query("claim == 5 and reading == 'as released'").set_index("a")
+    assert table.says["lipi-ae-s random exponential"] == word
+    assert table.says["lipi-ae-s random, late"] == (
+        "nothing learnt" if word == "nothing learnt" else "yes"
+    )
+
+
+def test_trials_beyond_the_fixed_number_do_not_count():
+    more = {name: finished("lipi-ae-s", mean, 30, **settings) for name, mean, settings in (
+        ("ring", 0.156, {}), ("one", 0.157, {"cells": 1}),
+    )}  # fmt: skip
+    few = {
+        name: Finished(run.experiment, run.losses[: claims.TRIALS]) for name, run in more.items()
+    }
+    row, same = (comparisons(Study(runs)).query("n > 0").iloc[0] for runs in (more, few))
+    assert row.n == claims.TRIALS
+    assert (row.p, row["shift"]) == (same.p, same["shift"])
 
 
 def test_sentences_name_the_sides_of_every_contrast_in_words() -> None:

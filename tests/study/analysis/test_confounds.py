@@ -66,7 +66,41 @@ def test_timing_has_as_many_prunes_whenever_they_are_and_a_control() -> None:
     assert table.when.value_counts().to_dict() == dict.fromkeys(confounds.WHEN, 2) | {"never": 1}
     # the control is no time at which is pruned
     pruned = table[table.when != "never"]
-    assert confounds.when_matters(table) == confounds.when_matters(pruned)
+    found = confounds.when_matters(table)
+    pd.testing.assert_frame_equal(found, confounds.when_matters(pruned))
+    assert found.operator.tolist() == ["random", "noise"]
+
+
+def test_operators_of_opposite_best_times_are_told_apart_and_not_averaged_out() -> None:
+    rng, rows = np.random.default_rng(0), []
+    slopes = {"random": 0.01, "magnitude": -0.01, "noise": 0.0}
+    for (operator, slope), seed, (k, when) in itertools.product(
+        slopes.items(), range(5), enumerate(confounds.WHEN)
+    ):
+        loss = 0.2 + 0.05 * seed + slope * k + rng.normal(0, 0.001)
+        rows += [{"operator": operator, "data_seed": seed, "when": when, "train_l1": loss}] * 2
+    found = confounds.when_matters(pd.DataFrame(rows)).set_index("operator")
+    assert found.best[["random", "magnitude"]].tolist() == ["early", "last quarter"]
+    assert (found.p_holm < 0.05).to_dict() == {"random": True, "magnitude": True, "noise": False}
+
+
+def test_trials_of_a_data_seed_count_once() -> None:
+    """Ten trials of one data seed that all agree are one block, and no evidence."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"cells": 3, "place": place, "data_seed": seed, "test_l1": 0.2 - 0.1 * (place == "ring")}
+        for place in ("isolated", "ring")
+        for seed in range(5)
+        for _ in range(10)
+    ]
+    table = pd.DataFrame(rows)
+    table["test_l1"] += rng.normal(0, 0.01, len(table))
+    found = confounds.against_restarts(table).iloc[0]
+    assert found.n == 5
+    assert np.isnan(found.p)
+    noise = table.assign(operator=table.place.map({"isolated": "noise", "ring": "random"}))
+    noise = noise.assign(when="early", train_l1=noise.test_l1)
+    assert confounds.against_noise(noise).n.tolist() == [5]
 
 
 def crossed(effect: dict[str, float], blocks: int = 6) -> pd.DataFrame:
@@ -135,7 +169,7 @@ def test_a_study_is_read_into_factors_and_its_restarts_are_paired() -> None:
     found = confounds.against_restarts(table)
     assert found.cells.tolist() == [3]
     assert found.n.tolist() == [2]
-    three = table[table.cells == 3].set_index(["place", "block"]).test_l1
+    three = table[table.cells == 3].set_index(["place", "data_seed"]).test_l1
     gaps = three["ring"] - three["isolated"]
     assert gaps.min() <= found["shift"].iloc[0] <= gaps.max()
 
@@ -166,8 +200,8 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
     ends = pd.Series({"none": 0.21, "random": 0.07, "noise": 0.06})
     turned = parts.assign(pruning="random, masked", value=-parts.value, low=np.nan)
     both = pd.concat([parts.assign(pruning="none"), turned])
-    assert "(p < 0.001)" in confounds.sentences(both, restarts, 1e-4, ends, noise, tuned)
-    assert confounds.sentences(both, restarts, 0.2, ends, noise, tuned) == (
+    when = pd.DataFrame({"operator": ["random", "noise"], "p_holm": [1e-4, 0.2]})
+    assert confounds.sentences(both, restarts, when, ends, noise, tuned) == (
         "Without pruning, training in the ring has a lower training loss than training alone "
         "(by 0.100 [0.099, 0.101]); its parts are rate policy -0.060 [-0.061, -0.059], optimiser "
         "-0.030 [-0.031, -0.029], neighbours -0.010 [-0.011, -0.009] and selection 0.000 [-0.001, "
@@ -176,9 +210,11 @@ def test_the_paragraph_says_every_number_and_what_it_is_of() -> None:
         "+0.010 and selection 0.000. At equal steps, the best of a ring has a higher test loss "
         "than the best of as many restarts with three cells (by 0.200 [0.100, 0.300]); the best of "
         "a ring has a lower test loss than the best of as many restarts with ten cells (by 0.004). "
-        "The time of a fixed number of prunes does not change the training loss significantly (p = "
-        "0.200). Alone, noise has the lowest final training loss, 0.060; random has 0.070 and no "
-        "pruning has 0.210. Random pruning has a higher training loss than noise with early prunes "
+        "The time of a fixed number of prunes changes the training loss significantly with random "
+        "(p < 0.001). The time of a fixed number of prunes does not change the training loss "
+        "significantly with noise (p = 0.200). Alone, noise has the lowest final training loss, "
+        "0.060; random has 0.070 and no pruning has 0.210. Random pruning has a higher training "
+        "loss than noise with early prunes "
         "(by 0.200 [0.100, 0.300]); random pruning and noise have the same training loss to three "
         "decimals with late prunes. Tuned on its own (adam, constant, l1, rate 0.001), one "
         "autoencoder reaches 0.060 on validation data."

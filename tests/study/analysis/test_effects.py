@@ -14,6 +14,7 @@ from evoae.study.analysis.effects import (
     shapley,
     shares,
 )
+from evoae.study.analysis.statistics import mean_interval
 
 FACTORS = dict.fromkeys(("optimiser", "rates", "neighbours", "selection"), (False, True))
 
@@ -94,10 +95,23 @@ def test_shapley_values_part_the_gap_and_split_an_interaction_evenly():
         shapley(trials().iloc[2:], FACTORS, "loss", "seed")
 
 
-def test_intervals_of_shapley_values_cover_with_six_blocks():
-    """Of the noise alone: every true value is 0, and each block is one draw."""
-    covered = [
-        shapley(trials(repeats=1, seed=s), FACTORS, "loss", "seed").eval("low <= 0 <= high").mean()
-        for s in range(80)
-    ]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.04)
+def test_trials_of_a_block_are_one_value_however_many():
+    """Repeats that agree exactly do not make a test of two blocks significant."""
+    table = trials(blocks=2, noise=0.001)
+    many = pd.concat([table] * 20)
+    p = [permutation_test(t, "rates", "loss", ["seed"], permutations=99) for t in (table, many)]
+    assert p[0] == p[1]
+    assert p[0] > 0.2  # two blocks of two levels cannot say more
+
+
+def test_intervals_of_shapley_values_are_students_over_blocks():
+    """Of how many blocks, and however few: those of the mean, which cover (test_statistics)."""
+    for blocks in (2, 5, 10):
+        table = trials(blocks=blocks, optimiser=-0.02, noise=0.01)
+        found = shapley(table, FACTORS, "loss", "seed").set_index("factor")
+        on = table[table[list(FACTORS)].all(axis=1)].groupby("seed").loss.mean()
+        off = table[~table[list(FACTORS)].any(axis=1)].groupby("seed").loss.mean()
+        whole = found.loc["whole gap"]
+        expected = mean_interval(on - off, least=2)
+        assert (whole.low, whole.high) == pytest.approx(expected)
+        assert whole.value == pytest.approx((on - off).mean())

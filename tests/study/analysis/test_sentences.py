@@ -217,12 +217,15 @@ def test_the_paragraph_of_the_confounds(value: float, missing: bool) -> None:
     )
     tuned["mean"] = INF if np.isinf(value) else 0.1
     for changed in (0.0001, 0.2, NAN):
-        text = confounds.sentences(both, restarts, changed, means, noise, tuned)
+        when = pd.DataFrame({"operator": ["random"], "p_holm": [changed]})
+        text = confounds.sentences(both, restarts, when, means, noise, tuned)
         plain(text)
         assert ("does not change" in text) == (changed == 0.2)
+        assert ("was not tested" in text) == np.isnan(changed)
         for name in ("no pruning", "random", "noise", "restarts"):
             assert name in text
-    text = confounds.sentences(both, none.assign(cells=[]), 0.2, means, none.assign(when=[]), tuned)
+    none_there = none.assign(cells=[]), when, means, none.assign(when=[])
+    text = confounds.sentences(both, *none_there, tuned)
     plain(text)
     assert "restarts" not in text
 

@@ -89,6 +89,14 @@ def test_intervals_cover_what_they_say_within_two_points(n, interval):
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize("n", [5, 10])
+def test_intervals_over_few_blocks_cover(n):
+    """Student's, within a point of what they say."""
+    random = np.random.default_rng(n)
+    found = [mean_interval(random.normal(size=n), least=2) for _ in range(SIMULATED)]
+    assert np.mean([low <= 0 <= high for low, high in found]) == pytest.approx(0.95, abs=0.01)
+
+
 @pytest.mark.parametrize("n", [6, 10])
 def test_the_interval_of_a_shift_covers_by_counting_all_signs(n):
     """Exactly: of all signs of n differences about 0, those whose interval holds 0."""

@@ -1,0 +1,173 @@
+"""The sections of RESULTS.md on design F: equally tuned methods, the recipe's parts, its masks.
+
+Everything is computed from the trials that `results` keeps. A test is printed only where every
+method has the PLANNED number of trials; before that the page says how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from evoae.experiment import PRESETS
+from evoae.study.analysis import best_methods, frontier, results, statistics
+from evoae.study.analysis.markdown import share, table
+from evoae.study.analysis.sentences import count, decimals, interval, listed, raised
+from evoae.study.analysis.statistics import LEVEL, mean_interval
+from evoae.study.runs import mask_controls
+
+PLANNED = 10  # trials of every setting of design F, fixed before its first run
+SIZES = {"macs": "multiply-accumulates", "compact_parameters": "compacted parameters"}
+DEAD = "†"  # marks a method that is no better than a constant
+FOUND = "as found"  # the run whose masks are trained again
+
+
+def values() -> dict[str, Any]:
+    """What the text names."""
+    front = results.front_trials("front")
+    parts, masks = results.front_trials("parts"), results.front_trials("masks")
+    head = ["data", "zeros", "trials", "best", "loss", "not told from it", "best baseline"]
+    head += ["loss", "best – baseline", "Holm's p"]
+    equal = [
+        [dataset, f"{share(at)} of the {SIZES[size]}", *row]
+        for size, shares in best_methods.SHARES.items()
+        for at in shares
+        for dataset, rows in best_methods.at_size(front, size, at).groupby("dataset", sort=False)
+        for row in [standing(rows)]
+    ]
+    return {
+        "planned": PLANNED,
+        "ring_cells": count(frontier.RING),
+        "best_few": count(best_methods.BEST),
+        "front_family": count(best_methods.FAMILY),
+        "parts_at": share(frontier.PARTS_AT),
+        "recipe_until": share(PRESETS["frontier"].settings["prune_until"]),
+        "searched": frontier.CONFIGURATIONS,
+        "searched_at": listed(share(target) for target in frontier.TUNED_AT),
+        "fair_state": state(front),
+        "fair_missing": missing(front),
+        "masks_missing": missing(masks, frontier.DATA[:3]),
+        "fair_losses": losses(front),
+        "fair_standing": table(head, [
+            [dataset, share(target), *standing(rows)]
+            for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False)
+        ]),
+        "fair_equal": table([head[0], "size", *head[2:]], equal),
+        "parts_found": parts_found(parts),
+        "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
+        "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS]),
+    }  # fmt: skip
+
+
+def state(front: pd.DataFrame) -> str:
+    """How many trials each data set has of how many methods."""
+    words = []
+    for dataset, rows in front.groupby("dataset", sort=False):
+        n = rows.groupby(["method", "target"]).size().min()
+        words.append(f"{dataset} has {n} of {PLANNED} trials of {rows.method.nunique()} methods")
+    return listed(words) if words else "no data set was run"
+
+
+def missing(trials: pd.DataFrame, data: Sequence[str] = frontier.DATA) -> str:
+    """The data sets that do not have all trials yet."""
+    done = [name for name, rows in trials.groupby("dataset") if complete(rows)]
+    left = [name for name in data if name not in done]
+    return f"trials on {listed(left)}" if left else "–"
+
+
+def complete(rows: pd.DataFrame) -> bool:
+    """Whether every method of these trials has the planned number of them."""
+    return bool((rows.groupby(["method", "target"]).size() >= PLANNED).all())
+
+
+def loss(rows: pd.DataFrame) -> str:
+    """The mean test loss, with its interval if there are trials enough."""
+    return decimals(statistics.mean_loss(rows.test_l1)) + interval(*mean_interval(rows.test_l1))
+
+
+def losses(front: pd.DataFrame) -> str:
+    """Mean test losses, a row per data set and target, a column per method."""
+    methods = list(dict.fromkeys(front.method))
+    lines = []
+    for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
+        alive, own = best_methods.living(rows), dict(list(rows.groupby("method")))
+        cells = [
+            loss(own[name]) + ("" if name in alive else f" {DEAD}") if name in own else "–"
+            for name in methods
+        ]
+        lines.append([dataset, share(target), *cells])
+    return table(["data", "zeros", *(f"`{name}`" for name in methods)], lines)
+
+
+def standing(rows: pd.DataFrame) -> list[Any]:
+    """The best method on validation, which of the best are not told from it, the best baseline."""
+    own, alive = dict(list(rows.groupby("method"))), best_methods.living(rows)
+    n = rows.groupby("method").size().min()
+    if not alive:
+        return [n, "no method beats the constant", *["–"] * 6]
+    first, rival = alive[0], best_methods.best_baseline(alive)
+    found = [n, f"`{first}`", loss(own[first])]
+    beside = ["–", "–"] if rival is None else [f"`{rival}`", loss(own[rival])]
+    if not complete(rows):
+        return [*found, "not tested", *beside, "–", "–"]
+    tests = best_methods.among_best(rows)
+    open_ = tests[((tests.a == first) | (tests.b == first)) & ~(tests.p_holm < LEVEL)]
+    near = [name for name in alive[1 : best_methods.BEST] if name in {*open_.a, *open_.b}]
+    found.append(listed(f"`{name}`" for name in near) if near else "none")
+    pair = tests[(tests.a == first) & (tests.b == rival)]
+    if pair.empty:
+        return [*found, *beside, "–", "–"]
+    return [*found, *beside, shifted(pair.iloc[0]), probability(pair.p_holm.iloc[0])]
+
+
+def against(trials: pd.DataFrame, baseline: str, names: Iterable[str]) -> str:
+    """Each of some settings against one, by data set; their tests are the family."""
+    lines = []
+    for dataset, rows in trials.groupby("dataset", sort=False):
+        rows = rows[rows.method.isin(list(names))]
+        if baseline not in set(rows.method):
+            continue
+        tests = statistics.compare(rows, by="method", value="test_l1", baseline=baseline)
+        for name, own in rows.groupby("method", sort=False):
+            dead = best_methods.living(own) == []
+            line = [dataset, name, len(own), loss(own) + f" {DEAD}" * dead]
+            test = tests[tests.a == name]
+            if name == baseline or not complete(rows):
+                lines.append([*line, "–", "–"])
+            else:
+                lines.append([*line, shifted(test.iloc[0]), probability(test.p_holm.iloc[0])])
+    return table(["data", "setting", "trials", "loss", f"difference from “{baseline}”", "Holm's p"],
+                 lines)  # fmt: skip
+
+
+def parts_found(parts: pd.DataFrame) -> str:
+    """Which changes of the recipe change its loss, where a data set has all trials."""
+    said = []
+    for dataset, rows in parts.groupby("dataset", sort=False):
+        if not complete(rows):
+            continue
+        shipped = next(iter(frontier.PARTS))
+        tests = statistics.compare(rows, by="method", value="test_l1", baseline=shipped)
+        differ = tests[tests.p_holm < LEVEL]
+        worse, better = (list(differ.a[differ["shift"] * sign > 0]) for sign in (1, -1))
+        words = [
+            f"the test loss is {which} with {listed(f'“{name}”' for name in names)}"
+            for names, which in ((worse, "higher"), (better, "lower"))
+            if names
+        ]
+        rest = len(tests) - len(differ)
+        words.append(f"{rest} changes make no significant difference")
+        said.append(f"on {dataset}, {'; '.join(words)}")
+    return f"{'. '.join(map(raised, said))}." if said else ""
+
+
+def shifted(row: Any) -> str:
+    """A shift with its sign and interval."""
+    return decimals(row["shift"], signed=True) + interval(row["low"], row["high"], signed=True)
+
+
+def probability(p: float) -> str:
+    """A p-value."""
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else decimals(p)
