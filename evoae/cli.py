@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    load_later("torch", "pandas", "pyarrow")
+    load_later("torch", "pandas", "pyarrow", "scipy")
     top = parser()
     try:
         if given and not given[0].startswith("-"):

@@ -239,7 +239,7 @@ import sys
 from evoae.cli import main
 for words in sys.argv[1:]:
     assert main(words.split()) in (0, 2)
-large = ("torch._C", "pandas._libs", "pyarrow.lib", "scipy", "matplotlib", "IPython", "papermill")
+large = "torch._C pandas._libs pyarrow.lib scipy._lib matplotlib IPython papermill".split()
 assert not [name for name in large if name in sys.modules]
 """
 QUICK = [

@@ -18,8 +18,8 @@ from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import sparse
 
 from evoae.data import tables, text
 from evoae.data.content import (
@@ -70,7 +70,7 @@ def _npz(handle: IO[bytes], options: Options) -> Content:
                 arrays[name] = _array(unpacked, member.file_size)
     if {"format", "shape", "data"} <= set(arrays):  # of scipy.sparse.save_npz
         handle.seek(0)
-        return Content({"data": sound(sparse.load_npz(handle))})
+        return Content({"data": sound(scipy.sparse.load_npz(handle))})
     known: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in about.items()}
     return replace(of_parts(arrays, options.key), **known)
 
@@ -157,11 +157,11 @@ def _idx(handle: Handle, options: Options) -> Content:
     return Content({"data": np.frombuffer(content, kind).reshape(shape)})
 
 
-def sound(matrix: Any) -> sparse.csr_array:
+def sound(matrix: Any) -> scipy.sparse.csr_array:
     """A sparse matrix by rows, none of whose entries lies outside."""
     if hasattr(matrix, "check_format"):
         matrix.check_format(full_check=True)
-    return sparse.csr_array(matrix)
+    return scipy.sparse.csr_array(matrix)
 
 
 # -- HDF5 ----------------------------------------------------------------------------------------
@@ -194,7 +194,9 @@ def _h5ad(handle: IO[bytes], options: Options) -> Content:
         values = stored["data"] if hasattr(stored, "keys") else stored
         require(values.size * (values.dtype.itemsize + 8), "its values")
         matrix, names = read(stored), tuple(map(str, read(file["var"]).index))
-    return Content({"data": sound(matrix) if sparse.issparse(matrix) else matrix}, columns=names)
+    return Content(
+        {"data": sound(matrix) if scipy.sparse.issparse(matrix) else matrix}, columns=names
+    )
 
 
 # -- all -----------------------------------------------------------------------------------------

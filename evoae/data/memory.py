@@ -18,9 +18,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import sparse
-from torch.utils import data as torch_data
 
 from evoae.data import pictures, tables
 from evoae.data.content import Content, Options, check_array, joined, of_parts
@@ -145,7 +144,7 @@ def blocks(rows: Any) -> Any:
     step = max(1, BLOCK // math.prod(rows.shape[1:]))
     for start in range(0, rows.shape[0], step):
         block = rows[start : start + step]
-        yield block.toarray() if sparse.issparse(block) else block
+        yield block.toarray() if scipy.sparse.issparse(block) else block
 
 
 def owned(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,8 +152,8 @@ def owned(parts: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, rows in parts.items():
         kind = np.dtype(np.float64) if rows.dtype.itemsize > 8 else rows.dtype.newbyteorder("=")
-        if sparse.issparse(rows):
-            found[name] = sparse.csr_array(rows, dtype=kind, copy=True)
+        if scipy.sparse.issparse(rows):
+            found[name] = scipy.sparse.csr_array(rows, dtype=kind, copy=True)
             continue
         if rows.flags.writeable or not rows.flags.c_contiguous or rows.dtype != kind:
             require(rows.nbytes, "its values")
@@ -171,7 +170,7 @@ def content_of(value: Any, options: Options) -> Content:
 
     Raises ValueError for what holds none.
     """
-    if sparse.issparse(value):
+    if scipy.sparse.issparse(value):
         return Content({"data": sound(value)})
     if isinstance(value, Mapping) or (isinstance(value, tuple) and any(map(is_rows, value))):
         return of_several(value, options)
@@ -189,16 +188,16 @@ def content_of(value: Any, options: Options) -> Content:
 
 def is_rows(value: Any) -> bool:
     """Whether it is an object of rows itself, not a number or a list of some."""
-    return hasattr(value, "shape") or isinstance(value, torch_data.Dataset | tuple)
+    return hasattr(value, "shape") or isinstance(value, torch.utils.data.Dataset | tuple)
 
 
 def array_of(value: Any) -> np.ndarray:
     """An array [rows, ...] of anything that gives one."""
-    if isinstance(value, torch_data.Dataset):
+    if isinstance(value, torch.utils.data.Dataset):
         return of_items(value)
     if isinstance(value, torch.Tensor):
         return of_tensor(value)
-    if isinstance(value, torch_data.DataLoader):
+    if isinstance(value, torch.utils.data.DataLoader):
         raise Refused("a DataLoader shuffles and cuts; pass its .dataset")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise Refused("masked values are gaps; fill them in (.filled(...)), or remove these rows")
@@ -208,9 +207,9 @@ def array_of(value: Any) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "O" else array  # of Python's numbers
 
 
-def of_items(items: torch_data.Dataset) -> np.ndarray:
+def of_items(items: torch.utils.data.Dataset) -> np.ndarray:
     """The items of a torch Dataset as rows; of (item, label), the item."""
-    if isinstance(items, torch_data.TensorDataset):
+    if isinstance(items, torch.utils.data.TensorDataset):
         return of_tensor(items.tensors[0])
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise Refused("its items cannot be counted; stack them into one tensor first")

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from evoae.data import tables
 from evoae.data.content import Content, check_array
@@ -75,10 +75,12 @@ def validated(content: Content, scale: bool | str) -> Ready:
     shape = next(iter(shapes.values()))
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
     count = sum(math.prod(array.shape) for array in parts.values())
-    dense = count * 8 if any(map(sparse.issparse, parts.values())) else 0
+    dense = count * 8 if any(map(scipy.sparse.issparse, parts.values())) else 0
     require(count * (25 if scale else 9) + dense, "its values")
     flat = {
-        name: (array.toarray() if sparse.issparse(array) else array).reshape(array.shape[0], -1)
+        name: (array.toarray() if scipy.sparse.issparse(array) else array).reshape(
+            array.shape[0], -1
+        )
         for name, array in parts.items()
     }
     clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]

@@ -144,7 +144,7 @@ def test_papermill_alone_refuses_them_too(parameters, message, one_kernel, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", execution.SCALES)
+@pytest.mark.parametrize("scale", notebooks.SCALES)
 def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
     known = notebooks.defaults(source(name))
     settings = source(name).metadata.evoae.scales[scale]

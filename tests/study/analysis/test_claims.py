@@ -28,6 +28,7 @@ class Finished:
     losses: list[float]
     seed: int = 1
     changes: tuple = ()
+    algorithm: str = "lipi-ae-s"
 
     @property
     def numbers(self) -> range:

@@ -18,7 +18,6 @@ from evoae.study.analysis import (
     inspection,
     sentences,
     statistics,
-    uniformity,
 )
 from evoae.study.analysis.published import PAPER
 from evoae.study.runs.study import Study
@@ -228,18 +227,6 @@ def test_the_paragraph_of_the_confounds(value: float, missing: bool) -> None:
     text = confounds.sentences(both, *none_there, tuned)
     plain(text)
     assert "restarts" not in text
-
-
-@pytest.mark.parametrize("closer", [0, 1, 5])
-@pytest.mark.parametrize("further", [0, 1, 5])
-def test_the_verdict_on_uniformity(closer: int, further: int) -> None:
-    said = [uniformity.CLOSER] * closer + [uniformity.FURTHER] * further + ["no difference shown"]
-    answer = uniformity.verdict(pd.DataFrame({"finding": said, "n": 12}))
-    plain(answer.found)
-    plain(answer.sure)
-    assert ("supported" in answer.found) == (closer > 0)
-    assert ("contradicted" in answer.found) == (further > 0)
-    assert ("open" in answer.found) == (closer == further == 0)
 
 
 def published(difference: float, trials: int, size: str = PAPER[0]) -> pd.DataFrame:

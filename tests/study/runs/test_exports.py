@@ -166,7 +166,7 @@ def test_no_run_and_no_package_are_told_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert main(["export", str(tmp_path / "none"), str(tmp_path / "small.safetensors")]) == 2
-    assert "not a finished run" in capsys.readouterr().err
+    assert "is not a folder; name that of a run" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", str(trained.folder), str(tmp_path / "small.onnx")]) == 2
     printed = capsys.readouterr().err
