@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Exported:
 
     path: Path
     cell: int
-    compacted: Compacted
+    compacted: Compacted = field(repr=False)  # it would print every weight
     parameters: int
     difference: float | None
     reason: str | None = None
