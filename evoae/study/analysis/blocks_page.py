@@ -75,7 +75,8 @@ def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     if "units" in set(higher["part"]) and "inputs" not in set(higher["part"]):
         text += (
             " Whole units and whole inputs deviate alike, and as a mean over sizes only whole "
-            "units are shown to raise the loss. So deviation by itself is not the cause."
+            "units are shown to raise the loss. So this measure of deviation alone does not "
+            "predict the loss."
         )
     return text
 
@@ -83,7 +84,7 @@ def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
 def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
     """Design A': arrangements compared, and the luck of a rate."""
     if not len(found):
-        return dict.fromkeys(("a_means", "a_advantages", "a_luck", "a_rates"), "Not run yet.")
+        return dict.fromkeys(("a_means", "a_advantages", "a_luck", "a_rates"), "")
     keys = ["bits", "pruning", "rate"]
     means = found.groupby([*keys, "place"])[["train_l1", "test_l1"]].mean()
     rows = []
@@ -122,7 +123,7 @@ def compared(found: pd.DataFrame, keys: list[str]) -> str:
 def guided(found: pd.DataFrame) -> str:
     """Guided against random pruning at equal sparsity, by the best cell."""
     if not len(found):
-        return "Not run yet."
+        return ""
     compared = mechanism.guided_less_random(found)
     compared = compared[compared.outcome == "best cell"]
     rows = [
@@ -141,7 +142,7 @@ def guided(found: pd.DataFrame) -> str:
 def pairs(found: pd.DataFrame) -> dict[str, str]:
     """Operators with schedules: the best of each place, and the set that is not told from it."""
     if not len(found):
-        return dict.fromkeys(("s_found", "s_pairs"), "Not run yet.")
+        return dict.fromkeys(("s_found", "s_pairs"), "")
     compared, said = mechanism.best_pairs(found), []
     for place, group in compared.groupby("place", sort=False):
         best = group.iloc[0]
@@ -158,4 +159,7 @@ def pairs(found: pd.DataFrame) -> dict[str, str]:
         for row in compared.to_dict("records")
     ]
     head = ["place", "operator", "when", "best cell", "difference from the best", "says"]
-    return {"s_found": raised("; ".join(said)) + ".", "s_pairs": table(head, rows)}
+    return {
+        "s_found": f"The best pairs by the test loss of the best cell: {'; '.join(said)}.",
+        "s_pairs": table(head, rows),
+    }

@@ -105,6 +105,7 @@ def paper_claims() -> dict[str, Any]:
     constants = contrasts.groupby("reading").constant.mean()
     judged = [(f"{row[0][0]}. {row[0][1]}", *row[1:]) for row in by_reading.itertuples(name=None)]
     return {
+        "claim_margin": claims.MARGIN,
         "claim_trials": span(contrasts.n.dropna()),
         "dose": share(SETTINGS["amount"].default),
         "claims": len(claims.CLAIMS),
