@@ -198,8 +198,8 @@ def test_explore(page, lab, tmp_path):
 
     page.locator("select[multiple]").select_option(["exponential", "drawn by hand"])
     point = page.locator("svg.evoae-draw circle").nth(1)
-    point.hover()
     schedules = changes(0, schedules)
+    point.hover()
     page.mouse.down()
     box = point.bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + 40, steps=5)
@@ -208,8 +208,9 @@ def test_explore(page, lab, tmp_path):
     schedules = changes(0, schedules)
     page.keyboard.press("ArrowUp")
     schedules = changes(0, schedules)
-    empty = page.locator("svg.evoae-draw").bounding_box()
-    page.mouse.click(empty["x"] + 0.8 * empty["width"], empty["y"] + 0.6 * empty["height"])
+    drawing = page.locator("svg.evoae-draw")
+    size = drawing.bounding_box()  # where it lies may change meanwhile
+    drawing.click(position={"x": 0.8 * size["width"], "y": 0.6 * size["height"]})
     schedules = changes(0, schedules)
     assert page.locator("svg.evoae-draw circle").count() == 4
     shoot("drawing")
