@@ -204,7 +204,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def export(self, path: Path | str) -> exports.Exported:
         """Write the network, without units that it does not need, as `.onnx` or `.safetensors`.
 
-        The file takes and gives values in the units of X. Raises ValueError as
+        The file takes and gives values in the units of X; ONNX names its outputs `code` and
+        `reconstruction`. Raises ValueError as
         `evoae.study.runs.exports.export`.
         """
         check_is_fitted(self)
