@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import html
 import re
-from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -164,13 +163,20 @@ def test_a_notebook_that_is_not_there_is_refused(tmp_path):
 # -- executed -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory, one_kernel):
-    """Execute a notebook once, however many tests read it; all share a folder of runs."""
-    out = tmp_path_factory.mktemp("out")
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> tuple[Path, dict[str, list[Path]]]:
+    """Where notebooks are executed, and what each left; kept while other tests come between."""
+    return tmp_path_factory.mktemp("out"), {}
 
-    @cache
+
+@pytest.fixture(scope="module")
+def executed(once, one_kernel):
+    """Execute a notebook once, however many tests read it; all share a folder of runs."""
+    out, done = once
+
     def execute(name: str) -> list[Path]:
+        if name in done:
+            return done[name]
         if name == "report":  # of what the others leave
             for other in READ_BY_REPORT:
                 execute(other)
@@ -180,6 +186,7 @@ def executed(tmp_path_factory, one_kernel):
         words = [f"{key}={value}" for key, value in less.items() if key in known]
         written, failures = execution.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
+        done[name] = written
         return written
 
     return execute
