@@ -391,7 +391,8 @@ class Experiment:
     target_sparsity: Annotated[
         float,
         SHARE,
-        "Share of all parameters to prune, with the schedules cubic and one-shot.",
+        "Share of all parameters to prune, with the schedules cubic and one-shot (points say their "
+        "own).",
         LIVE,
     ] = 0.5
     prune_until: Annotated[

@@ -32,7 +32,7 @@ from evoae.data.content import (
     package,
     without_columns,
 )
-from evoae.messages import Refused, short
+from evoae.messages import Refused, short, shortened
 from evoae.resources import in_words, require
 
 ABOUT = "about.json"  # what evoae keeps beside the arrays of rows that were in memory
@@ -171,16 +171,22 @@ def _hdf5(handle: IO[bytes], options: Options) -> Content:
     """One array, or train, validation and test, of an HDF5 file; `key` takes one of several."""
     with package("h5py").File(handle, "r") as file:
         found: dict[str, Any] = {}
+        lists: list[str] = []
 
         def visit(name: str, entry: Any) -> None:
             if getattr(entry, "ndim", 0) > 1 or (name == options.key and hasattr(entry, "shape")):
                 found[name] = entry
+            elif hasattr(entry, "shape"):
+                lists.append(name)
 
         file.visititems(visit)  # which follows no link out of the file
         content = of_parts(found, options.key)
         for array in content.parts.values():  # before it is read
             check_array(array)
             require(array.size * array.dtype.itemsize, "its values")
+        if lists and not options.key:
+            note = f"left out, as they are no tables: {shortened(', '.join(lists))}"
+            content = replace(content, notes=(*content.notes, note))
         return replace(content, parts={name: array[()] for name, array in content.parts.items()})
 
 

@@ -21,8 +21,9 @@ from evoae.rules import check_known
 # What stands before points that are drawn by hand, and whether they are target sparsities.
 BY_POINTS = {"points": True, "probability-points": False}
 POINTS_SAY = {
-    "points": "Target sparsities of your own, joined by straight lines; X is the share of the run, "
-    "such as points:0,0;0.4,0.9;1,0.9.",
+    "points": "Target sparsities of your own, instead of target_sparsity, joined by straight "
+    "lines; X is the share of the run, such as points:0,0;0.4,0.9;1,0.9. Where they fall, masked "
+    "weights stay pruned.",
     "probability-points": "The same with probabilities of a prune instead of target sparsities.",
 }
 MOST_POINTS = 100

@@ -167,6 +167,8 @@ def test_hdf5(tmp_path: Path, suffix: str) -> None:
 
     one = written("one", **{"inside/rows": X, "labels": np.arange(12)})
     assert tiny(dataset=one).hash() == tiny(dataset=X).hash()
+    assert "left out, as they are no tables: labels" in summary(one).notes
+    assert not summary(one, key="inside/rows").notes
     two = written("two", a=X, b=X[:5])
     assert "holds a, b; it must hold one array" in message(two)
     assert tiny(dataset=two, key="b").hash() == tiny(dataset=X[:5]).hash()
