@@ -149,3 +149,9 @@ def test_a_notebook_is_added_as_its_recipe_says(copy: Path) -> None:
         "sys.exit(cli.main(['reproduce', '13_mine', '--scale', 'smoke', '--out', 'out']))"
     )
     assert "13_mine.html" in run(code, copy)
+
+
+def test_tests_of_a_file_stay_in_one_process(request: pytest.FixtureRequest) -> None:
+    """With releases of pytest and pytest-xdist that do not fit, they are scattered in silence."""
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@tests/test_house.py")
