@@ -458,7 +458,8 @@ def test_a_change_applies_from_the_next_epoch_and_is_marked(training):
     assert not curves.pruned[:first].any()
     training.end()
     ((second, words),) = curves.changes[1:]
-    assert words == "probability: 1.0" and second > first
+    assert words == "probability: 1.0"
+    assert second > first
     for number in (0, 1):
         marks = views.training_plot(training.trainer.curves).panels[number].marks
         assert marks[0] == (first - 0.5, "schedule: fixed")
