@@ -6,8 +6,7 @@ import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import distribution
 from typing import Any
 
 import numpy as np
@@ -79,8 +78,8 @@ class Clusters:
 
 def _of_scikit_learn(name: str, **reading: Any) -> np.ndarray:
     """A table that scikit-learn carries; importing its loader takes longer than a short run."""
-    folder = find_spec("sklearn").submodule_search_locations[0]
-    return np.loadtxt(Path(folder, "datasets", "data", name), delimiter=",", **reading)
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{name}")
+    return np.loadtxt(str(path), delimiter=",", **reading)
 
 
 def digits() -> np.ndarray:
