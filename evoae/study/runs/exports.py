@@ -50,8 +50,17 @@ class Exported:
     reason: str | None = None
 
 
-def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) -> Exported:
+def export(
+    run: Run,
+    path: Path | str,
+    trial: int = 0,
+    cell: int | None = None,
+    *,
+    examples: Tensor | None = None,
+) -> Exported:
     """Write a trial's cell (its best by default), compacted, to a file of a known suffix.
+
+    It is compared with the original on the test data, or on `examples` [n, D] in [0, 1].
 
     If the data were scaled, what is written takes and gives values as they stand in the data file.
     Raises ValueError, before anything is written, if the suffix is unknown, its package is not
@@ -83,7 +92,8 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     with whole(path) as part:
         writer.write(small, about, part)
         try:
-            examples, reconstruct = run.data(trial).test, writer.read(part)
+            examples = run.data(trial).test if examples is None else examples
+            reconstruct = writer.read(part)
         except ImportError as error:
             reason = f"{error.name} is not installed"
         except ValueError as error:  # a file that was trained on may lie elsewhere by now

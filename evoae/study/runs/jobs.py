@@ -63,7 +63,7 @@ class RunSpec:
             raise ValueError(
                 f"seed={short(self.seed)} must be a whole number, 0 or more, below 2**64"
             )
-        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", str(self.device)):
             raise ValueError(f"unknown device {short(self.device)}; choose cpu, cuda or cuda:N")
         if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
