@@ -187,6 +187,7 @@ def executed(once, one_kernel):
             out.mkdir(exist_ok=True)
             np.save(out / "rows.npy", np.random.default_rng(0).integers(0, 9, (60, 4, 4)))
             less |= {"dataset": out / "rows.npy", "scale": True, "epochs": 1}
+            less |= {"operators": "none random"}
         words = [f"{key}={value}" for key, value in less.items() if key in known]
         written, failures = execution.reproduce([name], "smoke", out, words=words)
         assert not failures, failures
