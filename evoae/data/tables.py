@@ -128,11 +128,7 @@ def _refuse_doubles(names: Sequence[str], chosen: Iterable[str]) -> None:
 
 
 def table(
-    frame: pd.DataFrame,
-    left_out: Sequence[str],
-    *,
-    named: bool = True,
-    doubt: str = "",
+    frame: pd.DataFrame, left_out: Sequence[str], *, named: bool = True, doubt: str = ""
 ) -> Content:
     """What a table holds."""
     if frame.empty:

@@ -26,14 +26,7 @@ from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
 from evoae.study.runs.locks import locked
-from evoae.study.runs.merge import (
-    LOCK,
-    add,
-    history_of,
-    history_rows,
-    keep_rows,
-    write_config,
-)
+from evoae.study.runs.merge import LOCK, add, history_of, history_rows, keep_rows, write_config
 from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.

@@ -6,13 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    as_completed,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -212,10 +206,7 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
 
 
 def compute(
-    claims: list[tuple[RunSpec, list[int]]],
-    workers: int,
-    executor: Executor | None,
-    progress: bool,
+    claims: list[tuple[RunSpec, list[int]]], workers: int, executor: Executor | None, progress: bool
 ) -> dict[Path, BaseException]:
     """Train some trials of runs and add them to their files. Returns the failures by folder."""
     if not claims:
