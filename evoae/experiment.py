@@ -49,11 +49,7 @@ BY_READING: dict[str, dict[str, tuple[str, str]]] = {
     "optimiser": {"by-reading": ("adam-per-batch", "adam")},
 }
 # Former names of settings, and those of today.
-RENAMED = {
-    "shrinkage": "l1_penalty",
-    "exchange": "drop_fraction",
-    "exchange_until": "drop_until",
-}
+RENAMED = {"shrinkage": "l1_penalty", "exchange": "drop_fraction", "exchange_until": "drop_until"}
 SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 # How a file is read: the rows that come of it are part of a run's hash, these settings are not.
@@ -728,12 +724,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "lipi-ae": Preset(
         "The prior work's ring, in which selected networks train with random partners.",
-        {
-            "cells": 5,
-            "pairing": "random-partner",
-            "optimiser": "adam-per-batch",
-            **COEVOLVED,
-        },
+        {"cells": 5, "pairing": "random-partner", "optimiser": "adam-per-batch", **COEVOLVED},
     ),
     "all-vs-all": Preset(
         "The prior work's population without neighbourhoods: all encoders train with all decoders.",

@@ -75,10 +75,7 @@ def _npz(handle: IO[bytes], options: Options) -> Content:
     return replace(of_parts(arrays, options.key), **known)
 
 
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def _array(handle: IO[bytes], size: int) -> np.ndarray:

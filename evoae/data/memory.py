@@ -176,14 +176,21 @@ def content_of(value: Any, options: Options) -> Content:
         return of_several(value, options)
     if hasattr(value, "features") and hasattr(value, "to_pandas"):
         return pictures.of_hub(value, options)
-    value = value.collect() if hasattr(value, "collect") else value  # of polars
-    if type(value).__module__.partition(".")[0] in FRAMES and hasattr(value, "columns"):
-        value = value.to_pandas()
-    if isinstance(value, pd.DataFrame):
-        return tables.of_frame(value, options)
+    if (frame := frame_of(value)) is not None:
+        return tables.of_frame(frame, options)
     if hasattr(value, "var_names") and hasattr(value, "X"):  # of anndata
         return replace(content_of(value.X, options), columns=tuple(map(str, value.var_names)))
     return Content({"data": array_of(value)})
+
+
+def frame_of(value: Any) -> pd.DataFrame | None:
+    """A table of pandas, polars, Arrow and the like, or a list of dicts; None for all else."""
+    value = value.collect() if hasattr(value, "collect") else value  # of polars
+    if type(value).__module__.partition(".")[0] in FRAMES and hasattr(value, "columns"):
+        value = value.to_pandas()
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        value = pd.DataFrame(value)
+    return value if isinstance(value, pd.DataFrame) else None
 
 
 def is_rows(value: Any) -> bool:
@@ -202,8 +209,13 @@ def array_of(value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise Refused("masked values are gaps; fill them in (.filled(...)), or remove these rows")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
-        raise Refused(f"dataset={short(value)} must be str or a path, or {ACCEPTED}")
-    array = np.asarray(value)
+        rule = "an array, a list of rows, a DataFrame, a sparse matrix, a tensor or a torch Dataset"
+        raise Refused(f"{short(value)} is no table of rows; pass {rule}")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        ragged = "inhomogeneous" in str(error)
+        raise (Refused("rows differ in length, or hold lists") if ragged else error) from None
     return array.astype(np.float64) if array.dtype.kind == "O" else array  # of Python's numbers
 
 

@@ -29,16 +29,8 @@ A_NUMBER_AND_MORE = re.compile(r"\W?[\d.,'\s]*\d[\d.,'\s]*\W?")
 
 def of_frame(frame: pd.DataFrame, options: Options) -> Content:
     """The table in a frame; columns that are only numbered have no names."""
-    if frame.empty:
-        raise Refused("holds no rows")
     named = list(frame.columns) != list(range(frame.shape[1]))
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    for name in remaining(list(frame.columns), options.left_out):
-        for kind in frame.loc[:, frame.columns == name].dtypes:
-            if kind.kind not in "biufOUS":
-                raise Refused(
-                    f"column {short(name)} holds values of type {kind}; {MUST}{_leave(name)}"
-                )
     found = table(frame.reset_index(drop=True), options.left_out, named=named)
     return replace(found, left_out=options.left_out)
 
@@ -135,16 +127,8 @@ def _refuse_doubles(names: Sequence[str], chosen: Iterable[str]) -> None:
             )
 
 
-def _leave(name: str) -> str:
-    return f", or be left out: leave_out={name}"
-
-
 def table(
-    frame: pd.DataFrame,
-    left_out: Sequence[str],
-    *,
-    named: bool = True,
-    doubt: str = "",
+    frame: pd.DataFrame, left_out: Sequence[str], *, named: bool = True, doubt: str = ""
 ) -> Content:
     """What a table holds."""
     if frame.empty:
@@ -168,26 +152,46 @@ def table(
             "leave it out (pandas: index=False, R: row.names=FALSE, or here "
             f"leave_out='{columns[0]}')"
         )
-    numbers = {}
-    for name in frame:
-        column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column):  # of whole numbers, they are too large
-            numbers[name] = pd.to_numeric(column, errors="coerce").astype(np.float64)
-            text = numbers[name].isna() & column.notna()
-            if text.any():
-                row = int(text.to_numpy().argmax())
-                rule = _rule_for_text(frame, row, name) if named else f"; {MUST}"
-                raise Refused(
-                    f"{_cell(row, name, named)} holds {short(column.iloc[row])}{rule}"
-                    f"{doubt if row == 0 else ''}"
-                )
-    frame = frame.assign(**numbers) if numbers else frame
-    _refuse_missing(frame, named)
-    values = frame.to_numpy(dtype=np.float64)
+    values = numbers(frame, named, doubt)
     return Content({"data": values}, columns=tuple(columns) if named else None, doubt=doubt)
 
 
-def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
+def numbers(
+    frame: pd.DataFrame,
+    named: bool = True,
+    doubt: str = "",
+    cure: str = ", or be left out: leave_out={}",
+) -> np.ndarray:
+    """The values of a frame, float64 [n, D]. Raises ValueError for a cell that is no number.
+
+    `cure`: what a message says about the column.
+    """
+    converted, columns = {}, list(frame)
+    _refuse_doubles(columns, columns)
+    for name in columns:
+        column = frame[name]
+        if pd.api.types.is_numeric_dtype(column) and column.dtype.kind != "c":
+            continue
+        try:  # as Python's objects, for pandas makes numbers of periods and of some dates
+            found = pd.to_numeric(column.astype(object), errors="coerce")
+        except (TypeError, OverflowError) as error:
+            raise Refused(f"column {short(name)} holds no numbers: {error}") from None
+        wrong = column.map(np.iscomplexobj) if found.dtype.kind == "c" else found.isna()
+        wrong &= column.notna()
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            rule = _rule_for_text(frame, row, name, cure) if named else f"; {MUST}"
+            raise Refused(
+                f"{_cell(row, name, named)} holds {short(column.iloc[row])}{rule}"
+                f"{doubt if row == 0 else ''}"
+            )
+        converted[name] = found.astype(np.float64)
+    frame = frame.assign(**converted) if converted else frame
+    _refuse_missing(frame, named)
+    return frame.to_numpy(dtype=np.float64)
+
+
+def _rule_for_text(frame: pd.DataFrame, row: int, name: str, cure: str) -> str:
     """What to do about a text among numbers, in words that follow it."""
     cell = frame[name].iloc[row]
     value = cell if isinstance(cell, str) else ""
@@ -207,7 +211,7 @@ def _rule_for_text(frame: pd.DataFrame, row: int, name: str) -> str:
         if (A_NUMBER_AND_MORE.fullmatch(value))
         else ""
     )
-    return f"; {MUST}{plainly}{_leave(name)}"
+    return f"; {MUST}{plainly}{cure.format(name)}"
 
 
 def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:

@@ -229,12 +229,7 @@ def empty_records(state: State) -> dict[str, np.ndarray]:
 
 
 def batch_losses(
-    state: State,
-    wave: Wave,
-    networks: Population,
-    pairs: np.ndarray,
-    split: str,
-    purpose: str,
+    state: State, wave: Wave, networks: Population, pairs: np.ndarray, split: str, purpose: str
 ) -> np.ndarray:
     """Losses [V, k] of each cell's pairs [V, k, 2] on one random batch of its "train" or "test".
 

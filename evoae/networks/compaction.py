@@ -293,7 +293,8 @@ class Select(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The inputs [..., K] of [..., D]."""
-        return x.index_select(-1, self.index)
+        # ONNX would take an empty index and an empty bias for the same tensor
+        return x.index_select(-1, self.index) if len(self.index) else x[..., :0]
 
     def extra_repr(self) -> str:
         """What printing the module says of it."""

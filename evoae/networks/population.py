@@ -28,11 +28,7 @@ from evoae.rules import nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MODELS: dict[str, tuple[int, ...]] = {
-    "standard": (30, 10),
-    "small": (30, 2),
-    "large": (60, 30, 10),
-}
+MODELS: dict[str, tuple[int, ...]] = {"standard": (30, 10), "small": (30, 2), "large": (60, 30, 10)}
 KINDS = ("plain", "denoising", "variational")
 Array = TypeVar("Array", "Tensor", np.ndarray)
 Index: TypeAlias = "Tensor | np.ndarray | Sequence[int]"

@@ -92,10 +92,7 @@ class PruneLowest:
     def __call__(self, layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
         """The masks of weights and biases to keep."""
         weight, bias = self.score(layer, rng, s)
-        return (
-            without_lowest(weight, layer.active, s),
-            without_lowest(bias, layer.active_bias, s),
-        )
+        return (without_lowest(weight, layer.active, s), without_lowest(bias, layer.active_bias, s))
 
 
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:

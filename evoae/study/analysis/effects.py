@@ -101,10 +101,7 @@ def permutation_test(
 
 
 def shapley(
-    table: pd.DataFrame,
-    factors: Mapping[str, tuple[object, object]],
-    value: str,
-    block: str,
+    table: pd.DataFrame, factors: Mapping[str, tuple[object, object]], value: str, block: str
 ) -> pd.DataFrame:
     """What each factor has of the gap between all factors off and all on: exact Shapley values.
 

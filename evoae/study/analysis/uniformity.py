@@ -230,9 +230,7 @@ def change_of_advantage(positions: str, mask: str) -> Callable[[pd.DataFrame], p
     return lambda wide: advantage(positions, mask)(wide) - advantage("independent", "own")(wide)
 
 
-def with_bits(
-    gap: Callable[[pd.DataFrame], pd.Series],
-) -> Callable[[pd.DataFrame], pd.Series]:
+def with_bits(gap: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], pd.Series]:
     """A gap at the fewest bits less the one at the most, of hidden layers of one width."""
 
     def by_bits(wide: pd.DataFrame) -> pd.Series:

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from scipy.sparse import issparse
+from scipy.sparse import find, issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from evoae.data.memory import named
+from evoae.data import tables
+from evoae.data.memory import array_of, frame_of, named
+from evoae.data.ready import TOLERANCE
 from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK
 from evoae.experiment import Experiment
-from evoae.messages import short
+from evoae.messages import Refused, short
 from evoae.study.runs import exports
 from evoae.study.runs.files import Temporary
 from evoae.study.runs.run import FILES, Run
@@ -29,6 +32,7 @@ from evoae.study.runs.sweeps import run
 
 STEPS = 50_000  # model steps of a fit, where `epochs` does not say how many
 LEAST_EPOCHS, EPOCHS_A_ROW = 20, 5  # and the bounds of its epochs, for very many and very few rows
+EXAMPLES = 100  # random rows that a copy compares an export on
 PARTS = 7  # one row in so many is measured as validation and test
 WHERE = ("out", "device", "engine")  # what `settings` may hold for `run`
 # What some operators and schedules cannot do, and what a preset asks for: tried in this order.
@@ -39,7 +43,7 @@ SIMPLER: tuple[dict[str, Any], ...] = (
 )
 DERIVED = (  # from the run's files: not stored a second time
     *("run_", "history_", "encoder_", "decoder_", "sparsity_", "n_parameters_"),
-    *("_scaling", "_exact"),
+    *("_scaling", "_exact", "_examples"),
 )
 
 
@@ -107,9 +111,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises ValueError for a wrong parameter, with the valid choices, and for rows that cannot be
         used.
         """
-        X = validate_data(self, X, accept_sparse="csr", ensure_min_samples=2)
-        check_n_jobs(self.n_jobs)
+        X = self._checked(X, reset=True, ensure_min_samples=2)
+        check_counts(self.n_jobs, self.verbose)
         settings, where = self._settings()
+        if settings["scale"] is False:
+            refuse_outside(X, "X", getattr(self, "feature_names_in_", None), unit=True)
         rows = named({"train": X, "validation": X[::PARTS], "test": X[::PARTS]})
         rows.words = "X"  # in messages
         experiment = self._experiment(dataset=rows, **settings)
@@ -119,6 +125,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         found = run(experiment, seed=seed, workers=1, progress=bool(self.verbose), **where)
         self._files = found.folder.name, {n: (found.folder / n).read_bytes() for n in FILES}
         self._adopt(found)
+        self._examples = None
         return self
 
     def _settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -129,6 +136,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         where = {name: rest.pop(name) for name in WHERE if name in rest}
         names = ("model", "operator", "schedule", "target_sparsity", "epochs", "learning_rate")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if wrong := [name for name in rest if not isinstance(name, str)]:
+            raise ValueError(f"settings holds {short(wrong[0])}, which is not a setting's name")
         for name in {"dataset", "leave_out"} & rest.keys():
             raise ValueError(f"settings cannot hold {name}: fit learns from the rows it is given")
         if twice := sorted(own.keys() & rest.keys()):
@@ -170,7 +179,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The rows [n, D] that codes Z [n, K] stand for, in the units of X."""
         check_is_fitted(self)
-        Z = check_array(Z, accept_sparse="csr", input_name="Z")
+        Z = check_array(rows_of(Z, "Z"), accept_sparse="csr", ensure_all_finite=False)
+        refuse_outside(Z, "Z")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(f"Z has {Z.shape[1]} columns; the code has {self._n_features_out}")
         return self._by_blocks(Z, self._decode, self.n_features_in_, kind_of(Z))
@@ -205,21 +215,26 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Write the network, without units that it does not need, as `.onnx` or `.safetensors`.
 
         The file takes and gives values in the units of X; ONNX names its outputs `code` and
-        `reconstruction`. Raises ValueError as
-        `evoae.study.runs.exports.export`.
+        `reconstruction`. What was written is compared with the network on rows of `fit`, or, in a
+        copy of the estimator, on random ones. Raises ValueError as `exports.export` does.
         """
         check_is_fitted(self)
-        return exports.export(self.run_, path)
+        return exports.export(self.run_, path, examples=self._examples)
 
     @property
     def _n_features_out(self) -> int:
         """K, the width of the code."""
         return self.run_.population.decoder.widths[0]
 
-    def _checked(self, X: Any) -> Any:
-        """Rows as they were given, if they are numbers of as many columns as `fit` has seen."""
-        check_is_fitted(self)
-        return validate_data(self, X, accept_sparse="csr", reset=False)
+    def _checked(self, X: Any, reset: bool = False, **options: Any) -> Any:
+        """Rows as an array or a sparse matrix of finite numbers, in the columns that `fit` saw."""
+        if not reset:
+            check_is_fitted(self)
+        X = rows_of(X, "X")
+        options |= {"reset": reset, "accept_sparse": "csr", "ensure_all_finite": False}
+        X = validate_data(self, X, **options)
+        refuse_outside(X, "X", getattr(self, "feature_names_in_", None))
+        return X
 
     def _encode(self, rows: np.ndarray) -> np.ndarray:
         return apply(self._exact[0], (rows - self._scaling.minimum) / self._scaling.divisor)
@@ -266,6 +281,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             found = Run(folder)
             found.temporary = temporary
             self._adopt(found)
+            seeded = torch.Generator().manual_seed(0)
+            self._examples = torch.rand(EXAMPLES, self.n_features_in_, generator=seeded)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -296,11 +313,60 @@ def seed_of(random_state: Any) -> int:
     return int(drawn.randint(np.iinfo(np.int32).max))
 
 
-def check_n_jobs(n_jobs: Any) -> None:
-    """Raise ValueError for what is no number of threads."""
+def check_counts(n_jobs: Any, verbose: Any) -> None:
+    """Raise ValueError for what is no number of threads, or no 0 or 1."""
     if n_jobs is not None and not (isinstance(n_jobs, Integral) and n_jobs):
         rule = "be None or a whole number other than 0 (-1: all processors)"
         raise ValueError(f"n_jobs={short(n_jobs)} must {rule}")
+    if not isinstance(verbose, Integral) or verbose < 0:
+        raise ValueError(f"verbose={short(verbose)} must be 0 (silent) or 1 (a progress bar)")
+
+
+def rows_of(X: Any, name: str) -> Any:
+    """X as scikit-learn can check it: numbers as an array, a frame or a sparse matrix [n, D].
+
+    Tensors, torch data sets and tables of polars and Arrow become those. Raises ValueError for what
+    holds no table of numbers, with the column.
+    """
+    try:
+        if issparse(X):
+            rows = X
+        elif (frame := frame_of(X)) is not None:
+            texts = frame.set_axis([str(column) for column in frame], axis=1)
+            values = tables.numbers(texts, cure="; encode the column, or drop it")
+            kind = np.float32 if (frame.dtypes == np.float32).all() else np.float64
+            return pd.DataFrame(values.astype(kind, copy=False), columns=frame.columns)
+        else:
+            rows = array_of(X)
+        if rows.dtype.kind == "c":
+            raise Refused(f"Complex data not supported: values are of type {rows.dtype}")
+        if rows.dtype.kind not in "biuf":
+            raise Refused(f"values are of type {rows.dtype}; they must be real numbers")
+        if rows.ndim != 2:
+            raise Refused(
+                f"shape is {rows.shape}; it must be [rows, columns]. Reshape your data: "
+                f"{name}.reshape(len({name}), -1), or {name}.reshape(1, -1) if it is a single row"
+            )
+        return rows
+    except (Refused, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def refuse_outside(X: Any, name: str, columns: Any = None, *, unit: bool = False) -> None:
+    """Raise ValueError for the first value that is not finite, or, with `unit`, not in [0, 1]."""
+    rows, places, values = find(X) if issparse(X) else (None, None, X)
+    good = (values >= -TOLERANCE) & (values <= 1 + TOLERANCE) if unit else np.isfinite(values)
+    if good.all():
+        return
+    at = tuple(np.argwhere(~good)[0])
+    row, column = at if rows is None else (rows[at], places[at])
+    where = f"row {row}, column {column if columns is None else short(columns[column])}"
+    rule = (
+        "with scale=False, values must lie in [0, 1]; without it, each column is scaled"
+        if unit
+        else "values must not be NaN or infinite"
+    )
+    raise ValueError(f"{name}: {where} holds {values[at]}; {rule}")
 
 
 def kind_of(X: Any) -> np.dtype:

@@ -6,7 +6,9 @@ name.
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from evoae.data.scaling import Scaling
 from evoae.modules.exports import Scale, Unscale
+from evoae.modules.graph import silent
 from evoae.networks import compaction
 from evoae.networks.compaction import Compacted, Dense, Select
 from evoae.rules import check_known
@@ -50,8 +53,17 @@ class Exported:
     reason: str | None = None
 
 
-def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) -> Exported:
+def export(
+    run: Run,
+    path: Path | str,
+    trial: int = 0,
+    cell: int | None = None,
+    *,
+    examples: Tensor | None = None,
+) -> Exported:
     """Write a trial's cell (its best by default), compacted, to a file of a known suffix.
+
+    It is compared with the original on the test data, or on `examples` [n, D] in [0, 1].
 
     If the data were scaled, what is written takes and gives values as they stand in the data file.
     Raises ValueError, before anything is written, if the suffix is unknown, its package is not
@@ -83,7 +95,8 @@ def export(run: Run, path: Path | str, trial: int = 0, cell: int | None = None) 
     with whole(path) as part:
         writer.write(small, about, part)
         try:
-            examples, reconstruct = run.data(trial).test, writer.read(part)
+            examples = run.data(trial).test if examples is None else examples
+            reconstruct = writer.read(part)
         except ImportError as error:
             reason = f"{error.name} is not installed"
         except ValueError as error:  # a file that was trained on may lie elsewhere by now
@@ -171,96 +184,58 @@ def read_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
 # -- ONNX ----------------------------------------------------------------------------------------
 
 
+class Both(nn.Module):
+    """An autoencoder that gives its code and its reconstruction."""
+
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The code [n, K] and the reconstruction [n, D] of rows [n, D]."""
+        code = self.encoder(x)
+        return code, self.decoder(code)
+
+
 def onnx_model(
     encoder: nn.Sequential,
     decoder: nn.Sequential,
     dimension: int,
     about: dict[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The graph of an autoencoder of plain layers and `dimension` inputs, checked.
+    """The graph of an autoencoder of `dimension` inputs, checked.
 
     From `x` [batch, D] to `code` [batch, K] and `reconstruction` [batch, D]. `about` is kept in the
     metadata, as JSON. If it holds a `scaling`, the first nodes scale `x` and the last ones undo it;
     both are float64 where float32 is too coarse for such values, else float32. Raises ImportError
     where onnx is not installed.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
+    import onnx
 
-    nodes, constants, flow, end = [], [], "x", "reconstruction"
-    scaling = Scaling.from_json(about["scaling"]) if about and "scaling" in about else None
-    raw = TensorProto.FLOAT if scaling is None or scaling.single else TensorProto.DOUBLE
-
-    def constant(values: Tensor | np.ndarray, name: str) -> str:
-        array = values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
-        constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    if scaling is not None:
-        minimum, width, divisor = (
-            constant(getattr(scaling, name), name) for name in ("minimum", "width", "divisor")
-        )
-        nodes += [
-            helper.make_node("Cast", ["x"], ["x.double"], to=TensorProto.DOUBLE),
-            helper.make_node("Sub", ["x.double", minimum], ["x.above"]),
-            helper.make_node("Div", ["x.above", divisor], ["x.share"]),
-            helper.make_node("Cast", ["x.share"], ["x.scaled"], to=TensorProto.FLOAT),
-        ]
-        flow, end = "x.scaled", "reconstruction.scaled"
-
-    widths = {"x": dimension}
-    for side, last, parts in (("encoder", "code", encoder), ("decoder", end, decoder)):
-        for number, part in enumerate(parts):
-            layer = f"{side}.{number}"
-            out = last if number == len(parts) - 1 else layer
-            match part:
-                case Select() if len(part.index) == dimension:
-                    continue  # there is nothing to pick
-                case Select():
-                    # turned round: whole rows are copied at once, and not number after number
-                    index, rows, some = (f"{layer}.{name}" for name in ("index", "rows", "some"))
-                    constant(part.index, index)
-                    nodes += [
-                        helper.make_node("Transpose", [flow], [rows], perm=[1, 0]),
-                        helper.make_node("Gather", [rows, index], [some], axis=0),
-                        helper.make_node("Transpose", [some], [out], perm=[1, 0]),
-                    ]
-                case nn.Linear():
-                    weight = constant(part.weight, f"{layer}.weight")
-                    bias = constant(part.bias, f"{layer}.bias")
-                    node = helper.make_node("Gemm", [flow, weight, bias], [out], transB=1)
-                    nodes.append(node)
-                    widths[last] = part.out_features
-                case nn.ReLU() | nn.Sigmoid():
-                    nodes.append(helper.make_node(type(part).__name__.capitalize(), [flow], [out]))
-                case _:
-                    raise TypeError(f"{type(part).__name__} is not a layer that can be exported")
-            flow = out
-    if scaling is not None:
-        nodes += [
-            helper.make_node("Cast", [end], ["reconstruction.double"], to=TensorProto.DOUBLE),
-            helper.make_node("Mul", ["reconstruction.double", width], ["reconstruction.above"]),
-            helper.make_node("Add", ["reconstruction.above", minimum], ["reconstruction.raw"]),
-            helper.make_node("Cast", ["reconstruction.raw"], ["reconstruction"], to=raw),
-        ]
-    widths["reconstruction"] = dimension
-    kinds = {"x": raw, "code": TensorProto.FLOAT, "reconstruction": raw}
-    values = {
-        name: helper.make_tensor_value_info(name, kind, ["batch", widths[name]])
-        for name, kind in kinds.items()
-    }
-    graph = helper.make_graph(
-        nodes, "autoencoder", [values["x"]], [values["code"], values["reconstruction"]], constants
-    )
-    model = helper.make_model(
-        graph,
-        producer_name="evoae",
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
+    kind, parts = torch.float32, [part for part in encoder if not picks_all(part, dimension)]
+    if about and "scaling" in about:
+        scaling = Scaling.from_json(about["scaling"])
+        kind = torch.float32 if scaling.single else torch.float64
+        parts, decoder = [Scale(scaling), *parts], nn.Sequential(*decoder, Unscale(scaling))
+    names, written = ["x", "code", "reconstruction"], io.BytesIO()
+    with warnings.catch_warnings(), silent():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Both(nn.Sequential(*parts), decoder).eval(), (torch.zeros(2, dimension, dtype=kind),),
+            written, dynamo=False, opset_version=OPSET, input_names=names[:1],
+            output_names=names[1:], dynamic_axes={name: {0: "batch"} for name in names},
+        )  # fmt: skip
+    model = onnx.load_from_string(written.getvalue())
+    model.ir_version, model.producer_name = IR_VERSION, "evoae"
     if about:
-        helper.set_model_props(model, {ENTRY: json.dumps(about)})
-    checker.check_model(model, full_check=True)
+        onnx.helper.set_model_props(model, {ENTRY: json.dumps(about)})
+    onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def picks_all(part: nn.Module, dimension: int) -> bool:
+    """Whether a choice of inputs leaves none out."""
+    return isinstance(part, Select) and len(part.index) == dimension
 
 
 def write_onnx(small: Compacted, about: dict[str, Any], path: Path) -> None:

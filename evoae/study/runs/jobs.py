@@ -26,14 +26,7 @@ from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
 from evoae.study.runs.locks import locked
-from evoae.study.runs.merge import (
-    LOCK,
-    add,
-    history_of,
-    history_rows,
-    keep_rows,
-    write_config,
-)
+from evoae.study.runs.merge import LOCK, add, history_of, history_rows, keep_rows, write_config
 from evoae.study.runs.run import CONFIG, RESULT, Run, read_config, slices_of
 
 # Between checkpoints; the variable reaches worker processes, too.
@@ -63,7 +56,7 @@ class RunSpec:
             raise ValueError(
                 f"seed={short(self.seed)} must be a whole number, 0 or more, below 2**64"
             )
-        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", str(self.device)):
             raise ValueError(f"unknown device {short(self.device)}; choose cpu, cuda or cuda:N")
         if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")

@@ -21,12 +21,7 @@ from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
 from evoae.networks.population import Population
-from evoae.study.runs.files import (
-    Temporary,
-    damaged,
-    digest,
-    read_sealed,
-)
+from evoae.study.runs.files import Temporary, damaged, digest, read_sealed
 
 CONFIG, RESULT = "config.json", "result.json"
 HISTORY, WEIGHTS = "history.parquet", "weights.safetensors"

@@ -6,13 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    as_completed,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,7 +102,8 @@ def sweep(
     trials, seed, workers = plain(trials), plain(seed), plain(workers)
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers={short(workers)} must be a whole number of at least 1")
-    if out is not None and (not str(out) or "\0" in str(out)):
+    named = isinstance(out, str | os.PathLike)
+    if out is not None and (not named or not str(out) or "\0" in str(out)):
         raise ValueError(f"out={short(out)} cannot be the name of a folder")
     span = range(trials) if isinstance(trials, int) else trials
     if not isinstance(span, range) or span.step != 1:
@@ -151,8 +146,7 @@ def sweep(
             if not mine:
                 wait_for_others(waiting)
     if failures:
-        named = {k: failures[s.folder] for k, s in specs.items() if s.folder in failures}
-        raise SweepError(named)
+        raise SweepError({k: failures[s.folder] for k, s in specs.items() if s.folder in failures})
     for spec in specs.values():
         tidy(spec)
     runs = {label: Run(spec.folder, spec.trials) for label, spec in specs.items()}
@@ -212,10 +206,7 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
 
 
 def compute(
-    claims: list[tuple[RunSpec, list[int]]],
-    workers: int,
-    executor: Executor | None,
-    progress: bool,
+    claims: list[tuple[RunSpec, list[int]]], workers: int, executor: Executor | None, progress: bool
 ) -> dict[Path, BaseException]:
     """Train some trials of runs and add them to their files. Returns the failures by folder."""
     if not claims:
