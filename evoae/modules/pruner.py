@@ -243,6 +243,9 @@ class Pruner:
                 "granularity=unit follows channels through the whole module, which was never called"
             )
         self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+        pairs = zip(self.targets, self.unit_groups.weights, strict=True)
+        if whole := [t.name for t, units in pairs if all((each < 0).all() for each in units)]:
+            self.coverage += f"; no unit of it may go: {shortened(', '.join(whole))}"
 
     @property
     def masked(self) -> bool:
@@ -425,6 +428,9 @@ class Pruner:
 
     def finish(self) -> nn.Module:
         """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.
+
+        A weight that a norm computed is a plain parameter now: the class that makes the norm loads
+        it by `evoae.load_compact`, and not by `load_state_dict`.
 
         Warns if the module is more than a hundredth of its parameters away from the target, or if
         `epoch_end` was never called.

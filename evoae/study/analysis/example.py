@@ -106,7 +106,8 @@ def compare(
 ) -> Comparison:
     """Each network of NETWORKS, pruned in several ways to the same sizes, after as many steps.
 
-    All of a trial begin with the same weights and see the same batches. Operators prune weights and
+    All of a trial begin with the same weights and see the same batches, and all that prune spread
+    the target evenly over layers. Operators prune weights and
     units on the schedule `cubic` up to three quarters of the run. There PyTorch's own magnitude
     pruning and Torch-Pruning, if it is installed, prune at once, and train on; a small network is
     trained from the start. Raises ValueError for a name that is not known, or no images.
@@ -219,11 +220,11 @@ def adam(module: nn.Module, learning_rate: float, state: dict[str, Any]) -> torc
 
 
 def mask_by_torch(module: nn.Module, target: float) -> Sequence[tuple[nn.Module, str]]:
-    """Prune weights and biases by magnitude over all layers, as PyTorch does; what was pruned."""
+    """Prune a share of every weight and bias by magnitude, as PyTorch does; what was pruned."""
     layers = [part for part in module.modules() if isinstance(part, (nn.Linear, CONVOLUTIONS))]
-    tensors = [(layer, name) for layer in layers for name, _ in layer.named_parameters()]
-    share = target * size_of(module) / sum(getattr(*each).numel() for each in tensors)
-    torch_prune.global_unstructured(tensors, torch_prune.L1Unstructured, amount=share)
+    tensors = [(layer, name) for layer in layers for name in dict(layer.named_parameters())]
+    for layer, name in tensors:
+        torch_prune.l1_unstructured(layer, name, target)
     return tensors
 
 
@@ -234,7 +235,7 @@ def without_channels(module: nn.Module, example: Tensor, target: float) -> nn.Mo
     aim, steps = (1 - target) * size_of(module), 50
     pruner = tp.pruner.BasePruner(
         module, example, tp.importance.GroupMagnitudeImportance(), pruning_ratio=0.98,
-        iterative_steps=steps, ignored_layers=outer_layers(module), global_pruning=True,
+        iterative_steps=steps, ignored_layers=outer_layers(module),
     )  # fmt: skip
     for _ in range(steps):
         if size_of(module) <= aim:
@@ -282,9 +283,9 @@ def milliseconds(modules: Sequence[nn.Module], x: Tensor, repeats: int) -> list[
     x = x[torch.arange(TIMED) % len(x)]
 
     def seconds(module: nn.Module) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()  # which other work on the machine disturbs little
         module(x)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return (1000 * np.min([[seconds(m) for m in modules] for _ in range(repeats)], 0)).tolist()
 

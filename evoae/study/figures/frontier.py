@@ -80,6 +80,7 @@ def fronts(
             )
             if y == "relative_test":
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
+            ax.margins(x=0.1)  # rings are large
             if shrinks:
                 ax.set_xscale("log")
                 ax.invert_xaxis()
@@ -104,10 +105,11 @@ def fronts(
 def method_looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour and line style of each method; the same in every figure of these methods.
 
-    Operators keep their colours, dashed and hollow where they prune units; the frontier is black;
-    other names share out a palette, and are dashed when it begins again.
+    Operators keep their colours, dashed and hollow where they prune units; what they are compared
+    with is black or green; other names share out a palette, and are dashed when it begins again.
     """
-    known = OPERATOR_COLOURS | {"frontier": INK, "unpruned": INK}
+    known = OPERATOR_COLOURS | dict.fromkeys(("frontier", "unpruned", "small network"), INK)
+    known |= dict.fromkeys(("torch.nn.utils.prune", "Torch-Pruning"), "#117733")
     bare = {name: name.partition(" (")[0] for name in names}
     others = [name for name in names if bare[name] not in known]
     free = OTHER_COLOURS[1:]  # the first is close to magnitude's
