@@ -1,4 +1,6 @@
-"""Every module of the zoo pruned and compacted, beside Torch-Pruning: python tests/benchmarks/zoo.py
+"""Every module of the zoo, pruned and compacted, beside Torch-Pruning.
+
+Run by python tests/benchmarks/zoo.py [NAME ...].
 
 Columns: parameters; share of them that are zero after a Pruner was asked for 90 % (of those that it
 covers); whether masks held for 100 steps of Adam with weight decay; the largest difference of any
