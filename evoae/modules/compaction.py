@@ -8,7 +8,7 @@ that for the layers of Sequentials. Here modules are prepared, and results are c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,7 @@ from evoae.messages import one_line, shortened
 from evoae.modules import masking, reading
 from evoae.modules.chains import REPORTED, Left, chains, shrink, why_fixed
 from evoae.modules.graph import exported
-from evoae.modules.plain import copied, global_hooks, kind_of, why_not_a_module
+from evoae.modules.plain import computed_of, copied, global_hooks, kind_of, why_not_a_module
 from evoae.modules.reading import Inputs
 from evoae.modules.shrinking import Number, Plan, owners_of, part_of, tensor_of
 
@@ -88,6 +88,17 @@ def take_off_masks(module: nn.Module) -> None:
         if parametrize.is_parametrized(part):
             for name in list(masking.parametrizations(part)):
                 masking.remove(part, name)
+
+
+def take_off_norms(module: nn.Module, plain: Container[str]) -> None:
+    """Make computed tensors parameters, where their names are among those of plain ones."""
+    for where, part in module.named_modules():
+        names = [name for name in computed_of(part) if f"{where}.{name}".lstrip(".") in plain]
+        if names and parametrize.is_parametrized(part):
+            bake(part)
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm) and hook.name in names:
+                nn.utils.remove_weight_norm(part, hook.name)
 
 
 def checked_example(module: nn.Module, example: Any) -> Inputs:
@@ -210,7 +221,7 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
         if is_weight_normed(part):
             (name,) = masking.parametrizations(part)
             norms.append((where, name, masking.parametrizations(part)[name][0].dim, False))
-            bake(part, name)
+            bake(part)
 
     def dress(small: nn.Module) -> nn.Module:
         for where, name, dim, by_hook in norms:
@@ -238,15 +249,16 @@ def is_weight_normed(part: nn.Module) -> bool:
     return len(chain) == 1 and isinstance(chain[0], parametrizations._WeightNorm)
 
 
-def bake(part: nn.Module, name: str) -> None:
-    """Make what a parametrization computes a plain parameter.
+def bake(part: nn.Module) -> None:
+    """Make what parametrizations of a part compute plain parameters.
 
     PyTorch's own function does so in all copies of a module, which share a class.
     """
-    value = getattr(part, name)
+    values = {name: getattr(part, name) for name in masking.parametrizations(part)}
     part.__class__ = type(part).__bases__[0]
     del part._modules["parametrizations"]
-    part.register_parameter(name, nn.Parameter(value.detach(), value.requires_grad))
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value.detach(), value.requires_grad))
 
 
 def trials(module: nn.Module, inputs: Inputs) -> Iterator[tuple[Inputs, list[Tensor]]]:

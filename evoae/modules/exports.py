@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from evoae.data.scaling import Scaling
 from evoae.messages import one_line, shortened
 from evoae.modules import reading
-from evoae.modules.compaction import checked_example, take_off_masks
+from evoae.modules.compaction import checked_example, take_off_masks, take_off_norms
 from evoae.modules.graph import silent
 from evoae.modules.plain import copied, why_not_a_module
 from evoae.modules.shrinking import owners_of, put, set_sizes
@@ -178,7 +178,8 @@ def load_compact(module: nn.Module | Callable[[], nn.Module], path: Path | str) 
 
     Args:
         module: the module as it was before it was compacted, or a function that makes one. It is
-            left untouched, and its values do not matter.
+            left untouched, and its values do not matter. A norm of a weight goes where the file
+            has the plain weight, as it is after a Pruner's `finish`.
         path: what `export` wrote, or `safetensors.torch.save_file` of a state dict. The latter does
             not say how many groups a convolution has, which its shape does not always tell, and how
             an `Unflatten` shapes what it is given.
@@ -195,6 +196,7 @@ def load_compact(module: nn.Module | Callable[[], nn.Module], path: Path | str) 
     if problem := why_not_a_module(made):
         raise ValueError(f"the module to load into {problem}")
     take_off_masks(made)
+    take_off_norms(made, tensors)
     own, owners = made.state_dict(keep_vars=True), owners_of(made)
     for name in tensors.keys() - own.keys():
         where, _, last = name.rpartition(".")

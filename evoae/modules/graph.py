@@ -133,6 +133,15 @@ def name_of(operation: Any) -> str:
     return getattr(packet, "__name__", str(packet))
 
 
+SPOKEN = {"_trilinear": "Bilinear", "index_put": "unpooling, or an index,"}
+
+
+def spoken(node: Node) -> str:
+    """An operation's name, as a user knows it."""
+    name = name_of(node.target)
+    return SPOKEN.get(name, name)
+
+
 def shape_of(node: Node) -> tuple[int, ...]:
     """The shape of a node's value, of one tensor."""
     return tuple(node.meta["val"].shape)

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from evoae.modules import graph as graphs
 from evoae.modules import recurrent
-from evoae.modules.graph import Graph, Node, name_of, shape_of, shapes_of
+from evoae.modules.graph import Graph, Node, name_of, shape_of, shapes_of, spoken
 from evoae.modules.reading import Inputs
 
 FIXED = 0  # the atom of what is never left out
@@ -213,7 +213,7 @@ class Coupling:
 
     def unknown(self, node: Node, given: Sequence[Any]) -> Any:
         """Whatever an operation reads stays as it is."""
-        why = f"{name_of(node.target)} reads them"
+        why = f"{spoken(node)} reads them"
         for each in given:
             for axes in each if isinstance(each, list) else [each]:
                 self.fix(axes.atoms, why)
@@ -241,9 +241,7 @@ class Coupling:
                 if matches:
                     self.unite(atoms.expand(shape), matches[0].expand(shape))
                 elif dims and any(size[k] > 1 for k in dims):
-                    self.fix(
-                        [atoms], f"{name_of(node.target)} combines them with what cannot shrink"
-                    )
+                    self.fix([atoms], f"{spoken(node)} combines them with what cannot shrink")
             if dims:
                 found.setdefault(dims, atoms.expand(shape))
         return Axes(shape, list(found.values()), all(each.free for each in given))
@@ -361,7 +359,7 @@ class Coupling:
             if varying.isdisjoint(over):
                 kept.append(atoms)
             elif not varying <= set(over):
-                self.fix([atoms], f"{name_of(node.target)} reads them")
+                self.fix([atoms], f"{spoken(node)} reads them")
         made = []
         for shape in shapes_of(node):
             small = [without(atoms, over, len(shape) == len(given.shape)) for atoms in kept]
@@ -372,7 +370,7 @@ class Coupling:
 
     def contracted(self, node: Node, a: Axes, b: Axes, bias: Axes | None = None) -> Axes:
         """The product of [..., m, k] and [..., k, n]; `b` may have no leading dimensions."""
-        shape, why = shape_of(node), f"{name_of(node.target)} combines them with what cannot shrink"
+        shape, why = shape_of(node), f"{spoken(node)} combines them with what cannot shrink"
         last, row, column = len(a.shape) - 1, len(b.shape) - 2, len(b.shape) - 1
         shift = len(a.shape) - len(b.shape)  # of leading dimensions
         made, matched = [], set()

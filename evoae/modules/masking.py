@@ -19,6 +19,11 @@ from torch.nn.utils.weight_norm import WeightNorm
 KEPT = 0.999  # a mask that was averaged keeps what was kept all the while, but for rounding
 
 
+def in_graph() -> bool:
+    """Whether a forward is being compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def select(tensor: Tensor, kept: Tensor) -> Tensor:
     """The tensor where `kept` is above KEPT, and 0 elsewhere, whatever stands there.
 
@@ -48,6 +53,50 @@ class Straight(torch.autograd.Function):
         return gradient, None
 
 
+class Guard:
+    """The parameter behind a mask, of which a hook masks the gradient.
+
+    The mask of such a parameter sets it to zero in place, and gives the parameter itself: a masked
+    copy, in new memory, and its gradient take more time than the arithmetic. A copy of a module
+    gets guards of its own.
+    """
+
+    def __init__(self, mask: Mask | None = None, parameter: nn.Parameter | None = None) -> None:
+        self.parameter, self.full, self.seen = parameter, False, (0, -1)
+        self.handle: Any = None
+        if mask is not None:
+            self.watch(mask)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Guard, ()
+
+    def watch(self, mask: Mask) -> None:
+        """Mask gradients from now on, after all hooks that there are."""
+        if self.handle:
+            self.handle.remove()
+        if self.parameter is not None and self.parameter.requires_grad:
+            self.handle = self.parameter.register_hook(lambda given: self.masked(given, mask))
+
+    def leave(self) -> None:
+        """Do no more."""
+        if self.handle:
+            self.handle.remove()
+        self.parameter = self.handle = None
+
+    def is_full(self, kept: Tensor) -> bool:
+        """Whether nothing is masked, found anew when the mask has changed."""
+        seen = kept.data_ptr(), kept._version
+        if seen != self.seen:
+            self.seen, self.full = seen, bool((kept > KEPT).all())
+        return self.full
+
+    def masked(self, gradient: Tensor, mask: Mask) -> Tensor | None:
+        """A gradient, masked."""
+        if self.is_full(mask.kept):
+            return None
+        return select(gradient, mask.kept.to(gradient.dtype))
+
+
 class Mask(nn.Module):
     """A parametrization: where `kept` is 0, a tensor is zero, and where it is 1, as it is.
 
@@ -63,7 +112,7 @@ class Mask(nn.Module):
     def __init__(self, kept: Tensor) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
-        self.dense = False
+        self.dense, self.guard = False, Guard()
 
     @property
     def keeps(self) -> Tensor:
@@ -72,6 +121,13 @@ class Mask(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
+        if tensor is self.guard.parameter and not in_graph():
+            if self.guard.handle is None and tensor.requires_grad:
+                self.guard.watch(self)  # it was frozen until now
+            if not self.guard.is_full(self.kept):
+                values, kept = tensor.data, self.kept.to(tensor.dtype)
+                torch.ops.aten.threshold_backward.grad_input(values, kept, KEPT, grad_input=values)
+            return tensor
         kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
         if self.see is not None and tensor.requires_grad:
             tensor.register_hook(self.see)
@@ -90,11 +146,26 @@ def add(layer: nn.Module, name: str, mask: Mask) -> None:
     """
     as_parametrization(layer, name)
     parametrize.register_parametrization(layer, name, mask, unsafe=True)  # no trial call
+    if (parameter := stored(layer, name)) is not None and mask.guard.parameter is not parameter:
+        mask.guard = Guard(mask, parameter)
     first = {"parametrizations": layer._modules.pop("parametrizations")}
     layer._modules = first | layer._modules  # parameters come in the order that they had
     kind: Any = type(layer)  # a class of this layer's own
     for method, own in OWN_METHODS.items():
         setattr(kind, method, own)
+    setattr(kind, name, property(short_read(name, getattr(kind, name)), getattr(kind, name).fset))
+
+
+def short_read(name: str, computed: property) -> Callable[[Any], Tensor]:
+    """How a layer reads a tensor: as PyTorch computes it, but at once where it is only masked."""
+
+    def read(layer: Any) -> Tensor:
+        chain = layer._modules["parametrizations"]._modules[name]
+        parameter = chain._parameters.get("original")
+        alone = parameter is not None and len(chain._modules) == 1
+        return chain._modules["0"].forward(parameter) if alone else computed.__get__(layer)
+
+    return read
 
 
 def as_parametrization(layer: nn.Module, name: str) -> None:
@@ -143,7 +214,8 @@ def remove(layer: nn.Module, name: str) -> None:
     A tensor that is computed becomes a parameter of the masked values: weight norm would divide a
     row of zeros by its length.
     """
-    if mask_of(layer, name) is not None:
+    if (mask := mask_of(layer, name)) is not None:
+        mask.guard.leave()
         chain = parametrizations(layer)[name]
         chain.eval()  # a spectral norm moves whenever it is looked at in training
         parametrize.remove_parametrizations(layer, name, leave_parametrized=True)

@@ -60,6 +60,7 @@ class Observer:
         self.reached: set[str] = set()  # by a backward pass, of those that will be asked about
         self.ignored = ""  # why calls were not looked at
         self.sums: dict[str, Tensor] = {}
+        self.ours: dict[str, Tensor] = {}  # gradients as they are looked at
         self.begin()
 
     def begin(self) -> None:
@@ -230,29 +231,40 @@ class Observer:
         if not self.watching:
             return None
         self.reached.add(part)
-        mask = self.target.tensors[part].mask
-        seen = gradient.nan_to_num(0, 0, 0)
+        target = self.target
+        mask, stored = target.tensors[part].mask, target.tensors[part].stored
+        # what is ours is written over: new memory takes longer than the arithmetic
+        if self.ours.get(part) is None or self.ours[part].device != gradient.device:
+            self.ours[part] = torch.empty_like(gradient)
+        seen = torch.nan_to_num(gradient, 0, 0, 0, out=self.ours[part])
         if part == "weight":
             self.counts["gradients"] += 1
         if "slopes" in self.names:
             self.add(f"slopes.{part}", seen)
         if "slope_squares" in self.names:
-            self.add(f"slope_squares.{part}", seen.square())
+            self.sum_of(f"slope_squares.{part}", seen).addcmul_(seen, seen)
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
-            product = self.target.tensors[part].value.detach() * seen
+            value = target.tensors[part].value if stored is None else stored
+            product = seen.mul_(value.detach())
             if "movement" in self.names:
-                self.add(f"movement.{part}", -product)
+                self.sum_of(f"movement.{part}", product).sub_(product)
             if weighs:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
-        return None if mask is None else masking.select(gradient, mask.kept.to(gradient.dtype))
+        if mask is None or stored is not None:
+            return None  # a guard masks it
+        return masking.select(gradient, mask.kept.to(gradient.dtype))
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, where the module is now."""
+        self.sum_of(name, value).add_(value)
+
+    def sum_of(self, name: str, value: Tensor) -> Tensor:
+        """A sum, where the module is now."""
         if self.sums[name].device != value.device:  # the module has moved
             self.sums[name] = self.sums[name].to(value.device)
-        self.sums[name] += value
+        return self.sums[name]
 
     # -- statistics ------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import warnings
-from collections.abc import Callable, Collection, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, distributed, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
@@ -34,6 +36,8 @@ PRUNING = (
     "last_share", "target_sparsity", "prune_until", "allocation", "prune_biases", "drop_fraction",
     "drop_until", "pruned_weights", "statistics_window", "as_released",
 )  # fmt: skip
+# in names of what optimisers of PyTorch keep of squares and sizes of gradients
+NEVER_NEGATIVE = ("sq", "sum", "acc", "inf")
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
 
@@ -97,8 +101,9 @@ class Pruner:
     after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
     it refuses a target, but for an output layer. A state dict has the names of the plain module,
     with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
-    Make copies for averages of weights (EMA) after the Pruner: then they have its masks. An average
-    of buffers, too, keeps at zero what was masked at any time meanwhile.
+    Make copies for averages of weights (EMA, SWA) after the Pruner, and update them before
+    `finish`: they have its masks. An average of buffers, too, keeps at zero what was masked at any
+    time meanwhile. Optimisers forget moments of what is masked.
 
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
@@ -165,9 +170,21 @@ class Pruner:
         else:
             checks.check_computed(self.targets)
         self.handles = [module.register_forward_hook(Hook(self.see_call), with_kwargs=True)]
+        self.optimisers = weakref.WeakSet[torch.optim.Optimizer]()  # that have made a step
+        seen_steps, held = self.optimisers, {id(each) for each in module.parameters()}
+
+        def see_step(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+            groups = optimiser.param_groups if optimiser not in seen_steps else ()
+            if any(id(each) in held for group in groups for each in group["params"]):
+                seen_steps.add(optimiser)
+
+        self.step_handle = register_optimizer_step_post_hook(see_step)
+        weakref.finalize(self, self.step_handle.remove)
         self.observers = [Observer(target, needs, self.note_call) for target in self.targets]
         for observer in self.observers:
             observer.register()
+        for mask in self.masks().values():  # after the observers, which see gradients unmasked
+            mask.guard.watch(mask)
         if self.operator.regrows and self.experiment.has_target:
             whole = self.experiment.operator_settings(0, self.experiment.final_target)
             driver.prune(self, driver.AT_RANDOM, whole, self.draw(0, "first mask"))
@@ -226,6 +243,9 @@ class Pruner:
                 "granularity=unit follows channels through the whole module, which was never called"
             )
         self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+        pairs = zip(self.targets, self.unit_groups.weights, strict=True)
+        if whole := [t.name for t, units in pairs if all((each < 0).all() for each in units)]:
+            self.coverage += f"; no unit of it may go: {shortened(', '.join(whole))}"
 
     @property
     def masked(self) -> bool:
@@ -333,6 +353,7 @@ class Pruner:
                     None if fresh is None else target.as_stored(name, fresh[number][part] / scale)
                 )
                 tensor.prune(target.as_stored(name, keep[part]), opens, drawn)
+        self.forget_moments(list(self.optimisers))
         return masks
 
     def of_first(self, mask: Tensor) -> Tensor:
@@ -408,6 +429,9 @@ class Pruner:
     def finish(self) -> nn.Module:
         """Leave the module plain, without hooks and masks: what was masked is zero. Returns it.
 
+        A weight that a norm computed is a plain parameter now: the class that makes the norm loads
+        it by `evoae.load_compact`, and not by `load_state_dict`.
+
         Warns if the module is more than a hundredth of its parameters away from the target, or if
         `epoch_end` was never called.
         """
@@ -435,7 +459,7 @@ class Pruner:
     def release(self) -> None:
         """Leave the module plain, and say nothing."""
         self.finished = True
-        for handle in self.handles:
+        for handle in (*self.handles, self.step_handle):
             handle.remove()
         for observer in self.observers:
             observer.leave()
@@ -461,7 +485,7 @@ class Pruner:
         Args:
             state: a deep copy of the module's state dict of before, masked or not; masks that it
                 has are not looked at.
-            optimiser: what it keeps of masked entries (moments) becomes zero.
+            optimiser: what it keeps of the gradients of masked entries becomes zero.
 
         Raises ValueError, in one line and with the module as it was, if nothing is masked, or for a
         state that does not fit, or that is not a copy.
@@ -481,12 +505,21 @@ class Pruner:
             raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
         for tensor in tensors:
             tensor.prune(tensor.keeps, opens=False)
-            stored = tensor.stored
-            if optimiser is None or stored is None:
+        self.forget_moments([optimiser] if optimiser else [])
+
+    def forget_moments(self, optimisers: Iterable[torch.optim.Optimizer]) -> None:
+        """Set to zero what optimisers keep of the gradients of masked entries (Adam's `exp_avg`).
+
+        It would decay to denormal numbers, with which processors are slow: from some 600 steps on,
+        an Adam's step would take four times as long. What is never negative stays: it does nothing
+        by itself, and the root of a zero takes PyTorch 20 times as long as that of other numbers.
+        """
+        for tensor in (each for target in self.targets for each in target.tensors.values()):
+            if tensor.mask is None or (stored := tensor.stored) is None:
                 continue
-            moments = optimiser.state.get(stored, {})
-            for value in moments.values():
-                if isinstance(value, Tensor) and value.shape == tensor.shape:
+            for key, value in (i for o in optimisers for i in o.state.get(stored, {}).items()):
+                same = isinstance(value, Tensor) and value.shape == tensor.shape
+                if same and not any(word in key for word in NEVER_NEGATIVE):
                     value.mul_(tensor.keeps)
 
     # -- resume ----------------------------------------------------------------------------------

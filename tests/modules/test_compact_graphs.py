@@ -303,3 +303,22 @@ def test_onnx_takes_and_gives_values_of_the_file(name: str, tmp_path: Path) -> N
     (found,) = session.run(None, {session.get_inputs()[0].name: (10 * rows + 10).numpy()})
     expected = 10 * module(rows).detach() + 10
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["weight-norm", "weight-norm-by-hook", "spectral-norm"])
+def test_a_weight_that_was_normed_is_loaded_by_the_class_that_norms(
+    name: str, tmp_path: Path
+) -> None:
+    module, x, loss = ZOO[name]()
+    pruner = Pruner(module, "magnitude", "one-shot", 1, target_sparsity=0.6)
+    loss(module(x), x).backward()
+    pruner.epoch_end()
+    pruner.finish().eval()
+    export(module, tmp_path / "plain.safetensors", x)
+    fresh = ZOO[name]()[0]
+    keys = list(fresh.state_dict())
+    loaded = load_compact(fresh, tmp_path / "plain.safetensors").eval()
+    assert largest_gap(module, loaded, x) == 0
+    assert list(fresh.state_dict()) == keys
+    fresh.eval()(x)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import itertools
+import pickle
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
+from torch.optim import optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from evoae import Pruner
@@ -778,6 +781,51 @@ def test_a_weight_that_is_not_a_number_can_be_pruned(policy: str) -> None:
     module(ROWS)
     pruner.epoch_end()
     assert all((parameter == 0).all() for parameter in pruner.finish().parameters())
+
+
+def test_a_copy_masks_gradients_by_itself_and_a_parameter_that_was_frozen_too() -> None:
+    module = dense()
+    module[0].weight.requires_grad_(False)
+    with pytest.warns(UserWarning, match="frozen parameters"):
+        pruner = Pruner(module, "random", "one-shot", 1, **AIM)
+    module(ROWS).sum().backward()
+    pruner.epoch_end()
+    twin = copy.deepcopy(module)
+    for each in (module, twin, pickle.loads(pickle.dumps(module))):
+        parameter = masking.stored(each[0], "weight").requires_grad_()
+        keeps = pruner.masks()["0.weight"].keeps
+        each.zero_grad()
+        each(ROWS).sum().backward()
+        assert ((parameter.grad != 0) <= keeps).all()
+        (given,) = torch.autograd.grad(each(ROWS).sum(), [parameter])
+        assert torch.equal(given, parameter.grad)
+    assert masking.stored(twin[0], "weight") is not masking.stored(module[0], "weight")
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_optimisers_forget_what_is_masked_and_are_let_go(kind: type) -> None:
+    module, hooks = dense(), optimizer._global_optimizer_post_hooks
+    gc.collect()  # Pruners of other tests
+    before = len(hooks)
+    pruner = Pruner(module, "magnitude", "one-shot", 1, **AIM)
+    moves = kind(
+        module.parameters(), 0.01, **({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    )
+    module(ROWS).square().sum().backward()
+    moves.step()
+    pruner.epoch_end()
+    for name, mask in pruner.masks().items():
+        where, _, own = name.rpartition(".")
+        state = moves.state[masking.stored(module.get_submodule(where), own)]
+        first = state["exp_avg"] if kind is torch.optim.Adam else state["momentum_buffer"]
+        assert (first[~mask.keeps] == 0).all()
+        # a root of an exact zero is slow
+        assert kind is torch.optim.SGD or (state["exp_avg_sq"][~mask.keeps] > 0).any()
+    pruner.finish()
+    assert len(hooks) == before
+    Pruner(dense(), "magnitude", "cubic", 2, **AIM)  # forgotten
+    gc.collect()
+    assert len(hooks) == before
 
 
 def test_adam_in_half_precision_does_not_get_through_a_mask() -> None:

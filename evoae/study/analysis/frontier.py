@@ -270,20 +270,21 @@ def trials(study: Study) -> pd.DataFrame:
     return table.assign(relative_test=table.test_l1 / table.constant_test_l1)
 
 
-def fronts(table: pd.DataFrame, size: str = "sparsity") -> pd.DataFrame:
+def fronts(table: pd.DataFrame, size: str = "sparsity", by: str = "dataset") -> pd.DataFrame:
     """Means of each data set, method and target, and which are on the front of loss and size.
 
-    `size` is a column of `trials`: sparsity, macs or compact_parameters. The front is chosen on
-    validation (`statistics.front`). Raises ValueError for a column that is missing.
+    `size` is a column of `trials`: sparsity, macs or compact_parameters; `by` what stands in for
+    data sets. The front is chosen on validation (`statistics.front`). Raises ValueError for a
+    column that is missing.
     """
-    require_columns(table, [size])
+    require_columns(table, [size, by])
     parts = []
-    for dataset, rows in table.groupby("dataset", sort=False):
+    for group, rows in table.groupby(by, sort=False):
         share = 1 - rows[size] if size == "sparsity" else rows[size] / rows[size].max()
         means = front(rows.assign(share=share), ["method", "target"], x="share")
-        parts.append(means.drop(columns="sparsity").assign(dataset=dataset))
+        parts.append(means.drop(columns="sparsity").assign(**{by: group}))
     found = pd.concat(parts, ignore_index=True)
-    sizes = table.groupby(["dataset", "method", "target"], sort=False)[size].mean()
+    sizes = table.groupby([by, "method", "target"], sort=False)[size].mean()
     return found.merge(sizes.reset_index())
 
 

@@ -35,25 +35,28 @@ SIZES = {
     "sparsity": ("Sparsity (% of parameters)", False),
     "macs": ("Multiply-accumulates per example that are left", True),
     "compact_parameters": ("Parameters of the compacted network", True),
+    "parameters": ("Parameters that are not zero", True),
+    "milliseconds": ("Milliseconds of a forward pass of 256 images", True),
 }
 OTHERS = "#BBBBBB"
 
 
 def fronts(
-    table: pd.DataFrame, means: pd.DataFrame, x: str, named: Sequence[str], y: str = "relative_test"
-) -> Figure:
-    """Loss `y` against the size `x` of each method at its targets, a panel per data set.
+    table: pd.DataFrame, means: pd.DataFrame, x: str, named: Sequence[str],
+    y: str = "relative_test", by: str = "dataset",
+) -> Figure:  # fmt: skip
+    """Loss `y` against the size `x` of each method at its targets, a panel per data set (`by`).
 
     `table` has a row per trial, `means` a row per setting with `on_front` (of this size); both have
-    the columns dataset, method and target. Methods on the front and those `named` have colours, the
-    others are grey; rings mark the front. `x` is one of SIZES.
+    the columns dataset (or `by`), method and target. Methods on the front and those `named` have
+    colours, the others are grey; rings mark the front. `x` is one of SIZES.
     """
-    require_columns(table, ["dataset", "method", "target", x, y])
+    require_columns(table, [by, "method", "target", x, y])
     title, shrinks = SIZES[x]
     chosen = means[means.on_front]
     looks = method_looks(list(table.method.unique()))
     looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
-    with panel_per(table, "dataset", sharey=False) as (figure, *_, panels):
+    with panel_per(table, by, sharey=False) as (figure, *_, panels):
         for ax, _, rows in panels:
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
@@ -64,13 +67,12 @@ def fronts(
                 if front:
                     size = {"lw": 1.6, "ms": 4.5, "zorder": 3}
                     ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
-                ax.plot(
-                    at, line["mean"], marker="o", **looks.get(method, {"color": OTHERS}), **size
-                )
+                look: Look = {"marker": "o"} | looks.get(method, {"color": OTHERS}) | size
+                ax.plot(at, line["mean"], **look)
                 if front and line["n"].max() < LEAST:
                     ends = own.target.map(at)
                     ax.scatter(ends, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
-            here = rows.merge(chosen[["dataset", "method", "target"]])
+            here = rows.merge(chosen[[by, "method", "target"]])
             here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1
             ax.scatter(
@@ -78,22 +80,24 @@ def fronts(
             )
             if y == "relative_test":
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
+            ax.margins(x=0.1)  # rings are large
             if shrinks:
                 ax.set_xscale("log")
                 ax.invert_xaxis()
-                ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-                ax.xaxis.set_major_formatter("{x:,.0f}")
+                fine = x == "milliseconds"
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if fine else (1, 3)))
+                ax.xaxis.set_major_formatter("{x:g}" if fine else "{x:,.0f}")
                 ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
-        keys = [
-            Line2D([], [], marker="o", ms=4.5, label=name, **look) for name, look in looks.items()
-        ]
+        point: Look = {"marker": "o", "ms": 4.5}
+        keys = [Line2D([], [], label=name, **point | look) for name, look in looks.items()]
         if len(looks) < table.method.nunique():
             keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
         ring: Look = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
-        keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
+        if y == "relative_test":
+            keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
         legend(figure, "method", keys)
     return figure
 
@@ -101,18 +105,22 @@ def fronts(
 def method_looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour and line style of each method; the same in every figure of these methods.
 
-    Operators keep their colours, the frontier is black; other names share out a palette, and are
-    dashed when it begins again.
+    Operators keep their colours, dashed and hollow where they prune units; what they are compared
+    with is black or green; other names share out a palette, and are dashed when it begins again.
     """
-    known = OPERATOR_COLOURS | {"frontier": INK}
-    others = [name for name in names if name not in known]
+    known = OPERATOR_COLOURS | dict.fromkeys(("frontier", "unpruned", "small network"), INK)
+    known |= dict.fromkeys(("torch.nn.utils.prune", "Torch-Pruning"), "#117733")
+    bare = {name: name.partition(" (")[0] for name in names}
+    others = [name for name in names if bare[name] not in known]
     free = OTHER_COLOURS[1:]  # the first is close to magnitude's
-    found: dict[str, Look] = {}
-    found |= {name: {"color": known[name], "ls": "-"} for name in names if name in known}
+    found: dict[str, Look] = {
+        name: {"color": known[own], "ls": "-"} for name, own in bare.items() if own in known
+    }
     for number, name in enumerate(others):
         style = "-" if number < len(free) else "--"
         found[name] = {"color": free[number % len(free)], "ls": style}
-    return {name: found[name] for name in names}
+    whole: Look = {"ls": "--", "marker": "s", "mfc": "white"}
+    return {name: found[name] | (whole if name.endswith("(units)") else {}) for name in names}
 
 
 def left_by_layer(table: pd.DataFrame, total: Mapping[str, int]) -> Figure:
