@@ -1,4 +1,4 @@
-"""What ipywidgets lacks: a curve to draw, and a button that copies a text or offers a file."""
+"""What ipywidgets lacks, drawn by a little JavaScript in the files beside this one."""
 
 from __future__ import annotations
 
@@ -34,3 +34,19 @@ class Handing(anywidget.AnyWidget):
     def _answer(self, *_: Any) -> None:
         name, text = self.give()
         self.send({"name": name, "text": text})
+
+
+class Pictures(anywidget.AnyWidget):
+    """Pictures of pixels: `shown` has a heading, pictures (title, png, legend, ...) and words."""
+
+    _esm = HERE / "inside.js"
+    shown: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+
+
+class Network(anywidget.AnyWidget):
+    """A drawing of `layers` (name, units, share of zeros), input first; `value` is the chosen."""
+
+    _esm = HERE / "inside.js"
+    layers: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    value = traitlets.Unicode("code").tag(sync=True)
+    tooltip = "The layer to look into: click on it"

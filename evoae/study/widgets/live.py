@@ -99,6 +99,12 @@ class LiveTraining(Charted):
             icon="clone",
             tooltip="Show the training before this one, pale, behind it",
         )
+        self.epochs_too = ToggleButton(
+            value=True,
+            description="Save epochs",
+            icon="film",
+            tooltip="Save, too, the epochs that were kept, so that the run can be watched later",
+        )
         tip = "The command lines for what these knobs, here and above, mean"
         self.copy = lines_to_copy(tip)
         self.unfold = ToggleButton(description="Show command", icon="terminal", tooltip=tip)
@@ -111,7 +117,15 @@ class LiveTraining(Charted):
         self.fixed = [self.preset, *fixed, *above]  # while it trains
         super().__init__(
             row(self.preset, *own.values()),
-            row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
+            row(
+                self.start,
+                self.pause,
+                self.stop,
+                self.keep,
+                self.epochs_too,
+                self.compare,
+                self.bar,
+            ),
             row(self.unfold, self.clip),
             row(self.copy),
         )
@@ -252,7 +266,7 @@ class LiveTraining(Charted):
         try:
             if self.trainer is None:
                 raise ValueError("nothing to save yet: press Train")
-            run = self.trainer.save(self.folder)
+            run = self.trainer.save(self.folder, self.epochs_too.value)
         except ValueError as error:
             self.say(error)
             return

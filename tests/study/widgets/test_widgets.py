@@ -13,7 +13,6 @@ import pytest
 import torch
 from helpers import TINY, assert_same_bits, evolved, tiny
 from ipywidgets import Button, DOMWidget, Widget
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -29,6 +28,7 @@ from evoae.study.widgets import (
     LiveTraining,
     ScheduleExplorer,
     TrainingsSoFar,
+    inside,
     live,
     parts,
     trainings,
@@ -41,10 +41,14 @@ SMALL = {"dataset": "digits", "model": "8-3"}
 PASSIVE = ("HTML", "IntProgress")  # show, and cannot be set
 
 
-def pixels(widget: parts.View, theme: str = "image") -> np.ndarray:
-    """The decoded picture, [height, width, 3]; `theme` may be "dark" where pixels are shown."""
-    png = getattr(widget, theme).value if hasattr(widget, theme) else look.png(widget.figure())
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+def pixels(widget: parts.View) -> np.ndarray:
+    """The decoded picture, [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(look.png(widget.figure()))).convert("RGB"))
+
+
+def decoded(picture: dict) -> np.ndarray:
+    """What a notebook shows of a picture, [height, width, 4]."""
+    return np.asarray(Image.open(io.BytesIO(picture["png"])))
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> bool:
@@ -138,22 +142,22 @@ def test_expected_share_is_the_mean_of_what_happens(regrowth):
 def test_every_knob_of_the_explorer_changes_picture_and_lines(knob, value):
     explorer = ScheduleExplorer("exponential final-n cubic decrease population", epochs=40)
     training = LiveTraining(explorer, **SMALL)
-    before, lines = pixels(explorer), training.copy.value
+    before, lines = curves_of(explorer), training.copy.value
     getattr(explorer, knob).value = value
-    assert changed(before, pixels(explorer))
+    assert curves_of(explorer) != before
     assert training.copy.value != lines
     assert explorer.message.value == ""
 
 
 def test_impossible_epochs_are_explained_and_break_nothing():
     explorer = ScheduleExplorer(epochs=20)
-    before = pixels(explorer)
+    before = curves_of(explorer)
     explorer.epochs.value = 0
     assert "epochs=0 must be at least 1" in explorer.message.value
-    assert not changed(before, pixels(explorer))
+    assert curves_of(explorer) == before
     explorer.epochs.value = 30
     assert explorer.message.value == ""
-    assert changed(before, pixels(explorer))
+    assert curves_of(explorer) != before
 
 
 def test_no_schedule_is_explained():
@@ -179,7 +183,7 @@ def test_impossible_arguments_are_refused(wrong, words):
 def test_the_picture_is_replaced_only_when_it_differs(trained, tmp_path):
     inspector = ActivationInspector(trained, tmp_path)
     seen = []
-    inspector.image.observe(seen.append, "value")
+    inspector.pictures.observe(seen.append, "shown")
     inspector.redraw()
     assert seen == []
     inspector.cell.value = 3
@@ -861,19 +865,80 @@ def trained() -> LiveTraining:
 
 
 @pytest.mark.parametrize(("knob", "value"), [("layer", "output"), ("cell", 4), ("epoch", 0)])
-def test_every_knob_of_the_inspector_changes_the_picture(trained, tmp_path, knob, value):
+def test_every_knob_of_the_inspector_changes_the_pictures(trained, tmp_path, knob, value):
     inspector = ActivationInspector(trained, tmp_path)
-    before = pixels(inspector)
+    before = inspector.pictures.shown
     getattr(inspector, knob).value = value
-    assert changed(before, pixels(inspector))
-    assert "not stored" not in inspector.message.value
+    assert inspector.pictures.shown != before
+    assert inspector.message.value.count("holds no finished run") == 1
 
 
-def test_an_epoch_that_is_not_stored_is_said(trained, tmp_path):
+def test_the_epochs_that_were_kept_are_played(trained, tmp_path):
     inspector = ActivationInspector(trained, tmp_path)
-    missing = next(t for t in range(30) if t not in trained.trainer.snapshots)
-    inspector.epoch.value = missing
-    assert f"Epoch {missing} is not stored" in inspector.message.value
+    stored = tuple(sorted(trained.trainer.snapshots))
+    assert inspector.epoch.options == stored
+    assert (inspector.play.min, inspector.play.max) == (0, len(stored) - 1)
+    for number, epoch in enumerate(stored):  # what the player does
+        inspector.play.value = number
+        assert inspector.state.heading.endswith(f"epoch {epoch}")
+    inspector.epoch.value = stored[3]
+    assert inspector.play.value == 3
+
+
+def test_the_drawing_says_what_is_left_of_each_layer(trained, tmp_path):
+    inspector = ActivationInspector(trained, tmp_path)
+    networks = trained.trainer.snapshots[29]
+    expected = [
+        float((weight[0] == 0).float().mean())
+        for side in networks.sides
+        for weight, _ in side.layers()
+    ]
+    assert [layer[:2] for layer in inspector.layer.layers] == [
+        ["input", 64], ["encoder 1", 8], ["code", 3], ["decoder 1", 8], ["output", 64]
+    ]  # fmt: skip
+    found = [share for *_, share in inspector.layer.layers[1:]]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_pictures_are_what_they_show(trained, tmp_path):
+    inspector = ActivationInspector(trained, tmp_path)
+    inspector.layer.value = "output"
+    state = inspector.state
+    activations, mask, images, last = inspector.pictures.shown["pictures"]
+    zero = np.rint(255 * np.array(to_rgb("#F0E6D8")))
+    np.testing.assert_array_equal((decoded(mask)[..., :3] == zero).all(2), state.weights == 0)
+    assert decoded(activations).shape == (60, 62, 4)
+    first = decoded(images)[:8, :8, 0]
+    np.testing.assert_allclose(first, 255 * state.inputs[0].reshape(8, 8), atol=1)
+    assert decoded(last).shape[:2] == state.weights.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "colours", "lines"),
+    [((4, 6), 1, (4, 20)), ((4, 6, 3), 3, (4, 20)), ((3, 4, 6), 3, (4, 20)), (None, 1, (3, 24))],
+)
+def test_rows_become_pictures(shape, colours, lines):
+    """Three rows beside each other with a gap between; rows that are no images lie as lines."""
+    rows = np.linspace(0, 1, 3 * 24 * colours).reshape(3, -1).astype(np.float32)
+    found = inside.examples(rows, shape)
+    assert found.shape == (*lines, 4)
+    assert found.dtype == np.uint8
+    if shape is not None:
+        assert (found[:, [6, 13], 3] == 0).all()
+
+
+def test_networks_that_diverged_and_wide_layers_are_drawn():
+    inputs = np.zeros((2, 1000), np.float32)
+    state = inside.Inspection(
+        "wide", (("input", 1000, 0.0), ("output", 900, 0.0)), np.full((5, 900), np.nan),
+        np.ones((900, 1000)), None, np.zeros(900, bool), inputs, inputs * np.nan, words="nothing",
+    )  # fmt: skip
+    activations, mask, both, last = inside.pictures_of(state)
+    assert activations.pixels.shape == (60, 7, 4)
+    assert mask.pixels.shape == (400, 400, 4)
+    assert "diverged" in both.title
+    assert (last.pixels, last.words) == (None, "nothing")
+    assert look.png(inside.inspection_figure(state))
 
 
 def test_the_last_prune_is_exact(trained, tmp_path):
@@ -893,7 +958,7 @@ def test_nothing_to_look_into_is_said_in_words(tmp_path):
     assert f"There is no folder {tmp_path / 'other'}" in inspector.message.value
     run(tiny(), out=tmp_path / "other", workers=1)
     inspector.again.click()
-    assert inspector.message.value == ""
+    assert "no f" not in inspector.message.value
     assert inspector.state.heading.startswith("binary-clusters")
 
 
@@ -915,16 +980,17 @@ def test_a_run_on_disk(tmp_path):
     )
     done = run(e, trials=2, out=tmp_path, workers=1)
     inspector = ActivationInspector(None, tmp_path)
-    assert (inspector.trial.max, inspector.cell.max, inspector.epoch.max) == (1, 9, 2)
-    assert inspector.epoch.value == 2
+    assert (inspector.trial.max, inspector.cell.max) == (1, 9)
+    assert inspector.epoch.options == (2,)
     before = pixels(inspector)
     inspector.trial.value = 1
     assert changed(before, pixels(inspector))
     np.testing.assert_array_equal(
         inspector.state.weights, done.population.encoder.layers()[1][0][10].numpy()
     )
-    inspector.epoch.value = 0
-    assert "a run on disk holds only its last epoch" in inspector.message.value
+    assert "This run holds its last epoch only" in inspector.message.value
+    assert inspector.epoch.disabled
+    assert inspector.play.disabled
 
 
 def test_a_damaged_run_is_explained(tmp_path):
@@ -939,8 +1005,31 @@ def test_the_inspector_follows_the_training(tmp_path):
     inspector = ActivationInspector(training, tmp_path)
     assert inspector.state is None
     training.train(wait=True)
-    assert inspector.epoch.max == 1
+    assert inspector.epoch.options == (0, 1)
     assert inspector.state.heading.startswith("digits")
+
+
+def test_epochs_are_saved_with_the_run_and_watched_later(tmp_path):
+    training = LiveTraining(ScheduleExplorer(epochs=4), **SMALL, folder=tmp_path / "with")
+    training.train(wait=True)
+    training.keep.click()
+    inspector = ActivationInspector(None, training.folder)
+    assert inspector.epoch.options == (0, 1, 2, 3)
+    assert inspector.message.value == ""
+    for epoch in range(4):
+        inspector.epoch.value, inspector.cell.value = epoch, 3
+        expected = training.trainer.snapshots[epoch].encoder.layers()[1][0][3]
+        np.testing.assert_array_equal(inspector.state.weights, expected.numpy())
+    Run(training.saved).check()
+    run(training.experiment(), trials=2, out=training.folder, workers=1)  # another trial: no epochs
+    inspector.search()
+    inspector.trial.value = 1
+    assert inspector.epoch.options == (3,)
+    inspector.trial.value = 0
+    assert inspector.epoch.options == (0, 1, 2, 3)
+    training.folder, training.epochs_too.value = tmp_path / "without", False
+    training.keep.click()
+    assert ActivationInspector(None, training.folder).epoch.options == (3,)
 
 
 # -- all of them ---------------------------------------------------------------------------------
@@ -951,16 +1040,15 @@ def all_three(trained) -> list[parts.View]:
     return [trained.explorer, trained, ActivationInspector(trained, "nowhere")]
 
 
-def test_every_knob_has_a_tooltip_and_sliders_follow_where_they_can(all_three):
+def test_every_knob_has_a_tooltip_and_sliders_follow(all_three):
     found = [part for view in all_three for part in within(view)]
     found = [part for part in found if isinstance(part, Button) or hasattr(part, "description")]
     found = [p for p in found if isinstance(p, DOMWidget) and type(p).__name__ not in PASSIVE]
     assert len(found) > 25
     for part in found:
         assert part.tooltip, part.description
-        if "Slider" in type(part).__name__:  # curves follow the drag, pixels take too long
-            late = part.description in ("Trial", "Cell", "Epoch")
-            assert part.continuous_update is not late, part.description
+        if "Slider" in type(part).__name__:
+            assert part.continuous_update, part.description
 
 
 def test_knobs_of_settings_are_read_off_the_declarations(all_three):
@@ -978,35 +1066,11 @@ def test_knobs_of_settings_are_read_off_the_declarations(all_three):
     assert ScheduleExplorer(steepness=30).steepness.max == 30
 
 
-@pytest.mark.parametrize(("theme", "page"), [("image", 255), ("dark", 17)])
-def test_pictures_are_900_pixels_wide_in_the_colour_of_the_page(all_three, theme, page):
-    for view in all_three if theme == "image" else all_three[2:]:
-        picture = pixels(view, theme)
+def test_pictures_are_900_pixels_wide_in_the_colour_of_the_page(all_three):
+    for view in all_three:
+        picture = pixels(view)
         assert picture.shape[1] == 900
-        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == page).all()
-
-
-def test_darkened_by_hand():
-    """Light and dark change places, hues stay."""
-    names = ["white", "black", "#808080", "red", "#000080", "#80FFFF"]
-    pixels = np.array([[np.multiply(to_rgb(name), 255) for name in names]]).round().astype(np.uint8)
-    dark = (parts.darkened(pixels)[0].astype(float) - 17) / 238
-    expected = ["black", "white", "#7F7F7F", "red", "#7F7FFF", "#007F7F"]
-    np.testing.assert_allclose(dark, [to_rgb(name) for name in expected], atol=0.005)
-
-
-def test_photographs_are_no_negatives_on_a_dark_page(all_three):
-    inspector = all_three[2]
-    light, dark = pixels(inspector), pixels(inspector, "dark")
-    figure = inspector.figure()
-    FigureCanvasAgg(figure).draw()
-    shown = [i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"]
-    assert len(shown) == 10
-    for image in shown:
-        x, y = image.get_window_extent().get_points().mean(0).astype(int)
-        place = np.s_[len(light) - y - 10 : len(light) - y + 10, x - 10 : x + 10]
-        np.testing.assert_array_equal(light[place], dark[place])
-        assert np.ptp(light[place]) > 50
+        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
 
 
 def test_rendering_is_pure_and_works_in_any_thread(all_three):
