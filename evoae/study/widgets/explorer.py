@@ -106,6 +106,13 @@ class ScheduleExplorer(Charted):
             each.observe(self.redraw, "value")
         self.drawing.observe(self.redraw, "points")
 
+    @property
+    def knobs(self) -> dict[str, tuple[Any, str]]:
+        """All knobs and the trait of each that a user sets, by name."""
+        values = ("schedules", *SLIDERS, "reading", "subpopulation", "epochs")
+        found = {name: (getattr(self, name), "value") for name in values}
+        return found | {"means": (self.means, "value"), "points": (self.drawing, "points")}
+
     def named(self, option: str) -> str:
         """The name of a schedule in the list: of the drawn one, its points."""
         if option != DRAWN:

@@ -7,21 +7,23 @@ from typing import Any
 
 import traitlets
 from ipywidgets import Dropdown, IntSlider, Play, SelectionSlider, Text
-from matplotlib.figure import Figure
 
 from evoae.study.widgets import inside
-from evoae.study.widgets.hand import Network, Pictures
+from evoae.study.widgets.hand import Network
 from evoae.study.widgets.inside import Inspection
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import View, button, fit, knob, row
+from evoae.study.widgets.parts import button, fit, knob, row
+from evoae.study.widgets.pixels import Pictured
 from evoae.study.widgets.sources import Source, inspect, of_run, of_trainer, runs_in
 from evoae.study.widgets.trainer import Trainer
 
 PACE = 250  # milliseconds between two epochs that are played
 
 
-class ActivationInspector(View):
+class ActivationInspector(Pictured):
     """Look into one cell, epoch by epoch: of the training of `live`, or of a run in `folder`."""
+
+    described = staticmethod(inside.described)
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self._filling = live, False
@@ -107,23 +109,10 @@ class ActivationInspector(View):
         self.epoch.index = range(len(stored))[index]
         self.epoch.disabled = self.play.disabled = len(stored) == 1
 
-    def canvas(self) -> list[Any]:
-        """The pictures."""
-        self.pictures = Pictures()
-        return [self.pictures]
-
     def show(self, state: Inspection | None) -> None:
         """Show the layer, and how much is left of each on the drawing."""
-        if state is None:
-            self.pictures.shown = inside.shown(inside.NOTHING, ())
-            return
-        self.layer.layers = [list(each) for each in state.layers]
-        words = state.words if state.removed is not None else ""
-        self.pictures.shown = inside.shown(state.heading, inside.pictures_of(state), words)
-
-    def figure(self) -> Figure:
-        """The same, as a matplotlib figure."""
-        return inside.inspection_figure(self.state)
+        super().show(state)
+        self.layer.layers = [list(each) for each in state.layers] if state else []
 
     def look(self) -> Inspection | None:
         """The layer that is chosen, None where there is nothing to look into."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import traitlets
 from ipywidgets import (
     HTML,
@@ -32,7 +30,6 @@ from ipywidgets import (
     VBox,
 )
 from matplotlib.figure import Figure
-from PIL import Image as Raster
 
 from evoae.experiment import SETTINGS
 from evoae.resources import attended
@@ -137,16 +134,6 @@ class Charted(View):
         """The curves on view as a file: its name, and its text."""
         name = f"{type(self).__name__}.csv"
         return name, type(self).plot(self.state).table.to_csv(index=False)
-
-
-# -- pictures ------------------------------------------------------------------------------------
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Pixels [height, width, 4] as a file."""
-    buffer = io.BytesIO()
-    Raster.fromarray(pixels).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
 
 
 # -- knobs ---------------------------------------------------------------------------------------

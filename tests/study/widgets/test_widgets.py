@@ -34,6 +34,7 @@ from evoae.study.widgets import (
     trainings,
     views,
 )
+from evoae.study.widgets import pixels as pictures
 from evoae.study.widgets.explorer import SLIDERS
 from evoae.study.widgets.trainer import Trainer
 
@@ -920,7 +921,7 @@ def test_pictures_are_what_they_show(trained, tmp_path):
 def test_rows_become_pictures(shape, colours, lines):
     """Three rows beside each other with a gap between; rows that are no images lie as lines."""
     rows = np.linspace(0, 1, 3 * 24 * colours).reshape(3, -1).astype(np.float32)
-    found = inside.examples(rows, shape)
+    found = pictures.examples(rows, shape)
     assert found.shape == (*lines, 4)
     assert found.dtype == np.uint8
     if shape is not None:
@@ -933,12 +934,12 @@ def test_networks_that_diverged_and_wide_layers_are_drawn():
         "wide", (("input", 1000, 0.0), ("output", 900, 0.0)), np.full((5, 900), np.nan),
         np.ones((900, 1000)), None, np.zeros(900, bool), inputs, inputs * np.nan, words="nothing",
     )  # fmt: skip
-    activations, mask, both, last = inside.pictures_of(state)
+    activations, mask, both, last = inside.described(state).pictures
     assert activations.pixels.shape == (60, 7, 4)
     assert mask.pixels.shape == (400, 400, 4)
     assert "diverged" in both.title
     assert (last.pixels, last.words) == (None, "nothing")
-    assert look.png(inside.inspection_figure(state))
+    assert look.png(pictures.drawn(inside.described(state)))
 
 
 def test_the_last_prune_is_exact(trained, tmp_path):
@@ -1054,6 +1055,7 @@ def test_every_knob_has_a_tooltip_and_sliders_follow(all_three):
 def test_knobs_of_settings_are_read_off_the_declarations(all_three):
     explorer, training, _ = all_three
     known = {name: getattr(training, name) for name in live.OWN}
+    assert known.pop("scale").tooltip == SETTINGS["scale"].says
     known |= {name: getattr(explorer, name) for name in (*SLIDERS, "epochs")}
     for name, knob in known.items():
         assert knob.tooltip.startswith(SETTINGS[name].says)
