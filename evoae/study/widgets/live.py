@@ -152,12 +152,12 @@ class LiveTraining(Charted):
             self._note, self.remembered = remembered.words, remembered
         self._adjust()
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, schedule: str = "") -> dict[str, Any]:
         """What the knobs, here and in the explorer, describe: settings of the preset."""
-        _, settings = self.explorer.settings()
+        schedule = schedule or self.explorer.named(self.schedule.value)
+        _, settings = self.explorer.settings(schedule)
         settings |= {name: getattr(self, name).value for name in OWN}
-        settings["scale"] = self.scaled
-        settings["schedule"] = self.explorer.named(self.schedule.value)
+        settings |= {"scale": self.scaled, "schedule": schedule}
         radius = settings.pop("radius", 0)
         return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
 
@@ -196,12 +196,14 @@ class LiveTraining(Charted):
 
     def command_lines(self, e: Experiment) -> str:
         """`evoae run` for a training and for the other schedules on view, and the notebook."""
-        lines, settings = [], self.settings()
-        for name in dict.fromkeys([settings["schedule"], *self.explorer.picked]):
+        lines = []
+        trained = self.explorer.named(self.schedule.value)
+        for name in dict.fromkeys([trained, *self.explorer.picked]):
             with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
+                settings = self.settings(name)
                 if schedules.find(name).target != e.has_target:
-                    e.replace(schedule=name)
-                words = [f"{key}={value}" for key, value in (settings | {"schedule": name}).items()]
+                    Experiment.preset(self.preset.value, **settings)
+                words = [f"{key}={value}" for key, value in settings.items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
         parameters = self.explorer.parameters() | {

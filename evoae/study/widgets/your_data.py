@@ -42,20 +42,20 @@ class Preview:
 
 
 def preview(state: Preview | None) -> Shown:
-    """Rows, range, first rows, and what will be done with them."""
+    """Rows, range, some of them, and what will be done with them."""
     if state is None:
         return Shown("The data set cannot be read.")
     data, shape = state.data, state.image_shape
     parts = {split: len(getattr(data, split)) for split in datasets.SPLITS}
     rows = sum(parts.values())
-    first = data.test[: COLUMNS if shape else LINES].numpy()
+    some = data.test[: COLUMNS if shape else LINES].numpy()
     if shape is None:
-        words = f"First rows, {min(MOST_BITS, data.dimension)} of {data.dimension} columns"
+        words = f"Some of the rows, {min(MOST_BITS, data.dimension)} of {data.dimension} columns"
     else:
         drawn = "" if data.image_shape else ", if they are pictures"
-        words = f"First rows, as {' × '.join(map(str, shape))} pixels{drawn}"
+        words = f"Some of the rows, as {' × '.join(map(str, shape))} pixels{drawn}"
     picture = Picture(
-        words, examples(first, shape), (("0", "#000000"), ("1", "#FFFFFF")), square=bool(shape)
+        words, examples(some, shape), (("0", "#000000"), ("1", "#FFFFFF")), square=bool(shape)
     )
     heading = f"{Path(data.name).name}: {rows:,} rows of {data.dimension:,} columns, {span(data)}"
     done = (

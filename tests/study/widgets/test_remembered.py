@@ -67,7 +67,7 @@ def test_what_is_edited_in_the_notebook_counts(tmp_path):
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory) -> LiveTraining:
-    return left(tmp_path_factory.mktemp("changed"), amount=0.3)
+    return started(tmp_path_factory.mktemp("changed"))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,14 @@ def changed(tmp_path_factory) -> LiveTraining:
     ],
 )
 def test_a_value_that_is_not_valid_is_left_as_the_notebook_says(tmp_path, changed, name, value):
-    file = json.loads((changed.folder / FILE).read_text())
-    file["knobs"][name] = value
-    (tmp_path / FILE).write_text(json.dumps(file))
-    again = started(tmp_path)
-    assert said(again) == said(changed)
-    words = f"Not possible any more, and left as the notebook says: {name}."
-    assert words in again.message.value
+    remembered = changed.remembered
+    remembered.path = tmp_path / FILE
+    given, knobs = remembered.given, remembered.given | {"amount": 0.3, name: value}
+    remembered.path.write_text(json.dumps({"version": 1, "given": given, "knobs": knobs}))
+    remembered.restore()
+    assert remembered.values() == given | {"amount": 0.3}
+    assert f"left as the notebook says: {name}." in remembered.words
+    remembered.reset()
 
 
 @pytest.mark.parametrize(
