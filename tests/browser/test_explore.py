@@ -174,7 +174,7 @@ class Screen:
         )
 
     def click(self, name: str) -> None:
-        self.page.locator("button.widget-button", has_text=name).first.click()
+        self.page.locator(".jupyter-button", has_text=name).first.click()
 
     def seen(self, script: str, *values) -> None:
         """Wait until a function of the page, given these values, says yes."""
@@ -367,7 +367,7 @@ def watch(screen: Screen) -> None:
     page.locator(".evoae-network [aria-pressed=true]").focus()
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    screen.seen(HEADED, 1, ", decoder 2: trial 0, cell 1")
+    screen.seen(HEADED, 1, ", decoder 1: trial 0, cell 1")
 
 
 def every_theme_and_width(screen: Screen) -> None:

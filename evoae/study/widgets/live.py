@@ -125,16 +125,8 @@ class LiveTraining(Charted):
         self.fixed = [self.preset, *fixed, *above]  # while it trains
         super().__init__(
             row(self.preset, *own.values()),
-            row(
-                self.start,
-                self.pause,
-                self.stop,
-                self.keep,
-                self.epochs_too,
-                self.compare,
-                self.bar,
-            ),
-            row(self.unfold, self.clip),
+            row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
+            row(self.unfold, self.clip, self.reset, self.epochs_too),
             row(self.copy),
         )
         self.unfold.observe(self._fold, "value")

@@ -12,6 +12,7 @@ import html
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import traitlets
@@ -202,3 +203,8 @@ def fit(slider: IntSlider, low: int, high: int) -> None:
 def count(number: int, noun: str) -> str:
     """A number of things, in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def data_name(dataset: object) -> str:
+    """What a data set is called: of a file, its name without the folders."""
+    return Path(str(dataset)).name

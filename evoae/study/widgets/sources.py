@@ -19,7 +19,7 @@ from evoae.study.analysis.inspection import EXAMPLES
 from evoae.study.runs.files import read_json
 from evoae.study.runs.run import Run
 from evoae.study.widgets.inside import Inspection
-from evoae.study.widgets.parts import count
+from evoae.study.widgets.parts import count, data_name
 from evoae.study.widgets.trainer import WATCHED, Trainer, kept_epochs
 
 IMAGES, ROWS = 10, 16  # inputs beside their reconstructions
@@ -111,7 +111,7 @@ def line_of(folder: Path) -> str:
     try:
         config = read_json(folder / "config.json")
         e = config["experiment"]
-        words = [e["dataset"], e["operator"], e["schedule"], count(e["cells"], "cell")]
+        words = [data_name(e["dataset"]), e["operator"], e["schedule"], count(e["cells"], "cell")]
         if config.get("changes"):
             words.append("changed on the way")
     except (ValueError, KeyError):
@@ -134,8 +134,9 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
         outputs = alone.reconstruct(inputs[None])[0]
     zeros = [float((w == 0).float().mean()) for w, _ in layers]
     units = [len(w) for w, _ in layers]
+    name = data_name(source.experiment.dataset)
     return Inspection(
-        f"{source.experiment.dataset}, {layer}: trial {trial}, cell {cell}, epoch {epoch}",
+        f"{name}, {layer}: trial {trial}, cell {cell}, epoch {epoch}",
         (("input", data.dimension, 0.0), *zip(names, units, zeros, strict=True)),
         seen.numpy(),
         weight.numpy(),

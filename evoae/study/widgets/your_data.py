@@ -18,6 +18,7 @@ from evoae.rules import nearest
 from evoae.study.runs.files import replace_file
 from evoae.study.widgets.hand import Drop
 from evoae.study.widgets.live import LiveTraining
+from evoae.study.widgets.parts import data_name
 from evoae.study.widgets.pixels import COLUMNS, MOST_BITS, Picture, Pictured, Shown, examples
 
 LINES = 16  # rows in a preview that are no images
@@ -57,7 +58,7 @@ def preview(state: Preview | None) -> Shown:
     picture = Picture(
         words, examples(some, shape), (("0", "#000000"), ("1", "#FFFFFF")), square=bool(shape)
     )
-    heading = f"{Path(data.name).name}: {rows:,} rows of {data.dimension:,} columns, {span(data)}"
+    heading = f"{data_name(data.name)}: {rows:,} rows of {data.dimension:,} columns, {span(data)}"
     done = (
         f"{scaled(data)} Parts: {parts['train']:,} rows to train on, {parts['validation']:,} to "
         f"choose by (validation), {parts['test']:,} to test."
