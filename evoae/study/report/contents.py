@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evoae.study.analysis.sentences import Answer
 
 SHORT = 300  # characters of an answer that is read at once
-LONG = 40  # rows of a table that stays folded on paper
+LARGE = 40, 9  # rows or columns of a table, beyond which it stays folded on paper
 MIME = "application/vnd.evoae+json"  # what an output is, beside its HTML
 
 
@@ -152,9 +152,10 @@ def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: 
     with pd.option_context("display.max_colwidth", None):
         rows = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
     heading = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
-    long = ' class="long"' if len(table) > LONG else ""
+    large = any(size > most for size, most in zip(table.shape, LARGE, strict=True))
+    how = ' class="large"' if large else ""
     body = (
-        f"<details{long}{' open' if unfolded else ''}><summary>{heading}</summary>"
+        f"<details{how}{' open' if unfolded else ''}><summary>{heading}</summary>"
         f'<div class="scroll">{rows}</div></details>'
     )
     return Output(body, "table", f"Table {number}. {title}\n{words.to_string(index=False)}")

@@ -2,7 +2,7 @@
 
 A page asks no other for anything, prints well, and says what made it: the command, the parameters,
 the machine, the versions, the time. Below its title stands what was found, how sure that is, and
-one figure. All else is folded; on paper everything but long tables is unfolded.
+one figure. All else is folded; on paper everything but large tables is unfolded.
 """
 
 from __future__ import annotations

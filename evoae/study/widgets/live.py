@@ -122,7 +122,7 @@ class LiveTraining(Charted):
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
-        self.fixed = [self.preset, *fixed, *above]  # while it trains
+        self.fixed = [self.preset, *fixed, *above, self.reset]  # while it trains
         super().__init__(
             row(self.preset, *own.values()),
             row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),

@@ -150,10 +150,10 @@ def test_nothing_is_remembered_where_nobody_looks(tmp_path):
 
 
 def test_knobs_stay_while_a_training_runs(tmp_path):
-    live = left(tmp_path, epochs=2000, model="8-3")
+    live = left(tmp_path, epochs=100_000, model="8-3")
     live.start.click()
     live.reset.click()
-    assert live.epochs.value == 2000
+    assert live.epochs.value == 100_000
     live.end()
     assert live.trainer.join(60)
     live.reset.click()

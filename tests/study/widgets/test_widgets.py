@@ -56,6 +56,7 @@ def changed(before: np.ndarray, after: np.ndarray) -> bool:
     return before.shape != after.shape or bool((before != after).any())
 
 
+LONG = 100_000  # epochs that no test sees the end of, however long it is kept waiting
 PATIENCE = 300  # seconds, however busy the machine is: for what would otherwise never come
 
 
@@ -73,7 +74,7 @@ def within(widget: Widget) -> list[Widget]:
 @pytest.fixture
 def training():
     """A LiveTraining of a small network that would go on for long; stopped at the end."""
-    explorer = ScheduleExplorer(epochs=2000, subpopulation=1)
+    explorer = ScheduleExplorer(epochs=LONG, subpopulation=1)
     made = LiveTraining(explorer, **SMALL, preset="canonical")
     yield made
     made.end()
@@ -386,7 +387,7 @@ def test_stop_stops(training):
     assert training.trainer.status == "stopped"
     done = training.trainer.curves.done
     time.sleep(0.1)
-    assert training.trainer.curves.done == done < 2000
+    assert training.trainer.curves.done == done < LONG
     assert not training.start.disabled
 
 
@@ -398,7 +399,7 @@ def test_stop_does_not_wait_for_a_long_epoch():
     trainer.stop()
     assert trainer.wait(0)
     assert trainer.status == "stopped"
-    assert trainer.join(60)
+    assert trainer.join(PATIENCE)
     assert trainer.curves.done == 0
 
 
@@ -406,14 +407,13 @@ def test_pause_rests_and_goes_on(training):
     long_and_started(training)
     training.pause.click()
     assert training.pause.description == "Resume"
-    time.sleep(0.3)
     done = training.trainer.curves.done
-    time.sleep(0.3)
-    assert training.trainer.curves.done == done
+    time.sleep(0.1)
+    assert training.trainer.curves.done <= done + 1  # the epoch that was running
     assert training.trainer.status == "paused"
     training.pause.click()
     assert training.pause.description == "Pause"
-    until(lambda: training.trainer.curves.done > done)
+    until(lambda: training.trainer.curves.done > done + 1)
 
 
 def test_stop_ends_a_pause(training):
@@ -441,7 +441,7 @@ def test_watching_does_not_change_the_numbers():
     e = tiny("lipi-ae-s", operator="random", schedule="fixed", probability=1.0)
     trainer = Trainer(e)
     trainer.start()
-    assert trainer.wait(20)
+    assert trainer.wait(PATIENCE)
     weights = [side.weights for side in trainer.snapshots[e.epochs - 1].sides]
     _, state = evolved(e, engine="auto")
     for kept, side in zip(weights, state.population.sides, strict=True):
@@ -664,14 +664,14 @@ def test_snapshots_are_bounded_and_hold_the_last_epoch(monkeypatch):
     monkeypatch.setattr("evoae.study.widgets.trainer.SNAPSHOTS", 4)
     trainer = Trainer(tiny(epochs=30))
     trainer.start()
-    assert trainer.wait(20)
+    assert trainer.wait(PATIENCE)
     assert 2 <= len(trainer.snapshots) <= 4
     assert {0, 29} <= set(trainer.snapshots)
 
 
 def test_a_training_that_is_paused_holds_its_last_epoch(monkeypatch):
     monkeypatch.setattr("evoae.study.widgets.trainer.SNAPSHOTS", 4)
-    trainer = Trainer(tiny(epochs=100_000))
+    trainer = Trainer(tiny(epochs=LONG))
     trainer.start()
     until(lambda: trainer.curves.done > 20)
     trainer.pause()
@@ -726,7 +726,7 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, t
     (at, name, *values), cut = saved.changes
     assert (name, *values) == ("operator", "none", "magnitude")
     assert 0 < at < curves.done
-    assert cut == [curves.done, "epochs", 2000, curves.done]
+    assert cut == [curves.done, "epochs", LONG, curves.done]
     assert (saved.setting("operator"), saved.setting("epochs")) == ("magnitude", curves.done)
     assert saved.history.epoch.tolist() == list(range(curves.done))
     np.testing.assert_array_equal(saved.history.pruned, curves.pruned[:, 0])
@@ -747,7 +747,7 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(training, t
 
 def test_a_changed_training_does_not_count_as_a_run_of_its_settings(tmp_path):
     """The report compares with the paper what had the same settings from beginning to end."""
-    trainer = Trainer(tiny(epochs=4000, operator="random"))
+    trainer = Trainer(tiny(epochs=LONG, operator="random"))
     trainer.start()
     until(lambda: trainer.curves.done > 2)
     trainer.change(operator="none")
