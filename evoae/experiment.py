@@ -453,8 +453,10 @@ class Experiment:
         """The named row of settings, with some replaced. Raises ValueError for unknown names."""
         check_known(name, PRESETS, f"unknown preset {short(name)}")
         check_names(settings)
-        chosen = PRESETS[name].settings | {"as_released": as_released} | settings
-        return cls(**chosen, preset_name=name)
+        known = PRESETS[name].settings
+        by_points = schedules.replaced_by_points(settings.get("schedule"))
+        known = {key: value for key, value in known.items() if key != by_points}
+        return cls(**known | {"as_released": as_released} | settings, preset_name=name)
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in SETTINGS}
@@ -852,6 +854,13 @@ def check_count(e: Experiment, count: int) -> None:
 def check_schedule(e: Experiment) -> None:
     """Raise ValueError if operator and schedule do not fit, or the schedule leaves [0, 1]."""
     operator, name = e.resolved_operator, identity.name_of(e.operator)
+    idle = schedules.replaced_by_points(e.schedule)
+    usual = operator.probability if idle == "probability" else SETTINGS["target_sparsity"].default
+    if idle and getattr(e, idle) != usual:
+        raise ValueError(
+            f"{idle}={getattr(e, idle)} has no effect with schedule={short(e.schedule)}, whose "
+            f"points say it; leave {idle} out"
+        )
     if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(

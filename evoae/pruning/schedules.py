@@ -26,6 +26,7 @@ POINTS_SAY = {
     "weights stay pruned.",
     "probability-points": "The same with probabilities of a prune instead of target sparsities.",
 }
+REPLACED = {"points": "target_sparsity", "probability-points": "probability"}  # by the points
 MOST_POINTS = 100
 
 
@@ -200,6 +201,12 @@ def spelt(schedule: str | Callable[..., float]) -> str | Callable[..., float]:
     if not isinstance(schedule, str) or not drawn(schedule):
         return schedule
     return named_by_points(schedule.partition(":")[0], points_of(schedule))
+
+
+def replaced_by_points(schedule: object) -> str | None:
+    """The setting in whose stead a schedule has points; None for a schedule without points."""
+    kind, colon, _ = schedule.partition(":") if isinstance(schedule, str) else ("", "", "")
+    return REPLACED.get(kind) if colon else None
 
 
 def is_pure(schedule: str | Callable[..., float]) -> bool:

@@ -40,7 +40,7 @@ def main() -> None:
         "explorer, probability": lambda n: setattr(explorer.probability, "value", 0.3 + n / 100),
         "explorer, steepness": lambda n: setattr(explorer.steepness, "value", 3 + n / 10),
         "inspector, cell": lambda n: setattr(inspector.cell, "value", (n + 1) % 10),
-        "inspector, epoch": lambda n: setattr(inspector.epoch, "value", n),
+        "inspector, epoch": lambda n: setattr(inspector.epoch, "index", n % 15),
         "training, one more picture": lambda n: live.redraw(),
     }
     for name, move in moves.items():

@@ -238,9 +238,14 @@ def test_a_page_stands_alone_and_says_what_it_is(name, executed):
     else:
         assert 0 < warning < page.index("<p>", page.index("</h1>"))
     figures = re.findall(r"<b>Figure (\d+)\.</b>", page)
-    assert figures == [str(n + 1) for n in range(len(figures))]
+    assert sorted(map(int, figures)) == list(range(1, len(figures) + 1))
+    lead = re.search(r'<figure id="figure-([^"]+)"', page)  # stands before what is folded
+    assert lead[1] == source(name).metadata.evoae.picture
+    assert lead.start() < page.index('<details class="section">')
+    assert page.count('<details class="section"') == page.count("</h2></summary>") > 0
     assert page.count("<img alt=") == len(figures)
-    assert page.count("<details") == "".join(c.source for c in code(name)).count("report.table(")
+    shown = "".join(c.source for c in code(name)).count("report.table(")
+    assert len(re.findall(r"<details[^>]*><summary><b>Table", page)) == shown
     foot = page[page.index("<footer>") :]
     for word in (f"reproduce {name}" if name != "report" else "evoae report", "torch 2", "cores"):
         assert word in foot
@@ -252,18 +257,18 @@ def test_the_index_has_the_picture_question_and_answer_of_every_page(executed):
     written = [executed(name) for name in IN_THE_INDEX][-1]
     index = written[-1]
     assert index.name == "index.html"
-    cards = index.read_text().split('class="card"')[1:]
-    assert "Report" in cards[0]
+    entries = index.read_text().split('class="entry"')[1:]
+    assert "Report" in entries[0]
     of_all = index.read_text().count("is evidence")  # said once, where it holds for all pages
     assert of_all <= 1
     for name in IN_THE_INDEX:
-        (card,) = [c for c in cards if f'href="{name}.html"' in c]
-        picture = re.search(r'src="([^"]+)"', card).group(1)
+        (entry,) = [c for c in entries if f'href="{name}.html"' in c]
+        picture = re.search(r'src="([^"]+)"', entry).group(1)
         assert (index.parent / picture).exists()
-        assert notebooks.question_of(source(name)) in html.unescape(card)
-        assert ("smoke: no evidence" in card) == (of_all == 0)
-        assert re.search(r'alt="Figure \d+\. [^"]+"', card)
-        said = re.search(r'class="said"[^>]*>([^<]+)', card).group(1)
+        assert notebooks.question_of(source(name)) in html.unescape(entry)
+        assert ("smoke: no evidence" in entry) == (of_all == 0)
+        assert re.search(r'alt="Figure \d+\. [^"]+"', entry)
+        said = re.search(r'class="said"[^>]*>([^<]+)', entry).group(1)
         page = html.unescape((index.parent / f"{name}.html").read_text())
         assert html.unescape(said) in re.sub("</?b>", "", page)
 

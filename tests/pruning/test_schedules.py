@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 
 import pytest
 import torch
@@ -207,6 +208,26 @@ def test_wrong_points_are_refused_in_one_line(kind: str, text: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="at most 100"):
         schedules.find(f"{kind}:" + ";".join(["0,0"] * 101))
+
+
+@pytest.mark.parametrize(
+    ("name", "idle", "value"),
+    [(DRAWN, "target_sparsity", 0.9), (f"probability-{DRAWN}", "probability", 0.4)],
+)
+def test_what_points_replace_is_refused_beside_them(name: str, idle: str, value: float) -> None:
+    words = f"{idle}={value} has no effect with schedule='{name}', whose points say it"
+    for preset in ("canonical", "frontier"):
+        settings = {"operator": "magnitude", "schedule": name, "drop_fraction": 0.0}
+        e = Experiment.preset(preset, **settings)  # the preset's own is not meant
+        assert getattr(e, idle) == getattr(Experiment(), idle)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            Experiment.preset(preset, **settings, **{idle: value})
+        with pytest.raises(ValueError, match=re.escape(words)):
+            e.replace(**{idle: value})
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Experiment(schedule="cubic", **{idle: value}).replace(schedule=name)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Pruner(nn.Linear(4, 4), operator="magnitude", schedule=name, epochs=5, **{idle: value})
 
 
 def test_points_are_no_name_to_register() -> None:

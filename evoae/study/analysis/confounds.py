@@ -35,6 +35,7 @@ from evoae.study.analysis.statistics import LEVEL
 from evoae.study.runs.grids import grid
 from evoae.study.runs.study import Study
 
+LEAST_BLOCKS = 5  # of fewer, no interval of a part of the gap is given
 OPTIMISERS = ["adam", "adam-per-batch"]
 POLICIES = ["step-decay", "constant", "mutated"]
 # where cells stand to each other: nobody's neighbour, neighbours at random, neighbours that compete
@@ -183,7 +184,8 @@ def parts_of_gap(table: pd.DataFrame) -> pd.DataFrame:
     """Shapley values of optimiser, rate policy, neighbours and selection, for each pruning.
 
     Of the gap from one autoencoder as the paper trains it alone to its ring. Without neighbours
-    there is nobody to select among, so that corner is the same with and without selection.
+    there is nobody to select among, so that corner is the same with and without selection. Below
+    LEAST_BLOCKS the intervals are null.
     """
     rows = table[table.rate_policy.isin(["step-decay", "mutated"])]
     rows = pd.concat([rows, rows[~rows.neighbours].assign(selection=True)])
@@ -197,7 +199,9 @@ def parts_of_gap(table: pd.DataFrame) -> pd.DataFrame:
         effects.shapley(own, factors, "train_l1", "data_seed").assign(pruning=pruning)
         for pruning, own in rows.groupby("pruning", sort=False)
     ]
-    return pd.concat(found, ignore_index=True)
+    parts = pd.concat(found, ignore_index=True)
+    few = table.data_seed.nunique() < LEAST_BLOCKS
+    return parts.assign(low=np.nan, high=np.nan) if few else parts
 
 
 def best_rate(table: pd.DataFrame) -> pd.DataFrame:
@@ -278,9 +282,11 @@ def paragraph(
         against_noise(timed),
         best_rate(tuned).iloc[0],
     )
-    blocks = count(crossed.data_seed.nunique(), "block")
-    sure = f"Parts of a change are Shapley values over {blocks}, other comparisons paired"
-    return Answer(found, f"{sure}; brackets hold 95 % intervals.")
+    blocks = crossed.data_seed.nunique()
+    sure = f"Parts of a change are Shapley values over {count(blocks, 'block')}, other comparisons "
+    few = f"of fewer than {count(LEAST_BLOCKS)} no interval is given"
+    brackets = "brackets hold 95 % intervals" if blocks >= LEAST_BLOCKS else few
+    return Answer(found, f"{sure}paired; {brackets}.")
 
 
 def sentences(

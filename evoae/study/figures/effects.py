@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ from evoae.study.figures.look import (
     panel_per,
     positions,
     reference_lines,
+    say_unseen,
 )
 
 
@@ -62,6 +64,7 @@ def interaction(
     with panel_per(table, col, sharey=True) as (figure, axes, panels):
         for ax, _, group in panels:
             reference_lines(ax, constant, floor, named=ax is axes.flat[-1])
+            drawn = {}
             for number, (name, rows) in enumerate(group.groupby(hue, sort=False)):
                 aside = 0.08 * (number - (len(palette) - 1) / 2)
                 at = positions(rows[x], names) + aside
@@ -71,6 +74,9 @@ def interaction(
                 order = at.argsort()
                 ax.plot(at[order], means["mean"].to_numpy()[order], color=palette[name], lw=1.5)
                 intervals(ax, at, means, palette[name], marker="o", markersize=5, ls="")
+                if means["mean"].notna().any():
+                    drawn[name] = np.array([at, means["mean"]])
+            say_unseen(ax, drawn, palette)
             name_ticks(ax, names, axes.size)
             ax.set_xlim(-0.5, len(names) - 0.5)
             ax.label_outer()

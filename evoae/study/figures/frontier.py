@@ -28,6 +28,7 @@ from evoae.study.figures.look import (
     label_of,
     legend,
     panel_per,
+    say_unseen,
 )
 
 # the axis' label, and whether it is logarithmic with small on the right
@@ -58,6 +59,7 @@ def fronts(
     looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
     with panel_per(table, by, sharey=False) as (figure, *_, panels):
         for ax, _, rows in panels:
+            drawn = {}
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
                 at = 100 * at if x == "sparsity" else at
@@ -69,9 +71,12 @@ def fronts(
                     ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
                 look: Look = {"marker": "o"} | looks.get(method, {"color": OTHERS}) | size
                 ax.plot(at, line["mean"], **look)
+                if front:
+                    drawn[method] = np.array([at, line["mean"]])
                 if front and line["n"].max() < LEAST:
                     ends = own.target.map(at)
                     ax.scatter(ends, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
+            say_unseen(ax, drawn, looks)
             here = rows.merge(chosen[[by, "method", "target"]])
             here = here.groupby(["method", "target"])[[x, y]].mean()
             scale = 100 if x == "sparsity" else 1

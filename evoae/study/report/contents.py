@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from evoae.study.analysis.findings import Finding
     from evoae.study.analysis.sentences import Answer
 
+SHORT = 300  # characters of an answer that is read at once
+LARGE = 40, 9  # rows or columns of a table, beyond which it stays folded on paper
 MIME = "application/vnd.evoae+json"  # what an output is, beside its HTML
 
 
@@ -67,7 +69,10 @@ class Report:
 
     def answer(self, answer: Answer) -> Output:
         """What the notebook found, and in a second line how sure that is; the index shows it."""
-        body = f'<p class="answer">{html.escape(answer.found)}</p>'
+        first, more = head(answer.found)
+        body = f'<p class="answer">{html.escape(first)}</p>'
+        if more:
+            body += f'<details class="sure"><summary>More</summary>{html.escape(more)}</details>'
         body += f'<p class="sure">{html.escape(answer.sure)}</p>' if answer.sure else ""
         return Output(body, "answer", answer.found)
 
@@ -79,7 +84,13 @@ class Report:
             for one in found
         ]
         text = " ".join(f"{one.heading}. {one.text}" for one in found[:1])
-        return Output(f'<ol class="findings">{"".join(lines)}</ol>', "answer", text)
+        body = f'<ol class="findings">{"".join(lines[:1])}</ol>'
+        if lines[1:]:
+            body += (
+                f"<details><summary>{len(lines) - 1} more findings</summary>"
+                f'<ol class="findings" start="2">{"".join(lines[1:])}</ol></details>'
+            )
+        return Output(body, "answer", text)
 
     def document(self, name: str, text: str) -> Output:
         """Write a text in Markdown to OUT under its name, and show it."""
@@ -93,6 +104,14 @@ class Report:
     def link(self, name: str) -> str:
         """A link to one of the notebook's figures."""
         return f'<a href="#figure-{name}">Figure {self.figures.index(name) + 1}</a>'
+
+
+def head(text: str) -> tuple[str, str]:
+    """The first sentence of a long answer, and the others; a short answer as it is."""
+    if len(text) <= SHORT:
+        return text, ""
+    first, *others = re.split(r"(?<=[.?!])\s(?=[A-Z])", text, maxsplit=1)
+    return first, "".join(others)
 
 
 # -- outputs -------------------------------------------------------------------------------------
@@ -133,8 +152,10 @@ def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: 
     with pd.option_context("display.max_colwidth", None):
         rows = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
     heading = f"<b>Table {number}.</b> {html.escape(title)} ({len(table)} rows, {name}.csv)"
+    large = any(size > most for size, most in zip(table.shape, LARGE, strict=True))
+    how = ' class="large"' if large else ""
     body = (
-        f"<details{' open' if unfolded else ''}><summary>{heading}</summary>"
+        f"<details{how}{' open' if unfolded else ''}><summary>{heading}</summary>"
         f'<div class="scroll">{rows}</div></details>'
     )
     return Output(body, "table", f"Table {number}. {title}\n{words.to_string(index=False)}")

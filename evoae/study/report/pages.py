@@ -1,7 +1,8 @@
 """Executed notebooks as pages of their own, and an index over them.
 
 A page asks no other for anything, prints well, and says what made it: the command, the parameters,
-the machine, the versions, the time. Below its title stands what was found, and how sure that is.
+the machine, the versions, the time. Below its title stands what was found, how sure that is, and
+one figure. All else is folded; on paper everything but large tables is unfolded.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from evoae.study.report.contents import MIME
+from evoae.study.report.contents import MIME, head
 from evoae.study.report.notebooks import question_of, title_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -32,7 +35,7 @@ WARNINGS = {
 
 
 def rendered(**fields: Any) -> str:
-    """The page, or with `cards` the index; what is not HTML already is escaped."""
+    """The page, or with `entries` the index; what is not HTML already is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(autoescape=True, trim_blocks=True, loader=loader)
     return environment.get_template("page.html").render(**fields)
@@ -61,17 +64,18 @@ def warning_of(notebook: NotebookNode) -> str:
 
 
 def page_of(notebook: NotebookNode, name: str) -> str:
-    """The page of an executed notebook: its answer, its prose and what it shows, without code.
+    """The page of an executed notebook, without code: its question, its answer and one figure.
 
-    Its metadata say, under `evoae.scale`, at which scale it was executed.
+    All else is folded, a section each. Its metadata say, under `evoae`, at which `scale` it was
+    executed, and which `picture` is the one figure.
     """
-    scale, warning = notebook.metadata.evoae.scale, warning_of(notebook)
+    about, warning = notebook.metadata.evoae, warning_of(notebook)
     ran = notebook.metadata.get("papermill", {})
     notebook = nbformat.from_dict({**notebook, "metadata": {}})  # no widgets: they need scripts
     for one in (c for c in notebook.cells if c.cell_type == "code"):
         ours = (o for o in one.outputs if WIDGET not in o.get("data", {}))
         one.outputs = [output for output in ours if "tqdm" not in str(output.get("text", ""))]
-    answer = ""
+    title, question, answer = title_of(notebook), question_of(notebook), ""
     if found := answer_of(notebook):
         number, data = found
         answer = data["text/html"]
@@ -84,15 +88,57 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         exclude_output_prompt=True,
         config=Config({"HTMLExporter": {"embed_images": True}}),
     )
-    heading, end, body = exporter.from_notebook_node(notebook)[0].partition("</h1>")
+    figure = lead(notebook, about.get("picture", ""))
+    sections = []
+    for heading, cells in sections_of(notebook, question):
+        body = exporter.from_notebook_node(new_notebook(cells=cells))[0].strip()
+        words = markdown2html(heading).strip().removeprefix("<p>").removesuffix("</p>")
+        sections.append({"heading": words, "body": body})
     return rendered(
-        title=title_of(notebook),
-        heading=heading + end,
+        title=title,
+        question=question,
         answer=answer,
         warning=warning,
-        body=body,
-        **made_by(name, scale, ran),
+        figure=figure,
+        sections=sections,
+        **made_by(name, about.scale, ran),
     )
+
+
+def lead(notebook: NotebookNode, picture: str) -> str:
+    """The figure of that name, which is to stand first; in its place a link to it is left."""
+    for _, data in outputs_of(notebook):
+        shown = data["text/html"]
+        if shown.startswith(f'<figure id="figure-{picture}"'):
+            number = data[MIME]["text"].partition(".")[0]
+            data["text/html"] = (
+                f'<p><a href="#figure-{picture}">{number}</a> is at the top of the page.</p>'
+            )
+            return shown
+    return ""
+
+
+def sections_of(notebook: NotebookNode, question: str) -> Iterator[tuple[str, list[NotebookNode]]]:
+    """The headings of a notebook, and the cells below each; first what follows the question."""
+    first, *others = notebook.cells
+    text = " ".join(first.source.partition("\n\n")[2].splitlines())
+    intro = first.source.partition("\n\n")[2][len(question) :] if question in text else text
+    heading, cells = "What was done", [new_markdown_cell(intro.strip())]
+    for one in others:
+        if one.cell_type == "markdown" and one.source.startswith("## "):
+            if any(shows(each) for each in cells):
+                yield heading, cells
+            heading, _, below = one.source.removeprefix("## ").partition("\n")
+            cells = [new_markdown_cell(below.strip())]
+        else:
+            cells.append(one)
+    if any(shows(each) for each in cells):
+        yield heading, cells
+
+
+def shows(cell: NotebookNode) -> bool:
+    """Whether a cell leaves anything on a page."""
+    return bool(cell.source if cell.cell_type == "markdown" else cell.get("outputs"))
 
 
 def made_by(name: str, scale: str, ran: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,11 +168,11 @@ def processor() -> str:
 
 
 def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) -> str:
-    """The page over all pages in a folder: a picture, the question and the answer of each.
+    """The page over all pages in a folder: the question, the answer and a picture of each.
 
     `order` are the notebooks that may be there, `pictures` the names of their figures to show.
     """
-    cards, warnings = [], []
+    entries, warnings = [], []
     for name in order:
         executed = folder / f"{name}.ipynb"
         if not (executed.exists() and (folder / f"{name}.html").exists()):
@@ -138,7 +184,7 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
         warnings.append(warning_of(notebook))
         found = answer_of(notebook)
         scale = notebook.metadata.get("evoae", {}).get("scale")
-        cards.append(
+        entries.append(
             {
                 "name": name,
                 "title": title_of(notebook).partition(":")[0],
@@ -146,10 +192,10 @@ def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) ->
                 "picture": picture if (folder / picture).exists() else "",
                 "alt": titles[0] if titles else title_of(notebook),
                 "warning": f"{scale}: no evidence" if warnings[-1] else "",
-                "said": found[1][MIME]["text"] if found else "",
+                "said": head(found[1][MIME]["text"])[0] if found else "",
             }
         )
-    alike = len(set(warnings)) == 1  # then it is said once, above the cards
-    for card in cards if alike else []:
-        card["warning"] = ""
-    return rendered(title="evoae: the study", cards=cards, warning=warnings[0] if alike else "")
+    alike = len(set(warnings)) == 1  # then it is said once, above them
+    for entry in entries if alike else []:
+        entry["warning"] = ""
+    return rendered(title="evoae: the study", entries=entries, warning=warnings[0] if alike else "")

@@ -106,6 +106,13 @@ class ScheduleExplorer(Charted):
             each.observe(self.redraw, "value")
         self.drawing.observe(self.redraw, "points")
 
+    @property
+    def knobs(self) -> dict[str, tuple[Any, str]]:
+        """All knobs and the trait of each that a user sets, by name."""
+        values = ("schedules", *SLIDERS, "reading", "subpopulation", "epochs")
+        found = {name: (getattr(self, name), "value") for name in values}
+        return found | {"means": (self.means, "value"), "points": (self.drawing, "points")}
+
     def named(self, option: str) -> str:
         """The name of a schedule in the list: of the drawn one, its points."""
         if option != DRAWN:
@@ -137,7 +144,9 @@ class ScheduleExplorer(Charted):
 
     def look(self) -> views.Schedules:
         """The schedules that are picked."""
-        preset, settings = self.settings()
+        # what points replace is no setting beside them, but it is of the other schedules
+        others = [name for name in self.picked if not known.drawn(name)]
+        preset, settings = self.settings(others[0] if others else "")
         return views.Schedules(Experiment.preset(preset, **settings), self.picked)
 
     def show(self, state: views.Schedules) -> None:
@@ -175,6 +184,7 @@ def settings_meant(
         raise ValueError(f"subpopulation={subpopulation} must be one of {SUBPOPULATIONS}")
     settings = {"operator": "random", "schedule": schedule, **numbers}
     settings["as_released"] = READINGS[reading]
+    settings.pop(known.replaced_by_points(schedule) or "", None)
     if subpopulation == 1:
         return "canonical", settings
     return "lipi-ae-s", settings | {"radius": subpopulation // 2}

@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ipywidgets import (
-    Dropdown,
-    IntSlider,
-    Text,
-)
+import traitlets
+from ipywidgets import Dropdown, IntSlider, Play, SelectionSlider, Text
 
 from evoae.study.widgets import inside
+from evoae.study.widgets.hand import Network
 from evoae.study.widgets.inside import Inspection
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import View, button, fit, knob, row
+from evoae.study.widgets.parts import button, fit, knob, row
+from evoae.study.widgets.pixels import Pictured
 from evoae.study.widgets.sources import Source, inspect, of_run, of_trainer, runs_in
 from evoae.study.widgets.trainer import Trainer
 
-# a picture takes longer than a slider is moved by a step
-LATE = {"min": 0, "max": 0, "continuous_update": False}
+PACE = 250  # milliseconds between two epochs that are played
 
 
-class ActivationInspector(View):
-    """Look into one cell: of the training of `live`, or of a finished run in `folder`."""
+class ActivationInspector(Pictured):
+    """Look into one cell, epoch by epoch: of the training of `live`, or of a run in `folder`."""
 
-    render = staticmethod(inside.inspection_figure)
+    described = staticmethod(inside.described)
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self._filling = live, False
@@ -45,12 +43,20 @@ class ActivationInspector(View):
             "Search the folder anew, and read what the training has reached",
             self.search,
         )
-        self.layer = knob(Dropdown, "Layer", "The layer to look into")
-        self.trial = knob(IntSlider, "Trial", "An independent run", **LATE)
-        self.cell = knob(IntSlider, "Cell", "Which member of the population", **LATE)
-        self.epoch = knob(IntSlider, "Epoch", "After which epoch", **LATE)
+        self.layer = Network()
+        self.trial = knob(IntSlider, "Trial", "An independent run", min=0, max=0)
+        self.cell = knob(IntSlider, "Cell", "Which member of the population", min=0, max=0)
+        tip = "After which of the epochs that were kept"
+        self.epoch = knob(SelectionSlider, "Epoch", tip, options=[0])
+        self.play = Play(interval=PACE, show_repeat=False, tooltip="Play the epochs that were kept")
+        traitlets.link((self.play, "value"), (self.epoch, "index"))
         where = [self.layer, self.trial, self.cell, self.epoch]
-        super().__init__(row(self.folder, self.run, self.again), row(*where))
+        super().__init__(
+            row(self.folder, self.run, self.again),
+            row(self.trial, self.cell),
+            row(self.epoch, self.play),
+            self.layer,
+        )
         self.search()
         self.folder.observe(self.search, "value")
         self.run.observe(self._open, "value")
@@ -83,14 +89,12 @@ class ActivationInspector(View):
                 chosen = self.run.value
                 if chosen is not None:
                     source = of_trainer(chosen) if isinstance(chosen, Trainer) else of_run(chosen)
-                    layer = self.layer.value
-                    self.layer.options = source.layers
-                    self.layer.value = layer if layer in source.layers else "code"
+                    if self.layer.value not in source.layers:
+                        self.layer.value = "code"
                     fit(self.trial, source.trials[0], source.trials[-1])
                     fit(self.cell, 0, source.experiment.cells - 1)
-                    fit(self.epoch, 0, source.last)
-                    self.epoch.value = source.stored[-1]
                     self._source = source
+                    self._fit_epochs(source.stored(self.trial.value), -1)
             except ValueError as error:
                 self.say(error)
                 return
@@ -98,12 +102,29 @@ class ActivationInspector(View):
                 self._filling = False
         self.redraw()
 
+    def _fit_epochs(self, stored: tuple[int, ...], index: int) -> None:
+        """Let the slider and the player go over the epochs that are there."""
+        self.epoch.options = stored
+        self.play.max = len(stored) - 1
+        self.epoch.index = range(len(stored))[index]
+        self.epoch.disabled = self.play.disabled = len(stored) == 1
+
+    def show(self, state: Inspection | None) -> None:
+        """Show the layer, and how much is left of each on the drawing."""
+        super().show(state)
+        self.layer.layers = [list(each) for each in state.layers] if state else []
+
     def look(self) -> Inspection | None:
         """The layer that is chosen, None where there is nothing to look into."""
         if self._source is None:
             return None
-        where = (self.layer, self.trial, self.cell, self.epoch)
-        return inspect(self._source, *(each.value for each in where))
+        stored = self._source.stored(self.trial.value)
+        if self.epoch.options != stored:  # of another trial more or fewer are there
+            self._filling = True
+            self._fit_epochs(stored, -1)
+            self._filling = False
+        where = self.trial.value, self.cell.value, self.epoch.value
+        return inspect(self._source, self.layer.value, *where)
 
     def redraw(self, *_: Any) -> None:
         """Show what is chosen, unless the choices are just being made."""
@@ -111,8 +132,9 @@ class ActivationInspector(View):
             super().redraw()
 
     def words(self, state: Inspection | None) -> tuple[str, bool]:
-        """Why another epoch is shown than was asked for, and that the folder holds no run."""
-        return " ".join(filter(None, [state.note if state else "", self._missing])), False
+        """Why there is one epoch only, and that the folder holds no run."""
+        note = self._source.note if self._source else ""
+        return " ".join(filter(None, [note, self._missing])), False
 
 
 def no_runs(folder: str) -> str:

@@ -22,20 +22,23 @@ from ipywidgets import (
 )
 
 from evoae.data import datasets
-from evoae.experiment import MAY_CHANGE, PRESETS, Experiment
+from evoae.experiment import MAY_CHANGE, PRESETS, SETTINGS, Experiment
 from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
+from evoae.resources import attended
 from evoae.study.widgets import views
 from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer, options
 from evoae.study.widgets.hand import Handing
 from evoae.study.widgets.parts import Charted, button, knob, knob_of, lines_to_copy, row
+from evoae.study.widgets.remembered import Remembered
 from evoae.study.widgets.trainer import Curves, Trainer
 
+SCALES = {"as they are": "no", "to [0, 1] together": "yes", "each column to [0, 1]": "columns"}
 REFRESH = 0.4  # seconds between two pictures of a training
 # beside the preset
-OWN = ("dataset", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
+OWN = ("dataset", "scale", "model", "epochs", "operator", "allocation", "schedule", "learning_rate")
 
 
 @functools.cache
@@ -50,8 +53,9 @@ class LiveTraining(Charted):
 
     What is not among its knobs comes from the schedule explorer. Operator, schedule, learning rate
     and the explorer's sliders apply to a running training from its next epoch. `folder` is where
-    Save writes runs. `ended` counts the trainings that came to an end, `saved` is the last run
-    that was saved.
+    Save writes runs. With `remember`, by default where somebody looks, the knobs are as they were
+    left before the kernel was restarted. `ended` counts the trainings that came to an end, `saved`
+    is the last run that was saved.
     """
 
     ended = traitlets.Int(0)
@@ -69,6 +73,8 @@ class LiveTraining(Charted):
         seed: int = 1,
         folder: str | Path = "out/runs",
         allocation: str = "layer",
+        remember: bool | None = None,
+        scale: str = "no",
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.folder = seed, Path(folder)
@@ -78,6 +84,7 @@ class LiveTraining(Charted):
         self._problem = self._note = self._hint = ""
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
         self.dataset = knob_of("dataset", Combobox, options=list(datasets.BUILT_IN), value=dataset)
+        self.scale = knob(Dropdown, "Values", SETTINGS["scale"].says, options=SCALES, value=scale)
         self.model = knob_of("model", Combobox, options=list(population.MODELS), value=model)
         what = "Which algorithm: canonical training of one cell, or a way to coevolve several."
         self.preset = knob(Dropdown, "Preset", what, options=list(PRESETS), value=preset)
@@ -99,8 +106,15 @@ class LiveTraining(Charted):
             icon="clone",
             tooltip="Show the training before this one, pale, behind it",
         )
+        self.epochs_too = ToggleButton(
+            value=True,
+            description="Save epochs",
+            icon="film",
+            tooltip="Save, too, the epochs that were kept, so that the run can be watched later",
+        )
         tip = "The command lines for what these knobs, here and above, mean"
         self.copy = lines_to_copy(tip)
+        self.reset = button("Reset knobs", "undo", "As the notebook says", self._reset)
         self.unfold = ToggleButton(description="Show command", icon="terminal", tooltip=tip)
         self.clip = Handing("Copy command", tip, lambda: ("", self.copy.value))
         self.bar = IntProgress(layout=Layout(width="430px", max_width="98%"))
@@ -108,11 +122,11 @@ class LiveTraining(Charted):
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
-        self.fixed = [self.preset, *fixed, *above]  # while it trains
+        self.fixed = [self.preset, *fixed, *above, self.reset]  # while it trains
         super().__init__(
             row(self.preset, *own.values()),
             row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
-            row(self.unfold, self.clip),
+            row(self.unfold, self.clip, self.reset, self.epochs_too),
             row(self.copy),
         )
         self.unfold.observe(self._fold, "value")
@@ -121,28 +135,67 @@ class LiveTraining(Charted):
             each.observe(self._adjust, "value")
         self.compare.observe(self.redraw, "value")
         self.explorer.observe(self._follow, "state")
+        self.remembered: Remembered | None = None
+        if attended() if remember is None else remember:
+            knobs = {"preset": (self.preset, "value")} | self.explorer.knobs
+            knobs |= {name: (each, "value") for name, each in own.items()}
+            remembered = Remembered(self.folder, knobs, self._checked)
+            remembered.restore()
+            self._note, self.remembered = remembered.words, remembered
         self._adjust()
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, schedule: str = "") -> dict[str, Any]:
         """What the knobs, here and in the explorer, describe: settings of the preset."""
-        _, settings = self.explorer.settings()
+        schedule = schedule or self.explorer.named(self.schedule.value)
+        _, settings = self.explorer.settings(schedule)
         settings |= {name: getattr(self, name).value for name in OWN}
-        settings["schedule"] = self.explorer.named(self.schedule.value)
+        settings |= {"scale": self.scaled, "schedule": schedule}
         radius = settings.pop("radius", 0)
         return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
+
+    @property
+    def scaled(self) -> bool | str:
+        """The setting `scale`, which is for files: built-in data are in [0, 1]."""
+        if self.dataset.value in datasets.BUILT_IN:
+            return False
+        return {"no": False, "yes": True}.get(self.scale.value, self.scale.value)
 
     def experiment(self) -> Experiment:
         """What is trained. Raises ValueError."""
         return Experiment.preset(self.preset.value, **self.settings())
 
+    def _checked(self) -> Experiment:
+        """What is trained, if its data are there, too. Raises ValueError."""
+        e = self.experiment()
+        datasets.check_there(e.dataset)
+        return e
+
+    def _remember(self) -> None:
+        """Keep the knobs; where that cannot be done, say so once."""
+        try:
+            if self.remembered:
+                self.remembered.write()
+        except OSError as error:
+            self.remembered = None
+            self._note = f"The knobs cannot be kept: {error.strerror} ({error.filename})."
+
+    def _reset(self) -> None:
+        """Bring back what the notebook says, unless a training would be changed by it."""
+        if self.remembered and not self.running:
+            self.remembered.reset()
+            self._note = ""
+            self._adjust()
+
     def command_lines(self, e: Experiment) -> str:
         """`evoae run` for a training and for the other schedules on view, and the notebook."""
-        lines, settings = [], self.settings()
-        for name in dict.fromkeys([settings["schedule"], *self.explorer.picked]):
+        lines = []
+        trained = self.explorer.named(self.schedule.value)
+        for name in dict.fromkeys([trained, *self.explorer.picked]):
             with contextlib.suppress(ValueError):  # noise, for one, can aim at no target
+                settings = self.settings(name)
                 if schedules.find(name).target != e.has_target:
-                    e.replace(schedule=name)
-                words = [f"{key}={value}" for key, value in (settings | {"schedule": name}).items()]
+                    Experiment.preset(self.preset.value, **settings)
+                words = [f"{key}={value}" for key, value in settings.items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
         parameters = self.explorer.parameters() | {
@@ -179,9 +232,9 @@ class LiveTraining(Charted):
         if self.schedule.value not in self.explorer.schedules.value:
             self.explorer.schedules.value = (*self.explorer.schedules.value, self.schedule.value)
         try:
-            new, self._problem = self.experiment(), ""
-            datasets.check_there(new.dataset)
+            new, self._problem = self._checked(), ""
             self.allocation.disabled = not new.has_target
+            self.scale.disabled = new.dataset in datasets.BUILT_IN
             shown = self.explorer.subpopulation.value
             self._hint = (
                 ""
@@ -194,6 +247,7 @@ class LiveTraining(Charted):
             if trainer := self.running:
                 trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
             self.copy.value = self.command_lines(new)
+            self._remember()
         except ValueError as error:
             self._problem = str(error)
             self.copy.value = ""
@@ -252,7 +306,7 @@ class LiveTraining(Charted):
         try:
             if self.trainer is None:
                 raise ValueError("nothing to save yet: press Train")
-            run = self.trainer.save(self.folder)
+            run = self.trainer.save(self.folder, self.epochs_too.value)
         except ValueError as error:
             self.say(error)
             return

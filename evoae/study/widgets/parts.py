@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import traitlets
 from ipywidgets import (
     HTML,
@@ -24,7 +23,6 @@ from ipywidgets import (
     Combobox,
     Dropdown,
     FloatSlider,
-    Image,
     IntSlider,
     Layout,
     SelectMultiple,
@@ -32,46 +30,28 @@ from ipywidgets import (
     Textarea,
     VBox,
 )
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image as Raster
 
 from evoae.experiment import SETTINGS
 from evoae.resources import attended
 from evoae.rules import Range
 from evoae.study.figures import look
 from evoae.study.widgets import plots
-from evoae.study.widgets.hand import Handing
+from evoae.study.widgets.hand import HERE, Handing
 
 MOST = 10.0  # of a slider whose setting has no upper bound
 NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
-DARK_PAGE = 17  # the grey of JupyterLab's dark page, of 255
-# Both pictures are there; which one is seen is for the page to say, which alone knows its theme.
-STYLE = """<style>
-.evoae-dark, body[data-jp-theme-light="false"] .evoae-light {display: none}
-body[data-jp-theme-light="false"] .evoae-dark {display: block}
-.evoae-lines textarea {field-sizing: content}
-.evoae-chart > * {flex: 1 1 100%; min-width: 0; height: 100%}
-body[data-jp-theme-light="false"] .evoae-chart {filter: invert(0.933) hue-rotate(180deg)}
-.evoae-draw {width: 100%; max-width: 560px; touch-action: none; cursor: crosshair; outline: none}
-.evoae-draw text {font-size: 10px; fill: var(--jp-ui-font-color1, #333); user-select: none}
-.evoae-draw .grid {stroke: var(--jp-border-color2, #ddd)}
-.evoae-draw .curve {fill: none; stroke: #BB5533; stroke-width: 2}
-.evoae-draw circle {fill: #BB5533; stroke: var(--jp-layout-color1, white); stroke-width: 2;
-    cursor: grab}
-.evoae-draw circle:focus {outline: none; stroke: var(--jp-ui-font-color1, black)}
-</style>"""
+STYLE = f"<style>{(HERE / 'style.css').read_text()}</style>"
 
 
 class View(VBox):
     """Knobs, a line of words, and a picture of the state that the knobs describe.
 
-    A subclass gives `look() -> state`, which raises ValueError for impossible knobs, and
-    `render`, a pure function of that state. `state` is what is on view.
+    A subclass gives `look() -> state`, which raises ValueError for impossible knobs, and shows it
+    on its `canvas`; `figure` is the same by matplotlib. `state` is what is on view.
     """
 
     state = traitlets.Any()
-    render: Callable[[Any], Figure]
 
     def __init__(self, *rows: Any) -> None:
         self.message = HTML()
@@ -81,18 +61,11 @@ class View(VBox):
 
     def canvas(self) -> list[Any]:
         """The picture, as widgets."""
-        self.image, self.dark = (
-            Image(format="png", layout=Layout(max_width="100%", width=WIDEST)) for _ in range(2)
-        )
-        self.image.add_class("evoae-light")
-        self.dark.add_class("evoae-dark")
-        return [self.image, self.dark]
+        raise NotImplementedError
 
     def show(self, state: Any) -> None:
         """Let the picture be that of a state."""
-        light, dark = pictures(type(self).render(state))
-        if light != self.image.value:
-            self.image.value, self.dark.value = light, dark
+        raise NotImplementedError
 
     def look(self) -> Any:
         """The state that the knobs describe. Raises ValueError if they describe none."""
@@ -123,7 +96,7 @@ class View(VBox):
 
     def figure(self) -> Figure:
         """The picture on view, as a matplotlib figure."""
-        return type(self).render(self.state)
+        raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget, and for front ends without widgets its picture; in batch only that."""
@@ -162,39 +135,6 @@ class Charted(View):
         """The curves on view as a file: its name, and its text."""
         name = f"{type(self).__name__}.csv"
         return name, type(self).plot(self.state).table.to_csv(index=False)
-
-
-# -- pictures ------------------------------------------------------------------------------------
-
-
-def pictures(figure: Figure) -> tuple[bytes, bytes]:
-    """A figure as PNG, for a light page and for a dark one. Equal figures give equal bytes."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # once: it takes longer than all the rest
-    light = np.asarray(canvas.buffer_rgba())[..., :3]
-    dark = darkened(light)
-    for photograph in (i for ax in figure.axes for i in ax.images if i.get_cmap().name == "gray"):
-        left, low, right, high = np.rint(photograph.get_window_extent().extents).astype(int)
-        area = np.s_[len(light) - high : len(light) - low, left:right]
-        dark[area] = light[area]  # a negative of it would be another picture
-    return png(light), png(dark)
-
-
-def darkened(pixels: np.ndarray) -> np.ndarray:
-    """Pixels [height, width, 3] of 0 to 255 for a dark page: light and dark change places.
-
-    Hues stay, and what fades into the white of a light page fades into the dark one.
-    """
-    values = pixels.astype(np.int16)
-    values += 255 - values.max(2, keepdims=True) - values.min(2, keepdims=True)
-    return (DARK_PAGE + values.astype(np.uint16) * (255 - DARK_PAGE) // 255).astype(np.uint8)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Pixels [height, width, 3] as a file."""
-    buffer = io.BytesIO()
-    Raster.fromarray(pixels).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
 
 
 # -- knobs ---------------------------------------------------------------------------------------
@@ -263,3 +203,8 @@ def fit(slider: IntSlider, low: int, high: int) -> None:
 def count(number: int, noun: str) -> str:
     """A number of things, in words."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def data_name(dataset: object) -> str:
+    """What a data set is called: of a file, its name without the folders."""
+    return Path(str(dataset)).name

@@ -12,59 +12,75 @@ import torch
 
 from evoae.data.datasets import Dataset
 from evoae.experiment import Experiment
-from evoae.networks import activations, training
+from evoae.networks import activations, population, training
 from evoae.networks.population import Population
 from evoae.pruning import members
 from evoae.study.analysis.inspection import EXAMPLES
 from evoae.study.runs.files import read_json
 from evoae.study.runs.run import Run
 from evoae.study.widgets.inside import Inspection
-from evoae.study.widgets.parts import count
-from evoae.study.widgets.trainer import Trainer
+from evoae.study.widgets.parts import count, data_name
+from evoae.study.widgets.trainer import WATCHED, Trainer, kept_epochs
 
-IMAGES, ROWS = 5, 16  # inputs beside their reconstructions
+IMAGES, ROWS = 10, 16  # inputs beside their reconstructions
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Populations after the epochs `stored` of 0 to `last`, and what belongs to them.
+    """Networks after some epochs, and what belongs to them.
 
-    `population(epoch)` holds trial s (by position), cell c at s * cells + c; `pruned(trial, cell)`
-    are the epochs after which that centre was pruned.
+    `stored(trial)` are the epochs that were kept of a trial, `network(trial, cell, epoch)` a
+    population and the index of that cell's network in it; `pruned(trial, cell)` are the epochs
+    after which that centre was pruned. `note` says why there are no more epochs.
     """
 
     experiment: Experiment
     trials: Sequence[int]
-    last: int
-    stored: tuple[int, ...]
-    population: Callable[[int], Population]
+    stored: Callable[[int], tuple[int, ...]]
+    network: Callable[[int, int, int], tuple[Population, int]]
     data: Callable[[int], Dataset]
     pruned: Callable[[int, int], np.ndarray]
-    why: str  # not every epoch is stored
+    note: str = ""
 
     @property
     def layers(self) -> list[str]:
         """The names of the layers, input first."""
-        return activations.layer_names(self.population(self.stored[-1]))
+        trial = self.trials[0]
+        return activations.layer_names(self.network(trial, 0, self.stored(trial)[-1])[0])
 
 
 def of_run(folder: Path | str) -> Source:
     """A finished run. Raises ValueError if it cannot be read."""
     run = Run(folder)
+    e, last = run.experiment, run.experiment.epochs - 1
+    files = {epoch: path for epoch, path in kept_epochs(run.folder).items() if epoch < last}
+    load = functools.cache(population.load)
+
+    def network(trial: int, cell: int, epoch: int) -> tuple[Population, int]:
+        if epoch != last:
+            return load(files[epoch]), cell
+        return run.population, run.numbers.index(trial) * e.cells + cell
 
     def pruned(trial: int, cell: int) -> np.ndarray:
         h = run.history
         return h.epoch[(h.trial == trial) & (h.cell == cell) & h.pruned].to_numpy()
 
+    note = (
+        ""
+        if files
+        else (
+            "This run holds its last epoch only. To watch a network being pruned, train it above: "
+            'a training keeps epochs, and Save writes them too while "Save epochs" is on.'
+        )
+    )
     return Source(
-        run.experiment,
+        e,
         run.numbers,
-        run.experiment.epochs - 1,
-        (run.experiment.epochs - 1,),
-        lambda epoch: run.population,
+        lambda trial: (*(files if trial == WATCHED else ()), last),
+        network,
         functools.cache(run.data),
         pruned,
-        "a run on disk holds only its last epoch",
+        note,
     )
 
 
@@ -73,15 +89,14 @@ def of_trainer(trainer: Trainer) -> Source:
     snapshots, curves, data = trainer.snapshots, trainer.curves, trainer.data
     if not snapshots or data is None:
         raise ValueError("nothing was trained here yet: no epoch is done")
+    stored = tuple(sorted(snapshots))
     return Source(
         trainer.experiment,
         range(1),
-        curves.done - 1,
-        tuple(sorted(snapshots)),
-        snapshots.__getitem__,
+        lambda trial: stored,
+        lambda trial, cell, epoch: (snapshots[epoch], cell),
         lambda trial: data,
         lambda trial, cell: np.flatnonzero(curves.pruned[:, cell]),
-        f"a training stores {len(snapshots)} epochs: the last, and others evenly spread",
     )
 
 
@@ -96,7 +111,7 @@ def line_of(folder: Path) -> str:
     try:
         config = read_json(folder / "config.json")
         e = config["experiment"]
-        words = [e["dataset"], e["operator"], e["schedule"], count(e["cells"], "cell")]
+        words = [data_name(e["dataset"]), e["operator"], e["schedule"], count(e["cells"], "cell")]
         if config.get("changes"):
             words.append("changed on the way")
     except (ValueError, KeyError):
@@ -105,23 +120,24 @@ def line_of(folder: Path) -> str:
 
 
 def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> Inspection:
-    """One layer of one autoencoder, after `epoch` or the stored one that is nearest."""
-    shown = min(source.stored, key=lambda stored: abs(stored - epoch))
-    note = ""
-    if shown != epoch:
-        note = f"Epoch {epoch} is not stored ({source.why}); this is epoch {shown}."
-    networks, data = source.population(shown), source.data(trial)
-    member = source.trials.index(trial) * source.experiment.cells + cell
-    number = activations.layer_names(networks).index(layer)
-    weight, bias = members.layers_of(networks, "weights", member)[number]
-    removed, words = last_prune(source, networks, member, number, trial, cell, shown)
+    """One layer of one autoencoder, after an epoch that is stored."""
+    networks, member = source.network(trial, cell, epoch)
+    data, layers = source.data(trial), members.layers_of(networks, "weights", member)
+    names = activations.layer_names(networks)
+    number = names.index(layer)
+    weight, bias = layers[number]
+    removed, words = last_prune(source, networks, member, number, trial, cell, epoch)
     inputs = data.test[: IMAGES if data.image_shape else ROWS]
+    alone = networks.take([member])
     with torch.no_grad(), training.one_thread():  # more threads wait for each other longer
-        seen = activations.record(networks, member, data.test[:EXAMPLES])[layer]
-        outputs = networks.take([member]).reconstruct(inputs[None])[0]
+        seen = activations.record(alone, 0, data.test[:EXAMPLES])[layer]
+        outputs = alone.reconstruct(inputs[None])[0]
+    zeros = [float((w == 0).float().mean()) for w, _ in layers]
+    units = [len(w) for w, _ in layers]
+    name = data_name(source.experiment.dataset)
     return Inspection(
-        f"{source.experiment.dataset}, {layer}: trial {trial}, cell {cell}, epoch {shown}",
-        layer,
+        f"{name}, {layer}: trial {trial}, cell {cell}, epoch {epoch}",
+        (("input", data.dimension, 0.0), *zip(names, units, zeros, strict=True)),
         seen.numpy(),
         weight.numpy(),
         removed,
@@ -130,7 +146,6 @@ def inspect(source: Source, layer: str, trial: int, cell: int, epoch: int) -> In
         outputs.numpy(),
         data.image_shape,
         words,
-        note,
     )
 
 

@@ -22,13 +22,16 @@ from evoae.evolution.loop import evolve
 from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.networks import training
-from evoae.networks.population import Population
+from evoae.networks.population import Population, save
+from evoae.study.runs.files import whole
 from evoae.study.runs.merge import history_rows, save_training
 from evoae.study.runs.run import Run
 
 SHOWN_ROWS = 200  # of the validation data: the loss on view must cost less than the training
 SNAPSHOTS = 24  # at most as many epochs are kept ...
 SNAPSHOT_BYTES = 256 << 20  # ... and at most as much memory
+WATCHED = 0  # the trial that is trained
+EPOCHS = "epochs"  # the folder of a saved run in which the epochs are that were kept
 RECENT = 20  # epochs from which the time left is estimated
 
 
@@ -168,8 +171,10 @@ class Trainer:
         with self._lock:
             return dict(self._snapshots)
 
-    def save(self, folder: Path | str) -> Run:
+    def save(self, folder: Path | str, epochs: bool = False) -> Run:
         """Write what was trained so far into a folder of runs, as a run of trial 0.
+
+        With `epochs`, the snapshots are written beside it, to be watched later.
 
         Without a change on the way, to the end, it is the run that `evoae run` computes. Otherwise
         it is one of its own, and its `changes` say how it came about; a training that is not at its
@@ -181,7 +186,14 @@ class Trainer:
                 raise ValueError("nothing to save yet: no epoch is done")
             state, history = self._reached, list(self._history)
             seconds = sum(row[-1] for row in self._rows)
-        return save_training(folder, state, history, seconds)
+        run = save_training(folder, state, history, seconds)
+        if epochs:
+            (run.folder / EPOCHS).mkdir(exist_ok=True)
+            for epoch, population in self.snapshots.items():
+                if epoch < state.epoch:
+                    with whole(run.folder / EPOCHS / f"{epoch}.safetensors") as part:
+                        save(population, part)
+        return run
 
     # -- in the thread ---------------------------------------------------------------------------
 
@@ -194,7 +206,7 @@ class Trainer:
             self._ended.set()
 
     def _train(self) -> None:
-        state = initial(self.experiment, [0], self.seed, "cpu", "auto")
+        state = initial(self.experiment, [WATCHED], self.seed, "cpu", "auto")
         for side in state.population.sides:  # makes every prune leave here what it removed
             side.tensors["removed"] = torch.zeros_like(side.weights)
         self.data = state.data[0]
@@ -249,6 +261,12 @@ class Trainer:
                 for epoch, kept in self._snapshots.items()
                 if epoch % self._stride == 0 or epoch == last
             }
+
+
+def kept_epochs(folder: Path) -> dict[int, Path]:
+    """The epochs that were saved beside a run, and their files."""
+    found = {p.stem: p for p in (folder / EPOCHS).glob("*.safetensors") if p.stem.isdecimal()}
+    return {int(name): found[name] for name in sorted(found, key=int)}
 
 
 def copy_of(population: Population) -> Population:

@@ -17,7 +17,7 @@ from evoae.networks import population
 from evoae.study.figures.look import OTHER_COLOURS
 from evoae.study.runs.run import Run
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import WIDEST, Charted, button, row
+from evoae.study.widgets.parts import WIDEST, Charted, button, data_name, row
 from evoae.study.widgets.plots import Panel, Plot, Series
 from evoae.study.widgets.sources import runs_in
 from evoae.study.widgets.trainer import Curves
@@ -83,6 +83,7 @@ def differing(rows: Sequence[Trained]) -> list[str]:
 def described(each: Trained, names: Sequence[str]) -> str:
     """The settings of these names, in words."""
     settings = each.experiment.settings()
+    settings["dataset"] = data_name(settings["dataset"])
     words = [f"{name}={settings[name]}" for name in MAIN if name in names]
     more = len(set(names) - set(MAIN))
     return ", ".join([*words, *([f"{more} more settings"] if more else [])])

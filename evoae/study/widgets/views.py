@@ -16,7 +16,7 @@ from evoae.identity import name_of
 from evoae.pruning import schedules
 from evoae.study.figures.heatmaps import PRUNED
 from evoae.study.figures.look import palette_of, schedule_look
-from evoae.study.widgets.parts import count
+from evoae.study.widgets.parts import count, data_name
 from evoae.study.widgets.plots import Panel, Plot, Series
 from evoae.study.widgets.trainer import Curves
 
@@ -187,7 +187,7 @@ def training_plot(state: Curves | None) -> Plot:
 def title_of(e: Experiment) -> str:
     """What is trained, in a line."""
     how = f"{name_of(e.operator)} under {name_of(e.schedule)}"
-    return f"{e.dataset}, {e.model}: {how}, {count(e.cells, 'cell')}"
+    return f"{data_name(e.dataset)}, {e.model}: {how}, {count(e.cells, 'cell')}"
 
 
 def epochs_of(state: Curves) -> str:

@@ -143,6 +143,9 @@ def test_the_gap_is_shared_out_as_it_was_made() -> None:
         assert parts.value[name] == pytest.approx(value, abs=1e-3)
         assert parts.low[name] <= parts.value[name] <= parts.high[name]
     assert parts.value["whole gap"] == pytest.approx(-0.1, abs=1e-3)
+    few = confounds.parts_of_gap(crossed(effect, blocks=4))
+    assert few[["low", "high"]].isna().all(axis=None)
+    assert few.value.notna().all()
 
 
 def test_each_operator_has_a_gap_of_its_own() -> None:

@@ -71,7 +71,7 @@ def notebook_of(*shown: object) -> nbformat.NotebookNode:
     first = "# Title: of it\n\nWhat is asked? More."
     answer = [new_markdown_cell("## Answer"), new_code_cell("x", outputs=outputs)]
     made = [new_markdown_cell(first), new_code_cell("report.secret()"), *answer]
-    made += [new_markdown_cell("## Below")]
+    made += [new_markdown_cell("## Below\n\nWhat else there is.")]
     return new_notebook(cells=made, metadata={"evoae": {"scale": "smoke"}})
 
 
@@ -80,11 +80,12 @@ def test_a_page_begins_with_what_was_found_and_how_sure_that_is(report: Report) 
     page = pages.page_of(notebook_of(report.answer(Answer(found, sure))), "00_tour")
     order = [
         "</h1>",
+        "What is asked?",
         "Found &lt;script&gt;",
         sure,
         "Nothing on this page",
-        "What is asked?",
-        "Below",
+        "More.",
+        "<h2>Below</h2></summary>",
     ]
     places = [page.index(words) for words in order]
     assert places == sorted(places)
@@ -95,12 +96,47 @@ def test_a_page_begins_with_what_was_found_and_how_sure_that_is(report: Report) 
     assert "evoae reproduce 00_tour --scale smoke" in page
 
 
+def test_one_figure_stands_first_and_is_named_where_it_was(report: Report) -> None:
+    made = notebook_of(report.figure("loss", look.blank(1), "Loss"))
+    made.cells[2].source = "## A `b` & c\n\nSee below."  # was the answer's heading
+    made.metadata.evoae.picture = "loss"
+    page = pages.page_of(made, "00_tour")
+    folded = page.index("<details")
+    assert page.index('<figure id="figure-loss"') < folded
+    assert page.count("<figure") == page.count("<img") == 1
+    assert page.index('<a href="#figure-loss">Figure 2</a> is at the top') > folded
+    assert "<h2>A <code>b</code> &amp; c</h2>" in page
+    made.metadata.evoae.picture = "gone"
+    page = pages.page_of(made, "00_tour")
+    assert page.index("<figure") > page.index("<details")
+
+
+def test_a_long_answer_is_one_sentence_and_more(report: Report, tmp_path: Path) -> None:
+    found = "It is 0.5 or less. " + "Other things were found. " * 20
+    made = notebook_of(report.answer(Answer(found.strip(), "Sure.")))
+    page = pages.page_of(made, "00_tour")
+    assert '<p class="answer">It is 0.5 or less.</p><details class="sure">' in page
+    nbformat.write(made, tmp_path / "00_tour.ipynb")
+    (tmp_path / "00_tour.html").write_text("page")
+    assert '<p class="said">It is 0.5 or less.</p>' in pages.index_of(tmp_path, ["00_tour"], {})
+    ten = [Finding(f"Heading {n}", "Text", "loss") for n in range(10)]
+    body = report.findings(ten).body
+    assert body.index("Heading 0") < body.index("9 more findings") < body.index("Heading 1")
+
+
+@pytest.mark.parametrize(("rows", "columns", "large"), [(40, 9, 0), (41, 1, 1), (1, 10, 1)])
+def test_large_tables_stay_folded_on_paper(rows: int, columns: int, large: bool) -> None:
+    made = table_of(1, "f", "t", pd.DataFrame(np.zeros((rows, columns))), False)
+    how = ' class="large"' if large else ""
+    assert made.body.startswith(f"<details{how}><summary>")
+
+
 def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> None:
     made = notebook_of(report.findings([Finding("A & b", NASTY, "loss")]))
     nbformat.write(made, tmp_path / "00_tour.ipynb")
     (tmp_path / "00_tour.html").write_text("page")
     index = pages.index_of(tmp_path, ["00_tour", "01_canonical_pruning"], {})
-    assert index.count('class="card"') == 1
+    assert index.count('class="entry"') == 1
     assert "A &amp; b. &lt;script&gt;" in index
     assert "<script" not in index
     assert "Nothing on this page is evidence" in index

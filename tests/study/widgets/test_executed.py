@@ -30,11 +30,11 @@ def execute(folder, **parameters) -> nbformat.NotebookNode:
 def test_it_trains_by_itself_and_shows_what_it_did(one_kernel, tmp_path):
     done = execute(tmp_path)
     outputs = [output for cell in done.cells for output in cell.get("outputs", [])]
-    assert [output.output_type for output in outputs] == ["execute_result"] * 4  # and no warnings
+    assert [output.output_type for output in outputs] == ["execute_result"] * 5  # and no warnings
     assert not any(WIDGET in output.data for output in outputs)
     shown = [base64.b64decode(output.data["image/png"]) for output in outputs]
-    assert [Image.open(io.BytesIO(png)).width for png in shown] == [900] * 4
-    assert len(set(shown)) == 4
+    assert [Image.open(io.BytesIO(png)).width for png in shown] == [900] * 5
+    assert len(set(shown)) == 5
     figures = sorted(path.name for path in (tmp_path / "out/figures").iterdir())
     names = ("activations", "schedules", "training")
     assert figures == [f"explore-{name}.{kind}" for name in names for kind in ("png", "svg")]
