@@ -8,7 +8,7 @@ from evoae.study.figures.curves import (
     size_over_epochs,
 )
 from evoae.study.figures.effects import interaction, parts_of_gap
-from evoae.study.figures.frontier import front_of, fronts, left_by_layer, mask_pictures
+from evoae.study.figures.frontier import front_of, fronts, inheritance, left_by_layer, mask_pictures
 from evoae.study.figures.heatmaps import (
     before_after_heatmap,
     filters,
@@ -35,6 +35,7 @@ __all__ = [
     "front_of",
     "fronts",
     "images",
+    "inheritance",
     "interaction",
     "left_by_layer",
     "loss_by_schedule",

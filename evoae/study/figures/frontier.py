@@ -38,6 +38,7 @@ SIZES = {
     "compact_parameters": ("Parameters of the compacted network", True),
 }
 OTHERS = "#BBBBBB"
+INHERITED = {"itself": 0, "denser": -1, "sparser": 1}  # where the network comes from, in sizes
 
 
 def fronts(
@@ -135,6 +136,38 @@ def front_of(table: pd.DataFrame, chosen: float | None = None) -> Figure:
                 ax.xaxis.set_major_formatter("{x:,.0f}")
             ax.set_xlabel(SIZES[x][0])
         axes[0, 0].set_ylabel(label_of("test_l1"))
+    return figure
+
+
+def inheritance(lineage: pd.DataFrame) -> Figure:
+    """Who inherited from whom: sizes from left to right, rounds from top to bottom.
+
+    `lineage` has a row per round, sparsity and trial; `whose` network it went on with: its own
+    ("itself"), or that of its "denser" or "sparser" neighbour. Lines are the thicker the more
+    trials they are of. Raises ValueError for a column that is missing.
+    """
+    require_columns(lineage, ["round", "sparsity", "trial", "whose"])
+    looks = dict(zip(INHERITED, (OTHERS, OTHER_COLOURS[1], OTHER_COLOURS[0]), strict=True))
+    with panel_per(lineage, "dataset") as (figure, *_, panels):
+        for ax, _, rows in panels:
+            sizes = sorted(rows.sparsity.unique())
+            counts = rows.groupby(["round", "sparsity", "whose"]).size()
+            for (number, size, whose), count in counts.items():
+                at = sizes.index(size)
+                x = (at + INHERITED[whose], at)
+                wide = 5 * count / rows.trial.nunique()
+                ax.plot(x, (number - 1, number), color=looks[whose], lw=wide, zorder=2)
+            last = int(rows["round"].max())
+            dots = np.indices((len(sizes), last + 1)).reshape(2, -1)
+            ax.scatter(dots[0], dots[1], s=45, color=INK, zorder=3)
+            ticks = ["dense" if size == 0 else f"{100 * size:g}" for size in sizes]
+            ax.set_xticks(range(len(sizes)), ticks)
+            ax.set_yticks(range(last + 1), [f"round {n + 1}" for n in range(last + 1)])
+            ax.set_ylim(last + 0.3, -0.3)
+        figure.supxlabel(SIZES["sparsity"][0], fontsize=LOOK["axes.labelsize"])
+        names = {"itself": "its own", "denser": "the next denser", "sparser": "the next sparser"}
+        keys = [Line2D([], [], color=looks[whose], lw=4, label=names[whose]) for whose in looks]
+        legend(figure, "goes on with", keys)
     return figure
 
 

@@ -46,7 +46,9 @@ BRANCH = {
     "drop_until": 0.7,
     "loss_switch": 0.6,
 }
-TRUNK_SHARE = 0.27  # of the steps
+DENSE_NAME = "dense"
+DENSE_SHARE, TRUNK_SHARE = 0.125, 0.28  # of the steps
+STEEPNESS = 0.3  # of the branches' steps, as a power of their size
 COLUMNS = (
     *("trial", "sparsity", "validation_l1", "test_l1", "constant_test_l1", "best_preserved"),
     *("macs", "compact_parameters", "model_steps", "dense_validation_l1", "dense_test_l1"),
@@ -81,14 +83,21 @@ class Stage:
 
 
 def stages(sizes: Sequence[float]) -> list[Stage]:
-    """The trunk and its branches. The trunk takes the more steps to a size the more it prunes."""
-    every, found = [0.0, *sizes], []
-    pruned = [math.log(2), *(math.log((1 - a) / (1 - b)) for a, b in pairwise(every))]
-    before = None
-    for size, part in zip(every, pruned, strict=True):
-        trunk, share = f"trunk {size:g}", TRUNK_SHARE * part / sum(pruned)
+    """The dense network, the trunk, and its branches.
+
+    The dense network is trained alone: a trunk that began with it would be worse at every size. The
+    trunk takes the more steps to a size the more it prunes, a branch the more the smaller its size.
+    """
+    found, before = [Stage(DENSE_NAME, 0.0, DENSE_SHARE, {})], None
+    pruned = [math.log((1 - a) / (1 - b)) for a, b in pairwise((0.0, *sizes))]
+    pruned[0] *= 2  # it begins with random weights
+    longer = [(1 - size) ** -STEEPNESS for size in sizes]
+    for size, part, length in zip(sizes, pruned, longer, strict=True):
+        trunk, branch = f"trunk {size:g}", f"branch {size:g}"
+        share = TRUNK_SHARE * part / sum(pruned)
         found.append(Stage(trunk, size, share, TRUNK, before, candidate=False))
-        found.append(Stage(f"branch {size:g}", size, (1 - TRUNK_SHARE) / len(every), BRANCH, trunk))
+        share = (1 - DENSE_SHARE - TRUNK_SHARE) * length / sum(longer)
+        found.append(Stage(branch, size, share, BRANCH, trunk))
         before = trunk
     return found
 
