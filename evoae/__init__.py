@@ -59,6 +59,7 @@ _HOMES = {
     "export": "modules.exports",
     "figures": "study.figures",
     "front": "study.front",
+    "front_modules": "modules.fronts",
     "grid": "study.runs.grids",
     "load_compact": "modules.exports",
     "one_at_a_time": "study.runs.grids",

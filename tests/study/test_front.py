@@ -92,7 +92,7 @@ def test_an_interrupted_front_resumes_with_the_same_bits(
         ({"sizes": np.array([0.6, 0.3])}, "sparsity 0.3 stands after 0.6"),
         ({"sizes": (0.5, 0.5)}, "sparsity 0.5 is given twice"),
         ({"sizes": []}, "sparsities: 0 were given"),
-        ({"sizes": 0.5}, "sparsities=0.5 must be auto or a list"),
+        ({"sizes": 0.5}, "sparsities=0.5 must be a list"),
         ({"sizes": "all"}, "sparsities='all' must be auto"),
         ({"sizes": [0.5, 0.99]}, "target_sparsity=0.99 cannot be reached"),
         ({"steps": 8}, "steps=8 must be at least 9: 3 epochs of 3 model steps"),

@@ -24,7 +24,7 @@ from evoae.evolution import footprint
 from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.messages import short
-from evoae.rules import MOST, plain
+from evoae.rules import MOST, rising_shares
 from evoae.study.runs.run import Run
 from evoae.study.runs.sweeps import bar_of, sweep
 
@@ -122,22 +122,9 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
         raise ValueError(f"steps={short(steps)} must be a positive whole number")
     if isinstance(sparsities, str) and sparsities == AUTO:
         return []
-    if isinstance(sparsities, str) or not hasattr(sparsities, "__iter__"):
+    if isinstance(sparsities, str):
         raise ValueError(f"sparsities={short(sparsities)} must be {AUTO} or a list of numbers")
-    sizes = [plain(size) for size in sparsities]
-    for size in sizes:
-        number = isinstance(size, int | float) and not isinstance(size, bool)
-        if not number or not 0 < size < 1:
-            raise ValueError(f"sparsity {short(size)} must be a number above 0 and below 1")
-    if not 1 <= len(sizes) <= MOST_SIZES:
-        raise ValueError(f"sparsities: {len(sizes)} were given; give 1 to {MOST_SIZES}")
-    for before, size in pairwise(sizes):
-        if size <= before:
-            wrong = "is given twice" if size == before else f"stands after {before:g}"
-            raise ValueError(
-                f"sparsity {size:g} {wrong}; sparsities must rise from one to the next"
-            )
-    return [float(size) for size in sizes]
+    return rising_shares(sparsities, MOST_SIZES)
 
 
 def steps_of_an_epoch(e: Experiment) -> int:
