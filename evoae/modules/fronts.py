@@ -15,6 +15,7 @@ from evoae.modules.pruner import Pruner
 from evoae.rules import plain, rising_shares
 
 MOST_SIZES = 50
+WHERE = ("granularity", "layers", "exclude", "prune_biases")  # settings that say what may be pruned
 Fit = Callable[[nn.Module, int, Pruner], Any]
 
 
@@ -69,6 +70,12 @@ def front_modules(
     trunk = factory()
     for size in sizes:  # a target that cannot be reached is refused before anything is trained
         Pruner(copy.deepcopy(trunk), operator, "cubic", 1, **settings, target_sparsity=size)
+    where = {name: settings[name] for name in WHERE if name in settings}
+    probe = Pruner(
+        copy.deepcopy(trunk), "magnitude", "cubic", 1, target_sparsity=sizes[-1], **where
+    )
+    score(probe.module)
+    probe.epoch_end()
     dense = trained(factory(), trunk_epochs + branch_epochs, 0.0, 0.0)
     found = [Sized(0.0, float(score(dense)), dense)]
     for before, size in pairwise((0.0, *sizes)):

@@ -62,6 +62,7 @@ def test_each_size_is_there_with_its_zeros(settings: Any) -> None:
         ({"branch_epochs": 1.5}, "branch_epochs=1.5 must be"),
         ({"operator": "obx"}, "unknown operator 'obx'"),
         ({"sparsities": [0.5, 0.99], "prune_biases": False}, "cannot be reached"),
+        ({"sparsities": [0.5, 0.99], "granularity": "unit"}, "units have only"),
         ({"colour": 1}, "unknown setting 'colour'"),
     ],
 )
