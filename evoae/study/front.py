@@ -153,7 +153,7 @@ def front(
         where: dict[str, Any] = {"seed": seed, "progress": bar, "out": folder}
         where |= {"device": device, "engine": engine, "workers": workers}
         if auto:
-            plan = fronts.scout(e, fronts.LADDER)
+            plan = fronts.scout(e)
             seen = fronts.train(plan, e, scouting, range(1), **where).best
             sizes = fronts.bends(seen["size"], seen.validation_l1, seen.constant_test_l1.mean())
         found = fronts.train(fronts.stages(sizes), e, epochs - scouting, trials, **where)

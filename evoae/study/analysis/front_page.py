@@ -19,6 +19,7 @@ from evoae.study.analysis.statistics import LEVEL
 
 PLANNED = 10  # trials of every way, fixed beforehand
 DATA = ("binary-clusters", "digits", "mnist_5k", "lfw_subset", "breast_cancer")
+SPARSITIES = (0.5, 0.8, 0.9, 0.92, 0.94, 0.96)
 BUDGETS = (60_000, 180_000, 480_000)
 
 

@@ -148,10 +148,11 @@ def epochs_of(plan: Sequence[Stage], total: int) -> list[int]:
 # -- sizes where the front bends -----------------------------------------------------------------
 
 
-def scout(e: Experiment, most: int) -> list[Stage]:
-    """A trunk alone, through sizes from dense to the sparsest that is possible: at most so many."""
+def scout(e: Experiment) -> list[Stage]:
+    """A trunk alone, through LADDER sizes from dense to the sparsest that is possible."""
     low = max(0.02, 1 - e.most_sparse + 0.01)
-    sizes = [0.0, *(1 - np.geomspace(0.7, low, min(LADDER, most) - 1)).round(3).tolist()]
+    high = 0.7 if low < 0.6 else (1 + low) / 2
+    sizes = [0.0, *(1 - np.geomspace(high, low, LADDER - 1)).round(3).tolist()]
     names = [f"scout {size:g}" for size in sizes]
     return [
         Stage(name, size, 1.0, TRUNK, before)
