@@ -41,14 +41,13 @@ DENSE = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0}
 TRUNK = {"rate_policy": "constant", "prune_until": 1.0, "drop_until": 1.0}
 BRANCH = {
     "rate_policy": "cosine",
-    "rate_hold": 0.0,
+    "rate_hold": 0.2,
     "prune_until": 0.3,
     "drop_until": 0.7,
     "loss_switch": 0.6,
 }
-DENSE_NAME = "dense"
-DENSE_SHARE, TRUNK_SHARE = 0.125, 0.28  # of the steps
-STEEPNESS = 0.3  # of the branches' steps, as a power of their size
+TRUNK_SHARE = 0.295  # of the steps
+FIRST = 3  # times as many steps to the first size: it begins with random weights
 COLUMNS = (
     *("trial", "sparsity", "validation_l1", "test_l1", "constant_test_l1", "best_preserved"),
     *("macs", "compact_parameters", "model_steps", "dense_validation_l1", "dense_test_l1"),
@@ -86,18 +85,17 @@ def stages(sizes: Sequence[float]) -> list[Stage]:
     """The dense network, the trunk, and its branches.
 
     The dense network is trained alone: a trunk that began with it would be worse at every size. The
-    trunk takes the more steps to a size the more it prunes, a branch the more the smaller its size.
+    trunk takes the more steps to a size the more it prunes; all branches take equally many.
     """
-    found, before = [Stage(DENSE_NAME, 0.0, DENSE_SHARE, {})], None
+    dense = 1 / (len(sizes) + 2)
+    each = (1 - dense - TRUNK_SHARE) / len(sizes)  # of a branch
     pruned = [math.log((1 - a) / (1 - b)) for a, b in pairwise((0.0, *sizes))]
-    pruned[0] *= 2  # it begins with random weights
-    longer = [(1 - size) ** -STEEPNESS for size in sizes]
-    for size, part, length in zip(sizes, pruned, longer, strict=True):
-        trunk, branch = f"trunk {size:g}", f"branch {size:g}"
-        share = TRUNK_SHARE * part / sum(pruned)
+    pruned[0] *= FIRST
+    found, before = [Stage("dense", 0.0, dense, {})], None
+    for size, part in zip(sizes, pruned, strict=True):
+        trunk, share = f"trunk {size:g}", TRUNK_SHARE * part / sum(pruned)
         found.append(Stage(trunk, size, share, TRUNK, before, candidate=False))
-        share = (1 - DENSE_SHARE - TRUNK_SHARE) * length / sum(longer)
-        found.append(Stage(branch, size, share, BRANCH, trunk))
+        found.append(Stage(f"branch {size:g}", size, each, BRANCH, trunk))
         before = trunk
     return found
 
