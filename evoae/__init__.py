@@ -22,6 +22,12 @@ Many of them, side by side:
     study = sweep(grid("canonical", operator=["random", "magnitude"], dataset="digits"), trials=5)
     figures.loss_over_epochs(study)
 
+Loss against size, a whole front at once:
+
+    from evoae import front
+    found = front(Experiment.preset("frontier", dataset=X), [0.5, 0.8, 0.9], steps=90_000)
+    found.table, found.sentence            # a row per trial and sparsity; the network to take
+
 An operator or a schedule of your own is a function; it may be given a name:
 
     from evoae.pruning import operators, schedules
@@ -52,6 +58,8 @@ _HOMES = {
     "evolve_modules": "evolution.modules",
     "export": "modules.exports",
     "figures": "study.figures",
+    "front": "study.front",
+    "front_modules": "modules.fronts",
     "grid": "study.runs.grids",
     "load_compact": "modules.exports",
     "one_at_a_time": "study.runs.grids",

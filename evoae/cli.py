@@ -1,4 +1,4 @@
-"""The command line: evoae list | run | reproduce | report | export | completion.
+"""The command line: evoae list | run | front | reproduce | report | export | completion.
 
 What a command needs is imported when it runs, and torch and pandas when something of them is first
 used: help, lists and wrong names do not wait for them.
@@ -35,6 +35,9 @@ EXAMPLES = {
     "run": """examples:
   evoae run canonical operator=conjunctive schedule=exponential --trials 5 --out runs
   evoae run lipi-ae-s dataset=digits learning_rate=0.001 epochs=100 --trials 5:10 --out runs""",
+    "front": """examples:
+  evoae front digits --sparsities 0.5,0.8,0.9,0.94 --steps 180000 --trials 4 --out fronts/digits
+  evoae front mine.csv scale=columns --sparsities auto --out fronts/mine""",
     "reproduce": """examples:
   evoae reproduce --scale smoke --out out
   evoae reproduce 01_canonical_pruning trials=10 --scale paper --out out""",
@@ -202,24 +205,59 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument(
         "words", nargs="*", metavar="key=value", help="settings to change, such as dataset=mine.csv"
     )
-    running.add_argument(
-        "--trials",
-        default="1",
-        metavar="N|A:B",
-        help="number of trials, or trials A to B-1 (default: 1)",
+
+    choosing = command(
+        "front", front, "train networks of several sizes, and say how small one may be"
     )
-    running.add_argument(
-        "--seed", type=whole, default=1, metavar="S", help="seed of all random draws (default: 1)"
+    choosing.add_argument(
+        "dataset", metavar="DATASET", help="a built-in name, a file or a folder (see evoae list)"
     )
-    running.add_argument(
-        "--device", default="cpu", metavar="cpu|cuda", help="device to train on (default: cpu)"
+    choosing.add_argument(
+        "words", nargs="*", metavar="key=value", help="settings of the preset frontier to change"
     )
-    running.add_argument(
-        "--engine",
+    choosing.add_argument(
+        "--sparsities",
         default="auto",
-        metavar="auto|fused|batched",
-        help="fused: the compiled kernel; batched: PyTorch alone (default: auto)",
+        metavar="S,S,...|auto",
+        help="shares of the parameters to prune, rising; auto: six where the loss bends (default)",
     )
+    choosing.add_argument(
+        "--steps",
+        type=whole,
+        default=180_000,
+        metavar="N",
+        help="model steps of a trial, for all sizes together (default: 180000)",
+    )
+    choosing.add_argument(
+        "--within",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="how far above the dense network's loss the one to take may be (default: 0.05)",
+    )
+    for each in (running, choosing):
+        each.add_argument(
+            "--trials",
+            default="1",
+            metavar="N|A:B",
+            help="number of trials, or trials A to B-1 (default: 1)",
+        )
+        each.add_argument(
+            "--seed",
+            type=whole,
+            default=1,
+            metavar="S",
+            help="seed of all random draws (default: 1)",
+        )
+        each.add_argument(
+            "--device", default="cpu", metavar="cpu|cuda", help="device to train on (default: cpu)"
+        )
+        each.add_argument(
+            "--engine",
+            default="auto",
+            metavar="auto|fused|batched",
+            help="fused: the compiled kernel; batched: PyTorch alone (default: auto)",
+        )
 
     doing = command(
         "reproduce", reproduce, "execute notebooks and write their pages, figures and tables"
@@ -272,7 +310,7 @@ def parser() -> argparse.ArgumentParser:
     completing = command("completion", completion, "print a script that completes names")
     completing.add_argument("shell", metavar="bash", help="the shell, which must be bash")
 
-    for each in (running, doing):
+    for each in (running, choosing, doing):
         each.add_argument(
             "--out",
             type=folder,
@@ -528,6 +566,59 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def front(options: argparse.Namespace) -> int:
+    """Train a whole front; print its table, and which network to take."""
+    from evoae.data import datasets
+    from evoae.experiment import Experiment
+    from evoae.study.runs.fronts import DECIDED
+
+    settings = parse_settings(options.words)
+    for name in settings:
+        if name in (*DECIDED, "dataset"):
+            raise ValueError(
+                f"setting {name} cannot be given: {DECIDED_BY.get(name, 'a front')} decides it"
+            )
+    trials = parse_trials(options.trials)
+    datasets.check_there(options.dataset)
+    experiment = Experiment.preset("frontier", dataset=options.dataset, **settings)
+
+    from evoae.study import front as fronts
+
+    found = fronts.front(
+        experiment,
+        parse_sparsities(options.sparsities),
+        options.steps,
+        trials,
+        options.seed,
+        out=options.out,
+        within=options.within,
+        device=options.device,
+        engine=options.engine,
+        workers=options.workers,
+    )
+    print(fronts.printed(found))
+    print(found.sentence)
+    for name in ("front.csv", "front.png"):
+        print(found.out / name)
+    return 0
+
+
+# which argument of a front says what a setting says of a run
+DECIDED_BY = {"dataset": "DATASET", "target_sparsity": "--sparsities", "epochs": "--steps"}
+
+
+def parse_sparsities(text: str) -> str | list[float]:
+    """`auto`, or numbers separated by commas. Raises ValueError for anything else."""
+    if text == "auto":
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"sparsities={short(text)} must be auto, or numbers separated by commas such as 0.5,0.9"
+        ) from None
+
+
 def number(value: float) -> str:
     """Losses and shares with four digits, counts with one."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
@@ -649,6 +740,7 @@ def completion(options: argparse.Namespace) -> int:
     known = {"evoae": list(commands)} | {n: p.option_names() for n, p in commands.items()}
     known["list"] += [name for found in names.values() for name in found if ".." not in name]
     known["run"] += [*names["presets"], *(f"{name}=" for name in names["settings"])]
+    known["front"] += [*names["datasets"], *(f"{name}=" for name in names["settings"])]
     known["reproduce"] += names["notebooks"]
     known["completion"] += ["bash"]
     for each in catalogue()["settings"]:

@@ -190,8 +190,10 @@ class Experiment:
     ] = False
     initial_weights: Annotated[
         str | None,
-        File((), (".safetensors",), "the path of a weights.safetensors"),
-        "The weights.safetensors of a run to begin from, instead of random weights.",
+        File((), (".safetensors",), "the path of a weights.safetensors, or of a run's folder"),
+        "Weights to begin from, instead of random ones: the folder of a run, of which each trial "
+        "continues the trial of its number, or a weights.safetensors, whose networks are taken in "
+        "turn.",
         "prior work (2024)",
     ] = None
     # population
@@ -557,7 +559,7 @@ class Experiment:
         size = sum(map(population.parameter_count, widths))
         self.check_target(size, size - sum(sum(side[1:]) for side in widths))
         if self.initial_weights is not None:
-            saved = population.load(self.initial_weights)
+            saved, _ = population.saved(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
             if found != widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(

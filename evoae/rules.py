@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import os
 import types
@@ -249,3 +250,26 @@ def nearest(name: Any, known: Collection[str]) -> str:
     close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
     found = [each for each in known if each.lower() in close]
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def rising_shares(values: Any, most: int) -> list[float]:
+    """Sparsities of a front as floats: 1 to `most` numbers within (0, 1), each above the last.
+
+    Raises ValueError, one line, for anything else.
+    """
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ValueError(f"sparsities={short(values)} must be a list of numbers")
+    found = [plain(value) for value in values]
+    for value in found:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < 1:
+            raise ValueError(f"sparsity {short(value)} must be a number above 0 and below 1")
+    if not 1 <= len(found) <= most:
+        raise ValueError(f"sparsities: {len(found)} were given; give 1 to {most}")
+    for before, value in itertools.pairwise(found):
+        if value <= before:
+            wrong = "is given twice" if value == before else f"stands after {before:g}"
+            raise ValueError(
+                f"sparsity {value:g} {wrong}; sparsities must rise from one to the next"
+            )
+    return [float(value) for value in found]

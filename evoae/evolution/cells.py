@@ -19,6 +19,7 @@ from evoae import topology
 from evoae.data import datasets
 from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
+from evoae.messages import display
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members
@@ -202,10 +203,18 @@ def starting_networks(
 ) -> Population:
     """The networks that trials begin with, random or saved, before anything is masked."""
     if e.initial_weights is not None:
-        saved = population.load(e.initial_weights, device)
-        # taken in turn by the trials' own numbers, whatever others run beside them
-        index = members_of(trials, e.cells) % len(saved)
-        return saved.take(index)
+        saved, numbers = population.saved(e.initial_weights, device)
+        if numbers is None:
+            # taken in turn by the trials' own numbers, whatever others run beside them
+            return saved.take(members_of(trials, e.cells) % len(saved))
+        if missing := sorted(set(trials) - set(numbers)):
+            raise ValueError(
+                f"initial_weights={display(e.initial_weights)} holds no trial {missing[0]} to "
+                "begin from; run that trial of it first"
+            )
+        cells = len(saved) // len(numbers)
+        own = np.arange(e.cells) % cells
+        return saved.take(np.concatenate([numbers.index(t) * cells + own for t in trials]))
     generators = [
         stream(seed, trial, 0, 0 if e.identical_start else cell, "initialise")
         for trial in trials

@@ -10,7 +10,9 @@ first axis and travels with it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, tuple[int, ...]] = {"standard": (30, 10), "small": (30, 2), "large": (60, 30, 10)}
 KINDS = ("plain", "denoising", "variational")
+# of a run's folder, and what its weights are called until they take their place
+RESULT, WEIGHTS, PENDING = "result.json", "weights.safetensors", ".weights.safetensors.next"
+TRIES = 50  # a tenth of a second each, to read weights that are just being replaced
 Array = TypeVar("Array", "Tensor", np.ndarray)
 Index: TypeAlias = "Tensor | np.ndarray | Sequence[int]"
 
@@ -271,9 +276,33 @@ def save(population: Population, path: Path) -> None:
 
 
 def fingerprint(path: Path | str) -> str:
-    """SHA-256 of a weights file. Raises ValueError if it cannot be read."""
+    """SHA-256 of a weights file; of a run's folder its name, which trials of it do not change.
+
+    Raises ValueError if it cannot be read.
+    """
+    if os.path.isdir(path):
+        return os.path.basename(os.path.realpath(path))
     with file_errors(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def saved(path: Path | str, device: str = "cpu") -> tuple[Population, list[int] | None]:
+    """The networks in a weights file; of a run's folder also the numbers of the trials they are of.
+
+    The run may get more trials meanwhile. Raises ValueError as `load`, or for another folder.
+    """
+    if not os.path.isdir(path):
+        return load(path, device), None
+    result, final, pending = (os.path.join(path, name) for name in (RESULT, WEIGHTS, PENDING))
+    with file_errors(path, "is not the folder of a finished run"):
+        for _ in range(TRIES):
+            with open(result) as handle:
+                known = json.load(handle)
+            for file in (final, pending):
+                if os.path.exists(file) and fingerprint(file) == known["files"][WEIGHTS]:
+                    return load(file, device), [row["trial"] for row in known["trials"]]
+            time.sleep(0.1)
+        raise Refused(f"{WEIGHTS} is missing, or does not fit its digest")
 
 
 def load(path: Path | str, device: str = "cpu") -> Population:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import PRESETS
-from evoae.study.analysis import frontier, results
+from evoae.study.analysis import front_page, front_ways, frontier, results
 from evoae.study.analysis.frontier_page import FOUND
 from evoae.study.runs import mask_controls
 from evoae.study.runs.grids import Design
@@ -61,3 +61,11 @@ def masks(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     design = Design(again, {name: {"dataset": dataset, "method": name} for name in again})
     study = frontier.compute(design, trials, out=out, **where)
     results.update_front_trials("masks", frontier.trials(study))
+
+
+def ways(dataset: str, steps: int, trials: int, out: Path | str, **where: Any) -> None:
+    """Whole fronts, found in every way of `front_ways`, for so many steps."""
+    for way in front_ways.WAYS:
+        sizes = front_page.SPARSITIES
+        table, _ = front_ways.study([dataset], [way], sizes, [steps], trials, 1, out=out, **where)
+        results.update_front_of_ways(table)

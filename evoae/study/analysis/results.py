@@ -15,6 +15,7 @@ from evoae.study.analysis import (
     blocks,
     claims,
     confounds,
+    front_ways,
     frontier,
     mechanism,
     published,
@@ -27,6 +28,7 @@ from evoae.study.runs.study import Study
 FOLDER = Path(__file__).parent
 REPRODUCED, CONTRASTS = FOLDER / "reproduced_results.csv", FOLDER / "reproduced_contrasts.csv"
 FRONTIER = FOLDER / "frontier_results.csv"
+WAYS = FOLDER / "front_results.csv"
 TRIALS, TUNING = FOLDER / "frontier_trials.csv", FOLDER / "frontier_tuning.csv"
 CONTRAST = ["claim", "role", "reading", "a", "b"]
 # the designs of `confounds`, and what tells apart the runs of one data seed and trial
@@ -79,6 +81,20 @@ def front_trials(design: str) -> pd.DataFrame:
 def front_tuning() -> pd.DataFrame:
     """What `frontier.search` chose for each method."""
     return pd.read_csv(TUNING)
+
+
+def front_of_ways() -> pd.DataFrame:
+    """The fronts of `front_ways.study`, a row per trial and sparsity."""
+    return pd.read_csv(WAYS)
+
+
+def update_front_of_ways(table: pd.DataFrame) -> None:
+    """Take over fronts of a table of `front_ways.study`."""
+    old = [front_of_ways()] if WAYS.exists() else []
+    columns = [*front_ways.KEYS, *front_ways.MEASURED]
+    both = pd.concat([*old, table[columns]], ignore_index=True)
+    both = both.drop_duplicates(front_ways.KEYS, keep="last").sort_values(front_ways.KEYS)
+    both.round(6).to_csv(WAYS, index=False)
 
 
 def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:

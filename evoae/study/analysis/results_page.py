@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from evoae.experiment import SETTINGS
-from evoae.study.analysis import blocks_page, claims, confounds, frontier_page, results
+from evoae.study.analysis import blocks_page, claims, confounds, front_page, frontier_page, results
 from evoae.study.analysis.findings import READ
 from evoae.study.analysis.frontier_page import DEAD, probability
 from evoae.study.analysis.markdown import number, share, table, with_interval
@@ -35,7 +35,7 @@ UNCHANGED = 0.0005  # a gap that three decimals do not show
 def page() -> str:
     """The whole page, in Markdown."""
     values = published_values() | paper_claims() | parts_of_gap() | frontier()
-    values |= blocks_page.values() | frontier_page.values()
+    values |= blocks_page.values() | frontier_page.values() | front_page.values()
     text = TEXT.read_text(encoding="utf-8").format_map(values)
     return re.sub(r"\n{3,}", "\n\n", text)  # of paragraphs that have nothing to say
 

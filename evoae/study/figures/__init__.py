@@ -8,7 +8,7 @@ from evoae.study.figures.curves import (
     size_over_epochs,
 )
 from evoae.study.figures.effects import interaction, parts_of_gap
-from evoae.study.figures.frontier import fronts, left_by_layer, mask_pictures
+from evoae.study.figures.frontier import front_of, fronts, inheritance, left_by_layer, mask_pictures
 from evoae.study.figures.heatmaps import (
     before_after_heatmap,
     filters,
@@ -32,8 +32,10 @@ __all__ = [
     "dead_units",
     "filters",
     "forest",
+    "front_of",
     "fronts",
     "images",
+    "inheritance",
     "interaction",
     "left_by_layer",
     "loss_by_schedule",

@@ -28,6 +28,7 @@ from evoae.study.figures.look import (
     label_of,
     legend,
     panel_per,
+    reference_lines,
     say_unseen,
 )
 
@@ -40,6 +41,7 @@ SIZES = {
     "milliseconds": ("Milliseconds of a forward pass of 256 images", True),
 }
 OTHERS = "#BBBBBB"
+INHERITED = {"itself": 0, "denser": -1, "sparser": 1}  # where the network comes from, in sizes
 
 
 def fronts(
@@ -104,6 +106,77 @@ def fronts(
         if y == "relative_test":
             keys.append(Line2D([], [], color="#666666", ls="--", label="constant predictor"))
         legend(figure, "method", keys)
+    return figure
+
+
+def front_of(table: pd.DataFrame, chosen: float | None = None) -> Figure:
+    """Test loss against sparsity and against compacted parameters, of a table of `evoae.front`.
+
+    A ring marks the `chosen` sparsity; lines are the losses of the constant and of the dense
+    network.
+    """
+    with draw_panels(1, 2, sharey=True) as (figure, axes):
+        for ax, x in zip(axes[0], ("sparsity", "compact_parameters"), strict=True):
+            rows = table.assign(at=100 * (1 - table.sparsity) if x == "sparsity" else table[x])
+            at = rows.groupby("sparsity")["at"].mean()
+            line = summary(rows, "sparsity", "test_l1").set_index("sparsity").loc[at.index]
+            ax.plot(at, line["mean"], marker="o", color=INK, lw=1.6, ms=4.5, zorder=3)
+            ax.vlines(at, line["low"], line["high"], color=INK, lw=1.8)
+            ax.scatter(rows["at"], rows.test_l1, s=9, color=OTHER_COLOURS[1], alpha=0.5, lw=0)
+            if chosen is not None:
+                ring: Look = {"facecolors": "none", "edgecolors": INK, "lw": 1.1, "zorder": 4}
+                ax.scatter(at[chosen], line["mean"][chosen], s=130, **ring)
+            reference_lines(ax, table.constant_test_l1.mean(), named=x != "sparsity")
+            dense = table.dense_test_l1.mean()
+            ax.axhline(dense, color=OTHER_COLOURS[2], lw=1.2, zorder=1)
+            if x == "sparsity":
+                ax.annotate(
+                    f"dense network {dense:.3f}", (1, dense), xytext=(-2, -2), ha="right",
+                    va="top", fontsize=9, xycoords=ax.get_yaxis_transform(),
+                    textcoords="offset points",
+                )  # fmt: skip
+            ax.set_xscale("log")
+            ax.invert_xaxis()
+            ax.xaxis.set_minor_locator(NullLocator())
+            if x == "sparsity":
+                ax.set_xticks(at, [f"{100 * size:g}" for size in at.index])
+            else:
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.xaxis.set_major_formatter("{x:,.0f}")
+            ax.set_xlabel(SIZES[x][0])
+        axes[0, 0].set_ylabel(label_of("test_l1"))
+    return figure
+
+
+def inheritance(lineage: pd.DataFrame) -> Figure:
+    """Who inherited from whom: sizes from left to right, rounds from top to bottom.
+
+    `lineage` has a row per round, sparsity and trial; `whose` network it went on with: its own
+    ("itself"), or that of its "denser" or "sparser" neighbour. Lines are the thicker the more
+    trials they are of. Raises ValueError for a column that is missing.
+    """
+    require_columns(lineage, ["round", "sparsity", "trial", "whose"])
+    looks = dict(zip(INHERITED, (OTHERS, OTHER_COLOURS[1], OTHER_COLOURS[0]), strict=True))
+    with panel_per(lineage, "dataset") as (figure, *_, panels):
+        for ax, _, rows in panels:
+            sizes = sorted(rows.sparsity.unique())
+            counts = rows.groupby(["round", "sparsity", "whose"]).size()
+            for (number, size, whose), count in counts.items():
+                at = sizes.index(size)
+                x = (at + INHERITED[whose], at)
+                wide = 5 * count / rows.trial.nunique()
+                ax.plot(x, (number - 1, number), color=looks[whose], lw=wide, zorder=2)
+            last = int(rows["round"].max())
+            dots = np.indices((len(sizes), last + 1)).reshape(2, -1)
+            ax.scatter(dots[0], dots[1], s=45, color=INK, zorder=3)
+            ticks = ["dense" if size == 0 else f"{100 * size:g}" for size in sizes]
+            ax.set_xticks(range(len(sizes)), ticks)
+            ax.set_yticks(range(last + 1), [f"round {n + 1}" for n in range(last + 1)])
+            ax.set_ylim(last + 0.3, -0.3)
+        figure.supxlabel(SIZES["sparsity"][0], fontsize=LOOK["axes.labelsize"])
+        names = {"itself": "its own", "denser": "the next denser", "sparser": "the next sparser"}
+        keys = [Line2D([], [], color=looks[whose], lw=4, label=names[whose]) for whose in looks]
+        legend(figure, "goes on with", keys)
     return figure
 
 

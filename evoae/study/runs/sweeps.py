@@ -83,7 +83,7 @@ def sweep(
     engine: str = "auto",
     workers: int | None = None,
     executor: Executor | None = None,
-    progress: bool = True,
+    progress: bool | tqdm = True,
 ) -> Study:
     """Run the trials of every experiment that are not in `out` yet, side by side.
 
@@ -91,7 +91,8 @@ def sweep(
 
     `executor` replaces the local processes (Dask's `client.get_executor()`, say); then `workers`
     is only the number of jobs that a run is cut into (of GPUs, say). One failing run does not
-    stop the others: SweepError names it at the end. Trials that another process is working on are
+    stop the others: SweepError names it at the end. `progress` may be a bar of epochs that
+    goes on over several sweeps (`bar_of`). Trials that another process is working on are
     waited for, so any number of processes, on machines that share a file system, can work on one
     sweep.
 
@@ -105,9 +106,7 @@ def sweep(
     named = isinstance(out, str | os.PathLike)
     if out is not None and (not named or not str(out) or "\0" in str(out)):
         raise ValueError(f"out={short(out)} cannot be the name of a folder")
-    span = range(trials) if isinstance(trials, int) else trials
-    if not isinstance(span, range) or span.step != 1:
-        raise ValueError(f"trials={trials!r} must be a number or a range of step 1")
+    span = span_of(trials)
     temporary = None
     if out is None:
         temporary = Temporary()
@@ -153,6 +152,14 @@ def sweep(
     for one in runs.values():
         one.temporary = temporary
     return Study(runs, getattr(experiments, "factors", {}))
+
+
+def span_of(trials: object) -> range:
+    """The trials that a number or a range stands for. Raises ValueError for anything else."""
+    span = range(trials) if isinstance(trials, int) else trials
+    if not isinstance(span, range) or span.step != 1:
+        raise ValueError(f"trials={short(trials)} must be a number or a range of step 1")
+    return span
 
 
 def default_workers(specs: Collection[RunSpec], here: bool) -> int:
@@ -206,7 +213,10 @@ def cluster(executor: Executor | None) -> Iterator[Executor | None]:
 
 
 def compute(
-    claims: list[tuple[RunSpec, list[int]]], workers: int, executor: Executor | None, progress: bool
+    claims: list[tuple[RunSpec, list[int]]],
+    workers: int,
+    executor: Executor | None,
+    progress: bool | tqdm,
 ) -> dict[Path, BaseException]:
     """Train some trials of runs and add them to their files. Returns the failures by folder."""
     if not claims:
@@ -217,11 +227,8 @@ def compute(
     failures: dict[Path, BaseException] = {}
     times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in jobs}
     local = min(workers, len(tasks)) == 1 and executor is None
-    # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
-    look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
-    look["bar_format"] = "{l_bar}{bar}| {n:,.1f}/{total:,} epochs [{elapsed}<{remaining}{postfix}]"
     with (
-        tqdm(total=total, unit="epoch", disable=not progress, **look) as bar,
+        bar_of(total, progress) as bar,
         placed(local, min(workers, len(tasks)), executor, Progress(bar)) as submit,
     ):
         submitted = ((submit(spec, job), spec) for spec, job in tasks)
@@ -242,6 +249,19 @@ def compute(
     return failures
 
 
+@contextmanager
+def bar_of(total: int, progress: bool | tqdm) -> Iterator[tqdm]:
+    """A bar of so many epochs, if progress is to be seen; or the caller's, which goes on."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
+    look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
+    look["bar_format"] = "{l_bar}{bar}| {n:,.1f}/{total:,} epochs [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=total, unit="epoch", disable=not progress, **look) as bar:
+        yield bar
+
+
 def error_of(future: Future) -> BaseException | None:
     """Why a job was not trained to its end, in words if where it was trained is gone."""
     try:
@@ -260,11 +280,12 @@ class Progress:
 
     def __init__(self, bar: tqdm) -> None:
         self.bar, self.steps = bar, 0
+        self.began = bar.format_dict["elapsed"]
 
     def __call__(self, epochs: float, steps: int) -> None:
         """So many more epochs and model steps are done."""
         self.steps += steps
-        elapsed = self.bar.format_dict["elapsed"]
+        elapsed = self.bar.format_dict["elapsed"] - self.began
         if elapsed > 0:
             self.bar.set_postfix_str(f"{self.steps / elapsed:,.0f} model steps/s", refresh=False)
         self.bar.update(epochs)

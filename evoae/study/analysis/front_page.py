@@ -1,0 +1,74 @@
+"""The section of RESULTS.md on fronts: whether evolution helps to find one.
+
+The pairs are fixed: each way of `front_ways` against that of `evoae front`, at equal steps, by mean
+test loss over the sizes, PLANNED trials each. A test is printed only where a pair has all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from evoae.study.analysis import front_ways, results
+from evoae.study.analysis.front_ways import OURS
+from evoae.study.analysis.frontier_page import probability, shifted
+from evoae.study.analysis.markdown import number, table
+from evoae.study.analysis.sentences import listed, raised
+from evoae.study.analysis.statistics import LEVEL
+
+PLANNED = 10  # trials of every way, fixed beforehand
+DATA = ("binary-clusters", "digits", "mnist_5k", "lfw_subset", "breast_cancer")
+SPARSITIES = (0.5, 0.8, 0.9, 0.92, 0.94, 0.96)
+BUDGETS = (60_000, 180_000, 480_000)
+
+
+def values() -> dict[str, Any]:
+    """What the text names."""
+    kept = results.front_of_ways()
+    found = front_ways.measures(kept)
+    tested = front_ways.tests(found).set_index(["where", "a"])
+    lines = []
+    for (dataset, steps), rows in found.groupby(["dataset", "steps"]):
+        for way, own in rows.groupby("way", sort=False):
+            line = [dataset, f"{steps:,}", f"`{way}`", len(own), number(own.mean_l1.mean())]
+            line.append(number(own.hypervolume.mean()))
+            key = (f"{dataset} at {steps:,} steps", way)
+            if key in tested.index and tested.n[key] >= PLANNED:
+                row = tested.loc[key]
+                line += [shifted(row), probability(row.p_holm)]
+            else:
+                line += ["–", "–"]
+            lines.append(line)
+    head = ["data", "steps", "way", "trials", "mean loss", "hypervolume"]
+    return {
+        "ways_planned": PLANNED,
+        "ways_ours": OURS,
+        "ways_state": state(found),
+        "ways_found": verdict(found),
+        "ways_table": table([*head, f"way – `{OURS}`", "Holm's p"], lines),
+    }
+
+
+def state(found: pd.DataFrame) -> str:
+    """What has been run, and what is missing of the plan."""
+    groups = found.groupby(["dataset", "steps"])
+    done = [f"{d} at {s:,} steps ({g.trial.nunique()} trials)" for (d, s), g in groups]
+    left = [f"{d} at {s:,}" for d in DATA for s in BUDGETS if (d, s) not in groups.groups]
+    words = f"Run so far: {listed(done)}." if done else "Nothing was run so far."
+    return words + (f" Missing: {listed(left)}." if left else "")
+
+
+def verdict(found: pd.DataFrame) -> str:
+    """Where each way has a lower mean loss than OURS, and how much of it is significant."""
+    tested = front_ways.tests(found)
+    said = []
+    for way, rows in tested.groupby("a", sort=False):
+        lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
+        sure = rows[rows.p_holm < LEVEL]
+        words = f"lower on {listed(lower)}" if lower else "lower nowhere"
+        higher = len(rows) - len(lower)
+        words += f", higher on {higher} of {len(rows)}"
+        words += f"; {len(sure)} of these differences are significant"
+        said.append(f"`{way}`: its mean loss is {words}")
+    return "\n".join(f"- {raised(each)}." for each in said)

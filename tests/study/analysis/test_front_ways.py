@@ -1,0 +1,100 @@
+"""Ways to find a front: equal steps, who is selected, hypervolume, and what the page says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import tiny
+
+from evoae.study import figures
+from evoae.study.analysis import front_page, front_ways, results
+
+SIZES = [0.3, 0.6]
+STEPS = 3 * 48
+
+
+@pytest.mark.parametrize("way", front_ways.WAYS)
+def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Path) -> None:
+    where = {"out": tmp_path, "progress": False, "workers": 1}
+    table, lineage = front_ways.compute(tiny("frontier"), way, [*SIZES, 0.99], STEPS, 2, 1, **where)
+    assert table[["sparsity", "trial"]].values.tolist() == [[s, t] for s in SIZES for t in (0, 1)]
+    taken = table.groupby("trial").model_steps.sum()
+    assert (taken <= STEPS).all()
+    assert (taken > (0.6 if way == "population" else 0.97) * STEPS).all()
+    assert (table.best_preserved <= 1 - table.sparsity + 0.01).all()
+    if way != "population":
+        assert lineage.empty
+        return
+    assert set(lineage["round"]) == set(range(1, front_ways.ROUNDS))
+    assert set(lineage.whose) <= set(figures.frontier.INHERITED)
+    assert set(lineage.whose[lineage.sparsity == 0]) == {"itself"}
+    assert figures.inheritance(lineage).axes
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, trajectory"):
+        front_ways.compute(tiny("frontier"), "best", SIZES, STEPS, 1, 1)
+
+
+def test_who_tries_whose_networks() -> None:
+    found = front_ways.neighbours([0.0, 0.5, 0.8])
+    assert found == {
+        0.0: {"itself": 0.0},
+        0.5: {"itself": 0.5, "denser": 0.0, "sparser": 0.8},
+        0.8: {"itself": 0.8, "denser": 0.5},
+    }
+
+
+def test_hypervolume_by_hand() -> None:
+    assert front_ways.hypervolume([0.5], [0.2]) == pytest.approx(0.5 * 0.8)
+    assert front_ways.hypervolume([0.5, 0.9], [0.2, 0.6]) == pytest.approx(0.4 * 0.4 + 0.5 * 0.8)
+    # the order does not matter, nor a network that another beats
+    assert front_ways.hypervolume([0.9, 0.5], [0.6, 0.7]) == pytest.approx(0.9 * 0.4)
+    assert front_ways.hypervolume([0.5, 0.9], [1.5, np.nan]) == 0
+
+
+def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = [
+        {"dataset": "digits", "steps": 1000, "way": way, "trial": trial, "sparsity": size}
+        | {"test_l1": loss + noise * rng.random(), "constant_test_l1": 0.4}
+        for way, loss in losses.items()
+        for trial in range(trials)
+        for size in SIZES
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("other", "trials", "said"),
+    [
+        (0.2, 10, "lower nowhere, higher on 1 of 1; 1 of these differences are significant"),
+        (0.05, 10, "lower on digits at 1,000 steps, higher on 0 of 1; 1 of"),
+        (0.2, 4, "lower nowhere, higher on 1 of 1; 0 of these differences are significant"),
+    ],
+)
+def test_the_page_says_which_way_is_lower(
+    other: float, trials: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = fronts({"trunk": 0.1, "separate": other}, trials)
+    monkeypatch.setattr(results, "front_of_ways", lambda: table)
+    found = front_page.values()
+    assert said in found["ways_found"]
+    assert f"digits at 1,000 steps ({trials} trials)" in found["ways_state"]
+    (line,) = (row for row in found["ways_table"].splitlines() if "`separate` |" in row)
+    assert ("–" in line) == (trials < front_page.PLANNED)
+
+
+def test_a_diverged_network_is_the_worst() -> None:
+    table = fronts({"trunk": 0.1, "separate": 0.2}, 6)
+    table.loc[(table.way == "trunk") & (table.sparsity == 0.6), "test_l1"] = np.nan
+    tested = front_ways.tests(front_ways.measures(table))
+    assert tested["mean b"].tolist() == [np.inf]
+    assert (tested["shift"] < 0).all()
+
+
+def test_without_the_trunk_nothing_is_tested() -> None:
+    assert front_ways.tests(front_ways.measures(fronts({"separate": 0.2}, 6))).empty
