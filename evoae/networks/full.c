@@ -89,23 +89,18 @@ static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int 
 }
 
 /* What the optimiser subtracts from weights with gradient g. */
-#define CHANGE(name, v)                                                                                  \
+#define CHANGE(name, v, absolute, root)                                                                   \
     INLINE v name(v g, Rule rule, int masked, const v *keep, v *first, v *second)                          \
     {                                                                                                     \
-        v size = g;                                                                                       \
-        if (masked) size = g *= *keep;                                                                    \
-        if (!rule.adam) { /* the first step of a new Adam */                                              \
-            for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = fabsf(size[i]);               \
-            return rule.rate * g / (size + 1e-8f);                                                        \
-        }                                                                                                 \
+        if (masked) g *= *keep;                                                                           \
+        if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */  \
         const v mean = *first = *first + (g - *first) * 0.5f;                                             \
-        size = *second = *second * 0.999f + g * g * 0.001f;                                               \
-        for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = sqrtf(size[i]);                   \
-        g = rule.rate * mean / (size * rule.correction + 1e-8f);                                          \
+        *second = *second * 0.999f + g * g * 0.001f;                                                      \
+        g = rule.rate * mean / (root(*second) * rule.correction + 1e-8f);                                 \
         return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
     }
-CHANGE(change, v8)
-CHANGE(change_wide, wide)
+CHANGE(change, v8, absolute8, root8)
+CHANGE(change_wide, wide, absolute, root)
 
 /* Gradient and update of the weights of one input after the other in a few blocks, `size` floats each;
  * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before. */

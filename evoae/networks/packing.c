@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512VL__
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 typedef float v8 __attribute__((vector_size(32)));
@@ -240,6 +243,17 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
 INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
 INLINE wide all(float x) { return x - (wide){0}; }
 INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
+INLINE v8 absolute8(v8 x) { return (v8)((i8)x & 0x7fffffff); }
+INLINE v8 root8(v8 x)
+{
+    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#ifdef __AVX512VL__
+INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
+#else
+#define root root8
+#endif
 
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
 INLINE wide exponential(wide x)
