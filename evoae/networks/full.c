@@ -14,12 +14,15 @@
     default: { enum { tile = MOST }; __VA_ARGS__; } \
     }
 
-/* Rows in the next tile, of those that are left: tiles of about equal size. */
-INLINE int next_tile(int left)
+/* The size of the next tile, at most `most`, of what is left: tiles of about equal size. */
+INLINE int next_tile(int left, int most)
 {
-    const int tiles = (left + TILE - 1) / TILE;
+    const int tiles = (left + most - 1) / most;
     return (left + tiles - 1) / tiles;
 }
+
+/* Rows of `back` for an input: filled up to whole registers, where there are many. */
+INLINE int lines_of(int rows) { return rows > TILE ? (rows + ABREAST - 1) / ABREAST * ABREAST : rows; }
 
 /* Keeps the compiler from reading a vector from memory again at each of its uses. */
 #if defined(__AVX512VL__)
@@ -30,88 +33,114 @@ INLINE int next_tile(int left)
 #define HOLD(vector)
 #endif
 
-INLINE void multiply_tile(const float *restrict w, const float *restrict x, int64_t in, int64_t stride,
-                          Pair *restrict sums, const int tile)
+/* Where a number of a row lies in panels of 16: [panels][rows][16]. */
+INLINE int64_t spot(int rows, int64_t b, int64_t i) { return (i / LANES * rows + b) * LANES + i % LANES; }
+
+INLINE void multiply_tile(const float *restrict w, int64_t size, const float *restrict x, int64_t in,
+                          Pair *restrict sums, int rows, const int blocks, const int tile)
 {
-    wide s[MOST][HALVES] = {{{0}}};
-    for (int64_t i = 0; i <= in; i++, w += LANES)
-        for (int h = 0; h < HALVES; h++) {
-            const wide weight = ((const wide *)w)[h];
-            for (int b = 0; b < tile; b++) s[b][h] += weight * x[b * stride + i];
+    wide s[BESIDE][MOST][HALVES] = {{{{0}}}};
+    for (int64_t panel = 0; panel <= in; panel += LANES, x += rows * LANES)
+        for (int64_t i = 0; i < LANES && panel + i <= in; i++, w += LANES) {
+            wide weight[BESIDE][HALVES];
+            for (int k = 0; k < blocks; k++)
+                for (int h = 0; h < HALVES; h++) weight[k][h] = ((const wide *)(w + k * size))[h];
+            for (int b = 0; b < tile; b++) {
+                wide value = all(x[b * LANES + i]);
+                if (blocks > 1) HOLD(value);
+                for (int k = 0; k < blocks; k++)
+                    for (int h = 0; h < HALVES; h++) s[k][b][h] += weight[k][h] * value;
+            }
         }
-    for (int b = 0; b < tile; b++)
-        for (int h = 0; h < HALVES; h++) ((wide *)sums[b])[h] = s[b][h];
+    for (int k = 0; k < blocks; k++)
+        for (int b = 0; b < tile; b++)
+            for (int h = 0; h < HALVES; h++) ((wide *)sums[k * rows + b])[h] = s[k][b][h];
 }
 
-static void multiply(const float *w, const float *x, int64_t in, int64_t stride, Pair *sums, int rows)
+/* Products of some blocks of a layer, the first of which is at w, with rows of inputs: [blocks][rows]. */
+static void multiply(const float *w, int64_t blocks, const float *x, int64_t in, Pair *sums, int rows)
 {
-    for (int b = 0, n; b < rows; b += n) {
-        n = next_tile(rows - b);
-        BY_TILE(n, multiply_tile(w, x + b * stride, in, stride, sums + b, tile))
+    const int64_t size = (in + 1) * LANES;
+    for (int64_t k = 0, beside; k < blocks; k += beside, w += beside * size, sums += beside * rows) {
+        beside = blocks - k < BESIDE ? 1 : BESIDE;
+        for (int b = 0, n; b < rows; b += n) {
+            const float *from = x + b * LANES;
+            n = next_tile(rows - b, TILE);
+            if (beside == 1) BY_TILE(n, multiply_tile(w, size, from, in, sums + b, rows, 1, tile))
+            else BY_TILE(n, multiply_tile(w, size, from, in, sums + b, rows, BESIDE, tile))
+        }
     }
 }
 
-/* Adds to `back` what a few blocks, `size` floats each, say of the gradient of one or two inputs. */
-INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const Pair *restrict delta,
-                      int rows, v8 *restrict back, const int inputs, const int tile)
+INLINE wide abreast(v8 v)
 {
-    v8 s[2][MOST], value[2];
-    for (int i = 0; i < inputs; i++)
-        for (int b = 0; b < tile; b++) s[i][b] = back[i * rows + b];
-    for (int block = 0; block < blocks; block++, w += size, delta += rows)
-        for (int h = 0; h < 2; h++) {
-            for (int i = 0; i < inputs; i++) {
-                value[i] = *(const v8 *)(w + i * LANES + h * 8);
+#ifdef __AVX512VL__
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    return v;
+#endif
+}
+
+/* Adds to `back` what a few blocks, `size` floats each, say of the gradient of FLOWS inputs: `tile`
+ * registers of rows, of which `halves` holds [blocks][2][tile]. */
+INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const wide *restrict halves, int lines,
+                      v8 *restrict back, int anew, const int tile)
+{
+    wide s[FLOWS][MOST], value[FLOWS];
+    for (int i = 0; i < FLOWS; i++)
+        for (int b = 0; b < tile; b++) s[i][b] = anew ? all(0.0f) : ((const wide *)(back + i * lines))[b];
+    for (int block = 0; block < blocks; block++, w += size)
+        for (int h = 0; h < 2; h++, halves += tile) {
+            for (int i = 0; i < FLOWS; i++) {
+                value[i] = abreast(*(const v8 *)(w + i * LANES + h * 8));
                 HOLD(value[i]);
             }
             for (int b = 0; b < tile; b++) {
-                v8 d = delta[b][h];
+                wide d = halves[b];
                 HOLD(d);
-                for (int i = 0; i < inputs; i++) s[i][b] += d * value[i];
+                for (int i = 0; i < FLOWS; i++) s[i][b] += d * value[i];
             }
         }
-    for (int i = 0; i < inputs; i++)
-        for (int b = 0; b < tile; b++) back[i * rows + b] = s[i][b];
+    for (int i = 0; i < FLOWS; i++)
+        for (int b = 0; b < tile; b++) ((wide *)(back + i * lines))[b] = s[i][b];
 }
 
-static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, v8 *back)
+/* What lies behind the last input is garbage: nobody reads it. */
+static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, v8 *halves, v8 *back,
+                 int anew)
 {
     const int64_t size = (in + 1) * LANES;
-    for (int b = 0, n; b < rows; b += n) {
-        n = next_tile(rows - b);
-        for (int64_t i = 0; i + 1 < in; i += 2)
-            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, delta + b, rows, back + i * rows + b, 2, tile))
-        if (in % 2) {
-            const int64_t i = in - 1;
-            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, delta + b, rows, back + i * rows + b, 1, tile))
-        }
+    const int lines = lines_of(rows), most = TILE / ABREAST;
+    for (int b = 0, n; b < lines; b += n * ABREAST) {
+        n = next_tile((lines - b) / ABREAST, most);
+        v8 *to = halves;
+        for (int block = 0; block < blocks; block++)
+            for (int h = 0; h < 2; h++)
+                for (int r = 0; r < n * ABREAST; r++) *to++ = delta[block * rows + b + r][h];
+        for (int64_t i = 0; i < in; i += FLOWS)
+            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, (const wide *)halves, lines, back + i * lines + b, anew,
+                                 tile))
     }
 }
 
 /* What the optimiser subtracts from weights with gradient g. */
-#define CHANGE(name, v)                                                                                  \
+#define CHANGE(name, v, absolute, root)                                                                   \
     INLINE v name(v g, Rule rule, int masked, const v *keep, v *first, v *second)                          \
     {                                                                                                     \
-        v size = g;                                                                                       \
-        if (masked) size = g *= *keep;                                                                    \
-        if (!rule.adam) { /* the first step of a new Adam */                                              \
-            for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = fabsf(size[i]);               \
-            return rule.rate * g / (size + 1e-8f);                                                        \
-        }                                                                                                 \
+        if (masked) g *= *keep;                                                                           \
+        if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */  \
         const v mean = *first = *first + (g - *first) * 0.5f;                                             \
-        size = *second = *second * 0.999f + g * g * 0.001f;                                               \
-        for (size_t i = 0; i < sizeof g / sizeof(float); i++) size[i] = sqrtf(size[i]);                   \
-        g = rule.rate * mean / (size * rule.correction + 1e-8f);                                          \
+        *second = *second * 0.999f + g * g * 0.001f;                                                      \
+        g = rule.rate * mean / (root(*second) * rule.correction + 1e-8f);                                 \
         return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
     }
-CHANGE(change, v8)
-CHANGE(change_wide, wide)
+CHANGE(change, v8, absolute8, root8)
+CHANGE(change_wide, wide, absolute, root)
 
 /* Gradient and update of the weights of one input after the other in a few blocks, `size` floats each;
  * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before. */
 INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, const float *restrict x,
-                        int64_t stride, const Pair *restrict delta, Rule rule, int masked,
-                        v8 *restrict back, const int tile)
+                        const Pair *restrict delta, Rule rule, int masked, v8 *restrict back, const int tile)
 {
     float *restrict weights = net->weights + at, *restrict first = net->first + at;
     float *restrict second = net->second + at;
@@ -121,7 +150,7 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
         wide value[MOST];
         for (int b = 0; b < tile; b++) {
             if (back) sums[b] = back[i * tile + b];
-            value[b] = all(x[b * stride + i]);
+            value[b] = all(x[spot(tile, b, i)]);
         }
         for (int64_t block = 0; block < blocks; block++) {
             const Pair *d = delta + block * tile;
@@ -145,77 +174,81 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
     }
 }
 
-/* Weights of a few inputs in one block that are to be updated, and their gradients. */
+/* Weights of a few inputs in some blocks, `size` floats each, that are to be updated, and their gradients. */
 typedef struct {
-    float *weights, *first, *second;
-    const float *keep; /* not used when absent */
+    const Net *net;
     const wide *gradient;
-    int inputs; /* that are left */
+    int64_t at, size;
+    int inputs, input, blocks; /* inputs of a block, the next one, and blocks that are left */
 } Due;
-
-static Due due_at(const Net *net, int64_t at, const wide *gradient, int inputs)
-{
-    return (Due){net->weights + at, net->first + at, net->second + at, net->keep + at, gradient, inputs};
-}
 
 INLINE void update_next(Due *due, Rule rule, int masked)
 {
-    for (int h = 0; h < HALVES; h++)
-        ((wide *)due->weights)[h] -= change_wide(due->gradient[h], rule, masked, (const wide *)due->keep + h,
-                                                 (wide *)due->first + h, (wide *)due->second + h);
-    *due = (Due){due->weights + LANES, due->first + LANES, due->second + LANES, due->keep + LANES,
-                 due->gradient + HALVES, due->inputs - 1};
-}
-
-/* Gradients of the weights of a few inputs in one block, for any number of rows. What is due from the
- * patch before is updated meanwhile: an optimiser's root and division keep nothing else waiting then. */
-INLINE void patch(wide *restrict gradient, const float *restrict x, int64_t stride, const Pair *restrict delta,
-                  int rows, Due due, Rule rule, int masked, const int inputs)
-{
-    wide even[PATCH][HALVES] = {{{0}}}, odd[PATCH][HALVES] = {{{0}}};
-    int b = 0;
-    for (; b + 1 < rows; b += 2, x += 2 * stride) {
-        for (int h = 0; h < HALVES; h++) {
-            wide d = ((const wide *)delta[b])[h];
-            HOLD(d);
-            for (int i = 0; i < inputs; i++) even[i][h] += d * x[i];
-        }
-        for (int h = 0; h < HALVES; h++) {
-            wide d = ((const wide *)delta[b + 1])[h];
-            HOLD(d);
-            for (int i = 0; i < inputs; i++) odd[i][h] += d * x[stride + i];
-        }
-        if (due.inputs) update_next(&due, rule, masked);
+    const Net *net = due->net;
+    const int64_t at = due->at + due->input * LANES;
+    for (int h = 0; h < HALVES; h++) {
+        const int64_t j = at + h * WIDTH;
+        *(wide *)(net->weights + j) -= change_wide(*due->gradient++, rule, masked, (const wide *)(net->keep + j),
+                                                   (wide *)(net->first + j), (wide *)(net->second + j));
     }
-    for (int h = 0; b < rows && h < HALVES; h++)
-        for (int i = 0; i < inputs; i++) even[i][h] += ((const wide *)delta[b])[h] * x[i];
-    while (due.inputs) update_next(&due, rule, masked);
-    for (int i = 0; i < inputs; i++)
-        for (int h = 0; h < HALVES; h++) gradient[i * HALVES + h] = even[i][h] + odd[i][h];
+    if (++due->input < due->inputs) return;
+    due->gradient += (PATCH - due->inputs) * HALVES;
+    due->input = 0, due->at += due->size, due->blocks--;
 }
 
-INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, int64_t stride,
-                   const Pair *delta, int rows, Rule rule, int masked)
+/* Gradients of the weights of PATCH inputs in a block or two, for any number of rows. What is due from the
+ * patch before is updated meanwhile: an optimiser's root and division keep nothing else waiting then. */
+INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *restrict delta, int rows, Due due,
+                  Rule rule, int masked, const int blocks)
+{
+    wide sums[2][BESIDE][PATCH][HALVES] = {{{{{0}}}}}; /* over even rows, and over odd ones */
+    for (int b = 0; b < rows; b += 2, x += 2 * LANES) {
+        for (int odd = 0; odd < 2 && b + odd < rows; odd++) {
+            wide d[BESIDE][HALVES];
+            for (int k = 0; k < blocks; k++)
+                for (int h = 0; h < HALVES; h++) {
+                    d[k][h] = ((const wide *)delta[k * rows + b + odd])[h];
+                    HOLD(d[k][h]);
+                }
+            for (int i = 0; i < PATCH; i++) {
+                wide value = all(x[odd * LANES + i]);
+                if (blocks > 1) HOLD(value);
+                for (int k = 0; k < blocks; k++)
+                    for (int h = 0; h < HALVES; h++) sums[odd][k][i][h] += d[k][h] * value;
+            }
+        }
+        for (int k = 0; k < blocks; k++)
+            if (due.blocks) update_next(&due, rule, masked);
+    }
+    while (due.blocks) update_next(&due, rule, masked);
+    for (int k = 0; k < blocks; k++)
+        for (int i = 0; i < PATCH; i++)
+            for (int h = 0; h < HALVES; h++) *gradient++ = sums[0][k][i][h] + sums[1][k][i][h];
+}
+
+INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, const Pair *delta, int rows,
+                   Rule rule, int masked)
 {
     const int64_t inputs = size / LANES;
-    wide gradients[2][PATCH * HALVES];
+    wide gradients[2][BESIDE * PATCH * HALVES];
     int now = 0;
-    Due due = {.inputs = 0};
-    for (int64_t i = 0, n; i < inputs; i += n) {
-        n = inputs - i < PATCH ? 1 : PATCH;
-        for (int block = 0; block < blocks; block++, now = !now) {
-            const Pair *d = delta + block * rows;
-            if (n == PATCH) patch(gradients[now], x + i, stride, d, rows, due, rule, masked, PATCH);
-            else patch(gradients[now], x + i, stride, d, rows, due, rule, masked, 1);
-            due = due_at(net, at + block * size + i * LANES, gradients[now], (int)n);
+    Due due = {.blocks = 0};
+    for (int block = 0, beside; block < blocks; block += beside) {
+        beside = blocks - block < BESIDE ? 1 : BESIDE;
+        for (int64_t i = 0; i < inputs; i += PATCH, now = !now) {
+            const float *from = x + spot(rows, 0, i);
+            if (beside == 1) patch(gradients[now], from, delta + block * rows, rows, due, rule, masked, 1);
+            else patch(gradients[now], from, delta + block * rows, rows, due, rule, masked, BESIDE);
+            const int n = inputs - i < PATCH ? (int)(inputs - i) : PATCH;
+            due = (Due){net, gradients[now], at + block * size + i * LANES, size, n, 0, beside};
         }
     }
-    while (due.inputs) update_next(&due, rule, masked);
+    while (due.blocks) update_next(&due, rule, masked);
 }
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */
 static void update_blocks(const Net *net, const Layer *l, int64_t block, int blocks, const float *x,
-                          const Pair *delta, int rows, Rule rule, v8 *back)
+                          const Pair *delta, int rows, Rule rule, v8 *halves, v8 *back)
 {
     const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
     const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
@@ -224,16 +257,15 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
     else { if (net->keep) { UPDATE(fresh, 1) } else { UPDATE(fresh, 0) } }
 #define FEW(r, masked)                                                                                    \
     if (back) {                                                                                           \
-        BY_TILE(rows, update_tile(net, at, size, blocks, x, l->stride, delta, r, masked, back, tile))      \
+        BY_TILE(rows, update_tile(net, at, size, blocks, x, delta, r, masked, back, tile))      \
     } else for (int g = 0; g < blocks; g++)                                                               \
-        BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, l->stride, delta + g * rows, r, masked,     \
-                                  NULL, tile))
+        BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, delta + g * rows, r, masked, NULL, tile))
     if (rows <= TILE) {
         BY_RULE(FEW)
         return;
     }
-    if (back) flow(net->weights + at, l->in, blocks, delta, rows, back);
-#define MANY(r, masked) update(net, at, size, blocks, x, l->stride, delta, rows, r, masked);
+    if (back) flow(net->weights + at, l->in, blocks, delta, rows, halves, back, !block);
+#define MANY(r, masked) update(net, at, size, blocks, x, delta, rows, r, masked);
     BY_RULE(MANY)
 }
 

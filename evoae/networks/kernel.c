@@ -2,26 +2,22 @@
 
 /* ---- whole layers ---- */
 
-/* A hidden or code layer: from the inputs of layer c to outputs y. */
+/* A hidden or code layer: from the inputs of layer c to outputs y, and the 1 behind them. */
 static void forward(Net *net, const Layer *l, const Work *work, int64_t c, float *y, int rows, int relu)
 {
-    const int64_t stride = (l->out / LANES + 1) * LANES;
     const Thin *thin = thin_of(net, l);
-    Pair *h = work->delta;
+    Pair *h = (Pair *)y;
     if (thin) thin_forward(net, l, thin, work, c, rows);
-    for (int64_t block = 0; block < l->blocks; block++) {
+    else multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
+    for (int64_t block = 0; block < l->blocks; block++, h += rows) {
         if (thin) rows_of_block(work->thin, block, h, rows);
-        else multiply(net->weights + l->packed + block * (l->in + 1) * LANES, work->input[c], l->in, l->stride,
-                      h, rows);
-        for (int b = 0; b < rows; b++)
-            for (int k = 0; k < HALVES; k++) {
-                wide *a = (wide *)h[b] + k;
-                if (relu) *a = choose(*a < 0.0f, all(0.0f), *a);
-                ((wide *)(y + b * stride + block * LANES))[k] = *a;
-            }
+        for (int k = 0; relu && k < rows * HALVES; k++) {
+            wide *a = (wide *)h + k;
+            *a = choose(*a < 0.0f, all(0.0f), *a);
+        }
         statistics(net, l->lane + block * LANES, h, rows);
     }
-    for (int b = 0; b < rows; b++) y[b * stride + l->out] = 1.0f;
+    for (int b = 0; b < rows; b++) y[spot(rows, b, l->out)] = 1.0f;
 }
 
 /* Which of the lanes, the first of them output `lane`, are outputs and not padding. */
@@ -33,7 +29,7 @@ INLINE iwide present(const Layer *l, int64_t lane)
 }
 
 /* From outputs before the sigmoid the gradient of the loss, in place, for a tile of rows. */
-INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *target, int64_t stride, int bce,
+INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *target, int bce,
                         float scale, const int tile)
 {
     wide e[MOST][HALVES];
@@ -41,7 +37,7 @@ INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *targ
         for (int h = 0; h < HALVES; h++) e[b][h] = exponential(-((wide *)z[b])[h]);
     for (int b = 0; b < tile; b++)
         for (int h = 0; h < HALVES; h++) {
-            const wide y = *(const wide *)(target + b * stride + lane + h * WIDTH);
+            const wide y = *(const wide *)(target + b * LANES + h * WIDTH);
             const wide s = 1.0f / (1.0f + e[b][h]), d = s - y;
             const iwide slope = (iwide)(s * (1.0f - s) * scale) ^ ((iwide)d & INT32_MIN);
             const wide found = bce ? d * scale : (wide)(slope & (d != 0.0f)) + d * 0.0f;
@@ -49,13 +45,24 @@ INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *targ
         }
 }
 
-/* The gradient of one input of a layer for one row. */
-INLINE float summed(v8 s) { return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])); }
-
+/* The gradient of a layer's inputs, of which `back` holds 8 lanes each, to `delta`. What is there behind
+ * the last input is garbage. */
 static void collect(const Work *work, const Layer *l, int rows)
 {
-    for (int64_t i = 0; i < l->in * rows; i++) work->grad[i] = summed(work->back[i]);
+    const int lines = lines_of(rows);
+    for (int64_t i = 0; i < l->in; i += 8)
+        for (int b = 0; b < rows; b++) {
+            v8 s[8];
+            const v4u *lanes[8];
+            for (int k = 0; k < 8; k++) lanes[k] = (const v4u *)(work->back + (i + k) * lines + b);
+            turn(lanes, s);
+            *(v8 *)((float *)work->delta + spot(rows, b, i)) =
+                ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+        }
 }
+
+/* Blocks of the output layer that go forwards and backwards together: their gradients stay in a near cache. */
+INLINE int64_t group_of(int rows) { return rows > 64 ? (rows < 1024 ? 4096 / rows : GROUP) : rows > TILE ? 16 : GROUP; }
 
 /* The output layer, forwards and backwards a few blocks at a time while their weights are in L1. */
 static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, int rows, int bce,
@@ -64,22 +71,25 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
     const float *x = work->input[c];
     const Thin *thin = thin_of(net, l);
     if (thin) thin_forward(net, l, thin, work, c, rows);
-    for (int64_t from = 0; from < l->blocks; from += GROUP) {
-        const int blocks = (int)(l->blocks - from < GROUP ? l->blocks - from : GROUP);
+    const int64_t group = group_of(rows);
+    for (int64_t from = 0; from < l->blocks; from += group) {
+        const int blocks = (int)(l->blocks - from < group ? l->blocks - from : group);
+        if (!thin)
+            multiply(net->weights + l->packed + from * LANES * (l->in + 1), blocks, x, l->in, work->delta, rows);
         for (int g = 0; g < blocks; g++) {
-            const int64_t lane = (from + g) * LANES, stride = work->target_stride;
+            const int64_t lane = (from + g) * LANES;
+            const float *target = work->target + lane * rows;
             Pair *z = work->delta + g * rows;
             if (thin) rows_of_block(work->thin, from + g, z, rows);
-            else multiply(net->weights + l->packed + lane * (l->in + 1), x, l->in, l->stride, z, rows);
             statistics(net, l->lane + lane, z, rows);
             for (int b = 0, n; b < rows; b += n) {
-                n = next_tile(rows - b);
-                BY_TILE(n, output_tile(z + b, l, lane, work->target + b * stride, stride, bce, scale, tile))
+                n = next_tile(rows - b, TILE);
+                BY_TILE(n, output_tile(z + b, l, lane, target + b * LANES, bce, scale, tile))
             }
         }
         if (thin)
             for (int g = 0; g < blocks; g++) block_of_rows(work->delta + g * rows, from + g, work->thin, rows);
-        else update_blocks(net, l, from, blocks, x, work->delta, rows, rule, work->back);
+        else update_blocks(net, l, from, blocks, x, work->delta, rows, rule, work->halves, work->back);
     }
     if (thin) thin_backward(net, l, thin, work, c, rows, rule);
     else collect(work, l, rows);
@@ -93,10 +103,10 @@ static double loss(const Net *net, const Layer *l, const Work *work, const float
     Pair z[SCORED];
     for (int64_t block = 0; block < l->blocks; block++) {
         wide sums[HALVES] = {{0}};
-        multiply(net->weights + l->packed + block * (l->in + 1) * LANES, x, l->in, l->stride, z, rows);
+        multiply(net->weights + l->packed + block * (l->in + 1) * LANES, 1, x, l->in, z, rows);
         for (int b = 0; b < rows; b++)
             for (int k = 0; k < HALVES; k++) {
-                const wide y = ((const wide *)(work->target + b * work->target_stride + block * LANES))[k];
+                const wide y = ((const wide *)(work->target + (block * rows + b) * LANES))[k];
                 const wide a = ((wide *)z[b])[k], positive = choose(a < 0.0f, all(0.0f), a);
                 if (bce) sums[k] += positive - a * y + log_one_plus(exponential(-absolute(a)));
                 else sums[k] += absolute(sigmoid(a) - y);
@@ -107,47 +117,46 @@ static double loss(const Net *net, const Layer *l, const Work *work, const float
     return sum;
 }
 
-/* From the gradient of a layer's outputs y, in `grad`, that before its ReLU, in `delta`. */
+/* From the gradient of a layer's outputs y that before its ReLU, in place. */
 static void through_relu(const Work *work, const Layer *l, const float *y, int rows)
 {
-    const int64_t stride = (l->out / LANES + 1) * LANES;
-    for (int64_t o = 0; o < l->blocks * LANES; o++)
+    for (int64_t o = 0; o < l->blocks * LANES; o += WIDTH)
         for (int b = 0; b < rows; b++) {
-            const int dead = o >= l->out || y[b * stride + o] <= 0.0f;
-            ((float *)work->delta[o / LANES * rows + b])[o % LANES] = dead ? 0.0f : work->grad[o * rows + b];
+            const int64_t at = spot(rows, b, o);
+            wide *d = (wide *)((float *)work->delta + at);
+            *d = (wide)((iwide)*d & ~(*(const wide *)(y + at) <= 0.0f) & present(l, o));
         }
 }
 
 /* The decoder's inputs drawn around the code's means, with the deviations that it says. */
 static void draw_codes(const Work *work, const Layer *code, float *x, const float *noise, int rows)
 {
-    const int64_t n = code->out / 2, from = (code->out / LANES + 1) * LANES, to = (n / LANES + 1) * LANES;
+    const int64_t n = code->out / 2;
     for (int b = 0; b < rows; b++) {
-        const float *mean = work->code + b * from, *log_variance = mean + n;
-        for (int64_t i = 0; i < n; i++)
-            x[b * to + i] = mean[i] + noise[b * n + i] * exponential(all(0.5f * log_variance[i]))[0];
-        x[b * to + n] = 1.0f;
+        for (int64_t i = 0; i < n; i++) {
+            const float half = 0.5f * work->code[spot(rows, b, n + i)];
+            x[spot(rows, b, i)] = work->code[spot(rows, b, i)] + noise[b * n + i] * exponential(all(half))[0];
+        }
+        x[spot(rows, b, n)] = 1.0f;
     }
 }
 
-/* From the gradient of the codes that were drawn, that of means and log-variances; the divergence from
- * the normal distribution, -1/2 sum (1 + log_variance - mean^2 - variance), adds its own. */
+/* From the gradient of the codes that were drawn, that of means and log-variances, in place; the divergence
+ * from the normal distribution, -1/2 sum (1 + log_variance - mean^2 - variance), adds its own. */
 static void through_draw(const Work *work, const Layer *code, const float *noise, int rows)
 {
-    const int64_t n = code->out / 2, stride = (code->out / LANES + 1) * LANES;
-    for (int b = 0; b < rows; b++)
+    const int64_t n = code->out / 2;
+    float *delta = (float *)work->delta;
+    for (int b = 0; b < rows; b++) {
         for (int64_t i = 0; i < n; i++) {
-            const float mean = work->code[b * stride + i], half = 0.5f * work->code[b * stride + n + i];
-            const float deviation = exponential(all(half))[0], found = work->grad[i * rows + b];
-            const float to[2] = {found + mean, 0.5f * (found * noise[b * n + i] * deviation +
-                                                       deviation * deviation - 1.0f)};
-            for (int64_t k = 0; k < 2; k++) {
-                const int64_t o = k * n + i;
-                ((float *)work->delta[o / LANES * rows + b])[o % LANES] = to[k];
-            }
+            const float mean = work->code[spot(rows, b, i)], half = 0.5f * work->code[spot(rows, b, n + i)];
+            const float deviation = exponential(all(half))[0], found = delta[spot(rows, b, i)];
+            delta[spot(rows, b, i)] = found + mean;
+            delta[spot(rows, b, n + i)] =
+                0.5f * (found * noise[b * n + i] * deviation + deviation * deviation - 1.0f);
         }
-    for (int64_t o = code->out; o < code->blocks * LANES; o++)
-        for (int b = 0; b < rows; b++) ((float *)work->delta[o / LANES * rows + b])[o % LANES] = 0.0f;
+        for (int64_t o = code->out; o < code->blocks * LANES; o++) delta[spot(rows, b, o)] = 0.0f;
+    }
 }
 
 static Rule rule_of(Net *net, double rate, int adam)
@@ -174,7 +183,7 @@ static void step(Net *encoder, Net *decoder, const Work *work, int rows, const f
     }
     const Layer *output = LAYER(last);
     const float scale = latent ? 1.0f : 1.0f / ((float)rows * (float)output->out);
-    memset(work->back, 0, (size_t)((output->in + 1) * rows) * sizeof *work->back);
+    if (rows <= TILE) memset(work->back, 0, (size_t)((output->in + 1) * rows) * sizeof *work->back);
     output_layer(decoder, output, work, last, rows, bce, scale, rules[1]);
     for (int64_t c = last - 1; c >= 0; c--) {
         const Layer *l = LAYER(c);
@@ -188,9 +197,9 @@ static void step(Net *encoder, Net *decoder, const Work *work, int rows, const f
             thin_backward(net, l, thin, work, c, rows, rules[SIDE(c)]);
             continue;
         }
-        memset(work->back, 0, (size_t)((l->in + 1) * rows * (c > 0)) * sizeof *work->back);
+        if (c && rows <= TILE) memset(work->back, 0, (size_t)((l->in + 1) * rows) * sizeof *work->back);
         update_blocks(net, l, 0, (int)l->blocks, work->input[c], work->delta, rows, rules[SIDE(c)],
-                      c ? work->back : NULL);
+                      work->halves, c ? work->back : NULL);
         if (c) collect(work, l, rows);
     }
     encoder->count += rows;
@@ -262,7 +271,7 @@ static Net *enter(Cast *cast, int64_t index)
     if (!net->weights) { /* the first time this slot is used */
         const int64_t n = s->packed;
         const int parts = 1 + (cast->trains && side->keep) + 2 * (cast->trains && side->first);
-        float *memory = take(cast->arena, parts * n * (int64_t)sizeof(float));
+        float *memory = take(cast->arena, (parts * n + FLOWS * LANES) * (int64_t)sizeof(float));
         if (!memory) return NULL;
         net->shape = s;
         net->weights = memory;
@@ -334,7 +343,7 @@ static void leave(Cast *cast)
 /* Buffers for batches of up to `rows`. Encoders are read into `code`: a plain one's is the decoder's input. */
 static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int rows, int masked, Arena *arena)
 {
-    int64_t widest = 0, blocks = GROUP, outputs = 0, c = 0;
+    int64_t widest = 0, blocks = group_of(rows), outputs = 0, c = 0;
     const int64_t groups = groups_of(rows);
     *work = (Work){0};
     for (int side = 0; side < 2; side++) {
@@ -352,22 +361,25 @@ static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int
     const Layer *code = &encoder->layer[encoder->layers - 1];
     work->code = work->input[encoder->layers];
     if (code->out != decoder->layer[0].in)
-        work->code = take(arena, rows * (code->out / LANES + 1) * LANES * (int64_t)sizeof(float));
+        work->code = take(arena, groups * 8 * (code->out / LANES + 1) * LANES * (int64_t)sizeof(float));
     work->delta = take(arena, (blocks * rows + 8) * (int64_t)sizeof *work->delta);
-    work->back = take(arena, (widest + 1) * rows * (int64_t)sizeof *work->back);
-    work->grad = take(arena, widest * rows * (int64_t)sizeof *work->grad);
+    work->back = take(arena, (widest + 8) * lines_of(rows) * (int64_t)sizeof *work->back);
+    work->halves = take(arena, 2 * blocks * TILE * (int64_t)sizeof *work->halves);
     work->thin = take(arena, masked * outputs * LANES * groups * (int64_t)sizeof *work->thin);
     work->lanes = take(arena, masked * (widest + 1) * 8 * (int64_t)sizeof *work->lanes);
-    return work->code && work->delta && work->back && work->grad && work->thin && work->lanes;
+    return work->code && work->delta && work->back && work->halves && work->thin && work->lanes;
 }
 
-/* The rows of one batch; padding is 1, so that the bias is one more input. */
-static void load(float *to, int64_t stride, const float *data, int64_t width, const int64_t *order, int rows)
+/* The rows of one batch in panels; padding is 1, so that the bias is one more input. */
+static void load(float *to, const Layer *l, const float *data, const int64_t *order, int rows)
 {
-    for (int b = 0; b < rows; b++, to += stride) {
-        memcpy(to, data + order[b] * width, (size_t)width * sizeof *to);
-        for (int64_t i = width; i < stride; i++) to[i] = 1.0f;
-    }
+    for (int b = 0; b < rows; b++)
+        for (int64_t i = 0; i < l->stride; i += LANES) {
+            const float *from = data + order[b] * l->in + i;
+            float *panel = to + spot(rows, b, i);
+            if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
+            else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
+        }
 }
 
 /* Asks for rows that are needed soon: they lie anywhere in the data. */
@@ -437,7 +449,6 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
     const Layer *first = encoders.shape.layer;
     float *target = ok ? take(&arena, most * first->stride * (int64_t)sizeof *target) : NULL;
     ok = ok && target;
-    work.target_stride = first->stride;
     const unsigned before = flush_to_zero();
     for (int64_t v = 0; ok && v < visits; v++) {
         for (int64_t i = 0; ok && i < batches * k; i++) { /* pack them all before any moves */
@@ -447,10 +458,10 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
         for (int64_t b = 0; ok && b < batches; b++) {
             const int64_t at = v * n + b * batch_size;
             const int rows = (int)(n - b * batch_size < most ? n - b * batch_size : most);
-            load(work.input[0], first->stride, inputs[v], first->in, order + at, rows);
+            load(work.input[0], first, inputs[v], order + at, rows);
             work.target = work.input[0];
             if (targets[v] != inputs[v]) {
-                load(target, first->stride, targets[v], first->in, order + at, rows);
+                load(target, first, targets[v], order + at, rows);
                 work.target = target;
             }
             const int64_t left = n - b * batch_size - rows;
@@ -483,9 +494,8 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
              work_open(&work, &encoders.shape, &decoders.shape, SCORED, 0, &arena);
     const Layer *first = encoders.shape.layer, *code = ok ? decoders.shape.layer : NULL;
     const int64_t split = encoder->layers, last = decoder->layers - 1;
-    const int64_t said = encoders.shape.layer[split - 1].out, stride = (said / LANES + 1) * LANES;
-    const int variational = ok && said != code->in;
-    work.target = work.input[0], work.target_stride = first->stride; /* they are the targets too */
+    const int variational = ok && encoders.shape.layer[split - 1].out != code->in;
+    work.target = work.input[0]; /* they are the targets too */
     const int64_t size = ok ? SCORED * code->stride : 0;
     float *codes = ok ? take(&arena, encoder->networks * size * (int64_t)sizeof(float)) : NULL;
     ok = ok && codes;
@@ -495,7 +505,7 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
             ok = enter(&encoders, pair[2 * j]) && enter(&decoders, pair[2 * j + 1]);
         for (int64_t row = 0; ok && row < n; row += SCORED) {
             const int rows_now = (int)(n - row < SCORED ? n - row : SCORED);
-            load(work.input[0], first->stride, inputs[m], first->in, rows + m * n + row, rows_now);
+            load(work.input[0], first, inputs[m], rows + m * n + row, rows_now);
             for (int64_t e = 0; e < encoders.used; e++) {
                 float *own = codes + e * size;
                 for (int64_t c = 0; c < split; c++) {
@@ -504,8 +514,9 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
                             !variational || c + 1 < split);
                 }
                 for (int64_t b = 0; variational && b < rows_now; b++) {
-                    memcpy(own + b * code->stride, work.code + b * stride, (size_t)code->in * sizeof *own);
-                    own[b * code->stride + code->in] = 1.0f;
+                    for (int64_t i = 0; i < code->in; i++)
+                        own[spot(rows_now, b, i)] = work.code[spot(rows_now, b, i)];
+                    own[spot(rows_now, b, code->in)] = 1.0f;
                 }
             }
             for (int64_t j = 0; j < k; j++) {

@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512VL__
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 typedef float v8 __attribute__((vector_size(32)));
@@ -21,21 +24,22 @@ typedef float v4 __attribute__((vector_size(16)));
 typedef float v4u __attribute__((vector_size(16), aligned(4)));
 typedef double d8 __attribute__((vector_size(64), aligned(8)));
 
-/* As many numbers as a register holds. Up to TILE rows go through a product at once (as many as there are
- * registers for), PATCH inputs through an update. */
+/* As many numbers as a register holds. Up to TILE rows and BESIDE blocks go through a product at once (as
+ * many as there are registers for), PATCH inputs through an update, FLOWS inputs through what flows back. */
 #ifdef __AVX512VL__
 typedef float wide __attribute__((vector_size(64)));
 typedef int32_t iwide __attribute__((vector_size(64)));
-enum { TILE = 8, PATCH = 6 };
+enum { TILE = 8, PATCH = 4, BESIDE = 2, FLOWS = 4 };
 #else
 typedef v8 wide;
 typedef i8 iwide;
-enum { TILE = 6, PATCH = 3 };
+enum { TILE = 6, PATCH = 2, BESIDE = 1, FLOWS = 2 };
 #endif
 
-/* A block has 16 outputs, so many registers. GROUP blocks of the output layer go forwards and backwards at
- * a time; scoring takes SCORED rows, so that its bits depend on no batch size. */
-enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH };
+/* A block has 16 outputs, in HALVES registers; SIDE rows of 8 numbers fit one. Some blocks of the output layer,
+ * GROUP at least, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on no
+ * batch size. */
+enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
 enum { MOST = 8, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
@@ -87,16 +91,15 @@ typedef v8 Pair[2] __attribute__((aligned(64))); /* the outputs of a block, of o
 
 /* Buffers of one model step. Layers of encoder and decoder are counted through. */
 typedef struct {
-    float *input[2 * MAX_LAYERS]; /* of each layer [rows][stride] */
+    float *input[2 * MAX_LAYERS]; /* of each layer, in panels [stride / 16][rows][16] */
     float *code;                  /* what the encoder says: input of the decoder, or means and log-variances */
-    Pair *delta;                  /* gradient of a layer's outputs before ReLU [blocks][rows] */
-    v8 *back;                     /* gradient of a layer's inputs [in][rows], its 8 lanes not yet summed */
-    float *grad;                  /* the same, summed */
+    Pair *delta;                  /* gradient of a layer's outputs [blocks][rows] */
+    v8 *back;                     /* gradient of a layer's inputs [in][lines], its 8 lanes not yet summed */
+    v8 *halves;                   /* `delta` of a tile, for many rows */
     v8 *turned[2 * MAX_LAYERS];   /* for thin layers: the inputs [in + 1][groups], 8 rows a group, */
     v8 *thin;                     /* the outputs or their gradient [outputs][groups], */
     v8 *lanes;                    /* and 8 partial sums of the gradient of each input */
-    const float *target;
-    int64_t target_stride;
+    const float *target; /* in panels, as inputs are */
 } Work;
 
 /* Lists of a thin layer: of its outputs, or of its inputs and biases. */
@@ -240,6 +243,17 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
 INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
 INLINE wide all(float x) { return x - (wide){0}; }
 INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
+INLINE v8 absolute8(v8 x) { return (v8)((i8)x & 0x7fffffff); }
+INLINE v8 root8(v8 x)
+{
+    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#ifdef __AVX512VL__
+INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
+#else
+#define root root8
+#endif
 
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
 INLINE wide exponential(wide x)

@@ -44,7 +44,8 @@ INLINE void thin_flow(const Net *net, const Layer *l, const Thin *t, const v8 *r
         for (int64_t i = 0; i < l->in; i++) {
             const v8 *s = lanes + i * 8;
             const v8 sum = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
-            for (int64_t b = g * 8; b < rows && b < g * 8 + 8; b++) work->grad[i * rows + b] = sum[b % 8];
+            for (int64_t b = g * 8; b < rows && b < g * 8 + 8; b++)
+                ((float *)work->delta)[spot(rows, b, i)] = sum[b % 8];
         }
     }
 }
@@ -100,7 +101,7 @@ static void thin_forward(const Net *net, const Layer *l, const Thin *t, const Wo
     float *to = (float *)work->turned[c];
     for (int64_t g = 0; g < groups; g++)
         for (int64_t i = 0; i < l->stride; i += 8)
-            turn_block(work->input[c] + g * 8 * l->stride + i, l->stride, to + (i * groups + g) * 8, groups * 8);
+            turn_block(work->input[c] + spot(rows, g * 8, i), LANES, to + (i * groups + g) * 8, groups * 8);
     if (groups == 1) thin_products(net, l, t, work->turned[c], work->thin, 1);
     else thin_products(net, l, t, work->turned[c], work->thin, groups);
 }

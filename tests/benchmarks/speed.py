@@ -2,6 +2,7 @@
 
 A model step is one autoencoder, one batch, one update. The plain loop is what a PyTorch user
 writes: nn.Sequential, Adam, one thread, one model; `compiled` is the same loop with torch.compile.
+JAX (extra `bench`) compiles a whole epoch of the same model and Adam: no statistics, no evaluation.
 Every row measures the plain loop again, in the same minute, since a shared machine's speed drifts,
 and the ratios are to that. One core's tables are in processor time, so that the work of others
 disturbs them less.
@@ -99,6 +100,72 @@ def plain_loop(
     for number in range(steps):
         step(number)
     return (time.process_time() - begun) / steps
+
+
+def jax_loop(batch: int, rows: int = ROWS * 7 // 10, steps: int = STEPS) -> float:
+    """Processor seconds of one step of whole epochs compiled by XLA: the standard model, one thread.
+
+    Raises RuntimeError where its first epoch ends at another loss than the kernel's.
+    """
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # before the import
+    )
+    import jax
+    from jax import numpy as jnp
+
+    networks = population.initialise(BITS, "standard", "plain", [np.random.default_rng(0)], "cpu")
+    weights = [
+        [jnp.array(part[0].numpy().T) for part in layer]
+        for side in networks.sides
+        for layer in side.layers()
+    ]
+    rows -= rows % batch  # every step is of as many
+    data = np.random.default_rng(1).random((rows, BITS), np.float32).round()
+    order = np.random.default_rng(2).permutation(rows)
+    table = jnp.array(data)
+
+    def loss(weights: list, x: jax.Array) -> jax.Array:
+        y = x
+        for number, (weight, bias) in enumerate(weights):
+            y = y @ weight + bias
+            y = jax.nn.relu(y) if number + 1 < len(weights) else jax.nn.sigmoid(y)
+        return jnp.abs(y - x).mean()
+
+    def step(state: tuple, batch_rows: jax.Array) -> tuple:
+        weights, first, second, t = state
+        gradients = jax.grad(loss)(weights, table[batch_rows])
+        t += 1
+        first = jax.tree.map(lambda m, g: m + (g - m) * 0.5, first, gradients)
+        second = jax.tree.map(lambda s, g: s * 0.999 + g * g * 0.001, second, gradients)
+        rate, correction = 1e-3 / (1 - 0.5**t), 1 / jnp.sqrt(1 - 0.999**t)
+        weights = jax.tree.map(
+            lambda w, m, s: w - rate * m / (jnp.sqrt(s) * correction + 1e-8), weights, first, second
+        )
+        return (weights, first, second, t), None
+
+    @jax.jit
+    def epoch(state: tuple, order: jax.Array) -> tuple:
+        return jax.lax.scan(step, state, order.reshape(-1, batch))[0]
+
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    state = jax.block_until_ready(epoch((weights, zeros, zeros, jnp.float32(0)), jnp.array(order)))
+    training.prepare(networks, "adam", masked=False)
+    pairs = torch.zeros(1, rows // batch, 1, 2, dtype=torch.int64)
+    tables, rates = [torch.from_numpy(data)], torch.tensor([1e-3], dtype=torch.float64)
+    training.train(
+        networks,
+        Batches(pairs, tables, tables, torch.from_numpy(order)[None], rates, batch, "l1", "adam"),
+        "fused",
+    )
+    own = float(training.data_losses(networks, tables, "fused")[0])
+    if abs(own - float(loss(state[0], table))) > 0.01 * own:
+        raise RuntimeError(f"batch {batch}: JAX reaches {loss(state[0], table)}, the kernel {own}")
+    epochs = max(1, steps * batch // rows)
+    begun = time.process_time()
+    for _ in range(epochs):
+        state = epoch(state, jnp.array(order))
+    jax.block_until_ready(state)
+    return (time.process_time() - begun) / (epochs * (rows // batch))
 
 
 @functools.cache
