@@ -43,7 +43,9 @@ class Clusters:
             number = isinstance(share, numbers.Real) and not isinstance(share, bool)
             if not number or not 0 <= share <= 1:
                 raise ValueError(f"{name} must be a number in [0, 1], not {short(share)}")
-        check_flag("shared_test_noise", self.shared_test_noise)
+        if not isinstance(self.shared_test_noise, bool):
+            given = short(self.shared_test_noise)
+            raise ValueError(f"shared_test_noise must be True or False, not {given}")
         if self.examples % self.clusters:
             raise ValueError(
                 f"examples ({self.examples}) must be divisible by clusters ({self.clusters})"
@@ -134,9 +136,3 @@ def check_whole(name: str, value: object, least: int) -> None:
     """Raise ValueError unless it is a whole number of at least that."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {short(value)}")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise ValueError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {short(value)}")

@@ -137,19 +137,6 @@ def populations(cells: Sequence[int], epochs: int, **size: Any) -> dict[str, Exp
 # -- tables --------------------------------------------------------------------------------------
 
 
-def arrangement_of(row: pd.Series) -> str:
-    """The arrangement of design A that a row of results is of."""
-    if row.topology == "isolated":
-        return "isolated"
-    return "ring without selection" if row.tournament_size == 1 else "ring"
-
-
-def pruning_of(row: pd.Series) -> str:
-    """The pruning of design A that a row of results is of: an operator, and whether masked."""
-    pruned = row.operator != "none" and row.pruned_weights == "masked"
-    return f"{row.operator}, masked" if pruned else row.operator
-
-
 def table_of(study: Study) -> pd.DataFrame:
     """A study's results with every factor of the designs, and `place`, `neighbours`, `selection`,
     `pruning`.
@@ -164,11 +151,13 @@ def table_of(study: Study) -> pd.DataFrame:
     }
     results = results.assign(**settings)
     results = results.assign(data_seed=results.data_seed.fillna(results.trial).astype(int))
+    near, masked = results.topology != "isolated", results.pruned_weights == "masked"
+    selected = results.tournament_size > 1
     return with_blocks(results).assign(
-        place=results.apply(arrangement_of, axis=1),
-        pruning=results.apply(pruning_of, axis=1),
-        neighbours=results.topology != "isolated",
-        selection=(results.topology != "isolated") & (results.tournament_size > 1),
+        place=np.select([~near, ~selected], [*ARRANGEMENTS][:2], [*ARRANGEMENTS][2]),
+        pruning=results.operator + np.where(masked & (results.operator != "none"), ", masked", ""),
+        neighbours=near,
+        selection=near & selected,
         when=results.schedule.map({schedule: name for name, schedule in WHEN.items()}).where(
             results.operator != "none", "never"
         ),

@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from scipy.sparse import find, issparse
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from evoae.data import tables
-from evoae.data.memory import array_of, frame_of, named
-from evoae.data.ready import TOLERANCE
+from evoae.data.memory import named
 from evoae.data.scaling import Scaling
 from evoae.data.splits import BLOCK
 from evoae.experiment import Experiment
-from evoae.messages import Refused, short
+from evoae.messages import short
 from evoae.study.runs import exports
+from evoae.study.runs.checked_rows import refuse_outside, rows_of
 from evoae.study.runs.files import Temporary
 from evoae.study.runs.run import FILES, Run
 from evoae.study.runs.sweeps import run
@@ -106,7 +104,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on rows X [n, D]: an array, a frame or a sparse matrix of numbers, n at least 2.
+        """Train on rows X [n, D], n at least 2: an array, a frame, a sparse matrix, a tensor or a
+        torch Dataset of numbers.
 
         Raises ValueError for a wrong parameter, with the valid choices, and for rows that cannot be
         used.
@@ -125,7 +124,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         found = run(experiment, seed=seed, workers=1, progress=bool(self.verbose), **where)
         self._files = found.folder.name, {n: (found.folder / n).read_bytes() for n in FILES}
         self._adopt(found)
-        self._examples = None
+        self._examples: torch.Tensor | None = None
         return self
 
     def _settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -320,53 +319,6 @@ def check_counts(n_jobs: Any, verbose: Any) -> None:
         raise ValueError(f"n_jobs={short(n_jobs)} must {rule}")
     if not isinstance(verbose, Integral) or verbose < 0:
         raise ValueError(f"verbose={short(verbose)} must be 0 (silent) or 1 (a progress bar)")
-
-
-def rows_of(X: Any, name: str) -> Any:
-    """X as scikit-learn can check it: numbers as an array, a frame or a sparse matrix [n, D].
-
-    Tensors, torch data sets and tables of polars and Arrow become those. Raises ValueError for what
-    holds no table of numbers, with the column.
-    """
-    try:
-        if issparse(X):
-            rows = X
-        elif (frame := frame_of(X)) is not None:
-            texts = frame.set_axis([str(column) for column in frame], axis=1)
-            values = tables.numbers(texts, cure="; encode the column, or drop it")
-            kind = np.float32 if (frame.dtypes == np.float32).all() else np.float64
-            return pd.DataFrame(values.astype(kind, copy=False), columns=frame.columns)
-        else:
-            rows = array_of(X)
-        if rows.dtype.kind == "c":
-            raise Refused(f"Complex data not supported: values are of type {rows.dtype}")
-        if rows.dtype.kind not in "biuf":
-            raise Refused(f"values are of type {rows.dtype}; they must be real numbers")
-        if rows.ndim != 2:
-            raise Refused(
-                f"shape is {rows.shape}; it must be [rows, columns]. Reshape your data: "
-                f"{name}.reshape(len({name}), -1), or {name}.reshape(1, -1) if it is a single row"
-            )
-        return rows
-    except (Refused, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def refuse_outside(X: Any, name: str, columns: Any = None, *, unit: bool = False) -> None:
-    """Raise ValueError for the first value that is not finite, or, with `unit`, not in [0, 1]."""
-    rows, places, values = find(X) if issparse(X) else (None, None, X)
-    good = (values >= -TOLERANCE) & (values <= 1 + TOLERANCE) if unit else np.isfinite(values)
-    if good.all():
-        return
-    at = tuple(np.argwhere(~good)[0])
-    row, column = at if rows is None else (rows[at], places[at])
-    where = f"row {row}, column {column if columns is None else short(columns[column])}"
-    rule = (
-        "with scale=False, values must lie in [0, 1]; without it, each column is scaled"
-        if unit
-        else "values must not be NaN or infinite"
-    )
-    raise ValueError(f"{name}: {where} holds {values[at]}; {rule}")
 
 
 def kind_of(X: Any) -> np.dtype:

@@ -217,7 +217,8 @@ def onnx_model(
         scaling = Scaling.from_json(about["scaling"])
         kind = torch.float32 if scaling.single else torch.float64
         parts, decoder = [Scale(scaling), *parts], nn.Sequential(*decoder, Unscale(scaling))
-    names, written = ["x", "code", "reconstruction"], io.BytesIO()
+    names = ["x", "code", "reconstruction"]
+    written: Any = io.BytesIO()
     with warnings.catch_warnings(), silent():
         warnings.simplefilter("ignore")
         torch.onnx.export(
