@@ -39,7 +39,7 @@ def silence(module: nn.Module) -> nn.Module:
         elif any(part is each for each in inner):
             weight = part.weight
             if parametrize.is_parametrized(part):
-                weight = part.parametrizations.weight.original0
+                weight = next(part.parametrizations.weight.parameters())  # lengths, of weight norm
             axis = int(isinstance(part, nn.modules.conv._ConvTransposeNd) and part.groups == 1)
             weight.narrow(axis, 0, weight.shape[axis] // 2).zero_()
             if part.bias is not None:
