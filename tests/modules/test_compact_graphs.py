@@ -31,7 +31,8 @@ def silence(module: nn.Module) -> nn.Module:
     inner = inner if isinstance(module, Tied) else inner[:-1]
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
-            for tensor in part.parameters():
+            gates = [t for t in part.parameters() if len(t) % part.hidden_size == 0]
+            for tensor in gates:  # and not a projection
                 tensor.view(-1, part.hidden_size, *tensor.shape[1:])[:, : part.hidden_size // 2] = 0
         elif isinstance(part, NORMS) and part.weight is not None:
             for tensor in (part.weight, part.bias):
