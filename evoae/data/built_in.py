@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import distribution
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,15 @@ class Clusters:
         return Dataset("binary-clusters", train, validation, test, noise_floor=float(self.noise))
 
 
+def _of_scikit_learn(name: str, **reading: Any) -> np.ndarray:
+    """A table that scikit-learn carries; importing its loader takes longer than a short run."""
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{name}")
+    return np.loadtxt(str(path), delimiter=",", **reading)
+
+
 def digits() -> np.ndarray:
     """scikit-learn's handwritten digits: float [1797, 8, 8] in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    return load_digits().images / 16
+    return _of_scikit_learn("digits.csv.gz")[:, :-1].reshape(-1, 8, 8) / 16
 
 
 def patches() -> np.ndarray:
@@ -110,9 +115,7 @@ def lfw_subset() -> np.ndarray:
 
 def breast_cancer() -> np.ndarray:
     """scikit-learn's measurements of cell nuclei: float [569, 30], each column scaled to [0, 1]."""
-    from sklearn.datasets import load_breast_cancer
-
-    values = load_breast_cancer().data
+    values = _of_scikit_learn("breast_cancer.csv", skiprows=1)[:, :-1]
     low, high = values.min(0), values.max(0)
     return (values - low) / (high - low)
 
