@@ -31,7 +31,8 @@ def silence(module: nn.Module) -> nn.Module:
     inner = inner if isinstance(module, Tied) else inner[:-1]
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
-            for tensor in part.parameters():
+            gates = [t for t in part.parameters() if len(t) % part.hidden_size == 0]
+            for tensor in gates:  # and not a projection
                 tensor.view(-1, part.hidden_size, *tensor.shape[1:])[:, : part.hidden_size // 2] = 0
         elif isinstance(part, NORMS) and part.weight is not None:
             for tensor in (part.weight, part.bias):
@@ -39,7 +40,7 @@ def silence(module: nn.Module) -> nn.Module:
         elif any(part is each for each in inner):
             weight = part.weight
             if parametrize.is_parametrized(part):
-                weight = part.parametrizations.weight.original0
+                weight = next(part.parametrizations.weight.parameters())  # lengths, of weight norm
             axis = int(isinstance(part, nn.modules.conv._ConvTransposeNd) and part.groups == 1)
             weight.narrow(axis, 0, weight.shape[axis] // 2).zero_()
             if part.bias is not None:

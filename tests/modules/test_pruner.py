@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import gc
 import io
 import itertools
@@ -492,7 +493,9 @@ def test_compiled(operator: str) -> None:
 def together(rank: int, folder: str) -> None:
     """One of two processes: half of the images each."""
     url = f"file://{folder}/meet"
-    torch.distributed.init_process_group("gloo", init_method=url, rank=rank, world_size=2)
+    given = {"init_method": url, "rank": rank, "world_size": 2}
+    limit = datetime.timedelta(seconds=120)  # for the other one to begin
+    torch.distributed.init_process_group("gloo", timeout=limit, **given)
     for operator in ("variance-high", "conjunctive", "obd", "snip"):
         _, *rest = convolutional()  # which seeds, for the first layer too
         # without batch normalisation, whose statistics are of one process
@@ -536,7 +539,9 @@ def alone(module: nn.Module, operator: str, expected: dict[str, Tensor]) -> None
 
 
 def test_two_processes_that_train_together_have_equal_masks(tmp_path: Any) -> None:
-    torch.multiprocessing.spawn(together, (str(tmp_path),), nprocs=2)
+    other = torch.multiprocessing.spawn(together, (str(tmp_path),), nprocs=1, join=False)
+    together(1, str(tmp_path))  # here: a second process would import everything once more
+    assert other.join(timeout=60)
     assert len(list(tmp_path.glob("*-0"))) == 4
 
 

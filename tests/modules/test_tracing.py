@@ -110,12 +110,16 @@ UNSEEN = {
 def test_where_no_relu_is_seen_apoz_says_so(name: str) -> None:
     with pytest.raises(ValueError, match=r"there is no ReLU after one.*: name the layers"):
         Pruner(Model(UNSEEN[name]), "apoz", "cubic", 3, target_sparsity=0.5)
+
+
+def test_where_no_relu_is_seen_a_name_tells_and_no_target_needs_one() -> None:
+    gelu = UNSEEN["gelu"]
     with pytest.warns(UserWarning, match="apoz finds no ReLU after one.* and prunes nothing there"):
-        Pruner(Model(UNSEEN[name]), "apoz", "fixed", 3, **ONCE)
+        Pruner(Model(gelu), "apoz", "fixed", 3, **ONCE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         aim = {"target_sparsity": 0.5, "exclude": ["two"]}
-        Pruner(Model(UNSEEN[name]), "apoz", "cubic", 3, relu=["one"], **aim)
+        Pruner(Model(gelu), "apoz", "cubic", 3, relu=["one"], **aim)
 
 
 def test_an_output_layer_is_warned_of_on_the_way_to_a_target() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from evoae.study.analysis.statistics import LEAST, require_columns, summary
 from evoae.study.figures.heatmaps import SHARE_COLOURS
@@ -89,11 +89,15 @@ def fronts(
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
             ax.margins(x=0.1)  # rings are large
             if shrinks:
-                ax.set_xscale("log")
                 ax.invert_xaxis()
-                fine = x == "milliseconds"
-                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if fine else (1, 3)))
-                ax.xaxis.set_major_formatter("{x:g}" if fine else "{x:,.0f}")
+            if x == "milliseconds":
+                ax.xaxis.set_major_locator(MaxNLocator(4))
+            elif shrinks:
+                ax.set_xscale("log")
+                marks = pd.Series([10.0**k * m for k in range(12) for m in (1, 3)])
+                few = marks.between(rows[x].min(), rows[x].max()).sum() < 2
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1, 3)))
+                ax.xaxis.set_major_formatter("{x:,.0f}")
                 ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
