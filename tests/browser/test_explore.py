@@ -218,7 +218,7 @@ def test_explore(screen, tmp_path):
     schedule_by_hand(screen)
     your_file(screen, tmp_path)
     saved = train_and_save(screen, root)
-    compare(screen)
+    compare(screen, root)
     watch(screen)
     every_theme_and_width(screen)
     after_a_restart(screen, saved)
@@ -329,10 +329,12 @@ def train_and_save(screen: Screen, root: Path) -> str:
     return kept.folder.name[:8]
 
 
-def compare(screen: Screen) -> None:
+def compare(screen: Screen, root: Path) -> None:
     page = screen.page
     page.locator("select", has=page.locator("option", has_text="wanda")).select_option("magnitude")
     epochs = page.locator(".widget-text", has_text="Epochs").nth(1).locator("input")
+    schedule = page.locator("select", has=page.locator("option", has_text="cubic")).last
+    schedule.select_option("drawn by hand")
     epochs.fill("30")
     epochs.press("Tab")
     screen.click("Compare")
@@ -340,10 +342,13 @@ def compare(screen: Screen) -> None:
     page.get_by_text("30 of 30 epochs", exact=True).wait_for()
     screen.seen(SAID, "finished, 30 of 30 epochs")
     screen.seen(SAID, "pale: ")
+    screen.click("Export")
+    screen.seen(SAID, "Exported as ")
+    assert list(root.glob("out/runs/*/network.onnx"))
     screen.shoot("compared")
     ticks = page.locator(".widget-gridbox input[type=checkbox]")
-    screen.seen("() => document.querySelectorAll('.widget-gridbox input').length === 4")
-    compared = screen.curves(2)  # two trainings, the one that was saved, the run that was there
+    screen.seen("() => document.querySelectorAll('.widget-gridbox input').length === 5")
+    compared = screen.curves(2)  # two trainings, which were saved, and the run that was there
     ticks.last.check()
     screen.changes(2, compared)
     screen.chart(2).scroll_into_view_if_needed()

@@ -10,6 +10,7 @@ that pyplot does not hold, and raises ValueError for a column that is missing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,14 +63,17 @@ def loss_over_epochs(
     if published is not None:
         require_columns(published, [hue, "epoch", "value"], "published")
     with panel_per(table, col, sharey=True) as (figure, axes, panels):
+        lines = []
         for ax, panel, rows in panels:
-            draw_lines(ax, rows, value, hue, palette)
+            lines.append((ax, draw_lines(ax, rows, value, hue, palette)))
             reference_lines(ax, constant, floor, named=panel == panels[-1][1])
             if published is not None:
                 here = published[published[hue].isin(list(palette))]
                 if col is not None and col in published:
                     here = here[here[col] == panel]
                 diamonds(ax, here["epoch"], here["value"], here[hue].map(palette))
+        for ax, drawn in lines:  # all panels have their limits now
+            say_unseen(ax, drawn, palette)
         if len(panels) == 1:
             axes[0, 0].set_ylabel(label_of(value))
         else:  # one label for all rows of panels: it is longer than a panel is high
@@ -94,7 +98,8 @@ def preserved_over_epochs(
     table["preserved"] = 100 * (1 - table[zeros].sum(axis=1, skipna=False) / sum(parameters))
     palette = palette_of(table[hue], hue)
     with draw_panels() as (figure, axes):
-        draw_lines(axes[0, 0], table, "preserved", hue, palette)
+        ax = axes[0, 0]
+        say_unseen(ax, draw_lines(ax, table, "preserved", hue, palette), palette)
         axes[0, 0].set_ylabel(label_of("preserved" + suffix))
         legend(figure, hue, [*keys_of(palette), *spread_of(table)])
     return figure
@@ -109,7 +114,8 @@ def size_over_epochs(
     with draw_panels(1, 2, sharey=True) as (figure, axes):
         for ax, part, total in zip(axes[0], ("encoder", "decoder"), parameters, strict=True):
             table[part] = total - table[f"{part}_zeros"]
-            draw_lines(ax, table, part, hue, palette)
+            drawn = draw_lines(ax, table, part, hue, palette)
+            say_unseen(ax, drawn, palette)
             ax.yaxis.set_major_formatter("{x:,.0f}")
             ax.set_title(f"{part} ({total:,} parameters)")
         axes[0, 0].set_ylabel("Non-zero parameters (count)")
@@ -134,8 +140,8 @@ def schedule_curves(table: pd.DataFrame, col: str | None = None) -> Figure:
             for name, rows in group.groupby("schedule", sort=False):
                 ax.plot(rows["epoch"], rows["probability"], **looks[name])
                 drawn[name] = rows[["epoch", "probability"]].to_numpy()
-            say_unseen(ax, drawn, palette)
             ax.set(xlabel="Epoch", ylim=(-0.03, 1.03))
+            say_unseen(ax, drawn, palette)
             whole_numbers(ax.xaxis)
         axes[0, 0].set_ylabel("Pruning probability (per epoch)")
         legend(figure, "schedule", [Line2D([], [], **looks[n], label=n) for n in looks])
@@ -168,8 +174,13 @@ def per_trial(
     return means.replace(np.inf, np.nan)
 
 
-def draw_lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Mapping) -> None:
-    """Mean and spread over trials of each `hue`; markers when the epochs are few."""
+def draw_lines(
+    ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Mapping
+) -> dict[Any, np.ndarray]:
+    """Mean and spread over trials of each `hue`; markers when the epochs are few.
+
+    Returns the means, [epochs, 2], by name.
+    """
     few, drawn = table["epoch"].nunique() <= FEW_EPOCHS, {}
     for name, rows in table.groupby(hue, sort=False, observed=True):
         trials = rows.pivot(index="epoch", columns="trial", values=value)
@@ -182,9 +193,9 @@ def draw_lines(ax: Axes, table: pd.DataFrame, value: str, hue: str, palette: Map
         mark: Look = {"marker": "o", "markersize": 5} if few else {}
         ax.plot(trials.index, mean, color=palette[name], linewidth=1.8, **mark)
         drawn[name] = mean.reset_index().to_numpy()
-    say_unseen(ax, drawn, palette)
     ax.set(xlabel="Epoch")
     whole_numbers(ax.xaxis)
+    return drawn
 
 
 def spread_of(table: pd.DataFrame) -> list[Patch | Line2D]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import textwrap
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.offsetbox import AnchoredText
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -118,6 +118,7 @@ BACKEND = ("backend", "backend_fallback", "interactive", "toolbar", "timezone", 
 with mpl.rc_context():
     mpl.rcdefaults()
     DEFAULTS: Look = {str(name): mpl.rcParams[name] for name in mpl.rcParams if name not in BACKEND}
+HIDDEN = 0.006  # of a panel's height: curves that are no further apart cover each other
 DIAMOND: Look = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
 
 
@@ -247,26 +248,33 @@ def panel_per(
     with draw_panels(count=len(groups), **shared) as (figure, axes):
         panels = [(ax, *group) for ax, group in zip(axes.flat, groups, strict=False)]
         for ax, name, _ in panels:
-            ax.set_title(name)
+            ax.set_title(name if isinstance(name, str) else f"{str(col).replace('_', ' ')} {name}")
         yield figure, axes, panels
 
 
 def say_unseen(ax: Axes, curves: Mapping[Any, np.ndarray], names: Iterable) -> None:
-    """Say in a panel which of the `names` have no curve in it, and which lie behind another."""
-    front: dict[bytes, Any] = {}  # the last one that was drawn there
-    for name, curve in curves.items():
-        front[np.asarray(curve, dtype=float).tobytes()] = name
-    behind = [
-        f"{name} lies behind {other}"
-        for name, curve in curves.items()
-        if (other := front[np.asarray(curve, dtype=float).tobytes()]) != name
-    ]
+    """Say in a panel which of the `names` have no curve in it, and which lie behind another.
+
+    Curves are points (x, y); they are drawn in this order, and the panel's limits are final.
+    """
+    low, high = ax.get_ylim()
+    apart = HIDDEN * abs(high - low)
+    behind: dict[Any, list[str]] = {}
+    order = list(curves)
+    for at, name in enumerate(order):
+        over = [n for n in order[at + 1 :] if curves[n].shape == curves[name].shape]
+        over = [n for n in over if np.allclose(curves[n], curves[name], 0, apart, equal_nan=True)]
+        if over:
+            behind.setdefault(over[-1], []).append(str(name))
+    words = [f"behind {front}: {', '.join(hidden)}" for front, hidden in behind.items()]
     missing = [str(name) for name in names if name not in curves]
-    words = [*behind, *([f"no {', '.join(missing)} here"] if missing else [])]
+    words += [f"not here: {', '.join(missing)}"] if missing else []
     if words:
-        small: Look = {"size": 8.5, "color": "#555555"}
-        box = AnchoredText("\n".join(words), "lower left", prop=small, frameon=False, pad=0.2)
-        ax.add_artist(box)
+        text = "\n".join("\n".join(textwrap.wrap(line, 34)) for line in words)
+        font: Look = {"size": 8.5}
+        said = ax.legend([], [], title=text, title_fontproperties=font, loc="best", frameon=True,
+                         framealpha=0.8, edgecolor="none", borderpad=0.2)  # fmt: skip
+        said.get_title().set(color="#555555", ha="left")
 
 
 def intervals(

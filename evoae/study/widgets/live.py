@@ -7,6 +7,7 @@ import functools
 import shlex
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
 from evoae.pruning.operators import OPERATORS
 from evoae.resources import attended
+from evoae.study.runs.exports import export
+from evoae.study.runs.run import Run
 from evoae.study.widgets import views
 from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer, options
 from evoae.study.widgets.hand import Handing
@@ -101,6 +104,8 @@ class LiveTraining(Charted):
         self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
         self.stop = button("Stop", "stop", "End this training now", self.end)
         self.keep = button("Save", "save", f"Write it as a run into {self.folder}", self.save)
+        tip = "Save it, and write its best network as a file for other programs"
+        self.give = button("Export", "share", tip, self.export)
         self.compare = ToggleButton(
             description="Compare",
             icon="clone",
@@ -125,8 +130,9 @@ class LiveTraining(Charted):
         self.fixed = [self.preset, *fixed, *above, self.reset]  # while it trains
         super().__init__(
             row(self.preset, *own.values()),
-            row(self.start, self.pause, self.stop, self.keep, self.compare, self.bar),
+            row(self.start, self.pause, self.stop, self.keep, self.give, self.compare),
             row(self.unfold, self.clip, self.reset, self.epochs_too),
+            self.bar,
             row(self.copy),
         )
         self.unfold.observe(self._fold, "value")
@@ -301,21 +307,40 @@ class LiveTraining(Charted):
             trainer.stop()
             self.redraw()
 
-    def save(self) -> None:
-        """Write what was trained as a run, and say where it is."""
+    def save(self) -> Run | None:
+        """Write what was trained as a run, and say where it is, or why that was not possible."""
         try:
             if self.trainer is None:
                 raise ValueError("nothing to save yet: press Train")
             run = self.trainer.save(self.folder, self.epochs_too.value)
         except ValueError as error:
             self.say(error)
-            return
+            return None
         except OSError as error:
             self.say(f"{self.folder}: cannot be written ({error.strerror})")
-            return
+            return None
         self._note = f"Saved as {run.folder}"
         self.say(*self.words(self.state))
         self.saved = str(run.folder)
+        return run
+
+    def export(self) -> None:
+        """Save the run, and write its best network beside it, compacted, as a file of its own."""
+        run = self.save()
+        if run is None:
+            return
+        suffix = "onnx" if find_spec("onnx") else "safetensors"
+        try:
+            done = export(run, run.folder / f"network.{suffix}")
+        except (ValueError, RuntimeError, OSError) as error:
+            self.say(error)
+            return
+        left = done.compacted.sizes["compact_parameters"]
+        self._note = (
+            f"Exported as {done.path}: cell {done.cell}, the best on validation data; "
+            f"{left:,} of {done.parameters:,} parameters are left"
+        )
+        self.say(*self.words(self.state))
 
     def _watch(self, trainer: Trainer) -> None:
         """In a thread of its own: draw while there is something new, and once at the end."""
@@ -344,7 +369,8 @@ class LiveTraining(Charted):
             running, curves = self.running is not None, self.state
             self.start.disabled = running
             self.pause.disabled = self.stop.disabled = not running
-            self.keep.disabled = curves is None or not curves.done or curves.status == "training"
+            idle = curves is None or not curves.done or curves.status == "training"
+            self.keep.disabled = self.give.disabled = idle
             for each in self.fixed:
                 each.disabled = running
             if curves is not None:

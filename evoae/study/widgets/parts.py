@@ -177,7 +177,7 @@ def slider_of(name: str, value: float) -> FloatSlider:
     return knob_of(name, FloatSlider, value=value, min=low, max=high, step=step)
 
 
-def button(description: str, icon: str, tooltip: str, action: Callable[[], None]) -> Button:
+def button(description: str, icon: str, tooltip: str, action: Callable[[], object]) -> Button:
     """A button that calls `action` when it is clicked."""
     made = Button(description=description, icon=icon, tooltip=tooltip)
     made.on_click(lambda _: action())

@@ -294,7 +294,7 @@ def test_a_panel_says_which_lines_are_missing_or_lie_behind_another():
         [
             (operator, name, epoch, p)
             for operator, curves in (
-                ("one", {"fixed": 0.5, "final-n": 0.5, "cubic": 0.2}),
+                ("one", {"fixed": 0.501, "final-n": 0.5, "cubic": 0.2, "increase": 0.22}),
                 ("other", {"fixed": 0.5}),
             )
             for name, p in curves.items()
@@ -303,10 +303,28 @@ def test_a_panel_says_which_lines_are_missing_or_lie_behind_another():
         columns=["operator", "schedule", "epoch", "probability"],
     )
     one, other = figures.schedule_curves(table, col="operator").axes[:2]
-    assert [box.txt.get_text() for box in one.artists] == ["fixed lies behind final-n"]
-    assert [box.txt.get_text() for box in other.artists] == ["no final-n, cubic here"]
+    assert said(one) == "behind final-n: fixed"
+    assert said(other) == "not here: final-n, cubic, increase"
     alone = figures.schedule_curves(table[table.schedule == "cubic"])
-    assert not alone.axes[0].artists
+    assert alone.axes[0].get_legend() is None
+
+
+def said(ax) -> str:
+    return ax.get_legend().get_title().get_text()
+
+
+def test_other_figures_say_it_too():
+    """What is near in a panel is apart where the panel is not as high."""
+    history = a_history(["random", "none"], trials=2)
+    history["train_l1"] = np.where(history.operator == "none", 0.3, 0.3005)
+    high = figures.loss_over_epochs(history, constant=0.6, floor=0.0)
+    assert said(high.axes[0]) == "behind none: random"
+    assert figures.loss_over_epochs(history).axes[0].get_legend() is None
+    table = pd.DataFrame({"x": [1, 1, 2], "h": list("aba"), "col": [5, 5, 6], "train_l1": 0.1})
+    one, other = figures.interaction(table, "x", "h", "col").axes[:2]
+    assert one.get_legend() is None
+    assert said(other) == "not here: b"
+    assert [ax.get_title() for ax in (one, other)] == ["col 5", "col 6"]
 
 
 def test_preserved_share_now_and_at_the_last_prune():

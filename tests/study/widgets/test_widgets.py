@@ -781,6 +781,29 @@ def test_saving_needs_something_and_a_folder(training, tmp_path):
     assert f"Saved as {training.saved}" in training.message.value
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_a_network_is_exported(tmp_path, monkeypatch, suffix):
+    if suffix == "onnx":
+        pytest.importorskip("onnx")
+    else:
+        monkeypatch.setattr(live, "find_spec", lambda name: None)
+    training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL, folder=tmp_path)
+    assert training.give.disabled
+    training.export()
+    assert "nothing to save yet" in training.message.value
+    training.train(wait=True)
+    training.give.click()
+    path = next(tmp_path.glob(f"*/network.{suffix}"))
+    assert path.parent == Run(training.saved).folder
+    best = Run(training.saved).trials.best_cell[0]
+    assert f"Exported as {path}: cell {best}, the best" in training.message.value
+    path.unlink()
+    path.mkdir()
+    training.give.click()
+    assert str(path) in training.message.value
+    assert "Exported" not in training.message.value
+
+
 def test_the_inspector_finds_what_was_saved(tmp_path):
     training = LiveTraining(ScheduleExplorer(epochs=2), **SMALL, folder=tmp_path)
     inspector = ActivationInspector(training, tmp_path)
