@@ -46,7 +46,7 @@ BRANCH = {
     "drop_until": 0.7,
     "loss_switch": 0.6,
 }
-# Chosen on digits; breast_cancer and binary-clusters were looked at afterwards.
+# Chosen on digits, by a few trials.
 TRUNK_SHARE = 0.3  # of the steps
 FIRST = 3  # times as many steps to the first size: it begins with random weights
 LONGER = 0.1  # a branch's steps grow with this power of 1 / (kept share)
