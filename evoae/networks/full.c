@@ -72,14 +72,18 @@ static void multiply(const float *w, int64_t blocks, const float *x, int64_t in,
     }
 }
 
-INLINE wide abreast(v8 v)
-{
+/* Eight weights for each of the rows of a register, and these rows' gradients of eight outputs. */
 #ifdef __AVX512VL__
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-    return v;
-#endif
+INLINE wide abreast(const float *w) { return (wide)_mm512_broadcast_f32x8(_mm256_load_ps(w)); }
+INLINE wide halves_of(const Pair *rows, int h)
+{
+    const __m512 *z = (const __m512 *)rows;
+    return (wide)(h ? _mm512_shuffle_f32x4(z[0], z[1], 0xee) : _mm512_shuffle_f32x4(z[0], z[1], 0x44));
 }
+#else
+INLINE wide abreast(const float *w) { return *(const wide *)w; }
+INLINE wide halves_of(const Pair *rows, int h) { return rows[0][h]; }
+#endif
 
 /* Adds to `back` what a few blocks, `size` floats each, say of the gradient of FLOWS inputs: `tile`
  * registers of rows, of which `halves` holds [blocks][2][tile]. */
@@ -92,7 +96,7 @@ INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const w
     for (int block = 0; block < blocks; block++, w += size)
         for (int h = 0; h < 2; h++, halves += tile) {
             for (int i = 0; i < FLOWS; i++) {
-                value[i] = abreast(*(const v8 *)(w + i * LANES + h * 8));
+                value[i] = abreast(w + i * LANES + h * 8);
                 HOLD(value[i]);
             }
             for (int b = 0; b < tile; b++) {
@@ -106,19 +110,19 @@ INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const w
 }
 
 /* What lies behind the last input is garbage: nobody reads it. */
-static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, v8 *halves, v8 *back,
+static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, wide *halves, v8 *back,
                  int anew)
 {
     const int64_t size = (in + 1) * LANES;
     const int lines = lines_of(rows), most = TILE / ABREAST;
     for (int b = 0, n; b < lines; b += n * ABREAST) {
         n = next_tile((lines - b) / ABREAST, most);
-        v8 *to = halves;
+        wide *to = halves;
         for (int block = 0; block < blocks; block++)
             for (int h = 0; h < 2; h++)
-                for (int r = 0; r < n * ABREAST; r++) *to++ = delta[block * rows + b + r][h];
+                for (int r = 0; r < n; r++) *to++ = halves_of(delta + block * rows + b + r * ABREAST, h);
         for (int64_t i = 0; i < in; i += FLOWS)
-            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, (const wide *)halves, lines, back + i * lines + b, anew,
+            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, halves, lines, back + i * lines + b, anew,
                                  tile))
     }
 }
@@ -248,7 +252,7 @@ INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const f
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */
 static void update_blocks(const Net *net, const Layer *l, int64_t block, int blocks, const float *x,
-                          const Pair *delta, int rows, Rule rule, v8 *halves, v8 *back)
+                          const Pair *delta, int rows, Rule rule, wide *halves, v8 *back)
 {
     const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
     const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
