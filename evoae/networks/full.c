@@ -200,34 +200,41 @@ INLINE void update_next(Due *due, Rule rule, int masked)
     due->input = 0, due->at += due->size, due->blocks--;
 }
 
+/* Adds one row to the gradients of the weights of PATCH inputs in a block or two, `apart` rows apart. */
+INLINE void add_row(wide (*restrict sums)[PATCH][HALVES], const float *restrict x, const Pair *restrict delta,
+                    int64_t apart, const int blocks)
+{
+    wide d[BESIDE][HALVES];
+    for (int k = 0; k < blocks; k++)
+        for (int h = 0; h < HALVES; h++) {
+            d[k][h] = ((const wide *)delta[k * apart])[h];
+            HOLD(d[k][h]);
+        }
+    for (int i = 0; i < PATCH; i++) {
+        wide value = all(x[i]);
+        if (blocks > 1) HOLD(value);
+        for (int k = 0; k < blocks; k++)
+            for (int h = 0; h < HALVES; h++) sums[k][i][h] += d[k][h] * value;
+    }
+}
+
 /* Gradients of the weights of PATCH inputs in a block or two, for any number of rows. What is due from the
  * patch before is updated meanwhile: an optimiser's root and division keep nothing else waiting then. */
-INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *restrict delta, int rows, Due due,
-                  Rule rule, int masked, const int blocks)
+INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *restrict delta, int64_t rows,
+                  Due due, Rule rule, int masked, const int blocks)
 {
-    wide sums[2][BESIDE][PATCH][HALVES] = {{{{{0}}}}}; /* over even rows, and over odd ones */
-    for (int b = 0; b < rows; b += 2, x += 2 * LANES) {
-        for (int odd = 0; odd < 2 && b + odd < rows; odd++) {
-            wide d[BESIDE][HALVES];
-            for (int k = 0; k < blocks; k++)
-                for (int h = 0; h < HALVES; h++) {
-                    d[k][h] = ((const wide *)delta[k * rows + b + odd])[h];
-                    HOLD(d[k][h]);
-                }
-            for (int i = 0; i < PATCH; i++) {
-                wide value = all(x[odd * LANES + i]);
-                if (blocks > 1) HOLD(value);
-                for (int k = 0; k < blocks; k++)
-                    for (int h = 0; h < HALVES; h++) sums[odd][k][i][h] += d[k][h] * value;
-            }
-        }
-        for (int k = 0; k < blocks; k++)
-            if (due.blocks) update_next(&due, rule, masked);
+    wide even[BESIDE][PATCH][HALVES] = {{{{0}}}}, odd[BESIDE][PATCH][HALVES] = {{{{0}}}};
+    int64_t wait = 0;
+    for (int64_t b = rows; b > 1; b -= 2, x += 2 * LANES, delta += 2) {
+        add_row(even, x, delta, rows, blocks);
+        add_row(odd, x + LANES, delta + 1, rows, blocks);
+        for (wait += 2 * blocks * PATCH; due.blocks && wait > 0; wait -= rows) update_next(&due, rule, masked);
     }
+    if (rows % 2) add_row(even, x, delta, rows, blocks);
     while (due.blocks) update_next(&due, rule, masked);
     for (int k = 0; k < blocks; k++)
         for (int i = 0; i < PATCH; i++)
-            for (int h = 0; h < HALVES; h++) *gradient++ = sums[0][k][i][h] + sums[1][k][i][h];
+            for (int h = 0; h < HALVES; h++) *gradient++ = even[k][i][h] + odd[k][i][h];
 }
 
 INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, const Pair *delta, int rows,
@@ -275,18 +282,19 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
 
 INLINE void add_statistics(Net *net, int64_t lane, const Pair *values, int rows)
 {
-    for (int h = 0; h < 2; h++, lane += 8) {
-        d8 sum = {0}, squares = {0}; /* the deviation is a small difference of large sums */
-        i8 zeros = {0};
-        for (int b = 0; b < rows; b++) {
-            const d8 a = __builtin_convertvector(values[b][h], d8);
-            sum += a;
-            squares += a * a;
-            zeros -= values[b][h] == 0.0f;
+    d8 sum[2] = {{0}}, squares[2] = {{0}}; /* the deviation is a small difference of large sums */
+    i8 zeros[2] = {{0}};
+    for (int b = 0; b < rows; b++)
+        for (int h = 0; h < 2; h++) {
+            const d8 a = doubles(values[b][h]);
+            sum[h] += a;
+            squares[h] += a * a;
+            zeros[h] -= values[b][h] == 0.0f;
         }
-        *(d8 *)(net->total + lane) += sum;
-        *(d8 *)(net->squares + lane) += squares;
-        *(i8 *)(net->zeros + lane) += zeros;
+    for (int h = 0; h < 2; h++, lane += 8) {
+        *(d8 *)(net->total + lane) += sum[h];
+        *(d8 *)(net->squares + lane) += squares[h];
+        *(i8 *)(net->zeros + lane) += zeros[h];
     }
 }
 

@@ -257,6 +257,12 @@ INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
 #define root root8
 #endif
 
+#ifdef __AVX512VL__ /* else some compilers convert halves */
+INLINE d8 doubles(v8 x) { return (d8)_mm512_cvtps_pd((__m256)x); }
+#else
+INLINE d8 doubles(v8 x) { return __builtin_convertvector(x, d8); }
+#endif
+
 /* The lesser, or greater, of a limit and x; NaN stays NaN. */
 #if defined(__AVX512VL__)
 INLINE wide at_most(float limit, wide x) { return (wide)_mm512_min_ps(_mm512_set1_ps(limit), (__m512)x); }
