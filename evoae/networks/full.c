@@ -72,14 +72,18 @@ static void multiply(const float *w, int64_t blocks, const float *x, int64_t in,
     }
 }
 
-INLINE wide abreast(v8 v)
-{
+/* Eight weights for each of the rows of a register, and these rows' gradients of eight outputs. */
 #ifdef __AVX512VL__
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-    return v;
-#endif
+INLINE wide abreast(const float *w) { return (wide)_mm512_broadcast_f32x8(_mm256_load_ps(w)); }
+INLINE wide halves_of(const Pair *rows, int h)
+{
+    const __m512 *z = (const __m512 *)rows;
+    return (wide)(h ? _mm512_shuffle_f32x4(z[0], z[1], 0xee) : _mm512_shuffle_f32x4(z[0], z[1], 0x44));
 }
+#else
+INLINE wide abreast(const float *w) { return *(const wide *)w; }
+INLINE wide halves_of(const Pair *rows, int h) { return rows[0][h]; }
+#endif
 
 /* Adds to `back` what a few blocks, `size` floats each, say of the gradient of FLOWS inputs: `tile`
  * registers of rows, of which `halves` holds [blocks][2][tile]. */
@@ -92,7 +96,7 @@ INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const w
     for (int block = 0; block < blocks; block++, w += size)
         for (int h = 0; h < 2; h++, halves += tile) {
             for (int i = 0; i < FLOWS; i++) {
-                value[i] = abreast(*(const v8 *)(w + i * LANES + h * 8));
+                value[i] = abreast(w + i * LANES + h * 8);
                 HOLD(value[i]);
             }
             for (int b = 0; b < tile; b++) {
@@ -106,19 +110,19 @@ INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const w
 }
 
 /* What lies behind the last input is garbage: nobody reads it. */
-static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, v8 *halves, v8 *back,
+static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, wide *halves, v8 *back,
                  int anew)
 {
     const int64_t size = (in + 1) * LANES;
     const int lines = lines_of(rows), most = TILE / ABREAST;
     for (int b = 0, n; b < lines; b += n * ABREAST) {
         n = next_tile((lines - b) / ABREAST, most);
-        v8 *to = halves;
+        wide *to = halves;
         for (int block = 0; block < blocks; block++)
             for (int h = 0; h < 2; h++)
-                for (int r = 0; r < n * ABREAST; r++) *to++ = delta[block * rows + b + r][h];
+                for (int r = 0; r < n; r++) *to++ = halves_of(delta + block * rows + b + r * ABREAST, h);
         for (int64_t i = 0; i < in; i += FLOWS)
-            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, (const wide *)halves, lines, back + i * lines + b, anew,
+            BY_TILE(n, flow_tile(w + i * LANES, size, blocks, halves, lines, back + i * lines + b, anew,
                                  tile))
     }
 }
@@ -196,34 +200,41 @@ INLINE void update_next(Due *due, Rule rule, int masked)
     due->input = 0, due->at += due->size, due->blocks--;
 }
 
+/* Adds one row to the gradients of the weights of PATCH inputs in a block or two, `apart` rows apart. */
+INLINE void add_row(wide (*restrict sums)[PATCH][HALVES], const float *restrict x, const Pair *restrict delta,
+                    int64_t apart, const int blocks)
+{
+    wide d[BESIDE][HALVES];
+    for (int k = 0; k < blocks; k++)
+        for (int h = 0; h < HALVES; h++) {
+            d[k][h] = ((const wide *)delta[k * apart])[h];
+            HOLD(d[k][h]);
+        }
+    for (int i = 0; i < PATCH; i++) {
+        wide value = all(x[i]);
+        if (blocks > 1) HOLD(value);
+        for (int k = 0; k < blocks; k++)
+            for (int h = 0; h < HALVES; h++) sums[k][i][h] += d[k][h] * value;
+    }
+}
+
 /* Gradients of the weights of PATCH inputs in a block or two, for any number of rows. What is due from the
  * patch before is updated meanwhile: an optimiser's root and division keep nothing else waiting then. */
-INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *restrict delta, int rows, Due due,
-                  Rule rule, int masked, const int blocks)
+INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *restrict delta, int64_t rows,
+                  Due due, Rule rule, int masked, const int blocks)
 {
-    wide sums[2][BESIDE][PATCH][HALVES] = {{{{{0}}}}}; /* over even rows, and over odd ones */
-    for (int b = 0; b < rows; b += 2, x += 2 * LANES) {
-        for (int odd = 0; odd < 2 && b + odd < rows; odd++) {
-            wide d[BESIDE][HALVES];
-            for (int k = 0; k < blocks; k++)
-                for (int h = 0; h < HALVES; h++) {
-                    d[k][h] = ((const wide *)delta[k * rows + b + odd])[h];
-                    HOLD(d[k][h]);
-                }
-            for (int i = 0; i < PATCH; i++) {
-                wide value = all(x[odd * LANES + i]);
-                if (blocks > 1) HOLD(value);
-                for (int k = 0; k < blocks; k++)
-                    for (int h = 0; h < HALVES; h++) sums[odd][k][i][h] += d[k][h] * value;
-            }
-        }
-        for (int k = 0; k < blocks; k++)
-            if (due.blocks) update_next(&due, rule, masked);
+    wide even[BESIDE][PATCH][HALVES] = {{{{0}}}}, odd[BESIDE][PATCH][HALVES] = {{{{0}}}};
+    int64_t wait = 0;
+    for (int64_t b = rows; b > 1; b -= 2, x += 2 * LANES, delta += 2) {
+        add_row(even, x, delta, rows, blocks);
+        add_row(odd, x + LANES, delta + 1, rows, blocks);
+        for (wait += 2 * blocks * PATCH; due.blocks && wait > 0; wait -= rows) update_next(&due, rule, masked);
     }
+    if (rows % 2) add_row(even, x, delta, rows, blocks);
     while (due.blocks) update_next(&due, rule, masked);
     for (int k = 0; k < blocks; k++)
         for (int i = 0; i < PATCH; i++)
-            for (int h = 0; h < HALVES; h++) *gradient++ = sums[0][k][i][h] + sums[1][k][i][h];
+            for (int h = 0; h < HALVES; h++) *gradient++ = even[k][i][h] + odd[k][i][h];
 }
 
 INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, const Pair *delta, int rows,
@@ -248,7 +259,7 @@ INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const f
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */
 static void update_blocks(const Net *net, const Layer *l, int64_t block, int blocks, const float *x,
-                          const Pair *delta, int rows, Rule rule, v8 *halves, v8 *back)
+                          const Pair *delta, int rows, Rule rule, wide *halves, v8 *back)
 {
     const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
     const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
@@ -271,18 +282,19 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
 
 INLINE void add_statistics(Net *net, int64_t lane, const Pair *values, int rows)
 {
-    for (int h = 0; h < 2; h++, lane += 8) {
-        d8 sum = {0}, squares = {0}; /* the deviation is a small difference of large sums */
-        i8 zeros = {0};
-        for (int b = 0; b < rows; b++) {
-            const d8 a = __builtin_convertvector(values[b][h], d8);
-            sum += a;
-            squares += a * a;
-            zeros -= values[b][h] == 0.0f;
+    d8 sum[2] = {{0}}, squares[2] = {{0}}; /* the deviation is a small difference of large sums */
+    i8 zeros[2] = {{0}};
+    for (int b = 0; b < rows; b++)
+        for (int h = 0; h < 2; h++) {
+            const d8 a = doubles(values[b][h]);
+            sum[h] += a;
+            squares[h] += a * a;
+            zeros[h] -= values[b][h] == 0.0f;
         }
-        *(d8 *)(net->total + lane) += sum;
-        *(d8 *)(net->squares + lane) += squares;
-        *(i8 *)(net->zeros + lane) += zeros;
+    for (int h = 0; h < 2; h++, lane += 8) {
+        *(d8 *)(net->total + lane) += sum[h];
+        *(d8 *)(net->squares + lane) += squares[h];
+        *(i8 *)(net->zeros + lane) += zeros[h];
     }
 }
 

@@ -11,10 +11,7 @@ static void forward(Net *net, const Layer *l, const Work *work, int64_t c, float
     else multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
     for (int64_t block = 0; block < l->blocks; block++, h += rows) {
         if (thin) rows_of_block(work->thin, block, h, rows);
-        for (int k = 0; relu && k < rows * HALVES; k++) {
-            wide *a = (wide *)h + k;
-            *a = choose(*a < 0.0f, all(0.0f), *a);
-        }
+        for (int k = 0; relu && k < rows * HALVES; k++) ((wide *)h)[k] = at_least(0.0f, ((wide *)h)[k]);
         statistics(net, l->lane + block * LANES, h, rows);
     }
     for (int b = 0; b < rows; b++) y[spot(rows, b, l->out)] = 1.0f;
@@ -85,6 +82,8 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
             for (int b = 0, n; b < rows; b += n) {
                 n = next_tile(rows - b, TILE);
                 BY_TILE(n, output_tile(z + b, l, lane, target + b * LANES, bce, scale, tile))
+                for (int r = b; r < b + n && r < work->coming; r++)
+                    __builtin_prefetch(work->next + work->order[r] * l->out + lane, 0, 2);
             }
         }
         if (thin)
@@ -107,7 +106,7 @@ static double loss(const Net *net, const Layer *l, const Work *work, const float
         for (int b = 0; b < rows; b++)
             for (int k = 0; k < HALVES; k++) {
                 const wide y = ((const wide *)(work->target + (block * rows + b) * LANES))[k];
-                const wide a = ((wide *)z[b])[k], positive = choose(a < 0.0f, all(0.0f), a);
+                const wide a = ((wide *)z[b])[k], positive = at_least(0.0f, a);
                 if (bce) sums[k] += positive - a * y + log_one_plus(exponential(-absolute(a)));
                 else sums[k] += absolute(sigmoid(a) - y);
             }
@@ -364,7 +363,7 @@ static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int
         work->code = take(arena, groups * 8 * (code->out / LANES + 1) * LANES * (int64_t)sizeof(float));
     work->delta = take(arena, (blocks * rows + 8) * (int64_t)sizeof *work->delta);
     work->back = take(arena, (widest + 8) * lines_of(rows) * (int64_t)sizeof *work->back);
-    work->halves = take(arena, 2 * blocks * TILE * (int64_t)sizeof *work->halves);
+    work->halves = take(arena, 2 * blocks * TILE * (int64_t)sizeof(v8));
     work->thin = take(arena, masked * outputs * LANES * groups * (int64_t)sizeof *work->thin);
     work->lanes = take(arena, masked * (widest + 1) * 8 * (int64_t)sizeof *work->lanes);
     return work->code && work->delta && work->back && work->halves && work->thin && work->lanes;
@@ -380,13 +379,6 @@ static void load(float *to, const Layer *l, const float *data, const int64_t *or
             if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
             else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
         }
-}
-
-/* Asks for rows that are needed soon: they lie anywhere in the data. */
-static void fetch(const float *data, int64_t width, const int64_t *order, int64_t rows)
-{
-    for (int64_t b = 0; b < rows; b++)
-        for (int64_t i = 0; i < width; i += LANES) __builtin_prefetch(data + order[b] * width + i, 0, 2);
 }
 
 /* ---- what kernel.py calls; 0, or one of these before any work is done ---- */
@@ -465,7 +457,7 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
                 work.target = target;
             }
             const int64_t left = n - b * batch_size - rows;
-            fetch(inputs[v], first->in, order + at + rows, left < most ? left : most);
+            work.next = inputs[v], work.order = order + at + rows, work.coming = left < most ? (int)left : most;
             const float *noise = latent ? latent + at * decoders.shape.layer[0].in : NULL;
             for (int64_t j = 0; j < k; j++) {
                 const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512VL__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -95,11 +95,14 @@ typedef struct {
     float *code;                  /* what the encoder says: input of the decoder, or means and log-variances */
     Pair *delta;                  /* gradient of a layer's outputs [blocks][rows] */
     v8 *back;                     /* gradient of a layer's inputs [in][lines], its 8 lanes not yet summed */
-    v8 *halves;                   /* `delta` of a tile, for many rows */
+    wide *halves;                 /* `delta` of a tile, for many rows */
     v8 *turned[2 * MAX_LAYERS];   /* for thin layers: the inputs [in + 1][groups], 8 rows a group, */
     v8 *thin;                     /* the outputs or their gradient [outputs][groups], */
     v8 *lanes;                    /* and 8 partial sums of the gradient of each input */
     const float *target; /* in panels, as inputs are */
+    const float *next;   /* data of which the next batch has rows `order`, asked for while this one trains: */
+    const int64_t *order;        /* they lie anywhere */
+    int coming;
 } Work;
 
 /* Lists of a thin layer: of its outputs, or of its inputs and biases. */
@@ -240,7 +243,6 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
 
 /* ---- arithmetic on as many numbers as a register holds ---- */
 
-INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
 INLINE wide all(float x) { return x - (wide){0}; }
 INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
 INLINE v8 absolute8(v8 x) { return (v8)((i8)x & 0x7fffffff); }
@@ -255,12 +257,30 @@ INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
 #define root root8
 #endif
 
+#ifdef __AVX512VL__ /* else some compilers convert halves */
+INLINE d8 doubles(v8 x) { return (d8)_mm512_cvtps_pd((__m256)x); }
+#else
+INLINE d8 doubles(v8 x) { return __builtin_convertvector(x, d8); }
+#endif
+
+/* The lesser, or greater, of a limit and x; NaN stays NaN. */
+#if defined(__AVX512VL__)
+INLINE wide at_most(float limit, wide x) { return (wide)_mm512_min_ps(_mm512_set1_ps(limit), (__m512)x); }
+INLINE wide at_least(float limit, wide x) { return (wide)_mm512_max_ps(_mm512_set1_ps(limit), (__m512)x); }
+#elif defined(__AVX__)
+INLINE wide at_most(float limit, wide x) { return (wide)_mm256_min_ps(_mm256_set1_ps(limit), (__m256)x); }
+INLINE wide at_least(float limit, wide x) { return (wide)_mm256_max_ps(_mm256_set1_ps(limit), (__m256)x); }
+#else
+INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
+INLINE wide at_most(float limit, wide x) { return choose(x > limit, all(limit), x); }
+INLINE wide at_least(float limit, wide x) { return choose(x < limit, all(limit), x); }
+#endif
+
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
 INLINE wide exponential(wide x)
 {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    x = choose(x > 87.0f, all(87.0f), x);
-    x = choose(x < -87.0f, all(-87.0f), x);
+    x = at_least(-87.0f, at_most(87.0f, x));
     const wide shifted = x * 1.44269504f + shift, power = shifted - shift;
     const wide r = (x - power * 0.693359375f) + power * 2.12194440e-4f, q = r * r;
     wide p = r * 1.9841270e-4f + 1.3888889e-3f;
