@@ -10,7 +10,7 @@ guided 250, schedules 110. Before the first block, rates are tuned for some ten 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,27 @@ SPARSITIES = [0.5, 0.8, 0.9]
 MORE = [*mechanism.GUIDED, "variance-low", "magnitude"]
 
 
-def guided_part() -> Design:
-    """Guided against random pruning at equal sparsity: over bits and widths, and on images."""
-    alone, found = {"alone": PLACES["alone"]}, Design()
-    for bits, width in [*SMALL, *LARGE, *WIDTHS]:
-        data: dict[str, Any] = {"bits": bits}
-        found |= mechanism.guided(data, width, SPARSITIES, alone, MORE, epochs=EPOCHS)
-    for dataset, epochs in (("digits", EPOCHS), ("mnist_5k", 114)):
-        data = {"dataset": dataset}
-        found |= mechanism.guided(data, 30, SPARSITIES, alone, MORE, epochs=epochs)
-    ring = {"ring": PLACES["ring"]}
-    for data in ({"bits": 100}, {"bits": 300}, {"dataset": "digits"}):
-        found |= mechanism.guided(data, 30, SPARSITIES, ring, mechanism.GUIDED, epochs=EPOCHS)
-    return found
+def guided_parts() -> Iterator[Design]:
+    """Guided against random pruning at equal sparsity: over bits and widths, and on images.
+
+    First one autoencoder on small data, then the ring, then one autoencoder on what takes longest.
+    """
+
+    def part(place: str, operators: Sequence[str], *data: tuple[dict[str, Any], int]) -> Design:
+        found, here = Design(), {place: PLACES[place]}
+        for settings, width in data:
+            e = {"epochs": EPOCHS} | settings
+            found |= mechanism.guided(e, width, SPARSITIES, here, operators)
+        return found
+
+    def clusters(sizes: list[Size]) -> list[tuple[dict[str, Any], int]]:
+        return [({"bits": bits}, width) for bits, width in sizes]
+
+    digits: tuple[dict[str, Any], int] = ({"dataset": "digits"}, 30)
+    mnist: tuple[dict[str, Any], int] = ({"dataset": "mnist_5k", "epochs": 114}, 30)
+    yield part("alone", MORE, *clusters(SMALL), digits)
+    yield part("ring", mechanism.GUIDED, *clusters(SMALL[1:]), digits)
+    yield part("alone", MORE, *clusters([*LARGE, *WIDTHS]), mnist)
 
 
 CHOSEN = ["random", "conjunctive", "variance-high", "variance-low", "magnitude"]
@@ -126,7 +134,7 @@ def parts_of(name: str, run: Sweep) -> Iterator[Design]:
     elif name == "mechanism":
         yield from (a_part(run, number) for number in range(len(A_PARTS)))
     elif name == "guided":
-        yield guided_part()
+        yield from guided_parts()
     else:
         yield schedules_part()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,8 +158,8 @@ def test_the_plan_is_made_of_arms_that_are_run_once() -> None:
 
     released = plan.u_part(tuned, 6)
     assert {e.dimension for e in released.values()} == {1000}
-    guided, schedules = plan.guided_part(), plan.schedules_part()
-    for design in (released, guided, schedules):
+    guided = reduce(or_, plan.guided_parts())
+    for design in (released, guided, plan.schedules_part()):
         assert len(set(design.values())) == len(design)
         assert all(e.data_seed is None for e in design.values())
     with pytest.raises(ValueError, match="unknown design 'unifrmity'"):
