@@ -138,7 +138,7 @@ class LiveTraining(Charted):
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
-        self.fixed = [self.preset, *fixed, *above, self.reset]  # while it trains
+        self.fixed = [self.preset, *fixed, *above, self.more, self.reset]  # while it trains
         super().__init__(
             row(self.preset, *own.values(), self.more),
             row(self.start, self.pause, self.stop, self.keep, self.give, self.compare),
@@ -168,15 +168,23 @@ class LiveTraining(Charted):
         _, settings = self.explorer.settings(schedule)
         settings |= {name: getattr(self, name).value for name in OWN}
         settings |= {"scale": self.scaled, "schedule": schedule}
-        settings |= parse_settings(self.more.value.split())
+        settings |= self.others
         radius = settings.pop("radius", 0)
         return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
 
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that say how a file is read. Raises ValueError."""
-        more = parse_settings(self.more.value.split())
-        return {"scale": self.scaled} | {name: more[name] for name in READING if name in more}
+        others = self.others
+        return {"scale": self.scaled} | {name: others[name] for name in READING if name in others}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The settings that have no knob of their own. Raises ValueError for those that have."""
+        found = parse_settings(shlex.split(self.more.value))
+        for name in {*OWN, *SLIDERS, "as_released", "radius"} & set(found):
+            raise ValueError(f"{name} has a knob of its own; set it there")
+        return found
 
     @property
     def scaled(self) -> bool | str:

@@ -144,6 +144,10 @@ def test_how_a_file_is_read_can_be_said(data):
     assert "set header=yes if it is" in data.message.value
     data.live.more.value = "header=perhaps"
     assert "header must be auto, yes or no" in data.message.value
+    data.live.more.value = "operator=magnitude"
+    assert "operator has a knob of its own; set it there" in data.live.message.value
+    data.live.more.value = "leave_out='400"
+    assert "No closing quotation" in data.live.message.value
     data.live.more.value = "haeder=yes"
     assert "did you mean header?" in data.live.message.value
 
