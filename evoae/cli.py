@@ -507,18 +507,9 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """`key=value` words as settings in their types. ValueError for what cannot be one."""
-    from evoae.experiment import SETTINGS, check_names
+    from evoae.experiment import parse_settings
 
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{short(word)} is not a setting; write key=value")
-        if key in found:
-            raise ValueError(f"setting {short(key)} is given twice")
-        check_names({key: value})
-        found[key] = SETTINGS[key].parse(value)
-    return found
+    return parse_settings(words)
 
 
 def parse_trials(text: str) -> range:

@@ -10,7 +10,7 @@ import math
 import numbers
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -687,6 +687,20 @@ SETTINGS = settings_of(Experiment)
 # The differences between the released code and the paper's text: released, intended.
 DIFFERENCES = {name: s.readings for name, s in SETTINGS.items() if s.readings}
 MAY_CHANGE = [name for name, s in SETTINGS.items() if s.live]
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words as settings in their types. ValueError for what cannot be one."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{short(word)} is not a setting; write key=value")
+        if key in found:
+            raise ValueError(f"setting {short(key)} is given twice")
+        check_names({key: value})
+        found[key] = SETTINGS[key].parse(value)
+    return found
 
 
 def described(function: Any) -> str:

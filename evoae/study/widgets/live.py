@@ -19,11 +19,19 @@ from ipywidgets import (
     IntProgress,
     IntText,
     Layout,
+    Text,
     ToggleButton,
 )
 
 from evoae.data import datasets
-from evoae.experiment import MAY_CHANGE, PRESETS, SETTINGS, Experiment
+from evoae.experiment import (
+    MAY_CHANGE,
+    PRESETS,
+    READING,
+    SETTINGS,
+    Experiment,
+    parse_settings,
+)
 from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -78,6 +86,7 @@ class LiveTraining(Charted):
         allocation: str = "layer",
         remember: bool | None = None,
         scale: str = "no",
+        more: str = "",
     ) -> None:
         self.explorer = explorer or ScheduleExplorer()
         self.seed, self.folder = seed, Path(folder)
@@ -99,6 +108,8 @@ class LiveTraining(Charted):
         )
         self.schedule = knob_of("schedule", Dropdown, options=options(), value=schedule)
         self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
+        tip = "Any other settings, such as header=yes prune_biases=false; `evoae list` explains all"
+        self.more = knob(Text, "More settings", tip, value=more)
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"
         self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
@@ -127,9 +138,9 @@ class LiveTraining(Charted):
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
-        self.fixed = [self.preset, *fixed, *above, self.reset]  # while it trains
+        self.fixed = [self.preset, *fixed, *above, self.more, self.reset]  # while it trains
         super().__init__(
-            row(self.preset, *own.values()),
+            row(self.preset, *own.values(), self.more),
             row(self.start, self.pause, self.stop, self.keep, self.give, self.compare),
             row(self.unfold, self.clip, self.reset, self.epochs_too),
             self.bar,
@@ -137,7 +148,7 @@ class LiveTraining(Charted):
         )
         self.unfold.observe(self._fold, "value")
         self.preset.observe(self._take_over, "value")
-        for each in (self.preset, *own.values()):
+        for each in (self.preset, *own.values(), self.more):
             each.observe(self._adjust, "value")
         self.compare.observe(self.redraw, "value")
         self.explorer.observe(self._follow, "state")
@@ -145,6 +156,7 @@ class LiveTraining(Charted):
         if attended() if remember is None else remember:
             knobs = {"preset": (self.preset, "value")} | self.explorer.knobs
             knobs |= {name: (each, "value") for name, each in own.items()}
+            knobs["more"] = self.more, "value"
             remembered = Remembered(self.folder, knobs, self._checked)
             remembered.restore()
             self._note, self.remembered = remembered.words, remembered
@@ -156,8 +168,23 @@ class LiveTraining(Charted):
         _, settings = self.explorer.settings(schedule)
         settings |= {name: getattr(self, name).value for name in OWN}
         settings |= {"scale": self.scaled, "schedule": schedule}
+        settings |= self.others
         radius = settings.pop("radius", 0)
         return settings | ({"radius": radius} if in_a_ring(self.preset.value) else {})
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The settings that say how a file is read. Raises ValueError."""
+        others = self.others
+        return {"scale": self.scaled} | {name: others[name] for name in READING if name in others}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The settings that have no knob of their own. Raises ValueError for those that have."""
+        found = parse_settings(shlex.split(self.more.value))
+        for name in {*OWN, *SLIDERS, "as_released", "radius"} & set(found):
+            raise ValueError(f"{name} has a knob of its own; set it there")
+        return found
 
     @property
     def scaled(self) -> bool | str:
@@ -205,7 +232,9 @@ class LiveTraining(Charted):
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
         parameters = self.explorer.parameters() | {
-            name: getattr(self, name).value for name in (*OWN, "preset") if name != "schedule"
+            name: getattr(self, name).value
+            for name in (*OWN, "more", "preset")
+            if name != "schedule"
         }
         lines.append(["papermill", "notebooks/explore.ipynb", "explored.ipynb"])
         for name, value in (parameters | {"seed": self.seed}).items():

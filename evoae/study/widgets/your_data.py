@@ -111,7 +111,7 @@ class YourData(Pictured):
         tip = f"It is kept in {self.folder} and becomes the data set. Files: {', '.join(SUFFIXES)}"
         self.drop = Drop(tip, self.take)
         super().__init__(self.drop)
-        for each in (live.dataset, live.scale):
+        for each in (live.dataset, live.scale, live.more):
             each.observe(self._another, "value")
 
     def take(self, name: str, start: int, size: int, piece: bytes | None) -> bool:
@@ -167,10 +167,12 @@ class YourData(Pictured):
         """
         name, scale = str(path), "no"
         try:
+            how = self.live.reading
             try:
-                datasets.summary(name)
+                datasets.summary(name, **how | {"scale": False})
             except ValueError:
-                data = datasets.load(name, seed=self.live.seed, trial=0, scale="columns")
+                how["scale"] = "columns"
+                data = datasets.load(name, seed=self.live.seed, trial=0, **how)
                 scale = "yes" if data.image_shape else "columns"
         except ValueError:
             path.unlink()
@@ -191,9 +193,9 @@ class YourData(Pictured):
     def look(self) -> Preview:
         """What the data set holds. Raises ValueError if it cannot be read."""
         name = self.live.dataset.value
-        scale = self.live.scaled
-        data = datasets.load(name, seed=self.live.seed, trial=0, scale=scale)
-        return Preview(data, datasets.summary(name, scale=scale).notes)
+        how = self.live.reading
+        data = datasets.load(name, seed=self.live.seed, trial=0, **how)
+        return Preview(data, datasets.summary(name, **how).notes)
 
     def words(self, state: Preview) -> tuple[str, bool]:
         """What is wrong with a file that was dropped."""

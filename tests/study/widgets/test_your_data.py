@@ -35,6 +35,7 @@ def shared(tmp_path_factory) -> YourData:
 
 @pytest.fixture
 def data(shared) -> YourData:
+    shared.live.more.value = ""
     shared.live.dataset.value, shared.live.scale.value = "digits", "no"
     return shared
 
@@ -129,6 +130,26 @@ def test_a_bad_file_is_refused_in_one_line_and_not_kept(data, name):
     assert not list(data.folder.glob(f"*/{name}"))
     data.receive("good.csv", TABLE.encode())
     assert data.message.value == ""
+
+
+def test_how_a_file_is_read_can_be_said(data):
+    content = b"400,401,402\n" + b"".join(b"%d,%d,%d\n" % (n % 3, n % 5, n) for n in range(20))
+    data.live.more.value = "header=yes leave_out=402"
+    data.receive("spectra.csv", content)
+    assert data.message.value == ""
+    assert "20 rows of 2 columns, values from 0 to 4" in data.pictures.shown["heading"]
+    assert {"header=yes", "leave_out=402"} < set(shlex.split(data.live.copy.value))
+    assert data.live.experiment().header == "yes"
+    data.live.more.value = "leave_out=402"
+    assert "set header=yes if it is" in data.message.value
+    data.live.more.value = "header=perhaps"
+    assert "header must be auto, yes or no" in data.message.value
+    data.live.more.value = "operator=magnitude"
+    assert "operator has a knob of its own; set it there" in data.live.message.value
+    data.live.more.value = "leave_out='400"
+    assert "No closing quotation" in data.live.message.value
+    data.live.more.value = "haeder=yes"
+    assert "did you mean header?" in data.live.message.value
 
 
 def test_what_does_not_arrive_whole_is_refused(data):
