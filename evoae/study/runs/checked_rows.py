@@ -27,7 +27,8 @@ def rows_of(X: Any, name: str) -> Any:
             texts = frame.set_axis([str(column) for column in frame], axis=1)
             values = tables.numbers(texts, cure="; encode the column, or drop it")
             kind = np.float32 if (frame.dtypes == np.float32).all() else np.float64
-            return pd.DataFrame(values.astype(kind, copy=False), columns=frame.columns)
+            values = values.astype(kind, copy=False)
+            return pd.DataFrame(values, columns=frame.columns) if values.size else values
         else:
             rows = array_of(X)
         if rows.dtype.kind == "c":

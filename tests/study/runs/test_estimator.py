@@ -394,6 +394,8 @@ def test_wrong_parameters_are_refused_by_fit_in_one_line(wrong, message):
         (FRAME.assign(ash=[[1, 2]] * 178), r"X: row 0, column 'ash' holds \[1, 2\]"),
         (FRAME.assign(ash=pd.array([1, None] * 89, "Int64")), "X: row 1, column 'ash' is empty"),
         (FRAME.rename(columns={"ash": "hue"}), "X: column 'hue' occurs twice"),
+        (FRAME[[]], r"0 feature\(s\)"),
+        (FRAME[:0], r"0 sample\(s\)"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(rows, message):
