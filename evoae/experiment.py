@@ -82,6 +82,9 @@ class Experiment:
     valid choices.
     """
 
+    # fmt: off
+    # a table: name, type and rule; sentence; source and default
+
     # data
     dataset: Annotated[
         str | Any,
@@ -92,68 +95,36 @@ class Experiment:
     ] = "binary-clusters"
     clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
     bits: Annotated[int, POSITIVE, "Bits D per row of binary-clusters.", "paper"] = 1000
-    examples: Annotated[
-        int, POSITIVE, "Examples E per cluster in each split; must be divisible by K.", "paper"
-    ] = 100
-    noise: Annotated[
-        float, SHARE, "Probability q that a bit of an example is flipped.", "paper"
-    ] = 0.05
-    centroid_density: Annotated[
-        float | None,
-        SHARE,
+    examples: Annotated[int, POSITIVE,
+        "Examples E per cluster in each split; must be divisible by K.", "paper"] = 100
+    noise: Annotated[float, SHARE,
+        "Probability q that a bit of an example is flipped.", "paper"] = 0.05
+    centroid_density: Annotated[float | None, SHARE,
         "Share of ones among the bits of the centroids.",
-        "released code: 0.75; text: 0.5",
-        Readings(0.75, 0.5),
-    ] = None
-    shared_test_noise: Annotated[
-        bool | None,
-        FLAG,
+        "released code: 0.75; text: 0.5", Readings(0.75, 0.5)] = None
+    shared_test_noise: Annotated[bool | None, FLAG,
         "Whether all clusters share one draw of noise in the test and validation data.",
-        "released code: yes; text: no",
-        Readings(True, False),
-    ] = None
-    scale: Annotated[
-        bool | str,
-        Flag(other="columns"),
+        "released code: yes; text: no", Readings(True, False)] = None
+    scale: Annotated[bool | str, Flag(other="columns"),
         "Scale a file to [0, 1] by its minimum and maximum (true), or each column by its own "
-        "(columns).",
-    ] = False
-    header: Annotated[
-        str,
-        Choice(HEADERS),
-        "Whether the first line of a text table holds the names of the columns.",
-    ] = "auto"
-    leave_out: Annotated[
-        str,
-        Named(split_names, "names of columns, separated by commas"),
+        "(columns)."] = False
+    header: Annotated[str, Choice(HEADERS),
+        "Whether the first line of a text table holds the names of the columns."] = "auto"
+    leave_out: Annotated[str, Named(split_names, "names of columns, separated by commas"),
         "Columns of a table to leave out, such as id,label; by number, from 0, if columns have no "
-        "names.",
-    ] = ""
-    key: Annotated[
-        str,
-        Named(str, "the name of an array"),
-        "The array to read, in a file of several (.npz, .pt, .h5), such as x_train.",
-    ] = ""
-    size: Annotated[
-        str,
-        Named(sides, "a number of pixels, or height and width such as 28x40"),
-        "Height and width to which the pictures of a folder are scaled, such as 28 or 28x40.",
-    ] = ""
-    colour: Annotated[
-        bool, FLAG, "Whether the pictures of a folder keep their colours, or are read as grey."
-    ] = False
-    data_share: Annotated[
-        float,
-        Range(0, 1, above=True),
+        "names."] = ""
+    key: Annotated[str, Named(str, "the name of an array"),
+        "The array to read, in a file of several (.npz, .pt, .h5), such as x_train."] = ""
+    size: Annotated[str, Named(sides, "a number of pixels, or height and width such as 28x40"),
+        "Height and width to which the pictures of a folder are scaled, such as 28 or 28x40."] = ""
+    colour: Annotated[bool, FLAG,
+        "Whether the pictures of a folder keep their colours, or are read as grey."] = False
+    data_share: Annotated[float, Range(0, 1, above=True),
         "Share of the training rows that each cell sees, drawn with replacement.",
-        "prior work (2024)",
-    ] = 1.0
-    data_seed: Annotated[
-        int | None,
-        NOT_NEGATIVE,
+        "prior work (2024)"] = 1.0
+    data_seed: Annotated[int | None, NOT_NEGATIVE,
         "Seed of the data; all trials then share the same data. By default each draws its own.",
-        "by default data follow seed and trial",
-    ] = None
+        "by default data follow seed and trial"] = None
     # autoencoder
     model: Annotated[
         str,
@@ -161,33 +132,18 @@ class Experiment:
         "Layer widths from the input to the code: a named model, or numbers such as 50-20-5.",
         "paper: autoencoders",
     ] = "standard"
-    kind: Annotated[
-        str,
-        Choice(population.KINDS),
-        "Plain, denoising or variational autoencoder.",
-        "prior work (2024)",
-    ] = "plain"
-    loss: Annotated[
-        str | None,
-        Choice((*training.LOSSES, "bce-then-l1")),
+    kind: Annotated[str, Choice(population.KINDS),
+        "Plain, denoising or variational autoencoder.", "prior work (2024)"] = "plain"
+    loss: Annotated[str | None, Choice((*training.LOSSES, "bce-then-l1")),
         "The training loss: mean absolute error (l1), binary cross entropy (bce), or first bce "
-        "and then l1.",
-        "paper: l1; bce as second loss",
-    ] = None
-    loss_switch: Annotated[
-        float,
-        Range(0, 1, above=True, below=True),
-        "Share of the run after which bce-then-l1 changes to l1.",
-    ] = 0.75
-    input_noise: Annotated[
-        float,
-        NOT_NEGATIVE,
+        "and then l1.", "paper: l1; bce as second loss"] = None
+    loss_switch: Annotated[float, Range(0, 1, above=True, below=True),
+        "Share of the run after which bce-then-l1 changes to l1."] = 0.75
+    input_noise: Annotated[float, NOT_NEGATIVE,
         "Standard deviation of the noise added to the inputs of a denoising autoencoder.",
-        "prior work (2024)",
-    ] = 0.4
-    identical_start: Annotated[
-        bool, FLAG, "Whether all cells of a trial begin with the same weights.", "prior work (2024)"
-    ] = False
+        "prior work (2024)"] = 0.4
+    identical_start: Annotated[bool, FLAG,
+        "Whether all cells of a trial begin with the same weights.", "prior work (2024)"] = False
     initial_weights: Annotated[
         str | None,
         File((), (".safetensors",), "the path of a weights.safetensors, or of a run's folder"),
@@ -197,101 +153,54 @@ class Experiment:
         "prior work (2024)",
     ] = None
     # population
-    cells: Annotated[
-        int, POSITIVE, "Number of cells N in the population; 1 is canonical training.", "paper: 10"
-    ] = 1
-    topology: Annotated[
-        str,
-        Choice(tuple(topology.TOPOLOGIES)),
-        "How cells are arranged, which decides who their neighbours are.",
-        "paper: ring",
-    ] = "ring"
-    radius: Annotated[
-        int, NOT_NEGATIVE, "Number of neighbours on each side of a cell.", "paper: 1"
-    ] = 1
-    update_order: Annotated[
-        str,
-        Choice(("asynchronous", "synchronous")),
+    cells: Annotated[int, POSITIVE,
+        "Number of cells N in the population; 1 is canonical training.", "paper: 10"] = 1
+    topology: Annotated[str, Choice(tuple(topology.TOPOLOGIES)),
+        "How cells are arranged, which decides who their neighbours are.", "paper: ring"] = "ring"
+    radius: Annotated[int, NOT_NEGATIVE,
+        "Number of neighbours on each side of a cell.", "paper: 1"] = 1
+    update_order: Annotated[str, Choice(("asynchronous", "synchronous")),
         "Whether a cell sees what its neighbours became in this epoch (asynchronous), or before "
-        "it.",
-        "released code: asynchronous",
-    ] = "asynchronous"
-    pairing: Annotated[
-        str,
-        Choice(("selected", "random-partner", "all-pairs")),
+        "it.", "released code: asynchronous"] = "asynchronous"
+    pairing: Annotated[str, Choice(("selected", "random-partner", "all-pairs")),
         "Which encoders and decoders train together: the selected pair, random partners, or every "
         "encoder with every decoder.",
-        "paper: selected; prior work (2024): the others",
-    ] = "selected"
-    solution_concept: Annotated[
-        str,
-        Choice(("best", "worst", "mean")),
+        "paper: selected; prior work (2024): the others"] = "selected"
+    solution_concept: Annotated[str, Choice(("best", "worst", "mean")),
         "A network's fitness: the best, the worst or the mean loss with its partners.",
-        "paper: best case",
-    ] = "best"
-    tournament_size: Annotated[
-        int,
-        POSITIVE,
+        "paper: best case"] = "best"
+    tournament_size: Annotated[int, POSITIVE,
         "Candidates in a tournament, drawn with replacement; with 1 there is no selection.",
-        "paper: 2",
-    ] = 2
-    selection: Annotated[
-        str,
-        Choice(("joint", "separate")),
+        "paper: 2"] = 2
+    selection: Annotated[str, Choice(("joint", "separate")),
         "Whether an encoder and a decoder are selected jointly, as one pair, or separately.",
-        "released code: joint",
-    ] = "joint"
-    replacement: Annotated[
-        str,
-        Choice(("always", "better")),
+        "released code: joint"] = "joint"
+    replacement: Annotated[str, Choice(("always", "better")),
         "Whether the trained pair always replaces the centre, or only if its loss is not higher.",
-        "paper: always",
-    ] = "always"
-    prune_then_evaluate: Annotated[
-        bool,
-        FLAG,
+        "paper: always"] = "always"
+    prune_then_evaluate: Annotated[bool, FLAG,
         "Whether the replacement loss is measured after pruning instead of before.",
-        "paper: variant of the algorithm",
-    ] = False
-    best_cell: Annotated[
-        str | None,
-        Choice(("validation", "first")),
+        "paper: variant of the algorithm"] = False
+    best_cell: Annotated[str | None, Choice(("validation", "first")),
         "How a trial's best cell is chosen: the lowest validation loss, or always the first cell.",
-        "released code: first",
-    ] = None
+        "released code: first"] = None
     # training
     epochs: Annotated[int, POSITIVE, "Epochs T: passes over the training data.", "paper"] = 400
     batch_size: Annotated[int, POSITIVE, "Number of rows in a batch.", "paper: 5"] = 5
-    optimiser: Annotated[
-        str | None,
-        Choice(training.OPTIMISERS),
+    optimiser: Annotated[str | None, Choice(training.OPTIMISERS),
         "One Adam for the whole run, or a new one for every batch (in effect sign descent).",
-        "released code: one for the run alone, new ones in coevolution",
-    ] = None
-    learning_rate: Annotated[
-        float, NOT_NEGATIVE, "Adam's learning rate at the start.", "paper: 1e-5", LIVE
-    ] = 1e-5
-    rate_policy: Annotated[
-        str,
-        Choice(("step-decay", "mutated", "constant", "cosine")),
+        "released code: one for the run alone, new ones in coevolution"] = None
+    learning_rate: Annotated[float, NOT_NEGATIVE,
+        "Adam's learning rate at the start.", "paper: 1e-5", LIVE] = 1e-5
+    rate_policy: Annotated[str, Choice(("step-decay", "mutated", "constant", "cosine")),
         "How the learning rate changes: times 0.1 every T // 4 epochs (step-decay), by a random "
         "walk (mutated), not at all (constant), or along half a cosine to 0.",
-        "released code: step-decay alone, mutated in coevolution",
-        LIVE,
-    ] = "step-decay"
-    rate_hold: Annotated[
-        float,
-        Range(0, 1, below=True),
-        "Share of the run before the cosine begins to fall, with rate_policy=cosine.",
-        LIVE,
-    ] = 0.0
-    rate_sigma: Annotated[
-        float,
-        NOT_NEGATIVE,
+        "released code: step-decay alone, mutated in coevolution", LIVE] = "step-decay"
+    rate_hold: Annotated[float, Range(0, 1, below=True),
+        "Share of the run before the cosine begins to fall, with rate_policy=cosine.", LIVE] = 0.0
+    rate_sigma: Annotated[float, NOT_NEGATIVE,
         "Standard deviation of a mutation of a cell's learning rate, with rate_policy=mutated.",
-        "paper: 1e-5",
-        LIVE,
-    ] = 1e-5
+        "paper: 1e-5", LIVE] = 1e-5
     # pruning
     operator: Annotated[
         str | Callable[..., Any],
@@ -300,42 +209,22 @@ class Experiment:
         "paper: pruning operators",
         LIVE,
     ] = "none"
-    amount: Annotated[
-        float,
-        SHARE,
+    amount: Annotated[float, SHARE,
         "Share pruned at one time: of all weights and biases (random), of the unpruned ones "
-        "(magnitude, wanda, set), or of the unpruned units (apoz).",
-        "paper: 0.1",
-        LIVE,
-    ] = 0.1
-    positions: Annotated[
-        str,
-        Choice(tuple(POSITIONS)),
+        "(magnitude, wanda, set), or of the unpruned units (apoz).", "paper: 0.1", LIVE] = 0.1
+    positions: Annotated[str, Choice(tuple(POSITIONS)),
         "Where the operators random and noise prune weights: at independent positions, as evenly "
         "over units and inputs as possible, or whole units or inputs; always equally many.",
-        "paper: independent",
-    ] = "independent"
-    threshold: Annotated[
-        float,
-        SHARE,
+        "paper: independent"] = "independent"
+    threshold: Annotated[float, SHARE,
         "Scaled activation below which the operator conjunctive may prune a unit.",
-        "paper: 0.1",
-        LIVE,
-    ] = 0.1
-    conjunctive_examples: Annotated[
-        str | None,
-        Choice(("test", "train")),
+        "paper: 0.1", LIVE] = 0.1
+    conjunctive_examples: Annotated[str | None, Choice(("test", "train")),
         "Which data the operator conjunctive looks at.",
-        "released code: test; clean: train",
-        LIVE,
-        Readings("test", "train"),
-    ] = None
-    statistics_window: Annotated[
-        str,
-        Choice(("since-prune", "visit")),
+        "released code: test; clean: train", LIVE, Readings("test", "train")] = None
+    statistics_window: Annotated[str, Choice(("since-prune", "visit")),
         "Activation statistics cover the time since the last prune, or this visit to the cell.",
-        "released code: since-prune alone, visit in coevolution",
-    ] = "since-prune"
+        "released code: since-prune alone, visit in coevolution"] = "since-prune"
     schedule: Annotated[
         str | Callable[..., float],
         Named(schedules.find, "a schedule's name, or a function"),
@@ -343,27 +232,15 @@ class Experiment:
         "paper: schedules",
         LIVE,
     ] = "exponential"
-    probability: Annotated[
-        float | None,
-        SHARE,
+    probability: Annotated[float | None, SHARE,
         "Base probability p of a prune; the default is the paper's value for the operator.",
-        "paper: 0.5, variance 0.1, prune-after 1",
-        LIVE,
-    ] = None
-    prune_count: Annotated[
-        int | None,
-        POSITIVE,
+        "paper: 0.5, variance 0.1, prune-after 1", LIVE] = None
+    prune_count: Annotated[int | None, POSITIVE,
         "Exact number of prunes; their epochs are drawn in proportion to the schedule's "
-        "probabilities.",
-        "by default the schedule decides how many",
-    ] = None
-    shared_pruning: Annotated[
-        str,
-        Choice(("nothing", "epochs", "positions")),
+        "probabilities.", "by default the schedule decides how many"] = None
+    shared_pruning: Annotated[str, Choice(("nothing", "epochs", "positions")),
         "What the cells of a trial share when they are pruned: nothing, the epochs, or the epochs "
-        "and the random positions.",
-        "paper: nothing",
-    ] = "nothing"
+        "and the random positions.", "paper: nothing"] = "nothing"
     pruning_clock: Annotated[
         str | None,
         Choice(("epochs", "last-epoch")),
@@ -372,78 +249,45 @@ class Experiment:
         LIVE,
         Readings("epochs", "last-epoch"),
     ] = None
-    decrease: Annotated[
-        str | None,
-        Choice(("released", "intended")),
+    decrease: Annotated[str | None, Choice(("released", "intended")),
         "How schedule decrease falls: from 1 to 1 - p (released), or from p to 0 (intended).",
-        "released code and text",
-        LIVE,
-        Readings("released", "intended"),
-    ] = None
-    steepness: Annotated[
-        float, NOT_NEGATIVE, "How fast the exponential schedule rises.", "paper: 2", LIVE
-    ] = 2.0
-    last_share: Annotated[
-        float, SHARE, "The last share of the run, in which final-n prunes.", "paper: 0.25", LIVE
-    ] = 0.25
-    target_sparsity: Annotated[
-        float,
-        SHARE,
+        "released code and text", LIVE, Readings("released", "intended")] = None
+    steepness: Annotated[float, NOT_NEGATIVE,
+        "How fast the exponential schedule rises.", "paper: 2", LIVE] = 2.0
+    last_share: Annotated[float, SHARE,
+        "The last share of the run, in which final-n prunes.", "paper: 0.25", LIVE] = 0.25
+    target_sparsity: Annotated[float, SHARE,
         "Share of all parameters to prune, with the schedules cubic and one-shot (points say their "
-        "own).",
-        LIVE,
-    ] = 0.5
-    prune_until: Annotated[
-        float,
-        Range(0, 1, above=True),
+        "own).", LIVE] = 0.5
+    prune_until: Annotated[float, Range(0, 1, above=True),
         "Share of the run after which the target sparsity is reached and pruning stops.",
-        LIVE,
-    ] = 1.0
-    allocation: Annotated[
-        str,
-        Choice(ALLOCATIONS),
+        LIVE] = 1.0
+    allocation: Annotated[str, Choice(ALLOCATIONS),
         "How a target sparsity is spread over layers: the same share in each (layer), less in "
         "small layers (erk), or by one ranking over all (global).",
-        "released code: layer",
-        LIVE,
-    ] = "layer"
-    prune_biases: Annotated[
-        bool, FLAG, "Whether biases are pruned as well as weights.", "released code: yes", LIVE
-    ] = True
-    drop_fraction: Annotated[
-        float,
-        SHARE,
+        "released code: layer", LIVE] = "layer"
+    prune_biases: Annotated[bool, FLAG,
+        "Whether biases are pruned as well as weights.", "released code: yes", LIVE] = True
+    drop_fraction: Annotated[float, SHARE,
         "Share of the unpruned weights that each epoch swaps for the pruned ones with the largest "
         "gradients, with a target sparsity; it falls along half a cosine.",
-        "as RigL (Evci et al. 2020)",
-        LIVE,
-    ] = 0.0
-    drop_until: Annotated[
-        float,
-        Range(0, 1, above=True),
+        "as RigL (Evci et al. 2020)", LIVE] = 0.0
+    drop_until: Annotated[float, Range(0, 1, above=True),
         "Share of the run after which drop_fraction, and the swaps of set and rigl, are 0.",
-        LIVE,
-    ] = 0.7
-    l1_penalty: Annotated[
-        float,
-        NOT_NEGATIVE,
+        LIVE] = 0.7
+    l1_penalty: Annotated[float, NOT_NEGATIVE,
         "L1 penalty on weights until prune_until: per step they move towards zero by this times "
-        "the learning rate (applied once per epoch).",
-        LIVE,
-    ] = 0.0
-    pruned_weights: Annotated[
-        str | None,
-        Choice(("regrow", "masked")),
+        "the learning rate (applied once per epoch).", LIVE] = 0.0
+    pruned_weights: Annotated[str | None, Choice(("regrow", "masked")),
         "Whether training may change pruned weights again (regrow), or they and their optimiser "
         "moments stay zero (masked).",
-        "released code: regrow; text: masked",
-        Readings("regrow", "masked"),
-    ] = None
+        "released code: regrow; text: masked", Readings("regrow", "masked")] = None
     as_released: Annotated[
         bool,
         FLAG,
         "Whether to follow the released code (true) or the paper's text (false) where they differ.",
     ] = True
+    # fmt: on
     # no settings: where they came from, and what the names of operator and schedule stand for
     preset_name: str | None = field(default=None, compare=False, repr=False)
     left_open: dict[str, Any] = field(init=False, compare=False, repr=False)

@@ -32,6 +32,7 @@ ACCEPTED = (
     "an array, a tensor, a DataFrame, a sparse matrix, a torch Dataset, or a dict or tuple of "
     "train, validation and test"
 )
+OTHERS = f"str or a path, or {ACCEPTED}"
 BLOCK = 1 << 20  # values that are looked at together
 NAME = re.compile(r"rows-[0-9a-f]{16}")
 FRAMES = ("polars", "pyarrow", "modin", "cudf")  # packages whose tables have `to_pandas`
@@ -107,8 +108,8 @@ def named(value: Any, leave_out: str = "") -> Any:
     if isinstance(value, str):
         return HELD.get(value, value)
     if not any(hasattr(value, name) for name in ("__len__", "__getitem__", "shape", "collect")):
-        rule = f"str or a path, or {ACCEPTED}"
-        raise ValueError(f"dataset={short(value)} is a {type(value).__name__}; it must be {rule}")
+        kind = type(value).__name__
+        raise ValueError(f"dataset={short(value)} is a {kind}; it must be {OTHERS}")
     words = described(value)
     with file_errors(words, "cannot be used as rows"):
         content = content_of(value, options)
@@ -198,8 +199,8 @@ def is_rows(value: Any) -> bool:
     return hasattr(value, "shape") or isinstance(value, torch.utils.data.Dataset | tuple)
 
 
-def array_of(value: Any) -> np.ndarray:
-    """An array [rows, ...] of anything that gives one."""
+def array_of(value: Any, rule: str = f"dataset={{}} must be {OTHERS}") -> np.ndarray:
+    """An array [rows, ...] of anything that gives one; `rule` is the message for what does not."""
     if isinstance(value, torch.utils.data.Dataset):
         return of_items(value)
     if isinstance(value, torch.Tensor):
@@ -209,8 +210,7 @@ def array_of(value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise Refused("masked values are gaps; fill them in (.filled(...)), or remove these rows")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple):
-        rule = "an array, a list of rows, a DataFrame, a sparse matrix, a tensor or a torch Dataset"
-        raise Refused(f"{short(value)} is no table of rows; pass {rule}")
+        raise Refused(rule.format(short(value)))
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -170,7 +170,10 @@ def numbers(
     _refuse_doubles(columns, columns)
     for name in columns:
         column = frame[name]
-        if pd.api.types.is_numeric_dtype(column) and column.dtype.kind != "c":
+        if column.dtype.kind in "cmM":
+            kind, rule = column.dtype, f"{MUST}{cure.format(name)}"
+            raise Refused(f"column {short(name)} holds values of type {kind}; {rule}")
+        if pd.api.types.is_numeric_dtype(column):
             continue
         try:  # as Python's objects, for pandas makes numbers of periods and of some dates
             found = pd.to_numeric(column.astype(object), errors="coerce")

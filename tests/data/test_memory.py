@@ -211,7 +211,7 @@ def test_pictures_of_three_colours_keep_their_shape() -> None:
         (pd.DataFrame({"a": [0, 1, 1], "b": pd.Categorical(list("xyz"))}), "leave_out=b"),
         (
             pd.DataFrame({"a": pd.date_range("2026", periods=3)}),
-            "holds Timestamp('2026-01-01 00:00:00');",
+            "column 'a' holds values of type",
         ),
         (pd.DataFrame({"a": pd.period_range("2026", periods=3)}), "holds Period("),
         (pd.DataFrame({"a": [1j, 0, 1]}, dtype=object), "row 0, column 'a' holds 1j"),
@@ -220,7 +220,7 @@ def test_pictures_of_three_colours_keep_their_shape() -> None:
             "column 'a' holds no numbers: int too",
         ),
         ([[1, 2], [3]], "rows differ in length"),
-        (pd.DataFrame({"a": [1j, 0, 1]}), "complex128(1j)"),
+        (pd.DataFrame({"a": [1j, 0, 1]}), "complex128"),
         (pd.DataFrame({"a": pd.array([1, None, 0], "Int64")}), "row 1, column 'a' is empty or NaN"),
         (pd.DataFrame(X[:, :2], columns=["a", "a"]), "column 'a' occurs twice"),
         (pd.DataFrame(), "holds no rows"),
@@ -238,7 +238,7 @@ def test_pictures_of_three_colours_keep_their_shape() -> None:
         (Stream(), "cannot be counted"),
         (None, "dataset=None is a NoneType; it must be str or a path, or an array"),
         (0.5, "dataset=0.5 is a float"),
-        ({1, 2}, "is no table of rows; pass an array, a list of rows"),
+        ({1, 2}, "must be str or a path, or an array"),
     ],
 )
 def test_what_holds_no_rows_is_refused_in_one_line(value: object, words: str) -> None:

@@ -191,7 +191,6 @@ def positions_of(run: Run, trial: int, epoch: int, cell: int) -> list[np.ndarray
 
 
 Arm = tuple[str, str, str]  # place, positions, mask
-BOTH = ("train_l1", "test_l1")  # alone they are of one autoencoder
 
 
 @dataclass(frozen=True)
@@ -215,21 +214,6 @@ class Part:
 INDEPENDENT: Arm = ("alone", "independent", "own")
 
 
-def less(one: Arm, other: Arm) -> Callable[[pd.DataFrame], pd.Series]:
-    """One arm less another."""
-    return lambda wide: wide[one] - wide[other]
-
-
-def advantage(positions: str, mask: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """The ring less as many isolated cells: below 0 where the ring is better."""
-    return less(("ring", positions, mask), ("isolated", positions, mask))
-
-
-def change_of_advantage(positions: str, mask: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """The ring's advantage less the one with independent positions of its own."""
-    return lambda wide: advantage(positions, mask)(wide) - advantage("independent", "own")(wide)
-
-
 def with_bits(gap: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], pd.Series]:
     """A gap at the fewest bits less the one at the most, of hidden layers of one width."""
 
@@ -246,10 +230,30 @@ def with_bits(gap: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFram
     return by_bits
 
 
-def populations(positions: str, mask: str) -> tuple[Arm, ...]:
-    """The arms of an advantage, and of the one that it is compared with."""
-    names = dict.fromkeys([(positions, mask), ("independent", "own")])
-    return tuple((place, *name) for name in names for place in ("ring", "isolated"))
+def alone(
+    name: str, sign: int, positions: str, other: str, text: str, by_bits: bool = False
+) -> Part:
+    """Of autoencoders alone: some positions less others, or how that changes with the bits."""
+    one, two = ("alone", positions, "own"), ("alone", other, "own")
+
+    def gap(wide: pd.DataFrame) -> pd.Series:
+        return wide[one] - wide[two]
+
+    return Part(name, text, sign, with_bits(gap) if by_bits else gap, reads=(one, two))
+
+
+def in_ring(name: str, sign: int, positions: str, mask: str, text: str) -> Part:
+    """Of the ring's advantage, the ring less as many isolated cells: with some positions and masks,
+    less the one with independent positions of its own.
+    """
+    names = ((positions, mask), ("independent", "own"))
+    arms = tuple((place, *name) for name in names for place in ("ring", "isolated"))
+
+    def gap(wide: pd.DataFrame) -> pd.Series:
+        ring, isolated, own_ring, own_isolated = (wide[arm] for arm in arms)
+        return ring - isolated - (own_ring - own_isolated)
+
+    return Part(name, text, sign, gap, ("train_l1", "test_l1"), arms)
 
 
 PARTS = (
@@ -267,81 +271,31 @@ PARTS = (
         lambda wide: wide["ring", "independent", "own"],
         ("pooled less own",),
     ),
-    Part(
-        "even",
-        "Alone, even positions give a lower loss than independent ones",
-        -1,
-        less(("alone", "even", "own"), INDEPENDENT),
-        reads=(("alone", "even", "own"), INDEPENDENT),
-    ),
-    Part(
-        "even, fewer bits",
-        "The gain of even positions alone is larger in low dimensions",
-        -1,
-        with_bits(less(("alone", "even", "own"), INDEPENDENT)),
-        reads=(("alone", "even", "own"), INDEPENDENT),
-    ),
-    Part(
-        "units",
-        "Alone, pruning whole units gives a higher loss than independent positions",
-        1,
-        less(("alone", "units", "own"), INDEPENDENT),
-        reads=(("alone", "units", "own"), INDEPENDENT),
-    ),
-    Part(
-        "inputs",
-        "Alone, pruning whole inputs gives a higher loss than independent positions",
-        1,
-        less(("alone", "inputs", "own"), INDEPENDENT),
-        reads=(("alone", "inputs", "own"), INDEPENDENT),
-    ),
-    Part(
-        "shared",
-        "The ring loses its advantage if all its cells share one mask",
-        1,
-        change_of_advantage("independent", "shared"),
-        values=BOTH,
-        reads=populations("independent", "shared"),
-    ),
-    Part(
-        "even in a ring",
-        "The ring has less of an advantage where positions are even already",
-        1,
-        change_of_advantage("even", "own"),
-        values=BOTH,
-        reads=populations("even", "own"),
-    ),
-    Part(
-        "units in a ring",
-        "The ring has more of an advantage where whole units are pruned",
-        -1,
-        change_of_advantage("units", "own"),
-        values=BOTH,
-        reads=populations("units", "own"),
-    ),
-)
+    alone("even", -1, "even", "independent",
+          "Alone, even positions give a lower loss than independent ones"),
+    alone("even, fewer bits", -1, "even", "independent",
+          "The gain of even positions alone is larger in low dimensions", by_bits=True),
+    alone("units", 1, "units", "independent",
+          "Alone, pruning whole units gives a higher loss than independent positions"),
+    alone("inputs", 1, "inputs", "independent",
+          "Alone, pruning whole inputs gives a higher loss than independent positions"),
+    in_ring("shared", 1, "independent", "shared",
+            "The ring loses its advantage if all its cells share one mask"),
+    in_ring("even in a ring", 1, "even", "own",
+            "The ring has less of an advantage where positions are even already"),
+    in_ring("units in a ring", -1, "units", "own",
+            "The ring has more of an advantage where whole units are pruned"),
+)  # fmt: skip
 
 
 # The contrasts that were declared: Holm's family, however many of them have been run.
 FAMILY = sum(len(part.values) * (len(RATES) if part.reads else 1) for part in PARTS)
-GUIDED = less(("alone", "conjunctive", "own"), ("alone", "random", "own"))
-GUIDED_ARMS: tuple[Arm, ...] = (("alone", "conjunctive", "own"), ("alone", "random", "own"))
 GUIDANCE = (
-    Part(
-        "guidance",
-        "Alone, guided pruning gives a lower loss than random pruning at equal sparsity",
-        -1,
-        GUIDED,
-        reads=GUIDED_ARMS,
-    ),
-    Part(
-        "guidance, fewer bits",
-        "The gain of guidance alone is larger in low dimensions",
-        -1,
-        with_bits(GUIDED),
-        reads=GUIDED_ARMS,
-    ),
-)
+    alone("guidance", -1, "conjunctive", "random",
+          "Alone, guided pruning gives a lower loss than random pruning at equal sparsity"),
+    alone("guidance, fewer bits", -1, "conjunctive", "random",
+          "The gain of guidance alone is larger in low dimensions", by_bits=True),
+)  # fmt: skip
 
 
 def as_arms(guided: pd.DataFrame) -> pd.DataFrame:

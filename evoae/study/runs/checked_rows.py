@@ -13,6 +13,8 @@ from evoae.data.memory import array_of, frame_of
 from evoae.data.ready import TOLERANCE
 from evoae.messages import Refused, short
 
+ACCEPTED = "an array, a list of rows, a DataFrame, a sparse matrix, a tensor or a torch Dataset"
+
 
 def rows_of(X: Any, name: str) -> Any:
     """X as scikit-learn can check it: numbers as an array, a frame or a sparse matrix [n, D].
@@ -27,17 +29,19 @@ def rows_of(X: Any, name: str) -> Any:
             texts = frame.set_axis([str(column) for column in frame], axis=1)
             values = tables.numbers(texts, cure="; encode the column, or drop it")
             kind = np.float32 if (frame.dtypes == np.float32).all() else np.float64
-            return pd.DataFrame(values.astype(kind, copy=False), columns=frame.columns)
+            values = values.astype(kind, copy=False)
+            return pd.DataFrame(values, columns=frame.columns) if values.size else values
         else:
-            rows = array_of(X)
+            rows = array_of(X, f"{{}} must be {ACCEPTED}")
         if rows.dtype.kind == "c":
             raise Refused(f"Complex data not supported: values are of type {rows.dtype}")
         if rows.dtype.kind not in "biuf":
-            raise Refused(f"values are of type {rows.dtype}; they must be real numbers")
+            raise Refused(f"values of type {rows.dtype} are not compatible with real numbers")
         if rows.ndim != 2:
             raise Refused(
-                f"shape is {rows.shape}; it must be [rows, columns]. Reshape your data: "
-                f"{name}.reshape(len({name}), -1), or {name}.reshape(1, -1) if it is a single row"
+                f"Found array with dim {rows.ndim}, of shape {rows.shape}; it must be [rows, "
+                f"columns]. Reshape your data: {name}.reshape(len({name}), -1), or "
+                f"{name}.reshape(1, -1) if it is a single row"
             )
         return rows
     except (Refused, OverflowError, RuntimeError) as error:
@@ -53,9 +57,10 @@ def refuse_outside(X: Any, name: str, columns: Any = None, *, unit: bool = False
     at = tuple(np.argwhere(~good)[0])
     row, column = (each[at] for each in where) if where else at
     cell = f"row {row}, column {column if columns is None else short(columns[column])}"
-    rule = (
-        "with scale=False, values must lie in [0, 1]; without it, each column is scaled"
-        if unit
-        else "values must not be NaN or infinite"
+    if not unit:
+        found = "NaN" if np.isnan(values[at]) else "infinity"
+        raise ValueError(f"Input {name} contains {found}: {cell}; values must be finite")
+    raise ValueError(
+        f"{name}: {cell} holds {values[at]}; with scale=False, values must lie in [0, 1]; without "
+        "it, each column is scaled"
     )
-    raise ValueError(f"{name}: {cell} holds {values[at]}; {rule}")
