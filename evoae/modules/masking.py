@@ -94,7 +94,8 @@ class Guard:
         """A gradient, masked."""
         if self.is_full(mask.kept):
             return None
-        return select(gradient, mask.kept.to(gradient.dtype))
+        kept = mask.kept.to(gradient.dtype)
+        return gradient * kept if gradient.is_sparse else select(gradient, kept)
 
 
 class Mask(nn.Module):

@@ -231,7 +231,7 @@ class Observer:
         if not self.watching:
             return None
         self.reached.add(part)
-        target = self.target
+        target, gradient = self.target, gradient.to_dense()  # which an embedding's may not be
         mask, stored = target.tensors[part].mask, target.tensors[part].stored
         # what is ours is written over: new memory takes longer than the arithmetic
         if self.ours.get(part) is None or self.ours[part].device != gradient.device:

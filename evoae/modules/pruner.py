@@ -20,7 +20,7 @@ from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.messages import one_line, shortened
 from evoae.modules import checks, masking
 from evoae.modules.following import followers_on
-from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
+from evoae.modules.layers import OF_ACTIVATIONS, Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import Hook, why_not_a_module
 from evoae.modules.tracing import Follower
@@ -145,7 +145,8 @@ class Pruner:
         if self.operator.function is operators.apoz:
             rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
             seen = followers_on(module, rows)
-        self.targets = find_layers(module, layers, exclude, relu, seen)
+        followed = not set(self.operator.needs).isdisjoint(OF_ACTIVATIONS)
+        self.targets = find_layers(module, layers, exclude, relu, seen, followed)
         self.size, weights = (
             sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
             for parts in (lambda target: target.tensors, lambda target: ["weight"])
