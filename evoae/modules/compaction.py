@@ -92,7 +92,7 @@ def take_off_masks(module: nn.Module) -> None:
 
 def take_off_norms(module: nn.Module, plain: Container[str]) -> None:
     """Make computed tensors parameters, where their names are among those of plain ones."""
-    for where, part in module.named_modules():
+    for where, part in list(module.named_modules()):
         names = [name for name in computed_of(part) if f"{where}.{name}".lstrip(".") in plain]
         if names and parametrize.is_parametrized(part):
             bake(part)

@@ -810,6 +810,27 @@ def test_a_copy_masks_gradients_by_itself_and_a_parameter_that_was_frozen_too() 
     assert masking.stored(twin[0], "weight") is not masking.stored(module[0], "weight")
 
 
+def test_a_masked_module_is_read_by_other_tools() -> None:
+    module = dense()
+    pruner = Pruner(module, "random", "one-shot", 1, **AIM)
+    module(ROWS).sum().backward()
+    pruner.epoch_end()
+    expected = module.eval()(ROWS)
+    with torch.inference_mode():
+        copied = copy.deepcopy(module)
+        assert torch.equal(copied(ROWS), expected)
+    with torch.no_grad():
+        assert torch.equal(copied(ROWS), expected)
+    assert copy.deepcopy(module).to("meta")(ROWS.to("meta")).shape == expected.shape
+    others = [
+        torch.jit.trace(module, ROWS),
+        torch.export.export(module, (ROWS,), strict=False).module(),
+        torch.vmap(module),
+    ]
+    for other in others:
+        torch.testing.assert_close(other(ROWS), expected)
+
+
 @pytest.mark.parametrize("operator", ["magnitude", "obd"])
 def test_sparse_gradients_are_masked(operator: str) -> None:
     module = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 3))
