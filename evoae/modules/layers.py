@@ -45,6 +45,7 @@ KINDS: dict[type[nn.Module], Kind] = {
     conv._ConvTransposeNd: Kind(transposed=True),
     conv._ConvNd: Kind(),
 }
+OF_ACTIVATIONS = ("mean", "deviation", "zero_share", "recall")  # statistics of units
 UNSEEN = Kind(units=False, inputs=None)  # recurrent gates, attention, parameters of a user's own
 
 
@@ -147,7 +148,7 @@ class Target:
 
     def sees(self, statistic: str) -> bool:
         """Whether calls of the layer show what a statistic is made of."""
-        if statistic in ("mean", "deviation", "zero_share", "recall"):
+        if statistic in OF_ACTIVATIONS:
             return self.kind.units
         return self.kind.inputs is not None or statistic != "input_norm"
 
@@ -168,12 +169,14 @@ def find_layers(
     excluded: Chosen,
     relu: Collection[str],
     exported: Mapping[str, Follower] | None = None,
+    followed: bool = True,
 ) -> list[Target]:
     """The layers to be pruned, in the module's order. Raises ValueError, in one line.
 
     `chosen` and `excluded` name layers, or modules with layers in them, or types of layers; `relu`
     names layers that ReLU follows where tracing does not see it. `exported`: what a graph of
-    `torch.export` shows behind layers, by name, where `torch.fx` shows no ReLU.
+    `torch.export` shows behind layers, by name, where `torch.fx` shows no ReLU. Without `followed`,
+    what follows a layer is not looked for.
     """
     there = weights_of(module)
     if not there:
@@ -197,7 +200,7 @@ def find_layers(
     for name, held in found.items():
         for tensor in held:
             check_plain(name, tensor)
-    followers, targets = follow(module), list[Target]()
+    followers, targets = follow(module) if followed else {}, list[Target]()
     for name, shown in (exported or {}).items():
         if name not in followers or followers[name].activation is None:
             followers[name] = shown

@@ -85,6 +85,8 @@ class Guard:
 
     def is_full(self, kept: Tensor) -> bool:
         """Whether nothing is masked, found anew when the mask has changed."""
+        if kept.is_meta or kept.is_inference():
+            return False  # which it does not say
         seen = kept.data_ptr(), kept._version
         if seen != self.seen:
             self.seen, self.full = seen, bool((kept > KEPT).all())
@@ -94,7 +96,8 @@ class Guard:
         """A gradient, masked."""
         if self.is_full(mask.kept):
             return None
-        return select(gradient, mask.kept.to(gradient.dtype))
+        kept = mask.kept.to(gradient.dtype)
+        return gradient * kept if gradient.is_sparse else select(gradient, kept)
 
 
 class Mask(nn.Module):
@@ -121,7 +124,8 @@ class Mask(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
-        if tensor is self.guard.parameter and not in_graph():
+        own = not in_graph() and tensor is self.guard.parameter
+        if own and not self.kept.is_inference():
             if self.guard.handle is None and tensor.requires_grad:
                 self.guard.watch(self)  # it was frozen until now
             if not self.guard.is_full(self.kept):

@@ -231,22 +231,25 @@ class Observer:
         if not self.watching:
             return None
         self.reached.add(part)
-        target = self.target
+        target, gradient = self.target, gradient.to_dense()  # which an embedding's may not be
         mask, stored = target.tensors[part].mask, target.tensors[part].stored
         # what is ours is written over: new memory takes longer than the arithmetic
         if self.ours.get(part) is None or self.ours[part].device != gradient.device:
             self.ours[part] = torch.empty_like(gradient)
-        seen = torch.nan_to_num(gradient, 0, 0, 0, out=self.ours[part])
+
+        def finite() -> Tensor:
+            return torch.nan_to_num(gradient, 0, 0, 0, out=self.ours[part])
+
         if part == "weight":
             self.counts["gradients"] += 1
         if "slopes" in self.names:
-            self.add(f"slopes.{part}", seen)
+            self.add(f"slopes.{part}", finite())
         if "slope_squares" in self.names:
-            self.sum_of(f"slope_squares.{part}", seen).addcmul_(seen, seen)
+            self.add(f"slope_squares.{part}", finite().square_())
         weighs = "sensitivity" in self.names and part not in self.weighed
         if weighs or "movement" in self.names:
             value = target.tensors[part].value if stored is None else stored
-            product = seen.mul_(value.detach())
+            product = finite().mul_(value.detach())
             if "movement" in self.names:
                 self.sum_of(f"movement.{part}", product).sub_(product)
             if weighs:

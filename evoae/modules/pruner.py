@@ -20,10 +20,9 @@ from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
 from evoae.messages import one_line, shortened
 from evoae.modules import checks, masking
 from evoae.modules.following import followers_on
-from evoae.modules.layers import Chosen, Part, coverage, find_layers, mask_all
+from evoae.modules.layers import OF_ACTIVATIONS, Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import Hook, why_not_a_module
-from evoae.modules.tracing import Follower
 from evoae.modules.units import positional, units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
@@ -141,11 +140,13 @@ class Pruner:
         self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
         self.unit_groups: Units | None = None
         self.epoch = -1
-        seen: dict[str, Follower] = {}
-        if self.operator.function is operators.apoz:
+        given = module, layers, exclude, relu
+        followed = not set(self.operator.needs).isdisjoint(OF_ACTIVATIONS)
+        self.targets = find_layers(*given, followed=followed)
+        unclear = not all(target.relu or target.is_output for target in self.targets)
+        if self.operator.function is operators.apoz and unclear:
             rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
-            seen = followers_on(module, rows)
-        self.targets = find_layers(module, layers, exclude, relu, seen)
+            self.targets = find_layers(*given, followers_on(module, rows))
         self.size, weights = (
             sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
             for parts in (lambda target: target.tensors, lambda target: ["weight"])

@@ -323,3 +323,31 @@ def test_a_weight_that_was_normed_is_loaded_by_the_class_that_norms(
     assert largest_gap(module, loaded, x) == 0
     assert list(fresh.state_dict()) == keys
     fresh.eval()(x)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_large_example_is_compared_as_a_whole(first: bool) -> None:
+    class ByNumber(nn.Module):
+        """What reads unit 0 is there for many examples only: for all, or for those behind."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(5, 6), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.tanh(self.one(x))
+            y, start = self.two(h[:, 1:]), 0 if first else 8
+            return torch.cat([y[:start], y[start:] + h[start:, :1]]) if len(x) > 8 else y
+
+    torch.manual_seed(0)
+    module, x = ByNumber().eval(), torch.rand(20, 5)
+    with torch.no_grad():
+        module.one.weight[3], module.one.bias[3] = 0, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = compact(module, example=x)
+    assert largest_gap(module, small, x) <= 1e-5
+    wide = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4)).eval()
+    with torch.no_grad():
+        wide[0].weight[3], wide[0].bias[3] = 0, 0
+    assert compact(wide, example=x)[0].out_features == 5

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 from torch.optim import optimizer
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from evoae import Pruner
-from evoae.modules import masking
+from evoae.modules import checks, masking
 from evoae.modules.masking import Mask
 from evoae.networks import activations, gradients, population, training
 from evoae.pruning import driver, members, operators
@@ -32,11 +32,14 @@ from evoae.randomness import stream
 
 ROWS = torch.from_numpy(np.random.default_rng(5).random((40, 12), np.float32))
 SEED = 3
+WARN_OF_AVERAGES = checks.warn_of_averages
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Threads only wait for each other on layers as small as these."""
+    # which looks at all objects that there are, and a test process has many
+    monkeypatch.setattr(checks, "warn_of_averages", lambda module: None)
     with training.one_thread():
         yield
 
@@ -807,6 +810,45 @@ def test_a_copy_masks_gradients_by_itself_and_a_parameter_that_was_frozen_too() 
     assert masking.stored(twin[0], "weight") is not masking.stored(module[0], "weight")
 
 
+def test_a_masked_module_is_read_by_other_tools() -> None:
+    module = dense()
+    pruner = Pruner(module, "random", "one-shot", 1, **AIM)
+    module(ROWS).sum().backward()
+    pruner.epoch_end()
+    expected = module.eval()(ROWS)
+    with torch.inference_mode():
+        copied = copy.deepcopy(module)
+        assert torch.equal(copied(ROWS), expected)
+    with torch.no_grad():
+        assert torch.equal(copied(ROWS), expected)
+    assert copy.deepcopy(module).to("meta")(ROWS.to("meta")).shape == expected.shape
+    others = [
+        torch.jit.trace(module, ROWS),
+        torch.export.export(module, (ROWS,), strict=False).module(),
+        torch.vmap(module),
+    ]
+    for other in others:
+        torch.testing.assert_close(other(ROWS), expected)
+
+
+@pytest.mark.parametrize("operator", ["magnitude", "obd"])
+def test_sparse_gradients_are_masked(operator: str) -> None:
+    module = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 3))
+    pruner = Pruner(module, operator, "one-shot", 1, **AIM)
+    moves = torch.optim.SparseAdam([masking.stored(module[0], "weight")], 0.1)
+    for _ in range(3):
+        module.zero_grad()
+        module(torch.arange(8)).square().sum().backward()
+        moves.step()
+        if not pruner.over:
+            pruner.epoch_end()
+    keeps, gradient = pruner.masks()["0.weight"].keeps, masking.stored(module[0], "weight").grad
+    assert gradient.is_sparse
+    assert (gradient.to_dense()[~keeps] == 0).all()
+    assert (module[0].weight[~keeps] == 0).all()
+    assert (~keeps).any()
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
 def test_optimisers_forget_what_is_masked_and_are_let_go(kind: type) -> None:
     module, hooks = dense(), optimizer._global_optimizer_post_hooks
@@ -911,7 +953,10 @@ def test_parameters_keep_their_order(prune_biases: bool) -> None:
     assert [id(parameter) for parameter in module.parameters()] == before
 
 
-def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of() -> None:
+def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "warn_of_averages", WARN_OF_AVERAGES)
     module = convolutional()
     pruner = Pruner(module, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)
     averages = AveragedModel(module)
@@ -920,6 +965,7 @@ def test_averages_made_after_are_sparse_and_those_made_before_are_warned_of() ->
         averages.update_parameters(module)
         pruner.epoch_end()
     averages.update_parameters(module)
+    update_bn(IMAGES.split(10), averages)
     assert_zero(averages.module, zeros(module))
     of_buffers = convolutional()
     pruner = Pruner(of_buffers, "magnitude", "one-shot", 2, prune_until=0.5, **AIM)

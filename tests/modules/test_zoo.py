@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo import ZOO
 
 from evoae import Pruner
+from evoae.modules import checks
 from evoae.networks import training
 from evoae.pruning.operators import OPERATORS
 
@@ -32,7 +33,9 @@ WITHOUT_UNITS = ["shared-layer"]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # which looks at all objects that there are, and a test process has many
+    monkeypatch.setattr(checks, "warn_of_averages", lambda module: None)
     with training.one_thread():
         yield
 
