@@ -35,7 +35,7 @@ def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Pat
 
 
 def test_an_unknown_way_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, trajectory"):
+    with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, from-dense"):
         front_ways.compute(tiny("frontier"), "best", SIZES, STEPS, 1, 1)
 
 
@@ -79,7 +79,7 @@ def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.Da
 def test_the_page_says_which_way_is_lower(
     other: float, trials: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = fronts({"trunk": 0.1, "separate": other}, trials)
+    table = fronts({"trajectory": 0.1, "separate": other}, trials)
     monkeypatch.setattr(results, "front_of_ways", lambda: table)
     found = front_page.values()
     assert said in found["ways_found"]
@@ -89,12 +89,12 @@ def test_the_page_says_which_way_is_lower(
 
 
 def test_a_diverged_network_is_the_worst() -> None:
-    table = fronts({"trunk": 0.1, "separate": 0.2}, 6)
-    table.loc[(table.way == "trunk") & (table.sparsity == 0.6), "test_l1"] = np.nan
+    table = fronts({"trajectory": 0.1, "separate": 0.2}, 6)
+    table.loc[(table.way == "trajectory") & (table.sparsity == 0.6), "test_l1"] = np.nan
     tested = front_ways.tests(front_ways.measures(table))
     assert tested["mean b"].tolist() == [np.inf]
     assert (tested["shift"] < 0).all()
 
 
-def test_without_the_trunk_nothing_is_tested() -> None:
+def test_without_ours_nothing_is_tested() -> None:
     assert front_ways.tests(front_ways.measures(fronts({"separate": 0.2}, 6))).empty
