@@ -55,9 +55,14 @@ def state(found: pd.DataFrame) -> str:
     """What has been run, and what is missing of the plan."""
     groups = found.groupby(["dataset", "steps"])
     done = [f"{d} at {s:,} steps ({g.trial.nunique()} trials)" for (d, s), g in groups]
-    left = [f"{d} at {s:,}" for d in DATA for s in BUDGETS if (d, s) not in groups.groups]
+    left = []
+    for name in DATA:
+        budgets = [f"{steps:,}" for steps in BUDGETS if (name, steps) not in groups.groups]
+        if budgets:
+            every = len(budgets) == len(BUDGETS)
+            left.append(f"{name}, {'all steps' if every else listed(budgets)}")
     words = f"Run so far: {listed(done)}." if done else "Nothing was run so far."
-    return words + (f" Missing: {listed(left)}." if left else "")
+    return words + (f" Missing: {'; '.join(left)}." if left else "")
 
 
 def answer(found: pd.DataFrame) -> str:

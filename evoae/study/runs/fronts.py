@@ -82,8 +82,7 @@ class Stage:
 def stages(sizes: Sequence[float]) -> list[Stage]:
     """The dense network, which is trained alone; then each size, from the one before.
 
-    Sizes that begin from the dense network were worse, and those of a *trunk* with a branch for
-    each size: RESULTS.md compares them. The first size keeps the experiment's own rates.
+    The first size keeps the experiment's own rates. RESULTS.md compares this with other ways.
     """
     dense = 1 / (len(sizes) + 2)
     each = (1 - dense) / (FIRST + len(sizes) - 1)
