@@ -256,7 +256,14 @@ def train(
                 )
                 for s in ready
             }
-            runs |= sweep(design, trials, seed, progress=bar, **where).runs
+            found = sweep(design, trials, seed, progress=bar, **where).runs
+            for name, run in found.items():
+                if not all(side.weights.isfinite().all() for side in run.population.sides):
+                    raise ValueError(
+                        f"the training of {name} diverged, so no other can begin from it; choose a "
+                        f"learning_rate below {experiment.learning_rate:g}"
+                    )
+            runs |= found
             waiting = [s for s in waiting if s not in ready]
             done += sum(lengths[s.name] for s in ready) * count
             bar.update(done - bar.n)  # what was there already was not reported
