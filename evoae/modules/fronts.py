@@ -1,4 +1,4 @@
-"""Copies of a user's module in several sizes: a trunk that is pruned on, and branches from it."""
+"""A user's module in several sizes, each of which begins from the finished denser one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from evoae.modules.pruner import Pruner
 from evoae.rules import plain, rising_shares
 
 MOST_SIZES = 50
+FREE = ("none", "cubic")  # operator and schedule of the dense one
 WHERE = ("granularity", "layers", "exclude", "prune_biases")  # settings that say what may be pruned
 Fit = Callable[[nn.Module, int, Pruner], Any]
 
@@ -34,16 +35,15 @@ def front_modules(
     score: Callable[[nn.Module], float],
     sparsities: Iterable[float],
     *,
-    trunk_epochs: int,
-    branch_epochs: int,
+    epochs: int,
     operator: str | Callable[..., Any] = "obd",
     **settings: Any,
 ) -> list[Sized]:
     """A module of each sparsity, the dense one first: what `evoae.front` does, for your module.
 
-    One module, the trunk, is trained for `trunk_epochs` on the way to each sparsity. From what it
-    is there, a copy is trained for `branch_epochs` more, at that sparsity. The dense module is
-    trained alone for as many epochs as the first of them.
+    The dense module is trained alone. The first size begins anew, every other one from a copy of
+    the finished module of the next denser size; each takes `epochs`, and reaches its sparsity in
+    the first third of them.
 
     Args:
         factory: makes a module with fresh weights; called twice.
@@ -57,29 +57,26 @@ def front_modules(
     and as `Pruner`.
     """
     sizes = rising_shares(sparsities, MOST_SIZES)
-    for name, epochs in (("trunk_epochs", trunk_epochs), ("branch_epochs", branch_epochs)):
-        if type(plain(epochs)) is not int or epochs < 1:
-            raise ValueError(f"{name}={short(epochs)} must be a whole number of at least 1")
+    if type(plain(epochs)) is not int or epochs < 1:
+        raise ValueError(f"epochs={short(epochs)} must be a whole number of at least 1")
 
-    def trained(module: nn.Module, epochs: int, start: float, end: float) -> nn.Module:
-        how, schedule = (operator, f"points:0,{start};1,{end}") if end else ("none", "cubic")
-        with Pruner(module, how, schedule, epochs, **(settings if end else {})) as pruner:
+    def trained(module: nn.Module, before: float, size: float) -> Sized:
+        how, schedule = (operator, f"points:0,{before};0.3,{size};1,{size}") if size else FREE
+        with Pruner(module, how, schedule, epochs, **(settings if size else {})) as pruner:
             fit(module, epochs, pruner)
-        return module
+        return Sized(size, float(score(module)), module)
 
-    trunk = factory()
+    module = factory()
     for size in sizes:  # a target that cannot be reached is refused before anything is trained
-        Pruner(copy.deepcopy(trunk), operator, "cubic", 1, **settings, target_sparsity=size)
+        Pruner(copy.deepcopy(module), operator, "cubic", 1, **settings, target_sparsity=size)
     where = {name: settings[name] for name in WHERE if name in settings}
     probe = Pruner(
-        copy.deepcopy(trunk), "magnitude", "cubic", 1, target_sparsity=sizes[-1], **where
+        copy.deepcopy(module), "magnitude", "cubic", 1, target_sparsity=sizes[-1], **where
     )
     score(probe.module)
     probe.epoch_end()
-    dense = trained(factory(), trunk_epochs + branch_epochs, 0.0, 0.0)
-    found = [Sized(0.0, float(score(dense)), dense)]
+    found = [trained(factory(), 0.0, 0.0)]
     for before, size in pairwise((0.0, *sizes)):
-        trained(trunk, trunk_epochs, before, size)
-        branch = trained(copy.deepcopy(trunk), branch_epochs, size, size)
-        found.append(Sized(size, float(score(branch)), branch))
+        found.append(trained(module, before, size))
+        module = copy.deepcopy(module)
     return found

@@ -129,6 +129,11 @@ def test_what_is_refused_before_any_work(given: Any, words: str, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_training_that_diverges_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="diverged, so no other can begin from it; choose a learn"):
+        found_in(tmp_path, 1, settings={"learning_rate": 1e20})
+
+
 def test_only_an_experiment_has_a_front() -> None:
     with pytest.raises(ValueError, match="must be an Experiment"):
         front("digits", SIZES)  # type: ignore[arg-type]

@@ -45,6 +45,7 @@ def values() -> dict[str, Any]:
         "ways_planned": PLANNED,
         "ways_ours": OURS,
         "ways_state": state(found),
+        "ways_answer": answer(found),
         "ways_found": verdict(found),
         "ways_table": table([*head, f"way – `{OURS}`", "Holm's p"], lines),
     }
@@ -54,9 +55,47 @@ def state(found: pd.DataFrame) -> str:
     """What has been run, and what is missing of the plan."""
     groups = found.groupby(["dataset", "steps"])
     done = [f"{d} at {s:,} steps ({g.trial.nunique()} trials)" for (d, s), g in groups]
-    left = [f"{d} at {s:,}" for d in DATA for s in BUDGETS if (d, s) not in groups.groups]
+    left = []
+    for name in DATA:
+        budgets = [f"{steps:,}" for steps in BUDGETS if (name, steps) not in groups.groups]
+        if budgets:
+            every = len(budgets) == len(BUDGETS)
+            left.append(f"{name}, {'all steps' if every else listed(budgets)}")
     words = f"Run so far: {listed(done)}." if done else "Nothing was run so far."
-    return words + (f" Missing: {listed(left)}." if left else "")
+    return words + (f" Missing: {'; '.join(left)}." if left else "")
+
+
+def answer(found: pd.DataFrame) -> str:
+    """Whether evolution helps: what inheriting does, and what selecting among neighbours adds."""
+    tested = front_ways.tests(found).set_index("a")
+    said = []
+    for way, worse, better in (
+        (
+            "separate",
+            "inheriting from the next denser size helps",
+            "training each size anew is better",
+        ),
+        (
+            "population",
+            "selection in a population of sizes does not pay",
+            "the population is better",
+        ),
+    ):
+        if way not in tested.index:
+            continue
+        rows = tested.loc[[way]]
+        lower = int((rows["mean a"] < rows["mean b"]).sum())
+        where = f"in {len(rows) - lower} of {len(rows)} comparisons"
+        if lower == 0:
+            said.append(f"{worse} ({where})")
+        elif lower == len(rows):
+            said.append(f"{better} (in {lower} of {lower} comparisons)")
+        else:
+            said.append(f"{worse} {where}, and {better} in the others")
+    if not said:
+        return "No way was compared yet."
+    few = bool(found.groupby(["dataset", "steps", "way"]).size().min() < PLANNED)
+    return f"{raised('; '.join(said))}." + few * " These are means of few trials, not tests."
 
 
 def verdict(found: pd.DataFrame) -> str:
@@ -65,10 +104,10 @@ def verdict(found: pd.DataFrame) -> str:
     said = []
     for way, rows in tested.groupby("a", sort=False):
         lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
-        sure = rows[rows.p_holm < LEVEL]
-        words = f"lower on {listed(lower)}" if lower else "lower nowhere"
-        higher = len(rows) - len(lower)
-        words += f", higher on {higher} of {len(rows)}"
-        words += f"; {len(sure)} of these differences are significant"
-        said.append(f"`{way}`: its mean loss is {words}")
-    return "\n".join(f"- {raised(each)}." for each in said)
+        sure = int((rows.p_holm < LEVEL).sum())
+        words = f"on {listed(lower)}" if lower else "nowhere"
+        said.append(
+            f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "
+            f"{len(rows) - len(lower)} of {len(rows)} comparisons; {sure} of all are significant."
+        )
+    return "\n".join(said)

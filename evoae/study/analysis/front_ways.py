@@ -1,14 +1,17 @@
-"""Ways to find a whole front, at equal model steps: what `evoae front` does, and what it is not.
+"""Ways to find a whole front, at equal model steps: what `evoae front` does, and what it does not.
 
-*separate* trains a network of each size anew, *trajectory* prunes one network from size to size,
-*trunk* is what `evoae front` does, *trunk-or-anew* chooses on validation between its branch and a
-network trained anew, and in *population* the sizes are the cells of a population: in each round a
-size tries networks of its neighbours, and its own, for some epochs, and goes on with the best.
+*separate* trains a network of each size anew. *trajectory* is what `evoae front` does: each size
+begins from the finished network of the next denser one; *from-dense* begins with the dense network.
+*trunk* prunes one network at a constant rate from size to size, and a branch of each size goes on
+from there, alone, with a falling rate. *trajectory-or-anew* chooses on validation between the
+trajectory's network and one trained anew. In *population* the sizes are the cells of a population:
+in each round a size tries networks of its neighbours, and its own, and goes on with the best.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -22,11 +25,12 @@ from evoae.networks import population
 from evoae.study.analysis import statistics
 from evoae.study.runs import fronts
 from evoae.study.runs.files import whole
-from evoae.study.runs.fronts import BRANCH, TRUNK, Stage, Trained
+from evoae.study.runs.fronts import LOOK, NEXT, Stage, Trained
 from evoae.study.runs.merge import joined
 from evoae.study.runs.run import Run
 
-OURS = "trunk"
+OURS = "trajectory"
+TRUNK_SHARE = 0.3  # of the steps
 ROUNDS = 4  # of the population
 TRIED = 0.15  # of a round's steps go to each network that a size tries
 KEYS = ["dataset", "way", "steps", "trial", "sparsity"]
@@ -41,25 +45,44 @@ def separate(sizes: Sequence[float]) -> list[Stage]:
     return [Stage(f"alone {s:g}", s, 1.0, {}) for s in (0.0, *sizes)]
 
 
-def trajectory(sizes: Sequence[float]) -> list[Stage]:
-    """One network, pruned from size to size; at each it is trained to the end, as a branch is."""
+def from_dense(sizes: Sequence[float]) -> list[Stage]:
+    """One network, trained to the end without pruning and then at each size."""
     names = [f"along {s:g}" for s in (0.0, *sizes)]
     known = zip(names, (0.0, *sizes), [None, *names], strict=False)
-    return [Stage(name, s, 1.0, BRANCH, before) for name, s, before in known]
+    return [Stage(name, s, 1.0, NEXT, before) for name, s, before in known]
 
 
-def trunk_or_anew(sizes: Sequence[float]) -> list[Stage]:
-    """The stages of `evoae front`, each branch beside one trained anew with as many steps."""
+def trunk(sizes: Sequence[float]) -> list[Stage]:
+    """A trunk takes the more steps to a size the more it prunes, thrice as many to the first one;
+    the branches of sparser sizes take a few more.
+    """
+    dense = 1 / (len(sizes) + 2)
+    lengths = [(1 - size) ** -0.1 for size in sizes]
+    rest = (1 - dense - TRUNK_SHARE) / sum(lengths)
+    pruned = [math.log((1 - a) / (1 - b)) for a, b in pairwise((0.0, *sizes))]
+    pruned[0] *= 3
+    found, before = [Stage("dense", 0.0, dense, {})], None
+    for size, part, length in zip(sizes, pruned, lengths, strict=True):
+        name, share = f"trunk {size:g}", TRUNK_SHARE * part / sum(pruned)
+        found.append(Stage(name, size, share, LOOK, before, candidate=False))
+        found.append(Stage(f"branch {size:g}", size, rest * length, NEXT, name))
+        before = name
+    return found
+
+
+def trajectory_or_anew(sizes: Sequence[float]) -> list[Stage]:
+    """The stages of `evoae front`, each but the first beside one trained anew, of as many steps."""
     found = fronts.stages(sizes)
-    anew = [Stage(f"anew {s.size:g}", s.size, s.share, {}) for s in found if s.candidate]
+    anew = [Stage(f"anew {s.size:g}", s.size, s.share, {}) for s in found if s.begin]
     return found + anew
 
 
 PLANS = {
     "separate": separate,
-    "trajectory": trajectory,
+    "from-dense": from_dense,
+    "trunk": trunk,
     OURS: fronts.stages,
-    "trunk-or-anew": trunk_or_anew,
+    "trajectory-or-anew": trajectory_or_anew,
 }
 WAYS = (*PLANS, "population")
 
@@ -129,7 +152,7 @@ def in_population(
         plan.extend(stages)
         runs.update(fronts.train(stages, e, epochs * len(stages), trials, seed, **where).runs)
 
-    stages = [Stage(f"round 0 {size:g}", size, 1.0, TRUNK, None, False) for size in every]
+    stages = [Stage(f"round 0 {size:g}", size, 1.0, LOOK, None, False) for size in every]
     train(stages, each)
     for number in range(1, ROUNDS):
         last = number == ROUNDS - 1
@@ -139,7 +162,7 @@ def in_population(
             tried[size] = {
                 whose: Stage(
                     f"round {number} {size:g} from {whose}", size, 1.0,
-                    {**TRUNK, "initial_weights": before[other]}, None, False,
+                    {**LOOK, "initial_weights": before[other]}, None, False,
                 )
                 for whose, other in near.items()
             }  # fmt: skip
@@ -155,7 +178,7 @@ def in_population(
                 for trial, whose in best.items()
             ]
             start = mixed([runs[given[w].name] for w in best], Path(where["out"]) / "starts")
-            settings = {**(BRANCH if last else TRUNK), "initial_weights": str(start)}
+            settings = {**(NEXT if last else LOOK), "initial_weights": str(start)}
             stages.append(Stage(f"round {number} {size:g}", size, 1.0, settings, None, last))
         train(stages, max(1, each - max(map(len, tried.values())) * length))
     return Trained(plan, runs), lineage

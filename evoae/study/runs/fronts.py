@@ -1,9 +1,9 @@
 """A whole front: networks of several sizes, trained by ordinary runs that begin from each other.
 
-Training a network of each size anew repeats what all of them have to learn first. Here a *trunk*
-is trained at a constant learning rate and pruned from size to size, and from its network at each
-size a *branch* goes on alone, with a falling rate. What a front is made of is a list of `Stage`, so
-other ways to make one, and choices among several networks of a size, are other lists.
+Training a network of each size anew repeats what all of them have to learn first. Here each size
+begins from the finished network of the next denser one, with a learning rate that is high again and
+falls again. What a front is made of is a list of `Stage`, so other ways to make one, and choices
+among several networks of a size, are other lists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,18 +37,15 @@ DECIDED = (
     *("rate_policy", "rate_hold", "loss_switch"),
 )
 DENSE = {"operator": "none", "drop_fraction": 0.0, "l1_penalty": 0.0}
-TRUNK = {"rate_policy": "constant", "prune_until": 1.0, "drop_until": 1.0}
-BRANCH = {
+NEXT = {  # of a size that begins from a finished network
     "rate_policy": "cosine",
     "rate_hold": 0.25,
     "prune_until": 0.3,
     "drop_until": 0.7,
     "loss_switch": 0.6,
 }
-# Chosen on digits, by a few trials.
-TRUNK_SHARE = 0.3  # of the steps
-FIRST = 3  # times as many steps to the first size: it begins with random weights
-LONGER = 0.1  # a branch's steps grow with this power of 1 / (kept share)
+LOOK = {"rate_policy": "constant", "prune_until": 1.0, "drop_until": 1.0}  # only looked at
+FIRST = 1.7  # times as many steps for the first size: it begins with random weights
 COLUMNS = (
     *("trial", "sparsity", "validation_l1", "test_l1", "constant_test_l1", "best_preserved"),
     *("macs", "compact_parameters", "model_steps", "dense_validation_l1", "dense_test_l1"),
@@ -84,22 +80,16 @@ class Stage:
 
 
 def stages(sizes: Sequence[float]) -> list[Stage]:
-    """The dense network, the trunk, and its branches.
+    """The dense network, which is trained alone; then each size, from the one before.
 
-    The dense network is trained alone: a trunk that began with it would be worse at every size. The
-    trunk takes the more steps to a size the more it prunes, and sparser branches take a few more.
+    The first size keeps the experiment's own rates. RESULTS.md compares this with other ways.
     """
     dense = 1 / (len(sizes) + 2)
-    lengths = [(1 - size) ** -LONGER for size in sizes]
-    rest = (1 - dense - TRUNK_SHARE) / sum(lengths)
-    pruned = [math.log((1 - a) / (1 - b)) for a, b in pairwise((0.0, *sizes))]
-    pruned[0] *= FIRST
-    found, before = [Stage("dense", 0.0, dense, {})], None
-    for size, part, length in zip(sizes, pruned, lengths, strict=True):
-        trunk, share = f"trunk {size:g}", TRUNK_SHARE * part / sum(pruned)
-        found.append(Stage(trunk, size, share, TRUNK, before, candidate=False))
-        found.append(Stage(f"branch {size:g}", size, rest * length, BRANCH, trunk))
-        before = trunk
+    each = (1 - dense) / (FIRST + len(sizes) - 1)
+    names = [f"size {size:g}" for size in sizes]
+    found = [Stage("dense", 0.0, dense, {}), Stage(names[0], sizes[0], FIRST * each, {})]
+    for before, name, size in zip(names, names[1:], sizes[1:], strict=False):
+        found.append(Stage(name, size, each, NEXT, before))
     return found
 
 
@@ -150,13 +140,13 @@ def epochs_of(plan: Sequence[Stage], total: int) -> list[int]:
 
 
 def scout(e: Experiment) -> list[Stage]:
-    """A trunk alone, through LADDER sizes from dense to the sparsest that is possible."""
+    """One network at a constant rate, pruned through LADDER sizes to the sparsest possible."""
     low = max(0.02, 1 - e.most_sparse + 0.01)
     high = 0.7 if low < 0.6 else (1 + low) / 2
     sizes = [0.0, *(1 - np.geomspace(high, low, LADDER - 1)).round(3).tolist()]
     names = [f"scout {size:g}" for size in sizes]
     return [
-        Stage(name, size, 1.0, TRUNK, before)
+        Stage(name, size, 1.0, LOOK, before)
         for name, size, before in zip(names, sizes, [None, *names], strict=False)
     ]
 
@@ -266,7 +256,14 @@ def train(
                 )
                 for s in ready
             }
-            runs |= sweep(design, trials, seed, progress=bar, **where).runs
+            found = sweep(design, trials, seed, progress=bar, **where).runs
+            for name, run in found.items():
+                if not all(side.weights.isfinite().all() for side in run.population.sides):
+                    raise ValueError(
+                        f"the training of {name} diverged, so no other can begin from it; choose a "
+                        f"learning_rate below {experiment.learning_rate:g}"
+                    )
+            runs |= found
             waiting = [s for s in waiting if s not in ready]
             done += sum(lengths[s.name] for s in ready) * count
             bar.update(done - bar.n)  # what was there already was not reported

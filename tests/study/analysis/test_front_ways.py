@@ -35,7 +35,7 @@ def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Pat
 
 
 def test_an_unknown_way_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, trajectory"):
+    with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, from-dense"):
         front_ways.compute(tiny("frontier"), "best", SIZES, STEPS, 1, 1)
 
 
@@ -68,33 +68,66 @@ def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.Da
     return pd.DataFrame(rows)
 
 
+HELPS = "Inheriting from the next denser size helps"
+FEW = " These are means of few trials, not tests."
+
+
 @pytest.mark.parametrize(
-    ("other", "trials", "said"),
+    ("others", "trials", "answer", "said"),
     [
-        (0.2, 10, "lower nowhere, higher on 1 of 1; 1 of these differences are significant"),
-        (0.05, 10, "lower on digits at 1,000 steps, higher on 0 of 1; 1 of"),
-        (0.2, 4, "lower nowhere, higher on 1 of 1; 0 of these differences are significant"),
+        ({"separate": 0.2}, 10, f"{HELPS} (in 1 of 1 comparisons).", "`trajectory` nowhere, and"),
+        ({"separate": 0.2}, 4, f"{HELPS} (in 1 of 1 comparisons).{FEW}", "0 of all are"),
+        (
+            {"separate": 0.05}, 10, "Training each size anew is better (in 1 of 1 comparisons).",
+            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; 1",
+        ),
+        (
+            {"separate": 0.2, "population": 0.15}, 10,
+            f"{HELPS} (in 1 of 1 comparisons); selection in a population of sizes does not pay (in "
+            "1 of 1 comparisons).", "- `population` has a lower mean loss than",
+        ),
+        (
+            {"population": 0.05}, 10, "The population is better (in 1 of 1 comparisons).",
+            "- `population` has a lower mean loss than `trajectory` on digits",
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_page_says_which_way_is_lower(
-    other: float, trials: int, said: str, monkeypatch: pytest.MonkeyPatch
+    others: dict[str, float],
+    trials: int,
+    answer: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table = fronts({"trunk": 0.1, "separate": other}, trials)
+    table = fronts({"trajectory": 0.1, **others}, trials)
     monkeypatch.setattr(results, "front_of_ways", lambda: table)
     found = front_page.values()
+    assert found["ways_answer"] == answer
     assert said in found["ways_found"]
     assert f"digits at 1,000 steps ({trials} trials)" in found["ways_state"]
-    (line,) = (row for row in found["ways_table"].splitlines() if "`separate` |" in row)
-    assert ("–" in line) == (trials < front_page.PLANNED)
+    for way in others:
+        (line,) = (row for row in found["ways_table"].splitlines() if f"`{way}` |" in row)
+        assert ("–" in line) == (trials < front_page.PLANNED)
+
+
+def test_the_page_says_where_the_answers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = fronts({"trajectory": 0.1, "separate": 0.2}, 10)
+    other = fronts({"trajectory": 0.1, "separate": 0.05}, 10).assign(dataset="faces")
+    monkeypatch.setattr(results, "front_of_ways", lambda: pd.concat([one, other]))
+    assert front_page.values()["ways_answer"] == (
+        f"{HELPS} in 1 of 2 comparisons, and training each size anew is better in the others."
+    )
+    monkeypatch.setattr(results, "front_of_ways", lambda: fronts({"trajectory": 0.1}, 10))
+    assert front_page.values()["ways_answer"] == "No way was compared yet."
 
 
 def test_a_diverged_network_is_the_worst() -> None:
-    table = fronts({"trunk": 0.1, "separate": 0.2}, 6)
-    table.loc[(table.way == "trunk") & (table.sparsity == 0.6), "test_l1"] = np.nan
+    table = fronts({"trajectory": 0.1, "separate": 0.2}, 6)
+    table.loc[(table.way == "trajectory") & (table.sparsity == 0.6), "test_l1"] = np.nan
     tested = front_ways.tests(front_ways.measures(table))
     assert tested["mean b"].tolist() == [np.inf]
     assert (tested["shift"] < 0).all()
 
 
-def test_without_the_trunk_nothing_is_tested() -> None:
+def test_without_ours_nothing_is_tested() -> None:
     assert front_ways.tests(front_ways.measures(fronts({"separate": 0.2}, 6))).empty
