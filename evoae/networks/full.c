@@ -129,13 +129,13 @@ static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int 
 
 /* What the optimiser subtracts from weights with gradient g. */
 #define CHANGE(name, v, absolute, root)                                                                   \
-    INLINE v name(v g, Rule rule, int masked, const v *keep, v *first, v *second)                          \
+    INLINE v name(v g, Rule rule, int masked, int busy, const v *keep, v *first, v *second)                          \
     {                                                                                                     \
         if (masked) g *= *keep;                                                                           \
         if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */  \
         const v mean = *first = *first + (g - *first) * 0.5f;                                             \
         *second = *second * 0.999f + g * g * 0.001f;                                                      \
-        g = rule.rate * mean / (root(*second) * rule.correction + 1e-8f);                                 \
+        g = rule.rate * mean / (root(*second, busy) * rule.correction + 1e-8f);                                 \
         return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
     }
 CHANGE(change, v8, absolute8, root8)
@@ -169,7 +169,7 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
                     even += ((const wide *)d[b])[h] * value[b];
                     if (b + 1 < tile) odd += ((const wide *)d[b + 1])[h] * value[b + 1];
                 }
-                *(wide *)(weights + j) -= change_wide(even + odd, rule, masked, (const wide *)(keep + j),
+                *(wide *)(weights + j) -= change_wide(even + odd, rule, masked, tile < 5, (const wide *)(keep + j),
                                                       (wide *)(first + j), (wide *)(second + j));
             }
         }
@@ -192,7 +192,7 @@ INLINE void update_next(Due *due, Rule rule, int masked)
     const int64_t at = due->at + due->input * LANES;
     for (int h = 0; h < HALVES; h++) {
         const int64_t j = at + h * WIDTH;
-        *(wide *)(net->weights + j) -= change_wide(*due->gradient++, rule, masked, (const wide *)(net->keep + j),
+        *(wide *)(net->weights + j) -= change_wide(*due->gradient++, rule, masked, 0, (const wide *)(net->keep + j),
                                                    (wide *)(net->first + j), (wide *)(net->second + j));
     }
     if (++due->input < due->inputs) return;

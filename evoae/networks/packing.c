@@ -246,16 +246,6 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
 INLINE wide all(float x) { return x - (wide){0}; }
 INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
 INLINE v8 absolute8(v8 x) { return (v8)((i8)x & 0x7fffffff); }
-INLINE v8 root8(v8 x)
-{
-    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
-    return x;
-}
-#ifdef __AVX512VL__
-INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
-#else
-#define root root8
-#endif
 
 #ifdef __AVX512VL__ /* else some compilers convert halves */
 INLINE d8 doubles(v8 x) { return (d8)_mm512_cvtps_pd((__m256)x); }
@@ -274,6 +264,30 @@ INLINE wide at_least(float limit, wide x) { return (wide)_mm256_max_ps(_mm256_se
 INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
 INLINE wide at_most(float limit, wide x) { return choose(x > limit, all(limit), x); }
 INLINE wide at_least(float limit, wide x) { return choose(x < limit, all(limit), x); }
+#endif
+
+INLINE v8 root8(v8 x, int busy)
+{
+    (void)busy;
+    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#ifdef __AVX512VL__
+/* Where the divider is `busy`, the same bits by products: the root of each number from 2^-101 on is rounded
+ * as the processor does it. What is smaller, the optimiser's 1e-8 swallows. */
+INLINE wide root(wide v, int busy)
+{
+    if (!busy) return (wide)_mm512_sqrt_ps((__m512)v);
+    const __m512 x = (__m512)v, half = _mm512_set1_ps(0.5f);
+    __m512 y = _mm512_rsqrt14_ps(x), h = _mm512_mul_ps(y, half), g = _mm512_mul_ps(x, y);
+    y = _mm512_fnmadd_ps(g, h, half);
+    g = _mm512_fmadd_ps(g, y, g), h = _mm512_fmadd_ps(h, y, h);
+    y = _mm512_fmadd_ps(_mm512_fnmadd_ps(g, g, x), h, g);
+    const __m512i special = _mm512_set1_epi32(8 << 8 | 1 << 20); /* 0 for zero, x for infinity */
+    return (wide)_mm512_fixupimm_ps(y, x, special, 0);
+}
+#else
+#define root root8
 #endif
 
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */
