@@ -30,7 +30,7 @@ INLINE int lines_of(int rows) { return rows > TILE ? (rows + ABREAST - 1) / ABRE
 #elif defined(__AVX__)
 #define HOLD(vector) __asm__("" : "+x"(vector))
 #else
-#define HOLD(vector)
+#define HOLD(vector) (void)(vector)
 #endif
 
 /* Where a number of a row lies in panels of 16: [panels][rows][16]. */

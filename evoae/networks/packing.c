@@ -103,6 +103,7 @@ typedef struct {
     const float *next;   /* data of which the next batch has rows `order`, asked for while this one trains: */
     const int64_t *order;        /* they lie anywhere */
     int coming;
+    int64_t group; /* blocks of the output layer that go forwards and backwards together, to stay in a near cache */
 } Work;
 
 /* Lists of a thin layer: of its outputs, or of its inputs and biases. */
