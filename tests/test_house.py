@@ -144,10 +144,8 @@ def test_a_notebook_is_added_as_its_recipe_says(copy: Path) -> None:
     folder = copy / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("out"))
     exec(recipe("Add a notebook"), {"folder": folder})
-    code = (
-        "import sys\nfrom evoae import cli\n"
-        "sys.exit(cli.main(['reproduce', '13_mine', '--scale', 'smoke', '--out', 'out']))"
-    )
+    words = "reproduce 13_mine --scale smoke --workers 1 operators=random".split()
+    code = f"import sys\nfrom evoae import cli\nsys.exit(cli.main({words}))"
     assert "13_mine.html" in run(code, copy)
 
 
