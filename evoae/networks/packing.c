@@ -29,18 +29,18 @@ typedef double d8 __attribute__((vector_size(64), aligned(8)));
 #ifdef __AVX512VL__
 typedef float wide __attribute__((vector_size(64)));
 typedef int32_t iwide __attribute__((vector_size(64)));
-enum { TILE = 8, PATCH = 4, BESIDE = 2, FLOWS = 4 };
+enum { TILE = 8, BESIDE = 2, FLOWS = 4 };
 #else
 typedef v8 wide;
 typedef i8 iwide;
-enum { TILE = 6, PATCH = 2, BESIDE = 1, FLOWS = 2 };
+enum { TILE = 6, BESIDE = 1, FLOWS = 2 };
 #endif
 
 /* A block has 16 outputs, in HALVES registers; SIDE rows of 8 numbers fit one. Some blocks of the output layer,
  * GROUP at least, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on no
  * batch size. */
 enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
-enum { MOST = 8, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
+enum { MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
     int64_t layers;
