@@ -42,8 +42,8 @@ INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *targ
         }
 }
 
-/* The gradient of a layer's inputs, of which `back` holds 8 lanes each, to `delta`. What is there behind
- * the last input is garbage. */
+/* The gradients of a layer's inputs, of which `back` holds 8 lanes each, to `delta`. Behind the last input
+ * they are garbage. */
 static void collect(const Work *work, const Layer *l, int rows)
 {
     const int lines = lines_of(rows);

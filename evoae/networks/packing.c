@@ -36,9 +36,9 @@ typedef i8 iwide;
 enum { TILE = 6, BESIDE = 1, FLOWS = 2 };
 #endif
 
-/* A block has 16 outputs, in HALVES registers; SIDE rows of 8 numbers fit one. Some blocks of the output layer,
- * GROUP at least, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on no
- * batch size. */
+/* A block has 16 outputs, in HALVES registers; ABREAST rows of 8 numbers fit one. GROUP blocks of the output
+ * layer, or more, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on
+ * no batch size. */
 enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
 enum { MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
 
@@ -55,7 +55,7 @@ typedef struct { /* mirrors kernel.py */
 
 typedef struct {
     int64_t in, out, blocks;
-    int64_t stride;       /* of a row of inputs: in + 1, padded */
+    int64_t stride;       /* in + 1, filled up to panels of 16 */
     int64_t flat, packed; /* where its weights start, in the caller's row and packed */
     int64_t unit, lane;   /* where its units start, in the caller's statistics and padded */
 } Layer;
@@ -99,11 +99,11 @@ typedef struct {
     v8 *turned[2 * MAX_LAYERS];   /* for thin layers: the inputs [in + 1][groups], 8 rows a group, */
     v8 *thin;                     /* the outputs or their gradient [outputs][groups], */
     v8 *lanes;                    /* and 8 partial sums of the gradient of each input */
-    const float *target; /* in panels, as inputs are */
-    const float *next;   /* data of which the next batch has rows `order`, asked for while this one trains: */
-    const int64_t *order;        /* they lie anywhere */
+    const float *target;         /* in panels, as inputs are */
+    const float *next;           /* data whose rows `order` are the next batch: asked for meanwhile, */
+    const int64_t *order;        /* since they lie anywhere */
     int coming;
-    int64_t group; /* blocks of the output layer that go forwards and backwards together, to stay in a near cache */
+    int64_t group;               /* blocks of the output layer that go together, to stay in a near cache */
 } Work;
 
 /* Lists of a thin layer: of its outputs, or of its inputs and biases. */
