@@ -1,5 +1,5 @@
-/* Full layers, one block of 16 outputs at a time: rows, inputs and blocks are taken a few at a time, so
- * that sums stay in registers. */
+/* Full layers, in blocks of 16 outputs: rows, inputs and blocks are taken a few at a time, so that sums stay
+ * in registers. */
 
 /* Does the same for each number of rows in a tile, known to the compiler as `tile`. */
 #define BY_TILE(rows, ...)                                                                             \
@@ -30,7 +30,7 @@ INLINE int lines_of(int rows) { return rows > TILE ? (rows + ABREAST - 1) / ABRE
 #elif defined(__AVX__)
 #define HOLD(vector) __asm__("" : "+x"(vector))
 #else
-#define HOLD(vector)
+#define HOLD(vector) (void)(vector)
 #endif
 
 /* Where a number of a row lies in panels of 16: [panels][rows][16]. */
@@ -109,7 +109,7 @@ INLINE void flow_tile(const float *restrict w, int64_t size, int blocks, const w
         for (int b = 0; b < tile; b++) ((wide *)(back + i * lines))[b] = s[i][b];
 }
 
-/* What lies behind the last input is garbage: nobody reads it. */
+/* What flows back from some blocks to all inputs. What lies behind the last one is garbage: nobody reads it. */
 static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int rows, wide *halves, v8 *back,
                  int anew)
 {
@@ -129,13 +129,13 @@ static void flow(const float *w, int64_t in, int blocks, const Pair *delta, int 
 
 /* What the optimiser subtracts from weights with gradient g. */
 #define CHANGE(name, v, absolute, root)                                                                   \
-    INLINE v name(v g, Rule rule, int masked, const v *keep, v *first, v *second)                          \
+    INLINE v name(v g, Rule rule, int masked, int busy, const v *keep, v *first, v *second)                \
     {                                                                                                     \
         if (masked) g *= *keep;                                                                           \
         if (!rule.adam) return rule.rate * g / (absolute(g) + 1e-8f); /* the first step of a new Adam */  \
         const v mean = *first = *first + (g - *first) * 0.5f;                                             \
         *second = *second * 0.999f + g * g * 0.001f;                                                      \
-        g = rule.rate * mean / (root(*second) * rule.correction + 1e-8f);                                 \
+        g = rule.rate * mean / (root(*second, busy) * rule.correction + 1e-8f);                           \
         return masked ? (v)(g * *keep) : g; /* moments from before a prune must not move it */            \
     }
 CHANGE(change, v8, absolute8, root8)
@@ -169,8 +169,9 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
                     even += ((const wide *)d[b])[h] * value[b];
                     if (b + 1 < tile) odd += ((const wide *)d[b + 1])[h] * value[b + 1];
                 }
-                *(wide *)(weights + j) -= change_wide(even + odd, rule, masked, (const wide *)(keep + j),
-                                                      (wide *)(first + j), (wide *)(second + j));
+                *(wide *)(weights + j) -=
+                    change_wide(even + odd, rule, masked, tile < 5, (const wide *)(keep + j),
+                                (wide *)(first + j), (wide *)(second + j));
             }
         }
         if (back)
@@ -192,8 +193,9 @@ INLINE void update_next(Due *due, Rule rule, int masked)
     const int64_t at = due->at + due->input * LANES;
     for (int h = 0; h < HALVES; h++) {
         const int64_t j = at + h * WIDTH;
-        *(wide *)(net->weights + j) -= change_wide(*due->gradient++, rule, masked, (const wide *)(net->keep + j),
-                                                   (wide *)(net->first + j), (wide *)(net->second + j));
+        *(wide *)(net->weights + j) -=
+            change_wide(*due->gradient++, rule, masked, 0, (const wide *)(net->keep + j),
+                        (wide *)(net->first + j), (wide *)(net->second + j));
     }
     if (++due->input < due->inputs) return;
     due->gradient += (PATCH - due->inputs) * HALVES;
@@ -237,8 +239,8 @@ INLINE void patch(wide *restrict gradient, const float *restrict x, const Pair *
             for (int h = 0; h < HALVES; h++) *gradient++ = even[k][i][h] + odd[k][i][h];
 }
 
-INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, const Pair *delta, int rows,
-                   Rule rule, int masked)
+INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const float *x, const Pair *delta,
+                   int rows, Rule rule, int masked)
 {
     const int64_t inputs = size / LANES;
     wide gradients[2][BESIDE * PATCH * HALVES];
@@ -268,7 +270,7 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
     else { if (net->keep) { UPDATE(fresh, 1) } else { UPDATE(fresh, 0) } }
 #define FEW(r, masked)                                                                                    \
     if (back) {                                                                                           \
-        BY_TILE(rows, update_tile(net, at, size, blocks, x, delta, r, masked, back, tile))      \
+        BY_TILE(rows, update_tile(net, at, size, blocks, x, delta, r, masked, back, tile))                \
     } else for (int g = 0; g < blocks; g++)                                                               \
         BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, delta + g * rows, r, masked, NULL, tile))
     if (rows <= TILE) {

@@ -42,8 +42,8 @@ INLINE void output_tile(Pair *z, const Layer *l, int64_t lane, const float *targ
         }
 }
 
-/* The gradient of a layer's inputs, of which `back` holds 8 lanes each, to `delta`. What is there behind
- * the last input is garbage. */
+/* The gradients of a layer's inputs, of which `back` holds 8 lanes each, to `delta`. Behind the last input
+ * they are garbage. */
 static void collect(const Work *work, const Layer *l, int rows)
 {
     const int lines = lines_of(rows);
@@ -58,9 +58,6 @@ static void collect(const Work *work, const Layer *l, int rows)
         }
 }
 
-/* Blocks of the output layer that go forwards and backwards together: their gradients stay in a near cache. */
-INLINE int64_t group_of(int rows) { return rows > 64 ? (rows < 1024 ? 4096 / rows : GROUP) : rows > TILE ? 16 : GROUP; }
-
 /* The output layer, forwards and backwards a few blocks at a time while their weights are in L1. */
 static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, int rows, int bce,
                          float scale, Rule rule)
@@ -68,9 +65,8 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
     const float *x = work->input[c];
     const Thin *thin = thin_of(net, l);
     if (thin) thin_forward(net, l, thin, work, c, rows);
-    const int64_t group = group_of(rows);
-    for (int64_t from = 0; from < l->blocks; from += group) {
-        const int blocks = (int)(l->blocks - from < group ? l->blocks - from : group);
+    for (int64_t from = 0; from < l->blocks; from += work->group) {
+        const int blocks = (int)(l->blocks - from < work->group ? l->blocks - from : work->group);
         if (!thin)
             multiply(net->weights + l->packed + from * LANES * (l->in + 1), blocks, x, l->in, work->delta, rows);
         for (int g = 0; g < blocks; g++) {
@@ -99,7 +95,7 @@ static double loss(const Net *net, const Layer *l, const Work *work, const float
 {
     double lanes[LANES] = {0};
     double sum = 0;
-    Pair z[SCORED];
+    Pair z[MOST];
     for (int64_t block = 0; block < l->blocks; block++) {
         wide sums[HALVES] = {{0}};
         multiply(net->weights + l->packed + block * (l->in + 1) * LANES, 1, x, l->in, z, rows);
@@ -342,9 +338,9 @@ static void leave(Cast *cast)
 /* Buffers for batches of up to `rows`. Encoders are read into `code`: a plain one's is the decoder's input. */
 static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int rows, int masked, Arena *arena)
 {
-    int64_t widest = 0, blocks = group_of(rows), outputs = 0, c = 0;
-    const int64_t groups = groups_of(rows);
-    *work = (Work){0};
+    const int64_t groups = groups_of(rows), group = rows <= TILE ? GROUP : rows < 1024 ? 4096 / rows : GROUP;
+    *work = (Work){.group = group < 16 ? group : 16};
+    int64_t widest = 0, blocks = work->group, outputs = 0, c = 0;
     for (int side = 0; side < 2; side++) {
         const Shape *s = side ? decoder : encoder;
         for (const Layer *l = s->layer; l < s->layer + s->layers; l++, c++) {

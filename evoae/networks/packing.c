@@ -29,18 +29,18 @@ typedef double d8 __attribute__((vector_size(64), aligned(8)));
 #ifdef __AVX512VL__
 typedef float wide __attribute__((vector_size(64)));
 typedef int32_t iwide __attribute__((vector_size(64)));
-enum { TILE = 8, PATCH = 4, BESIDE = 2, FLOWS = 4 };
+enum { TILE = 8, BESIDE = 2, FLOWS = 4 };
 #else
 typedef v8 wide;
 typedef i8 iwide;
-enum { TILE = 6, PATCH = 2, BESIDE = 1, FLOWS = 2 };
+enum { TILE = 6, BESIDE = 1, FLOWS = 2 };
 #endif
 
-/* A block has 16 outputs, in HALVES registers; SIDE rows of 8 numbers fit one. Some blocks of the output layer,
- * GROUP at least, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on no
- * batch size. */
+/* A block has 16 outputs, in HALVES registers; ABREAST rows of 8 numbers fit one. GROUP blocks of the output
+ * layer, or more, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on
+ * no batch size. */
 enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
-enum { MOST = 8, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
+enum { MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
     int64_t layers;
@@ -55,7 +55,7 @@ typedef struct { /* mirrors kernel.py */
 
 typedef struct {
     int64_t in, out, blocks;
-    int64_t stride;       /* of a row of inputs: in + 1, padded */
+    int64_t stride;       /* in + 1, filled up to panels of 16 */
     int64_t flat, packed; /* where its weights start, in the caller's row and packed */
     int64_t unit, lane;   /* where its units start, in the caller's statistics and padded */
 } Layer;
@@ -99,10 +99,11 @@ typedef struct {
     v8 *turned[2 * MAX_LAYERS];   /* for thin layers: the inputs [in + 1][groups], 8 rows a group, */
     v8 *thin;                     /* the outputs or their gradient [outputs][groups], */
     v8 *lanes;                    /* and 8 partial sums of the gradient of each input */
-    const float *target; /* in panels, as inputs are */
-    const float *next;   /* data of which the next batch has rows `order`, asked for while this one trains: */
-    const int64_t *order;        /* they lie anywhere */
+    const float *target;         /* in panels, as inputs are */
+    const float *next;           /* data whose rows `order` are the next batch: asked for meanwhile, */
+    const int64_t *order;        /* since they lie anywhere */
     int coming;
+    int64_t group;               /* blocks of the output layer that go together, to stay in a near cache */
 } Work;
 
 /* Lists of a thin layer: of its outputs, or of its inputs and biases. */
@@ -246,16 +247,6 @@ static void repack(const Shape *s, const Thin *thin, float *flat, float *packed,
 INLINE wide all(float x) { return x - (wide){0}; }
 INLINE wide absolute(wide x) { return (wide)((iwide)x & 0x7fffffff); }
 INLINE v8 absolute8(v8 x) { return (v8)((i8)x & 0x7fffffff); }
-INLINE v8 root8(v8 x)
-{
-    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
-    return x;
-}
-#ifdef __AVX512VL__
-INLINE wide root(wide x) { return (wide)_mm512_sqrt_ps((__m512)x); }
-#else
-#define root root8
-#endif
 
 #ifdef __AVX512VL__ /* else some compilers convert halves */
 INLINE d8 doubles(v8 x) { return (d8)_mm512_cvtps_pd((__m256)x); }
@@ -274,6 +265,30 @@ INLINE wide at_least(float limit, wide x) { return (wide)_mm256_max_ps(_mm256_se
 INLINE wide choose(iwide mask, wide yes, wide no) { return (wide)((mask & (iwide)yes) | (~mask & (iwide)no)); }
 INLINE wide at_most(float limit, wide x) { return choose(x > limit, all(limit), x); }
 INLINE wide at_least(float limit, wide x) { return choose(x < limit, all(limit), x); }
+#endif
+
+INLINE v8 root8(v8 x, int busy)
+{
+    (void)busy;
+    for (size_t i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
+    return x;
+}
+#ifdef __AVX512VL__
+/* Where the divider is `busy`, the same bits by products: the root of each number from 2^-101 on is rounded
+ * as the processor does it. What is smaller, the optimiser's 1e-8 swallows. */
+INLINE wide root(wide v, int busy)
+{
+    if (!busy) return (wide)_mm512_sqrt_ps((__m512)v);
+    const __m512 x = (__m512)v, half = _mm512_set1_ps(0.5f);
+    __m512 y = _mm512_rsqrt14_ps(x), h = _mm512_mul_ps(y, half), g = _mm512_mul_ps(x, y);
+    y = _mm512_fnmadd_ps(g, h, half);
+    g = _mm512_fmadd_ps(g, y, g), h = _mm512_fmadd_ps(h, y, h);
+    y = _mm512_fmadd_ps(_mm512_fnmadd_ps(g, g, x), h, g);
+    const __m512i special = _mm512_set1_epi32(8 << 8 | 1 << 20); /* 0 for zero, x for infinity */
+    return (wide)_mm512_fixupimm_ps(y, x, special, 0);
+}
+#else
+#define root root8
 #endif
 
 /* exp(x), with x held within +-87, where the result is still a normal number. NaN stays NaN. */

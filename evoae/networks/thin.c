@@ -73,7 +73,7 @@ INLINE void thin_update(const Net *net, const Layer *l, const Thin *t, const v8 
                 })
             }
             *(v8 *)(weights + k) -=
-                change(even + odd, rule, 1, (v8 *)(keep + k), (v8 *)(first + k), (v8 *)(second + k));
+                change(even + odd, rule, 1, 0, (v8 *)(keep + k), (v8 *)(first + k), (v8 *)(second + k));
         }
 }
 

@@ -193,6 +193,33 @@ def test_every_batch_size_agrees_with_autograd(batch_size):
 
 
 @needs_kernel
+@pytest.mark.parametrize(
+    ("batch_size", "last"), [(5, 1), (9, 8), (64, 63), (256, 208), (300, 256), (300, 9)]
+)
+def test_a_smaller_last_batch_has_the_bits_of_one_in_a_call_of_its_own(batch_size, last):
+    n = batch_size + last
+    x, order = make_data(n, 400, 1), torch.randperm(n, generator=torch.Generator().manual_seed(1))
+    trained = []
+    for parts in ([order], order.split(batch_size)):
+        encoder, decoder = (
+            make_side(w, 1, 3 + k, kept=True) for k, w in enumerate(((400, 17, 16), (16, 17, 400)))
+        )
+        for part in parts:
+            pairs = one_visit(len(part), batch_size)
+            train(
+                *(encoder, decoder, x, part[None].contiguous(), pairs),
+                batch_size=batch_size,
+                optimiser="adam",
+            )
+        trained.append([*encoder.tensors.values(), *decoder.tensors.values()])
+    for together, alone in zip(*trained, strict=True):
+        if together.dtype == torch.float64:  # statistics are summed in another order
+            torch.testing.assert_close(together, alone)
+        else:
+            assert torch.equal(together, alone)
+
+
+@needs_kernel
 @pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 64])
 def test_variational_autoencoders_agree_with_autograd(batch_size, optimiser):
