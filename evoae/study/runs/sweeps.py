@@ -14,6 +14,7 @@ from concurrent.futures import (
     as_completed,
 )
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -26,7 +27,7 @@ from evoae.resources import available_cpus, require
 from evoae.rules import plain
 from evoae.study.runs.claims import claimed, missing, tidy, wait_for_others
 from evoae.study.runs.files import Temporary
-from evoae.study.runs.jobs import RunSpec, finish
+from evoae.study.runs.jobs import RunSpec, Trained, finish
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 from evoae.study.runs.workers import placed
@@ -224,7 +225,7 @@ def compute(
     tasks = [(spec, job) for spec, _ in claims for job in jobs[spec.folder]]
     total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in jobs}
+    trained: dict[Path, list[Trained]] = {folder: [] for folder in jobs}
     local = min(workers, len(tasks)) == 1 and executor is None
     # a terminal's bar is redrawn often, a log's line rarely, and a notebook's bar disappears
     look = {"mininterval": 0.2 if sys.stderr.isatty() else 10.0, "leave": sys.stderr.isatty()}
@@ -241,11 +242,12 @@ def compute(
             if (error := error_of(future)) is not None:
                 failures.setdefault(spec.folder, error)
                 continue
-            times[spec.folder].append(future.result())
-            if len(times[spec.folder]) == len(jobs[spec.folder]):
-                begun, ended, earlier = zip(*times[spec.folder], strict=True)
+            trained[spec.folder].append(future.result())
+            if len(trained[spec.folder]) == len(jobs[spec.folder]):
+                begun, ended, earlier, rows = zip(*trained[spec.folder], strict=True)
                 try:
-                    finish(spec, jobs[spec.folder], max(ended) - min(begun) + max(earlier))
+                    seconds = max(ended) - min(begun) + max(earlier)
+                    finish(spec, jobs[spec.folder], seconds, list(chain(*rows)))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
     return failures
