@@ -139,8 +139,8 @@ def test_the_workflow_tries_what_the_package_says_it_runs_on():
     assert ran[2] == "python -m pytest"
     readme = next(line for line in README.splitlines() if "python -m pytest" in line)
     assert extras(ran[1]) == extras(readme)
-    # anndata holds pandas below 3, and its tests are skipped without it
-    assert set(PROJECT["optional-dependencies"]) - extras(readme) == {"bio"}
+    # anndata holds pandas below 3, and its tests are skipped without it; no test needs "bench"
+    assert set(PROJECT["optional-dependencies"]) - extras(readme) == {"bio", "bench"}
 
 
 def test_a_tag_is_built_checked_and_published_without_a_password():

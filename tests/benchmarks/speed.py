@@ -33,7 +33,7 @@ from evoae import Experiment, run
 from evoae.evolution import loop
 from evoae.networks import activations, kernel, population, training
 from evoae.networks.batches import Batches
-from evoae.study.runs import checkpoints, jobs, merge
+from evoae.study.runs import checkpoints, jobs
 from evoae.study.runs import sweeps as study
 
 ROWS, BITS = 12_000, 784  # of the data that one core's tables train on
@@ -335,7 +335,7 @@ def where_time_goes(epochs: int, trials: int) -> pd.DataFrame:
     """
     parts = {
         "training": [(training, "train")],
-        "evaluation": [(training, "batch_losses"), (merge, "trial_results")],
+        "evaluation": [(training, "batch_losses"), (jobs, "trial_results")],
         "pruning": [(loop, "to_be_pruned"), (loop, "prune")],
         "history": [(loop, "record_centres"), (jobs, "history_rows"), (study, "finish")],
         "checkpoints": [(checkpoints, "save")],

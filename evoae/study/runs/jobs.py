@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 
 from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
+from evoae.evolution.evaluation import trial_results
 from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import READING, SETTINGS, Experiment
 from evoae.messages import display, say_once, short
@@ -173,18 +174,22 @@ class Reports:
         self.share, self.steps, self.time = share, steps, time.time()
 
 
+# of a job: the wall clock at start and end, seconds of earlier attempts, results of its trials
+Trained = tuple[float, float, float, list[dict[str, Any]]]
+
+
 def train_job(
     spec: RunSpec,
     trials: range,
     report: Callable[[float, int], None] = lambda epochs, steps: None,
     stop: threading.Event | None = None,
-) -> tuple[float, float, float]:
+) -> Trained:
     """Train a job of a run to its end, from the checkpoint that holds it if there is one.
 
     `report(epochs, model steps)` is called with what was done since the last call: after each
     epoch, and within one that takes long. When `stop` is set the job saves a checkpoint after its
-    epoch and raises KeyboardInterrupt. Returns the wall clock at start and end, and the
-    seconds that earlier attempts took.
+    epoch and raises KeyboardInterrupt. Returns the wall clock at start and end, the
+    seconds that earlier attempts took, and the results of its trials.
     """
     if stop is not None and stop.is_set():
         raise KeyboardInterrupt
@@ -214,16 +219,21 @@ def train_job(
             saved = now
         if stopping and not last:
             raise KeyboardInterrupt
-    return begun, time.time(), earlier
+    ended = time.time()
+    with training.one_thread():
+        rows = trial_results(state, history_of(history))
+    return begun, ended, earlier, rows
 
 
-def finish(spec: RunSpec, jobs: Iterable[range], seconds: float) -> None:
-    """Add the trials of jobs that were trained to their end to the run's files."""
+def finish(
+    spec: RunSpec, jobs: Iterable[range], seconds: float, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Add trials of jobs that were trained to their end, and their results, to the run's files."""
     with locked(spec.lock):
         more = []
         for job in jobs:
             path = checkpoints.path_of(spec.folder, job)
             state, history, _ = checkpoints.load(path, spec.experiment, job, spec.seed, spec.device)
             more.append((state, history_of(history)))
-        add(spec.folder, more, seconds)
+        add(spec.folder, more, seconds, rows)
         checkpoints.remove_covered(spec.folder, set(Run(spec.folder).numbers))

@@ -105,8 +105,13 @@ def present(folder: Path) -> Run | None:
     return run
 
 
-def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float) -> None:
-    """Add trials to a run's files, or begin them, from their last states and whole histories.
+def add(
+    folder: Path,
+    more: Sequence[tuple[State, pd.DataFrame]],
+    seconds: float,
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Add trials to a run's files, or begin them: their last states, whole histories and results.
 
     Those that are there already are left out: they are the same. `seconds` is what they took
     together. The caller holds the run's lock.
@@ -117,8 +122,8 @@ def add(folder: Path, more: Sequence[tuple[State, pd.DataFrame]], seconds: float
     if not more:
         return
     history = pd.concat([table for _, table in more])
-    with training.one_thread():
-        rows = [row for state, table in more for row in trial_results(state, table)]
+    found = {row["trial"]: row for row in rows}
+    rows = [found[trial] for state, _ in more for trial in state.trials]
     networks = [state.population for state, _ in more]
     steps = sum(state.model_steps for state, _ in more)
     engines = {state.engine for state, _ in more}
@@ -229,13 +234,15 @@ def save_training(
     if table.train_l1[last].isna().all():  # it was not to be the last
         with training.one_thread():
             data = [state.data[slot].train for slot in range(len(state.trials))]
-            rows = [each for each in data for _ in range(e.cells)]
-            losses = training.data_losses(state.population, rows, state.engine).numpy()
+            inputs = [each for each in data for _ in range(e.cells)]
+            losses = training.data_losses(state.population, inputs, state.engine).numpy()
         table.loc[last, "train_l1"] = losses
     with locked(folder / LOCK):
         stored = present(folder)
         if stored is None or not set(state.trials) <= set(stored.numbers):
             if not (folder / CONFIG).exists():
                 write_config(folder, e, state.seed, named)
-            add(folder, [(state, table)], seconds)
+            with training.one_thread():
+                rows = trial_results(state, table)
+            add(folder, [(state, table)], seconds, rows)
     return Run(folder)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -20,7 +21,7 @@ from evoae.resources import available_cpus, require
 from evoae.rules import plain
 from evoae.study.runs.claims import claimed, missing, tidy, wait_for_others
 from evoae.study.runs.files import Temporary
-from evoae.study.runs.jobs import RunSpec, finish
+from evoae.study.runs.jobs import RunSpec, Trained, finish
 from evoae.study.runs.run import Run
 from evoae.study.runs.study import Study
 from evoae.study.runs.workers import placed
@@ -225,7 +226,7 @@ def compute(
     tasks = [(spec, job) for spec, _ in claims for job in jobs[spec.folder]]
     total = sum(spec.experiment.epochs * len(trials) for spec, trials in claims)
     failures: dict[Path, BaseException] = {}
-    times: dict[Path, list[tuple[float, float, float]]] = {folder: [] for folder in jobs}
+    trained: dict[Path, list[Trained]] = {folder: [] for folder in jobs}
     local = min(workers, len(tasks)) == 1 and executor is None
     with (
         bar_of(total, progress) as bar,
@@ -239,11 +240,12 @@ def compute(
             if (error := error_of(future)) is not None:
                 failures.setdefault(spec.folder, error)
                 continue
-            times[spec.folder].append(future.result())
-            if len(times[spec.folder]) == len(jobs[spec.folder]):
-                begun, ended, earlier = zip(*times[spec.folder], strict=True)
+            trained[spec.folder].append(future.result())
+            if len(trained[spec.folder]) == len(jobs[spec.folder]):
+                begun, ended, earlier, rows = zip(*trained[spec.folder], strict=True)
                 try:
-                    finish(spec, jobs[spec.folder], max(ended) - min(begun) + max(earlier))
+                    seconds = max(ended) - min(begun) + max(earlier)
+                    finish(spec, jobs[spec.folder], seconds, list(chain(*rows)))
                 except (OSError, ValueError) as failure:
                     failures[spec.folder] = failure
     return failures

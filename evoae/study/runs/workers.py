@@ -21,11 +21,11 @@ from loky.backend import get_context
 from evoae.data import datasets
 from evoae.messages import DataWarning
 from evoae.pruning import operators, schedules
-from evoae.study.runs.jobs import RunSpec, train_job
+from evoae.study.runs.jobs import RunSpec, Trained, train_job
 from evoae.study.runs.signals import ENDINGS, handled, ignore_all, interrupts
 
 Report = Callable[[float, int], None]
-Submit = Callable[[RunSpec, range], "Future[tuple[float, float, float]]"]
+Submit = Callable[[RunSpec, range], "Future[Trained]"]
 WAIT = 5.0  # seconds for the last words of workers; one that was killed may have left half of one
 
 
@@ -131,7 +131,7 @@ def follow(parent: int) -> None:
     os._exit(1)
 
 
-def work(task: bytes) -> tuple[float, float, float]:
+def work(task: bytes) -> Trained:
     """Train one packed job."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DataWarning)  # whoever began the run was warned

@@ -192,8 +192,8 @@ def test_trials_that_another_process_computes_are_waited_for(tmp_path: Path) -> 
         waiting.start()
         waiting.join(1.0)
         assert waiting.is_alive()
-        train_job(spec, spec.trials)
-        jobs.finish(spec, [spec.trials], 1.0)
+        *_, rows = train_job(spec, spec.trials)
+        jobs.finish(spec, [spec.trials], 1.0, rows)
     waiting.join(60)
     (folder,) = tmp_path.iterdir()
     assert Run(folder).numbers == [0, 1, 2, 3, 4, 5]

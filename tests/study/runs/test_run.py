@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 import evoae
 from evoae import Experiment, Run, messages
+from evoae.evolution.cells import State
 from evoae.networks import kernel, population
 from evoae.study.runs import checkpoints, files, jobs
 from evoae.study.runs import sweeps as study
@@ -442,7 +443,12 @@ def test_a_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
 
 def test_checkpoints_are_written_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
-    monkeypatch.setattr(checkpoints, "save", lambda path, state, *rest: saved.append(state))
+
+    def save(path: Path, state: State, history: list[dict], seconds: float) -> dict:
+        saved.append(state)
+        return {key: np.concatenate([rows[key] for rows in history]) for key in history[0]}
+
+    monkeypatch.setattr(checkpoints, "save", save)
     spec = RunSpec(small(), 1, 0, 1, tmp_path)
     spec.open()
     train_job(spec, spec.trials)
