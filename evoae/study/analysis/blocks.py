@@ -114,7 +114,9 @@ def table_of(study: Study, factors: list[str]) -> pd.DataFrame:
     """
     results = study.results
     seeds = {"data_seed": results.trial, "training_seed": results.trial}
-    return results.assign(**seeds)[["label", *factors, *seeds, *LOSSES]]
+    own = pd.DataFrame.from_dict(dict(study.factors), orient="index")  # before settings of the name
+    named = {name: results.label.map(own[name]) for name in own.columns.intersection(factors)}
+    return results.assign(**seeds, **named)[["label", *factors, *seeds, *LOSSES]]
 
 
 def rates_by(table: pd.DataFrame, arms: list[str]) -> pd.Series:

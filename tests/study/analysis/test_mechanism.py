@@ -77,10 +77,15 @@ def test_guided_and_random_end_equally_sparse() -> None:
     sizes = [(20, 5), (30, 5)]
     small = {k: v for k, v in SMALL.items() if k != "model"}
     design = mechanism.guided_alone(sizes, [0.5], epochs=4, **small)
+    alone, few = {"alone": mechanism.CONSTANT}, ["random"]
+    design |= mechanism.guided(
+        {"dataset": "digits"}, 5, [0.5], alone, few, **{**small, "epochs": 4}
+    )
     study = sweep(design, 1, progress=False, workers=1)
     assert study.results.preserved.to_numpy() == pytest.approx(0.5, abs=0.01)
     table = blocks.table_of(study, mechanism.FACTORS["guided"])
-    assert table[["bits", "width"]].drop_duplicates().to_numpy().tolist() == [[20, 5], [30, 5]]
+    sizes += [(64, 5)]  # of digits, whose setting `bits` means nothing
+    assert [*map(tuple, table[["bits", "width"]].drop_duplicates().to_numpy())] == sizes
 
 
 def a_table(blocks_: int = 10) -> pd.DataFrame:
