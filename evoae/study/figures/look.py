@@ -79,6 +79,8 @@ OTHER_COLOURS = (
 )  # fmt: skip
 LABELS = {
     "train_l1": "Training loss (L1, mean absolute error)",
+    "mean_l1": "Mean test loss of all sizes (L1)",
+    "steps": "Model steps of a front",
     "relative": "Training loss / that of the constant predictor",
     "relative_test": "Test loss / that of the constant predictor",
     "score": "Score (0: the constant predictor, 1: the noise floor)",
