@@ -124,18 +124,25 @@ def guided(found: pd.DataFrame) -> str:
     """Guided against random pruning at equal sparsity, by the best cell."""
     if not len(found):
         return ""
-    compared = mechanism.guided_less_random(found)
-    compared = compared[compared.outcome == "best cell"]
+    where = ["dataset", "bits", "width", "place", "sparsity"]
+    constant = found.groupby(where, as_index=False).constant_test_l1.mean()
+    compared = pd.concat(
+        mechanism.guided_less_random(found, name).assign(operator=name)
+        for name in found.operator.unique()
+        if name != "random"
+    )
+    compared = compared[compared.outcome == "best cell"].merge(constant, on=where)
     rows = [
         [
             *(row["dataset"], row["bits"], row["width"], row["place"], share(row["sparsity"])),
-            *(row["n"], number(row["mean guided"]), number(row["mean random"])),
+            *(row["operator"], number(row["mean guided"]), number(row["mean random"])),
+            number(row["constant_test_l1"]),
             with_interval(row["estimate"], row["low"], row["high"], sign=True),
             row["says"],
         ]
-        for row in compared.to_dict("records")
+        for row in compared.sort_values(where, kind="stable").to_dict("records")
     ]
-    head = ["data", "bits", "width", "place", "zeros", "blocks", "conjunctive", "random"]
+    head = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random", "constant"]
     return table([*head, "difference", "says"], rows)
 
 

@@ -292,9 +292,9 @@ PARTS = (
 FAMILY = sum(len(part.values) * (len(RATES) if part.reads else 1) for part in PARTS)
 GUIDANCE = (
     alone("guidance", -1, "conjunctive", "random",
-          "Alone, guided pruning gives a lower loss than random pruning at equal sparsity"),
+          "Alone, conjunctive gives a lower loss than random pruning at equal sparsity"),
     alone("guidance, fewer bits", -1, "conjunctive", "random",
-          "The gain of guidance alone is larger in low dimensions", by_bits=True),
+          "The gain of conjunctive alone is larger in low dimensions", by_bits=True),
 )  # fmt: skip
 
 
