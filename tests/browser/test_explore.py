@@ -200,6 +200,7 @@ class Screen:
 
 HEADED = """([number, words]) =>
     document.querySelectorAll(".evoae-pictures b")[number]?.textContent.includes(words)"""
+MATCHES = """([words]) => document.body.textContent.match(words)"""
 SAID = """([words]) => document.body.textContent.includes(words)"""
 
 
@@ -304,11 +305,10 @@ def train_and_save(screen: Screen, root: Path) -> str:
     epochs = page.locator(".widget-text", has_text="Epochs").nth(1).locator("input")
     epochs.fill("3000")
     epochs.press("Tab")
-    training = screen.curves(1)
     screen.click("Train")
-    training = screen.changes(1, training)
+    screen.seen(MATCHES, "training, [1-9][0-9]* of 3000 epochs")
     page.locator("select", has=page.locator("option", has_text="cubic")).last.select_option("fixed")
-    training = screen.changes(1, training)
+    screen.seen(SAID, "schedule: fixed")  # an epoch began with it
     screen.click("Stop")
     screen.seen(SAID, "stopped, ")
     screen.shoot("stopped")
