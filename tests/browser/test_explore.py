@@ -406,8 +406,13 @@ def after_a_restart(screen: Screen, saved: str) -> None:
     assert epochs.input_value() == "30"
     assert "digits.csv: 400 rows" in screen.heading(0)
     runs = page.locator("select", has=page.locator("option", has_text="binary-clusters, none"))
-    runs.select_option(label=runs.locator("option", has_text=saved).text_content())
-    page.locator(".widget-hslider", has_text="Epoch").locator(".noUi-handle").focus()
-    page.keyboard.press("Home")
-    screen.seen(HEADED, 1, "epoch 0")  # of the run that was saved with its epochs
+    label = runs.locator("option", has_text=saved).text_content()
+    slider = page.locator(".widget-hslider", has_text="Epoch").locator(".noUi-handle")
+    end = time.monotonic() + PATIENCE / 1000
+    while "epoch 0" not in screen.heading(1):  # of the run that was saved with its epochs
+        assert time.monotonic() < end, screen.heading(1)
+        runs.select_option(label=label)  # cells that still run may draw the widget anew
+        slider.focus()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(500)
     screen.shoot("restarted")
