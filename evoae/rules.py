@@ -252,7 +252,7 @@ def nearest(name: Any, known: Collection[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def rising_shares(values: Any, most: int) -> list[float]:
+def rising_shares(values: Any, most: int = 50) -> list[float]:
     """Sparsities of a front as floats: 1 to `most` numbers within (0, 1), each above the last.
 
     Raises ValueError, one line, for anything else.

@@ -14,7 +14,6 @@ from evoae.messages import short
 from evoae.modules.pruner import Pruner
 from evoae.rules import plain, rising_shares
 
-MOST_SIZES = 50
 FREE = ("none", "cubic")  # operator and schedule of the dense one
 WHERE = ("granularity", "layers", "exclude", "prune_biases")  # settings that say what may be pruned
 Fit = Callable[[nn.Module, int, Pruner], Any]
@@ -56,7 +55,7 @@ def front_modules(
     Raises ValueError, in one line and before anything is trained, for wrong sparsities or epochs,
     and as `Pruner`.
     """
-    sizes = rising_shares(sparsities, MOST_SIZES)
+    sizes = rising_shares(sparsities)
     if type(plain(epochs)) is not int or epochs < 1:
         raise ValueError(f"epochs={short(epochs)} must be a whole number of at least 1")
 

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, tuple[int, ...]] = {"standard": (30, 10), "small": (30, 2), "large": (60, 30, 10)}
 KINDS = ("plain", "denoising", "variational")
-# of a run's folder, and what its weights are called until they take their place
-RESULT, WEIGHTS, PENDING = "result.json", "weights.safetensors", ".weights.safetensors.next"
+RESULT, WEIGHTS = "result.json", "weights.safetensors"  # of a run's folder
 TRIES = 50  # a tenth of a second each, to read weights that are just being replaced
 Array = TypeVar("Array", "Tensor", np.ndarray)
 Index: TypeAlias = "Tensor | np.ndarray | Sequence[int]"
@@ -286,6 +285,11 @@ def fingerprint(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def pending(path: Path) -> Path:
+    """Where a file of a run lies until it takes its place."""
+    return path.with_name(f".{path.name}.next")
+
+
 def saved(path: Path | str, device: str = "cpu") -> tuple[Population, list[int] | None]:
     """The networks in a weights file; of a run's folder also the numbers of the trials they are of.
 
@@ -293,13 +297,12 @@ def saved(path: Path | str, device: str = "cpu") -> tuple[Population, list[int] 
     """
     if not os.path.isdir(path):
         return load(path, device), None
-    result, final, pending = (os.path.join(path, name) for name in (RESULT, WEIGHTS, PENDING))
+    weights = Path(path, WEIGHTS)
     with file_errors(path, "is not the folder of a finished run"):
         for _ in range(TRIES):
-            with open(result) as handle:
-                known = json.load(handle)
-            for file in (final, pending):
-                if os.path.exists(file) and fingerprint(file) == known["files"][WEIGHTS]:
+            known = json.loads(Path(path, RESULT).read_text())
+            for file in (weights, pending(weights)):
+                if file.exists() and fingerprint(file) == known["files"][WEIGHTS]:
                     return load(file, device), [row["trial"] for row in known["trials"]]
             time.sleep(0.1)
         raise Refused(f"{WEIGHTS} is missing, or does not fit its digest")

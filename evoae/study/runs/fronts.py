@@ -29,7 +29,6 @@ from evoae.study.runs.sweeps import bar_of, sweep
 
 AUTO, AUTO_SIZES = "auto", 6
 TARGETED = ("cubic", "one-shot")  # schedules that end at target_sparsity
-MOST_SIZES = 50
 LADDER = 10  # sizes that are looked at to choose some of them
 # What the stages decide: whoever asks for a front cannot.
 DECIDED = (
@@ -115,7 +114,7 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
         return []
     if isinstance(sparsities, str):
         raise ValueError(f"sparsities={short(sparsities)} must be {AUTO} or a list of numbers")
-    return rising_shares(sparsities, MOST_SIZES)
+    return rising_shares(sparsities)
 
 
 def steps_of_an_epoch(e: Experiment) -> int:

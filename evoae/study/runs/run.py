@@ -20,11 +20,10 @@ from evoae.data.scaling import Scaling
 from evoae.evolution.cells import members_of
 from evoae.experiment import SETTINGS, Experiment, with_new_names
 from evoae.networks import compaction, population
-from evoae.networks.population import Population
+from evoae.networks.population import RESULT, WEIGHTS, Population, pending
 from evoae.study.runs.files import Temporary, damaged, digest, read_sealed
 
-CONFIG, RESULT = "config.json", "result.json"
-HISTORY, WEIGHTS = "history.parquet", "weights.safetensors"
+CONFIG, HISTORY = "config.json", "history.parquet"
 FILES = (CONFIG, HISTORY, WEIGHTS, RESULT)
 Value = TypeVar("Value")
 
@@ -32,11 +31,6 @@ Value = TypeVar("Value")
 def kept(out: Path, name: str) -> Path:
     """Where rows that were in memory are kept, for all runs of a folder."""
     return out / f"{name}.npz"
-
-
-def pending(path: Path) -> Path:
-    """Where a file lies until it takes its place."""
-    return path.with_name(f".{path.name}.next")
 
 
 class Run:

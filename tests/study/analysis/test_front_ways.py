@@ -87,7 +87,7 @@ FEW = " These are means of few trials, not tests."
             "1 of 1 comparisons).", "- `population` has a lower mean loss than",
         ),
         (
-            {"population": 0.05}, 10, "The population is better (in 1 of 1 comparisons).",
+            {"population": 0.05}, 10, "A population of sizes is better (in 1 of 1 comparisons).",
             "- `population` has a lower mean loss than `trajectory` on digits",
         ),
     ],
@@ -115,8 +115,14 @@ def test_the_page_says_where_the_answers_differ(monkeypatch: pytest.MonkeyPatch)
     other = fronts({"trajectory": 0.1, "separate": 0.05}, 10).assign(dataset="faces")
     monkeypatch.setattr(results, "front_of_ways", lambda: pd.concat([one, other]))
     assert front_page.values()["ways_answer"] == (
-        f"{HELPS} in 1 of 2 comparisons, and training each size anew is better in the others."
+        f"{HELPS} (in 1 of 2 comparisons); training each size anew is better (in 1 of 2 "
+        "comparisons)."
     )
+    same = fronts({"trajectory": 0.1, "separate": 0.1}, 10, noise=0.0)
+    monkeypatch.setattr(results, "front_of_ways", lambda: same)
+    found = front_page.values()
+    assert found["ways_answer"] == "There is no difference (in 1 of 1 comparisons)."
+    assert "nowhere, and a higher one in 0 of 1 comparisons" in found["ways_found"]
     monkeypatch.setattr(results, "front_of_ways", lambda: fronts({"trajectory": 0.1}, 10))
     assert front_page.values()["ways_answer"] == "No way was compared yet."
 
