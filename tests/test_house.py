@@ -144,9 +144,9 @@ def test_a_notebook_is_added_as_its_recipe_says(copy: Path) -> None:
     folder = copy / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("out"))
     exec(recipe("Add a notebook"), {"folder": folder})
-    words = "reproduce 13_mine --scale smoke --workers 1 operators=random".split()
+    words = "reproduce 14_mine --scale smoke --workers 1 operators=random".split()
     code = f"import sys\nfrom evoae import cli\nsys.exit(cli.main({words}))"
-    assert "13_mine.html" in run(code, copy)
+    assert "14_mine.html" in run(code, copy)
 
 
 def test_tests_of_a_file_stay_in_one_process(request: pytest.FixtureRequest) -> None:

@@ -24,7 +24,7 @@ def values() -> dict[str, Any]:
         "s_blocks": reach(found["schedules"], ["place"]),
         **explanation(found["uniformity"], found["guided"]),
         **advantages(found["mechanism"], found["mechanism_cells"]),
-        "guided": guided(found["guided"]),
+        **guided(found["guided"]),
         **pairs(found["schedules"]),
     }
 
@@ -44,7 +44,8 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     """Design U: the verdict on each part of the explanation, and its numbers."""
     if not len(found):
         empty = "There is nothing to say before the first block."
-        return dict.fromkeys(("u_found", "u_parts", "u_numbers", "u_sizes", "u_deviation"), empty)
+        keys = ("u_found", "u_parts", "u_numbers", "u_inputs", "u_sizes", "u_deviation")
+        return dict.fromkeys(keys, empty)
     contrasts = uniformity.all_contrasts(found, guided)
     said = uniformity.parts(contrasts)
     words = [
@@ -61,6 +62,7 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
         "u_found": " ".join(words),
         "u_parts": table(["prediction", "verdict"], said[["prediction", "verdict"]].to_numpy()),
         "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
+        "u_inputs": compared(uniformity.inputs_in_a_ring(found), ["rate", "outcome"]),
         "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
         "u_deviation": deviation(found, contrasts),
     }
@@ -70,12 +72,23 @@ def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     """How far each kind of positions deviates alone, and what that says of a cause."""
     means = found[found.place == "alone"].groupby("positions").discrepancy.mean()
     shares = [f"{number(means[name])} ({name})" for name in uniformity.POSITIONS if name in means]
-    text = f"Of the weights of a prune, the share that would have to move is {listed(shares)}."
+    text = (
+        f"Of the weights of a prune, the share that must move to make it even is {listed(shares)}."
+    )
+    own = found[(found.place == "alone") & (found.positions == "independent")]
+    bits = own.groupby("bits").width.nunique().idxmax()
+    wide = own[own.bits == bits].groupby("width").discrepancy.mean()
+    if len(wide) > 1:
+        by_width = listed([f"{number(value)} ({width})" for width, value in wide.items()])
+        text += (
+            f" At {bits} bits, independent positions deviate by {by_width} with the width of the "
+            "first layer."
+        )
     higher = contrasts[contrasts.says.str.startswith("higher")]
     if "units" in set(higher["part"]) and "inputs" not in set(higher["part"]):
         text += (
-            " Whole units and whole inputs deviate alike, and as a mean over sizes only whole "
-            "units are shown to raise the loss. So this measure of deviation alone does not "
+            " Alone, whole units and whole inputs deviate alike, and as a mean over sizes only "
+            "whole units are shown to raise the loss. So this measure of deviation alone does not "
             "predict the loss."
         )
     return text
@@ -120,10 +133,10 @@ def compared(found: pd.DataFrame, keys: list[str]) -> str:
     return table([*keys, "blocks", "estimate", *words], rows)
 
 
-def guided(found: pd.DataFrame) -> str:
-    """Guided against random pruning at equal sparsity, by the best cell."""
+def guided(found: pd.DataFrame) -> dict[str, str]:
+    """Operators against random pruning at equal sparsity, by the best cell: words and numbers."""
     if not len(found):
-        return ""
+        return dict.fromkeys(("g_found", "guided"), "")
     where = ["dataset", "bits", "width", "place", "sparsity"]
     constant = found.groupby(where, as_index=False).constant_test_l1.mean()
     compared = pd.concat(
@@ -143,20 +156,33 @@ def guided(found: pd.DataFrame) -> str:
         for row in compared.sort_values(where, kind="stable").to_dict("records")
     ]
     head = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random", "constant"]
-    return table([*head, "difference", "says"], rows)
+    said = []
+    for operator, own in compared.groupby("operator", sort=False):
+        worse = own[own["mean guided"] >= own.constant_test_l1]
+        said.append(
+            f"`{operator}` has a significantly lower loss in {(own.says == 'lower').sum()} and a "
+            f"higher one in {(own.says == 'higher').sum()} of {len(own)} settings, and is no "
+            f"better than the constant in {len(worse)}"
+        )
+    return {
+        "g_found": f"Beside random pruning, {'; '.join(said)}.",
+        "guided": table([*head, "difference", "says"], rows),
+    }
 
 
 def pairs(found: pd.DataFrame) -> dict[str, str]:
     """Operators with schedules: the best of each place, and the set that is not told from it."""
     if not len(found):
         return dict.fromkeys(("s_found", "s_pairs"), "")
-    compared, said = mechanism.best_pairs(found), []
+    compared, said, averages = mechanism.best_pairs(found), [], []
     for place, group in compared.groupby("place", sort=False):
         best = group.iloc[0]
         same = group[group.says.isin(["open", "no difference as large as the margin"])]
         few = "too few blocks to tell any apart" if best["n"] < blocks.PLANNED else ""
         others = few or f"{count(len(same), 'pair')} cannot be told from it"
         said.append(f"{place}: {best.operator}, {best.when} ({number(best['mean'])}; {others})")
+        own = group.groupby("operator")["mean"].mean().sort_values()
+        averages.append(f"{place}: {listed([f'{k} {number(v)}' for k, v in own.items()])}")
     rows = [
         [
             *(row["place"], row["operator"], row["when"], number(row["mean"])),
@@ -167,6 +193,9 @@ def pairs(found: pd.DataFrame) -> dict[str, str]:
     ]
     head = ["place", "operator", "when", "best cell", "difference from the best", "says"]
     return {
-        "s_found": f"The best pairs by the test loss of the best cell: {'; '.join(said)}.",
+        "s_found": (
+            f"The pairs with the lowest test loss of the best cell: {'; '.join(said)}. Averaged "
+            f"over schedules: {'; '.join(averages)}."
+        ),
         "s_pairs": table(head, rows),
     }

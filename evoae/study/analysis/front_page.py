@@ -30,6 +30,7 @@ SAID = {
     ),
 }
 EQUAL = "there is no difference"
+UNTESTED = "none was tested"
 
 
 def values() -> dict[str, Any]:
@@ -40,8 +41,10 @@ def values() -> dict[str, Any]:
     lines = []
     for (dataset, steps), rows in found.groupby(["dataset", "steps"]):
         for way, own in rows.groupby("way", sort=False):
-            line = [dataset, f"{steps:,}", f"`{way}`", len(own), number(own.mean_l1.mean())]
-            line.append(number(own.hypervolume.mean()))
+            here = kept[(kept.dataset == dataset) & (kept.steps == steps) & (kept.way == way)]
+            taken = here.model_steps.sum() / here.trial.nunique()
+            line = [dataset, f"{steps:,}", f"`{way}`", f"{taken:,.0f}", len(own)]
+            line += [number(own.mean_l1.mean()), number(own.hypervolume.mean())]
             key = (f"{dataset} at {steps:,} steps", way)
             if key in tested.index and tested.n[key] >= PLANNED:
                 row = tested.loc[key]
@@ -49,7 +52,7 @@ def values() -> dict[str, Any]:
             else:
                 line += ["–", "–"]
             lines.append(line)
-    head = ["data", "steps", "way", "trials", "mean loss", "hypervolume"]
+    head = ["data", "steps", "way", "taken", "trials", "mean loss", "hypervolume"]
     return {
         "ways_planned": PLANNED,
         "ways_ours": OURS,
@@ -63,7 +66,10 @@ def values() -> dict[str, Any]:
 def state(found: pd.DataFrame) -> str:
     """What has been run, and what is missing of the plan."""
     groups = found.groupby(["dataset", "steps"])
-    done = [f"{d} at {s:,} steps ({g.trial.nunique()} trials)" for (d, s), g in groups]
+    done = [
+        f"{d} at {s:,} steps ({g.trial.nunique()} trials; {listed(list(g.way.unique()))})"
+        for (d, s), g in groups
+    ]
     left = []
     for name in DATA:
         budgets = [f"{steps:,}" for steps in BUDGETS if (name, steps) not in groups.groups]
@@ -86,7 +92,9 @@ def answer(found: pd.DataFrame) -> str:
     if not said:
         return "No way was compared yet."
     few = bool(found.groupby(["dataset", "steps", "way"]).size().min() < PLANNED)
-    return f"{raised('; '.join(said))}." + few * " These are means of few trials, not tests."
+    return (
+        f"{raised('; '.join(said))}." + few * " These are means of few trials; nothing was tested."
+    )
 
 
 def verdict(found: pd.DataFrame) -> str:
@@ -96,10 +104,11 @@ def verdict(found: pd.DataFrame) -> str:
     for way, rows in tested.groupby("a", sort=False):
         lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
         higher = int((rows["mean a"] > rows["mean b"]).sum())
-        sure = int((rows.p_holm < LEVEL).sum())
+        known = rows[rows.n >= PLANNED]
+        sure = f"{(known.p_holm < LEVEL).sum()} are significant" if len(known) else UNTESTED
         words = f"on {listed(lower)}" if lower else "nowhere"
         said.append(
             f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "
-            f"{higher} of {len(rows)} comparisons; {sure} of all are significant."
+            f"{higher} of {len(rows)} comparisons; {sure}."
         )
     return "\n".join(said)

@@ -290,18 +290,25 @@ def of_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def guided_less_random(table: pd.DataFrame, guided: str = "conjunctive") -> pd.DataFrame:
-    """A guided operator less random pruning at equal sparsity, over blocks: a row per setting."""
-    rows = []
+    """A guided operator less random pruning at equal sparsity, over blocks: a row per setting.
+
+    Where neither is better than the best constant, the row says that nothing was learnt.
+    """
+    rows, learnt = [], []
     where = ["dataset", "bits", "width", "place", "sparsity"]
     for levels, group in table.groupby(where, sort=False):
         for value, outcome in OUTCOMES.items():
-            sides = [blocks.means(group, value, operator=name) for name in (guided, "random")]
+            gaps = group.assign(gap=group[value].fillna(np.inf) - group[f"constant_{value}"])
+            both = (guided, "random")
+            sides = [blocks.means(group, value, operator=name) for name in both]
+            over = [blocks.effect(blocks.means(gaps, "gap", operator=name)) for name in both]
             means = {
                 f"mean {k}": v.mean() for k, v in zip(("guided", "random"), sides, strict=True)
             }
             about = dict(zip(where, levels, strict=True)) | {"outcome": outcome} | means
             rows.append((about, sides[0] - sides[1]))
-    return blocks.compared(rows)
+            learnt.append(any(each.high < 0 for each in over))
+    return blocks.compared(rows, tested=learnt)
 
 
 def best_pairs(table: pd.DataFrame, value: str = "test_l1") -> pd.DataFrame:

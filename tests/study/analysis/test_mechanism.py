@@ -149,9 +149,14 @@ def test_guided_less_random_is_a_row_per_setting_and_outcome() -> None:
     table = a_table().rename(columns={"rate": "operator"})
     table["operator"] = table.operator.map({"mutated": "conjunctive", "constant tuned": "random"})
     table = table.assign(dataset="d", width=5, sparsity=0.5)
-    found = mechanism.guided_less_random(table).set_index(["place", "outcome"])
+    constant = {"constant_train_l1": 0.3, "constant_test_l1": 0.3}
+    found = mechanism.guided_less_random(table.assign(**constant)).set_index(["place", "outcome"])
     assert found.says["ring", "mean over cells"] == "lower"
     assert found["mean guided"]["ring", "mean over cells"] == pytest.approx(0.05, abs=0.002)
+    best = {"constant_train_l1": 0.3, "constant_test_l1": 0.01}  # better than both by the best cell
+    found = mechanism.guided_less_random(table.assign(**best)).set_index(["place", "outcome"])
+    assert found.says["ring", "mean over cells"] == "lower"
+    assert found.says["ring", "best cell"] == "nothing learnt"
 
 
 # -- the plan -------------------------------------------------------------------------------------

@@ -78,3 +78,30 @@ def test_few_blocks_give_no_verdict_and_many_do(monkeypatch: pytest.MonkeyPatch)
     assert "supported" not in few["u_parts"]
     assert "lower" not in few["a_advantages"].replace("lower, ", "")
     assert "too few blocks" in few["u_numbers"]
+
+
+def test_the_paper_s_operators_are_counted_where_one_has_learnt() -> None:
+    rows = [
+        {"dataset": "d", "target": target, "method": method, "mean": mean, "high": mean}
+        for target, pair in ((0.5, (0.1, 0.2)), (0.8, (0.2, 0.1)), (0.9, (0.4, 0.5)))
+        for method, mean in zip(("conjunctive", "random"), pair, strict=True)
+    ]
+    front = pd.DataFrame(rows).assign(constant_test_l1=0.3)  # at 90 % both are worse
+    assert "in 1 of 2 settings, on d at 50 %, of those" in results_page.earlier(front)
+    assert "in none of 1 settings" in results_page.earlier(front[front.target == 0.8])
+
+
+def test_operators_at_equal_sparsity_are_counted() -> None:
+    losses = {"random": 0.2, "magnitude": 0.1, "conjunctive": 0.4}
+    rows = [
+        {"operator": name, "sparsity": 0.5, "data_seed": block, "test_l1": loss + block / 10_000}
+        for name, loss in losses.items()
+        for block in range(blocks.PLANNED)
+    ]
+    table = pd.DataFrame(rows).assign(dataset="d", bits=9, width=5, place="alone")
+    table = table.assign(
+        train_l1=table.test_l1, constant_train_l1=0.3, constant_test_l1=0.3, training_seed=0
+    )
+    said = blocks_page.guided(table)["g_found"]
+    assert "`magnitude` has a significantly lower loss in 1 and a higher one in 0 of 1" in said
+    assert "higher one in 1 of 1 settings, and is no better than the constant in 1" in said

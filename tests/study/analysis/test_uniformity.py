@@ -200,3 +200,12 @@ def test_sizes_are_read_or_refused() -> None:
     for text in ("", "50", "50x", "50x30,100x5", "ax30"):
         with pytest.raises(ValueError, match="must be like 50x30 100x5"):
             sizes_of(text)
+
+
+def test_whole_inputs_in_a_ring_beside_independent_positions() -> None:
+    arms = [(place, p, "own") for place in ("isolated", "ring") for p in ("independent", "inputs")]
+    effects = dict.fromkeys(arms, 0.0) | {("ring", "independent", "own"): -0.05}
+    found = uniformity.inputs_in_a_ring(table(effects)).set_index("outcome")
+    assert found.estimate.to_numpy() == pytest.approx(0.05, abs=0.002)
+    assert set(found.says) == {"higher"}
+    assert uniformity.inputs_in_a_ring(table(dict.fromkeys(arms[:2], 0.0))).empty
