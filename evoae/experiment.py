@@ -339,13 +339,29 @@ class Experiment:
     @property
     def dimension(self) -> int:
         """D, the number of inputs. Reads the file if the data set is one."""
-        return datasets.check(self.dataset, **self.data_options)
+        return self.data_summary.size.dimension
 
     @property
     def data_options(self) -> dict[str, Any]:
         """What `datasets.load` takes beside the name, the seed and the trial."""
         kinds = (datasets.Clusters, datasets.Options)
         return {f.name: getattr(self, f.name) for kind in kinds for f in dataclasses.fields(kind)}
+
+    @property
+    def data_summary(self) -> datasets.Summary:
+        """What is known of the data without drawing them. Reads the file if the data set is one."""
+        return datasets.summary(self.dataset, **self.data_options)
+
+    @property
+    def widths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the layers of an encoder and of a decoder. Reads the file if the data set is one."""
+        return population.widths_of(self.dimension, self.model, self.kind)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many an autoencoder has, and how many of them are weights and no biases."""
+        size = sum(map(population.parameter_count, self.widths))
+        return size, size - sum(sum(side[1:]) for side in self.widths)
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""
@@ -368,10 +384,8 @@ class Experiment:
         """The largest share of all parameters that may be pruned: of weights, where biases stay."""
         if self.prune_biases:
             return 1.0
-        widths = population.widths_of(self.dimension, self.model, self.kind)
-        return 1 - sum(sum(side[1:]) for side in widths) / sum(
-            map(population.parameter_count, widths)
-        )
+        size, weights = self.parameters
+        return 1 - (size - weights) / size
 
     def check_target(self, size: int, weights: int) -> None:
         """Raise ValueError if biases stay and the target exceeds the number of weights.
@@ -397,19 +411,19 @@ class Experiment:
         Raises ValueError if a file cannot be used, or if networks for these data have too few
         weights for the target sparsity.
         """
-        for note in datasets.notes(self.dataset, **self.data_options):
-            warn_once(note)
-        widths = population.widths_of(self.dimension, self.model, self.kind)
-        size = sum(map(population.parameter_count, widths))
-        self.check_target(size, size - sum(sum(side[1:]) for side in widths))
+        rows = self.dataset
+        words = rows.words if isinstance(rows, memory.Rows) else display(rows)
+        for note in self.data_summary.notes:
+            warn_once(f"{words}: {note}")
+        self.check_target(*self.parameters)
         if self.initial_weights is not None:
             saved, _ = population.saved(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
-            if found != widths or saved.variational != (self.kind == "variational"):
+            if found != self.widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(
                     f"initial_weights={display(self.initial_weights)} holds networks of widths "
                     f"{found}; kind={self.kind} and model={self.model} on {display(self.dataset)} "
-                    f"need {widths}"
+                    f"need {self.widths}"
                 )
             if not all(side.weights.isfinite().all() for side in saved.sides):
                 raise ValueError(
@@ -513,7 +527,7 @@ class Experiment:
         }
         if self.dataset not in datasets.BUILT_IN:
             settings["dataset"] = "rows"
-        files = {settings["dataset"]: datasets.fingerprint(self.dataset, **self.data_options)}
+        files = {settings["dataset"]: self.data_summary.digest}
         if self.initial_weights is not None:
             settings["initial_weights"] = "*"
             files["*"] = population.fingerprint(self.initial_weights)
@@ -684,7 +698,7 @@ def check(e: Experiment) -> None:
         raise ValueError(f"loss={e.loss} must be bce with kind=variational")
     held = isinstance(e.dataset, memory.Rows) and e.dataset.read
     if held or e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
-        datasets.check(e.dataset, **e.data_options)
+        _ = e.data_summary  # which checks them
     topology.subpopulation(e.topology, e.cells, e.radius)
     if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(

@@ -74,9 +74,8 @@ def of_hub(value: Any, options: Options) -> Content:
     if len(lists) != 1:
         return tables.of_frame(value.to_pandas(), options)
     column = value.with_format("numpy")[lists[0]]
-    require(len(column) * max(4, np.asarray(column[0]).nbytes), "its values") if len(
-        column
-    ) else None
+    if len(column):
+        require(len(column) * max(4, np.asarray(column[0]).nbytes), "its values")
     rows = np.asarray(column[:])
     is_picture = type(value.features[lists[0]]).__name__ == "Image"
     return Content({"data": rows / np.float32(255) if is_picture else rows})
