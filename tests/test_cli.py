@@ -132,12 +132,15 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written(capsys, tmp_path):
-    (tmp_path / "file").touch()
-    assert main(["run", "canonical", *TINY, "--out", str(tmp_path / "file" / "out")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
-    assert main(["reproduce", "00_tour", "--out", str(tmp_path / "file" / "out")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [["run", "canonical", *TINY], ["reproduce", "00_tour"]])
+def test_a_folder_that_cannot_be_written(words, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main([*words, "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert str(out) in error
+        assert "cannot be written" in error
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_values_have_the_types_of_their_settings():

@@ -29,16 +29,11 @@ APPLIES = {
 
 @dataclass(frozen=True)
 class Options:
-    """How data are read.
+    """How data are read; the settings of `Experiment` say what each is for.
 
-    scale: whether values are mapped to [0, 1]: by the minimum and maximum of all of them (True), or
-        of each column ("columns").
-    header: whether the first line of a text names the columns: "yes", "no", or "auto".
-    leave_out: names of columns to leave out, separated by commas; numbers, from 0, where columns
-        have no names. A name that contains a comma is quoted.
-    key: the array that is read, of a file of several.
-    size: height and width to which pictures are scaled, such as "28" or "28x40".
-    colour: whether pictures keep their colours.
+    `scale`: False, True (by the minimum and maximum of all values) or "columns" (by those of each).
+    `leave_out`: names of columns, or numbers, from 0, where they have no names, separated by
+    commas; a name that contains a comma is quoted. `size`: "28", or "28x40", height first.
     """
 
     scale: bool | str = False

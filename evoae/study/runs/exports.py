@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 ENTRY = "evoae"  # of the metadata
 Reconstruct = Callable[[Tensor], Tensor]
-Writer, Reader = Callable[[Compacted, dict[str, Any], Path], None], Callable[[Path], Reconstruct]
+Writer = Callable[[Compacted, dict[str, Any], Path], None]
+Reader = Callable[[Path], Reconstruct]
 OPSET, IR_VERSION = 13, 8  # of 2021: readers that are not the newest know them, too
 
 

@@ -20,7 +20,7 @@ import evoae
 from evoae import Experiment, Run
 from evoae.cli import main
 from evoae.evolution.cells import initial
-from evoae.study.runs import checkpoints, claims, files, jobs, locks, merge, workers
+from evoae.study.runs import checkpoints, claims, jobs, locks, merge, workers
 from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.study import collect
 
@@ -399,18 +399,6 @@ def test_what_a_file_held_is_computed_again_once_it_is_moved_away(
         assert "\n" not in str(refused.value)
     assert computed == []
     (folder / name).unlink()
-    run(8, tmp_path)
-    assert bytes_of(folder) == bytes_of(eight.folder)
-
-
-def test_a_config_of_other_versions_is_no_dead_end(eight: Run, tmp_path: Path) -> None:
-    folder = shutil.copytree(eight.folder, tmp_path / eight.folder.name)
-    config = json.loads((folder / "config.json").read_text())
-    config["versions"]["torch"] = "0.1"
-    files.write_json(folder / "config.json", config)
-    with pytest.raises(ValueError, match=r"config\.json: damaged \(it is not the one"):
-        run(8, tmp_path)
-    (folder / "config.json").unlink()
     run(8, tmp_path)
     assert bytes_of(folder) == bytes_of(eight.folder)
 
