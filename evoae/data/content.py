@@ -81,8 +81,14 @@ def split_names(text: str) -> tuple[str, ...]:
 def joined_names(names: Iterable[object]) -> str:
     """Names as `split_names` reads them, quoted where one contains a comma."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
+    csv.writer(text).writerow(names)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def leaving_out(names: Iterable[object]) -> str:
+    """The setting that leaves columns out, as a message of one line shows it."""
+    text = joined_names(names)
+    return f"leave_out={text if text.isprintable() else repr(text)}"
 
 
 def sides(size: str) -> tuple[int, int] | None:

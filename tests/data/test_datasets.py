@@ -350,21 +350,15 @@ def test_fingerprint(tmp_path: Path) -> None:
 # Files that are fine
 
 TABLE = [[0.0, 0.25], [0.5, 1.0], [0.75, 0.125], [1.0, 0.0]]
-TEXT = "".join(f"{a},{b}\n" for a, b in TABLE)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda p: npy(p / "t.npy", np.array(TABLE)),
         lambda p: npy(p / "t.npy", np.asfortranarray(np.array(TABLE, dtype=">f4"))),
         lambda p: npy(p / "UPPER.NPY.npy", np.array(TABLE, dtype=np.float16)),
         lambda p: npz(p / "t.npz", anything=np.array(TABLE)),
-        lambda p: write(p / "t.csv", TEXT),
-        lambda p: write(p / "t.csv", "left,right\r\n" + TEXT.replace("\n", "\r\n")),
-        lambda p: write(p / "t.csv", "\ufeff\nleft, right\n\n" + TEXT.replace(",", ", ")),
-        lambda p: parquet(p / "t.parquet", a=[r[0] for r in TABLE], b=[r[1] for r in TABLE]),
-        lambda p: pt(p / "t.pt", torch.tensor(TABLE)),
+        lambda p: write(p / "t.csv", "\ufeff\nleft, right\n\n0, 0.25\n.5,1\n0.75,.125\n1,0\n"),
         lambda p: pt(p / "t.pt", torch.tensor(TABLE).bfloat16()),
         lambda p: pt(p / "t.pt", torch.nn.Parameter(torch.tensor(TABLE).double())),
         lambda p: pt(p / "t.pt", {"only": torch.tensor(TABLE).T.contiguous().T}),
@@ -502,19 +496,6 @@ def test_known_and_hidden_items_add_up_to_the_user_s(tmp_path: Path) -> None:
 )
 def test_names_of_items(text: str, items: int, tmp_path: Path) -> None:
     assert summary(write(tmp_path / "pairs.csv", text)).size.dimension == items
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("user,item\na,x\nb,\nc,y\n", ["row 1", "'item'"]),
-        ("user,item\na,x\nb,y\n", ["3 rows"]),
-        ("user,item\n", ["no rows"]),
-        ("user,item,user\na,x,1\nb,y,2\nc,y,3\n", ["column 'user' occurs twice (columns 0, 2"]),
-    ],
-)
-def test_bad_interactions(tmp_path: Path, text: str, words: list[str]) -> None:
-    refused(write(tmp_path / "pairs.csv", text), "pairs.csv", *words)
 
 
 # Files and names that are not
@@ -674,6 +655,19 @@ def test_bad_pt(tmp_path: Path, content: object, words: list[str]) -> None:
         ("0,1,2\n1,0,1\n0,0,1\n1,1,1\n", ["column numbers", "header=False"]),
         (",a,b\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
         (",0,1\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
+        ("user,item\na,x\nb,\nc,y\n", ["row 1", "'item'"]),
+        ("user,item\na,x\nb,y\n", ["3 rows"]),
+        ("user,item\n", ["no rows"]),
+        ("user,item,user\na,x,1\nb,y,2\nc,y,3\n", ["column 'user' occurs twice (columns 0, 2"]),
+        ("a,b\n0.1,0.2\n0.3,NA\n1,0\n", ["'NA', which stands for a missing value; fill it in"]),
+        ("a,b\n0.1,0.2\n#N/A,0.4\n1,0\n", ["'#N/A', which stands for a missing value"]),
+        ("a,b\nTrue,0.2\n,0.4\nFalse,0\n", ["row 1, column 'a' is empty or NaN; fill it in"]),
+        ("a,b\n1%,0.2\n3%,0.4\n1%,0\n", ["'1%'; values must be numbers, without units"]),
+        ("a:b\n1:2\n3:4\n5:6\n", ["none of these was found"]),
+        ("a,b\nnm,mV\n0.1,0.2\n1,0\n0,1\n", ["a second line of names, or of units, remove it"]),
+        ("My table\na,b\n0.1,0.2\n1,0\n0,1\n", ["if line 1 is a title, remove it"]),
+        ('"V1" "V2"\n"1" 0.1 0.2\n"2" 0.3 0.4\n"3" 1 0\n', ["leave_out='Unnamed: 0'"]),
+        ("version https://git-lfs.github.com/spec/v1\noid 1\n", ["a pointer of Git LFS"]),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 from pathlib import Path
 
@@ -479,26 +480,6 @@ def test_paths_may_be_paths_and_begin_with_a_tilde(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a,b\n0.1,0.2\n0.3,NA\n1,0\n", "'NA', which stands for a missing value; fill it in"),
-        ("a,b\n0.1,0.2\n#N/A,0.4\n1,0\n", "'#N/A', which stands for a missing value"),
-        ("a,b\nTrue,0.2\n,0.4\nFalse,0\n", "row 1, column 'a' is empty or NaN; fill it in"),
-        ("a,b\n1%,0.2\n3%,0.4\n1%,0\n", "'1%'; values must be numbers, without units"),
-        ("a:b\n1:2\n3:4\n5:6\n", "none of these was found"),
-        ("a,b\nnm,mV\n0.1,0.2\n1,0\n0,1\n", "a second line of names, or of units, remove it"),
-        ("My table\na,b\n0.1,0.2\n1,0\n0,1\n", "if line 1 is a title, remove it"),
-        ('"V1" "V2"\n"1" 0.1 0.2\n"2" 0.3 0.4\n"3" 1 0\n', "leave_out='Unnamed: 0'"),
-        ("version https://git-lfs.github.com/spec/v1\noid 1\n", "a pointer of Git LFS"),
-    ],
-)
-def test_messages_say_what_is_wrong_with_tables_of_other_programs(
-    text: str, words: str, tmp_path: Path
-) -> None:
-    assert words in message(write(tmp_path / "a.csv", text))
-
-
-@pytest.mark.parametrize(
     ("text", "columns"),
     [
         ("sep=;\na;b\n0;1\n1;0\n1;1\n", ["a", "b"]),  # as Excel is told the separator
@@ -512,3 +493,18 @@ def test_first_lines_of_other_programs(text: str, columns: list[str], tmp_path: 
 def test_whole_numbers_of_any_size_are_numbers(tmp_path: Path) -> None:
     rows = "\n".join(f"{10**30 * n},{n}" for n in range(4))
     assert summary(write(tmp_path / "a.csv", f"a,b\n{rows}\n"), scale="columns").size.dimension == 2
+
+
+@pytest.mark.parametrize("name", ["plain", "a, left", 'a "quoted" one', "a\nb", "é,\tb"])
+def test_the_cure_for_a_column_can_be_followed_whatever_its_name(name: str) -> None:
+    counting = np.arange(40.0)
+    for column in (["x"] * 40, counting):
+        frame = pd.DataFrame(VALUES[:, :2], columns=["f", "g"]).assign(**{name: column})
+        if column is counting:
+            (text,) = summary(frame, scale="columns").notes
+        else:
+            text = unusable(frame)
+        assert text.isprintable()
+        written = text.partition("leave_out=")[2]
+        leave = ast.literal_eval(written) if written.startswith("'") else written
+        assert summary(frame, leave_out=leave).columns == ("f", "g")
