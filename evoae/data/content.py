@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
 
-from evoae.messages import Refused, display, short, shortened
+from evoae.messages import Refused, display, short
 
 HEADERS = ("auto", "yes", "no")
 Handle = IO[bytes] | GzipFile  # an open file
@@ -146,7 +146,7 @@ def of_parts(arrays: Mapping[str, Any], key: str | None = None) -> Content:
     """
     if key:
         if key not in arrays:
-            raise Refused(f"key={short(key)} is not in it; it holds {shortened(', '.join(arrays))}")
+            raise Refused(f"key={short(key)} is not in it; it holds {display(', '.join(arrays))}")
         return Content({"data": arrays[key]})
     parts, labels = {}, []
     for name, array in arrays.items():
@@ -189,7 +189,7 @@ def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
                 f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
-                f"{shortened(', '.join(names))}"
+                f"{display(', '.join(names))}"
             )
     found = [name for name in names if name not in left_out]
     if not found:

@@ -10,7 +10,7 @@ import numpy as np
 
 from evoae.data import tables
 from evoae.data.content import Content, Options, joined, of_parts, package, sides
-from evoae.messages import Refused, display, file_errors, shortened
+from evoae.messages import Refused, display, file_errors
 from evoae.resources import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -41,7 +41,7 @@ def read(folder: Path, options: Options) -> Content:
         others = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
         raise Refused(
             f"is a directory without pictures ({', '.join(SUFFIXES)})"
-            f"{f'; it holds {shortened(others)}' if others else ''}"
+            f"{f'; it holds {display(others)}' if others else ''}"
         )
     options.only("a folder of pictures", "size", "colour")
     parts: dict[str, list[Path]] = {}

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evoae.data.content import Content, Handle, Options, leaving_out, remaining
-from evoae.messages import Refused, short
+from evoae.messages import Refused, display, short
 from evoae.resources import require
 
 MUST = "values must be numbers"
@@ -139,7 +139,8 @@ def table(
     if found:
         rest = len(columns) - 2
         note = (
-            f"taken as interactions: users are in column {found[0]}, items in {found[1]}"
+            f"taken as interactions: users are in column {display(found[0])}, items "
+            f"in {display(found[1])}"
             f"{f', {rest} other column(s) are not read' if rest else ''}; to train on the numbers "
             f"instead, pass {leaving_out(found)}"
         )

@@ -508,3 +508,4 @@ def test_the_cure_for_a_column_can_be_followed_whatever_its_name(name: str) -> N
         written = text.partition("leave_out=")[2]
         leave = ast.literal_eval(written) if written.startswith("'") else written
         assert summary(frame, leave_out=leave).columns == ("f", "g")
+        assert "'other', which is not a column" in unusable(frame, leave_out="other")
