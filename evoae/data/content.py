@@ -162,7 +162,7 @@ def of_parts(arrays: Mapping[str, Any], key: str | None = None) -> Content:
         return Content({"data": next(iter(arrays.values()))})
     names = [*map(str, arrays)]
     held = display(", ".join(sorted(names)) or "nothing")
-    cure = f"; key={names[0]} would take one of them" if names and key is not None else ""
+    cure = f"; key={display(names[0])} would take one of them" if names and key is not None else ""
     raise Refused(
         f"holds {held}; it must hold one array, or the parts train and test, or "
         f"{', '.join(SPLITS)}{cure}"
@@ -183,6 +183,8 @@ def joined(contents: Mapping[str, Content]) -> Content:
 
 def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """The columns that are not left out. Raises ValueError for a name that is no column's."""
+    padded = {name.strip(): name for name in names}  # which `split_names` strips
+    left_out = [name if name in names else padded.get(name, name) for name in left_out]
     for name in left_out:
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)

@@ -495,7 +495,9 @@ def test_whole_numbers_of_any_size_are_numbers(tmp_path: Path) -> None:
     assert summary(write(tmp_path / "a.csv", f"a,b\n{rows}\n"), scale="columns").size.dimension == 2
 
 
-@pytest.mark.parametrize("name", ["plain", "a, left", 'a "quoted" one', "a\nb", "é,\tb"])
+@pytest.mark.parametrize(
+    "name", ["plain", "a, left", 'a "quoted" one', "a\nb", "é,\tb", " padded "]
+)
 def test_the_cure_for_a_column_can_be_followed_whatever_its_name(name: str) -> None:
     counting = np.arange(40.0)
     for column in (["x"] * 40, counting):
