@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from evoae import Experiment, Run, State, evolve
+from evoae.cli import main
 from evoae.data import datasets
 from evoae.networks import kernel
 from evoae.study.runs.jobs import RunSpec, train_job
@@ -90,6 +91,15 @@ def refusal(call: Callable, *given: Any, **options: Any) -> str:
         call(*given, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def refused_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a command is refused; it prints nothing else."""
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+    return printed.err
 
 
 def unusable(dataset: Any, **options: Any) -> str:

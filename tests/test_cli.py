@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from helpers import refused_command
 
 from evoae import experiment
 from evoae.cli import main, parse_trials
@@ -124,11 +125,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     words, said, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(words.split()) == 2
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.err.count("\n") == 1
-    assert not printed.out
+    assert said in refused_command(words.split(), capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -136,8 +133,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
 def test_a_folder_that_cannot_be_written(words, capsys, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert main([*words, "--out", str(out)]) == 2
-        error = capsys.readouterr().err
+        error = refused_command([*words, "--out", str(out)], capsys)
         assert str(out) in error
         assert "cannot be written" in error
     assert (tmp_path / "file").read_text() == "in the way"

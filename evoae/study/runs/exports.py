@@ -215,7 +215,9 @@ def onnx_model(
     """
     import onnx
 
-    kind, parts = torch.float32, [part for part in encoder if not picks_all(part, dimension)]
+    kind = torch.float32
+    # a choice of inputs that leaves none out does nothing
+    parts = [p for p in encoder if not (isinstance(p, Select) and len(p.index) == dimension)]
     if about and "scaling" in about:
         scaling = Scaling.from_json(about["scaling"])
         kind = torch.float32 if scaling.single else torch.float64
@@ -235,11 +237,6 @@ def onnx_model(
         onnx.helper.set_model_props(model, {ENTRY: json.dumps(about)})
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def picks_all(part: nn.Module, dimension: int) -> bool:
-    """Whether a choice of inputs leaves none out."""
-    return isinstance(part, Select) and len(part.index) == dimension
 
 
 def write_onnx(small: Compacted, about: dict[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, refused_command
 from safetensors import safe_open
 from torch import nn
 
@@ -157,11 +157,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     trained: Run, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*words[:-1], str(tmp_path / words[-1])]
-    assert main(["export", str(trained.folder), *words]) == 2
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.err.count("\n") == 1
-    assert not printed.out
+    assert said in refused_command(["export", str(trained.folder), *words], capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -171,13 +167,11 @@ def test_no_run_and_no_package_are_told_before_anything_is_done(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(["export", str(tmp_path / "none"), str(tmp_path / "small.safetensors")]) == 2
-    assert "is not a folder; name that of a run" in capsys.readouterr().err
+    words = ["export", str(tmp_path / "none"), str(tmp_path / "small.safetensors")]
+    assert "is not a folder; name that of a run" in refused_command(words, capsys)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert main(["export", str(trained.folder), str(tmp_path / "small.onnx")]) == 2
-    printed = capsys.readouterr().err
-    assert "pip install 'evoae[export]'" in printed
-    assert printed.count("\n") == 1
+    words = ["export", str(trained.folder), str(tmp_path / "small.onnx")]
+    assert "pip install 'evoae[export]'" in refused_command(words, capsys)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,19 +149,14 @@ def test_a_run_keeps_the_preset_that_it_was_first_made_of(tmp_path: Path) -> Non
 
 
 def test_two_slices_at_once(eight: Run, computed: list[int], tmp_path: Path) -> None:
-    both, found = threading.Barrier(2), {}
+    both, slices = threading.Barrier(2), [range(0, 5), range(3, 8)]
 
-    def work(trials: range) -> None:
+    def work(trials: range) -> list[int]:
         both.wait()
-        found[trials] = run(trials, tmp_path).numbers
+        return run(trials, tmp_path).numbers
 
-    slices = (range(0, 5), range(3, 8))
-    threads = [threading.Thread(target=work, args=(trials,)) for trials in slices]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert found == {trials: list(trials) for trials in slices}
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, slices)) == [list(trials) for trials in slices]
     assert sorted(computed) == list(range(8))  # none of them twice
     (folder,) = tmp_path.iterdir()
     assert {path.name for path in folder.iterdir()} == FILES

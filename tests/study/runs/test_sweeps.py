@@ -18,7 +18,7 @@ import torch
 from helpers import ENGINES, assert_same_bits, begun, evolved, refusal, tiny, weights_of
 
 import evoae
-from evoae import Experiment, SweepError, grid, one_at_a_time, sweep
+from evoae import Experiment, Study, SweepError, grid, one_at_a_time, sweep
 from evoae.evolution import footprint
 from evoae.networks import kernel
 from evoae.pruning import operators, schedules
@@ -262,21 +262,16 @@ def counted(monkeypatch: pytest.MonkeyPatch, slow: float = 0.0) -> list[RunSpec]
 def test_two_sweeps_at_once_compute_a_shared_run_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, found, start = counted(monkeypatch, slow=0.3), {}, threading.Barrier(2)
+    calls, start = counted(monkeypatch, slow=0.3), threading.Barrier(2)
 
-    def work(name: str) -> None:
+    def work(amount: float) -> Study:
         start.wait()
-        mine = {"shared": small(), name: small(amount=0.2 if name == "one" else 0.3)}
-        found[name] = sweep(mine, 1, out=tmp_path, **QUIET)
+        return sweep({"shared": small(), "own": small(amount=amount)}, 1, out=tmp_path, **QUIET)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "other")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(found) == ["one", "other"]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(work, [0.2, 0.3])
     assert len(calls) == len(set(calls)) == 3
-    assert_same_bits(found["one"].runs["shared"].history, found["other"].runs["shared"].history)
+    assert_same_bits(one.runs["shared"].history, other.runs["shared"].history)
     assert not list(tmp_path.glob("*/.lock"))
 
 
