@@ -650,8 +650,16 @@ def test_bad_pt(tmp_path: Path, content: object, words: list[str]) -> None:
         ("a,b\n0,1\n1,1,1\n0,0\n", ["row 1", "3 cells", "2"]),
         ("a,b\n0,1,1\n1,1,1\n0,0,1\n", ["row 0", "3 cells", "2"]),
         ("a,b,c\n0,1\n1,1\n0,0\n", ["row 0", "2 cells", "3"]),
+        (
+            "# x\na;b\n0;1\n1\n0;0\n",
+            ["row 1 (line 4) has 1 cells; the first line has 2 (cut at semicolons)"],
+        ),
+        ("a,b,c\n" + "0,1,\n" * 9, ["'c' is empty"]),
         ("a,b\n", ["no rows"]),
         ("\n\n", ["no rows"]),
+        ("# a\n# b\n", ["holds no rows"]),
+        (gzip.compress(b"a,b\n0,1\n1,0\n1,1\n"), ["is not text but packed by gzip"]),
+        (b"PK\3\4" + bytes(99), ["is not text but a zip"]),
         ("0,1,2\n1,0,1\n0,0,1\n1,1,1\n", ["column numbers", "header=False"]),
         (",a,b\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
         (",0,1\n0,1,1\n1,0,1\n2,1,1\n", ["row numbers", "index=False"]),
@@ -670,7 +678,7 @@ def test_bad_pt(tmp_path: Path, content: object, words: list[str]) -> None:
         ("version https://git-lfs.github.com/spec/v1\noid 1\n", ["a pointer of Git LFS"]),
     ],
 )
-def test_bad_csv(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_bad_csv(tmp_path: Path, text: str | bytes, words: list[str]) -> None:
     refused(write(tmp_path / "a.csv", text), "a.csv", *words)
 
 

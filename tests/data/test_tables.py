@@ -239,20 +239,6 @@ def test_only_rows_end_in_a_separator(tmp_path: Path) -> None:
     text = table(first="a;b;c;d;e;f;g;h", separator=";").replace("\n", ";\n")
     path = write(tmp_path / "a.csv", text.replace("h;\n", "h\n"))
     assert rows_of(path) == in_order(VALUES)
-    path = write(tmp_path / "b.csv", "a,b,c\n" + "0,1,\n" * 9)  # a column that is empty
-    assert "'c' is empty" in message(path)
-
-
-def test_a_ragged_table_names_the_line_and_what_it_was_cut_at(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "# x\na;b\n0;1\n1\n0;0\n")
-    assert "row 1 (line 4) has 1 cells; the first line has 2 (cut at semicolons)" in message(path)
-
-
-def test_what_is_no_text_says_what_it_is(tmp_path: Path) -> None:
-    packed = gzip.compress(table().encode())
-    assert "gzip" in message(write(tmp_path / "a.csv", packed))
-    assert "zip" in message(write(tmp_path / "b.csv", b"PK\3\4" + bytes(99)))
-    assert message(write(tmp_path / "c.txt", "# a\n# b\n")).endswith("holds no rows")
 
 
 # Columns
