@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from evoae.experiment import SETTINGS, Experiment
 from evoae.rules import plain
 
 
-class Design(dict[str, Experiment]):
+class Design(Mapping[str, Experiment]):
     """Experiments by label; `factors` by label are what a design calls them beside settings."""
 
     def __init__(
@@ -23,14 +23,23 @@ class Design(dict[str, Experiment]):
         experiments: Mapping[str, Experiment] | None = None,
         factors: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        super().__init__(experiments or {})
+        self._experiments = dict(experiments or {})
         self.factors = dict(factors or {})
+
+    def __getitem__(self, label: str) -> Experiment:
+        return self._experiments[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._experiments)
+
+    def __len__(self) -> int:
+        return len(self._experiments)
 
     def add(self, label: str, experiment: Experiment, **factors: Any) -> None:
         """Another experiment of the design."""
-        self[label], self.factors[label] = experiment, factors
+        self._experiments[label], self.factors[label] = experiment, factors
 
-    def __or__(self, other: Mapping[str, Experiment]) -> Design:  # type: ignore[override]
+    def __or__(self, other: Mapping[str, Experiment]) -> Design:
         return Design({**self, **other}, self.factors | getattr(other, "factors", {}))
 
 
