@@ -217,7 +217,9 @@ def onnx_model(
 
     kind = torch.float32
     # a choice of inputs that leaves none out does nothing
-    parts = [p for p in encoder if not (isinstance(p, Select) and len(p.index) == dimension)]
+    parts: list[nn.Module] = [
+        part for part in encoder if not (isinstance(part, Select) and len(part.index) == dimension)
+    ]
     if about and "scaling" in about:
         scaling = Scaling.from_json(about["scaling"])
         kind = torch.float32 if scaling.single else torch.float64
