@@ -12,7 +12,9 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from evoae.modules.masking import Mask, parametrizations
+from evoae.modules.masking import Mask, parametrizations, remove
+
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)  # layers with a weight, and a bias or none
 
 
 class Hook:
@@ -90,6 +92,16 @@ def copied(module: nn.Module) -> nn.Module:
     held = (tensor for part in module.modules() for tensor in tensors_in(vars(part)))
     memo = {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
     return copy.deepcopy(module, memo)
+
+
+def unmasked(module: nn.Module) -> nn.Module:
+    """A copy without masks of evoae: what they held at zero is zero."""
+    made = copied(module)
+    for part in list(made.modules()):
+        if parametrize.is_parametrized(part):
+            for name in list(parametrizations(part)):
+                remove(part, name)
+    return made
 
 
 def sharing_parameters(module: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
-from evoae.messages import one_line, shortened
+from evoae.messages import shortened, words
 from evoae.modules import checks, masking
 from evoae.modules.following import followers_on
 from evoae.modules.layers import OF_ACTIVATIONS, Chosen, Part, coverage, find_layers, mask_all
@@ -502,8 +502,8 @@ class Pruner:
             self.module.load_state_dict(dict(state))  # without the masks in its metadata
         except RuntimeError as error:
             self.module.load_state_dict(before)
-            words = shortened(one_line(str(error)))
-            raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
+            why = words(error)
+            raise ValueError(f"the state to rewind to does not fit the module: {why}") from error
         for tensor in tensors:
             tensor.prune(tensor.keeps, opens=False)
         self.forget_moments([optimiser] if optimiser else [])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evoae.modules.graph import Node, name_of, shape_of, shapes_of
-from evoae.networks.compaction import Known, unknown
+from evoae.networks.compaction import Known, zero_where
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 NEW = {"lstm": 2, "gru": 2, "rnn_tanh": 0, "rnn_relu": 0}  # the gate that says what a unit becomes
@@ -131,7 +131,7 @@ def known(facts: Any, node: Node, call: Recurrent) -> list[Known]:
     first, *rest = shapes_of(node)
     last = torch.cat(units[-len(call.layers[0]) :]).expand(*first)
     zeros = [last, *(torch.stack(units)[:, None].expand(shape) for shape in rest)]
-    return [Known(unknown(zero.shape).value, zero, zero) for zero in zeros]
+    return [zero_where(zero) for zero in zeros]
 
 
 def look_back(facts: Any, node: Node, call: Recurrent, read: dict[int, Any]) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoae.modules import masking
 from evoae.modules.graph import Node, exported, shape_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
-from evoae.modules.plain import copied
+from evoae.modules.plain import unmasked
 from evoae.pruning.units import NONE, Units
 
 
@@ -87,12 +86,8 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
     Raises ValueError, in one line, where `torch.export` cannot read the module, or no channel of
     it is between layers.
     """
-    plain = copied(module)
-    for part in list(plain.modules()):
-        for name in list(getattr(part, "parametrizations", ())):
-            masking.remove(part, name)
     try:
-        found = Coupled(exported(plain, inputs))
+        found = Coupled(exported(unmasked(module), inputs))
     except ValueError as error:
         raise ValueError(f"granularity=unit cannot follow channels: {error}") from error
     numbers: dict[int, int] = {}
