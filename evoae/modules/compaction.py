@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.weight_norm import WeightNorm
@@ -24,7 +25,6 @@ from evoae.modules.graph import exported
 from evoae.modules.plain import (
     computed_of,
     copied,
-    global_hooks,
     kind_of,
     unmasked,
     why_not_a_module,
@@ -111,7 +111,7 @@ def checked_example(module: nn.Module, example: Any) -> Inputs:
 
 def why_unknown(module: nn.Module, parts: tuple[type[nn.Module], ...]) -> str | None:
     """Why nothing can be said of a module, if that is so; `parts` are those that are looked at."""
-    if global_hooks():
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "hooks are registered on all modules at once"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return "other layers are lazy: pass the module some data first"

@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from evoae.data.scaling import Scaling
 from evoae.messages import words
@@ -261,7 +260,7 @@ def write_onnx(
     names = list(inspect.signature(module.forward).parameters)[: len(inputs)]
     if len(names) != len(inputs):
         names = [f"input{number}" for number in range(len(inputs))]
-    outputs = [e for e in tree_leaves(reading.outputs(module, inputs)) if isinstance(e, Tensor)]
+    outputs = reading.outputs(module, inputs)
     given = ["output"] if len(outputs) == 1 else [f"output{n}" for n in range(len(outputs))]
     batches = {name: {0: "batch"} for name, x in zip(names, inputs, strict=True) if x.dim()}
     batches |= {name: {0: "batch"} for name, y in zip(given, outputs, strict=True) if y.dim()}

@@ -235,14 +235,15 @@ class Facts:
         variance: Node | None, *rest: Any,
     ) -> Known | None:  # fmt: skip
         """Of a norm by statistics that are fixed."""
-        given = [self.known[each] for each in (mean, variance, weight, bias) if each is not None]
-        if mean is None or variance is None or not all(each.constant.all() for each in given):
+        statistics = [self.known[each] for each in (mean, variance) if each is not None]
+        if len(statistics) < 2 or not all(each.constant.all() for each in statistics):
             return None
-        shift, scale = -given[0].value, (given[1].value + rest[-1]).rsqrt()
-        scale = scale if weight is None else scale * self.known[weight].value
         rank = len(shapes_of(node)[0])
-        shift, scale = (along_channels(constants(each), rank) for each in (shift, scale))
-        made = scaled(plus(self.known[x], shift), scale.value)
+        centre, width = (along_channels(each, rank).value for each in statistics)
+        scale = constants((width + rest[-1]).rsqrt())
+        if weight is not None:
+            scale = multiplied(scale, along_channels(self.known[weight], rank))
+        made = multiplied(plus(self.known[x], constants(-centre)), scale)
         return made if bias is None else plus(made, along_channels(self.known[bias], rank))
 
     of_native_batch_norm_legit_no_training = of_batch_norm
@@ -341,6 +342,11 @@ class Facts:
             read = read | before
         self.read[node] = read.expand(shape)
 
+    def add_whole(self, nodes: Iterable[Node]) -> None:
+        """Say that all entries of some nodes are read."""
+        for each in nodes:
+            self.add(each, torch.tensor(True))
+
     def look_back(self, node: Node, name: str, read: Any) -> None:
         """Say which entries of its inputs an operation's results depend on that are read."""
         args, reads = node.args, read if isinstance(read, dict) else {0: read}
@@ -374,8 +380,7 @@ class Facts:
                 dims = (args[1],) if name in graphs.ALONG else tuple(range(-last, 0))
                 self.add(args[0], each.any(dims, keepdim=True))
         else:
-            for each in node.all_input_nodes:
-                self.add(each, torch.tensor(True))
+            self.add_whole(node.all_input_nodes)
 
     def move_back(self, node: Node, reads: dict[int, Tensor]) -> None:
         """Where the entries came from that are read now."""
@@ -447,9 +452,7 @@ class Facts:
     def back_scatter(self, node: Node, read: Tensor, into: Node, *rest: Any) -> None:
         """Of what is put to places."""
         self.add(into, read)
-        for each in node.all_input_nodes:
-            if each is not into:
-                self.add(each, torch.tensor(True))
+        self.add_whole(each for each in node.all_input_nodes if each is not into)
 
     def back_prelu(self, node: Node, read: Tensor, x: Node, weight: Node) -> None:
         """Of a slope, or one for each channel."""
@@ -459,8 +462,7 @@ class Facts:
     def back_embedding(self, node: Node, read: Tensor, weight: Node, *rest: Any) -> None:
         """Of rows that an index picks, or their sums or means."""
         self.add(weight, read.reshape(-1, read.shape[-1]).any(0))
-        for each in node.all_input_nodes[1:]:
-            self.add(each, torch.tensor(True))
+        self.add_whole(node.all_input_nodes[1:])
 
     back_embedding_bag = back_embedding_bag_forward_only = back_embedding
 
@@ -469,8 +471,7 @@ class Facts:
     ) -> None:
         """Of means of values over positions."""
         self.add(v, read.any(-2, keepdim=True).expand(shape_of(v)) & ~self.known[v].zero)
-        for each in (q, k, *node.all_input_nodes[3:]):
-            self.add(each, torch.tensor(True))
+        self.add_whole((q, k, *node.all_input_nodes[3:]))
 
 
 # -- entries -------------------------------------------------------------------------------------
@@ -535,6 +536,13 @@ def uniform(known: Known, dims: Iterable[int]) -> Known:
     return spread(Known(first.where(same, 0), positive | same, negative | same), shape)
 
 
+def multiplied(x: Known, y: Known) -> Known:
+    """Of products, entry by entry: of constants, more is known."""
+    fixed = [each for each in (x, y) if bool(each.constant.all())]
+    other = y if fixed and fixed[0] is x else x
+    return scaled(other, fixed[0].value) if fixed else times(x, y)
+
+
 def by_group(node: Node, weights: Tensor) -> Tensor:
     """A convolution's [out, in / groups], or transposed [in, out / groups]: [groups, in, out]."""
     transposed, count = node.args[6], node.args[8]
@@ -579,9 +587,7 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
         if name == "sub":
             return plus(x, Known(-y.value, y.below, y.above))
         if name == "mul":
-            fixed = [each for each in (x, y) if bool(each.constant.all())]
-            other = y if fixed and fixed[0] is x else x
-            return scaled(other, fixed[0].value) if fixed else times(x, y)
+            return multiplied(x, y)
         if y.constant.all() and not y.zero.any() and not node.kwargs:
             return scaled(x, 1 / y.value)
     return None

@@ -64,50 +64,42 @@ class Path:
 
     def follower(self) -> Follower:
         """What follows the layer."""
-        end, steps = self.name, list[Node]()
-        units = along(torch.arange(shape_of(self.node)[self.axis]), self.axis, shape_of(self.node))
-        at, is_output = self.node, self.is_last()
+        shape = shape_of(self.node)
+        after = reached(self.node.users, lambda node: node.users)
+        is_output = LAYERS.isdisjoint(name_of(node.target) for node in after)
+        unseen = Follower(self.name, None, is_output)
+        end, at, steps = self.name, self.node, list[Node]()
+        units = along(torch.arange(shape[self.axis]), self.axis, shape)
         while True:
-            users = [user for user in at.users if self.matters(user)]
+            # others are checks, or statistics that nothing reads
+            users = [user for user in at.users if user.users or user.op == "output"]
             if len(users) != 1:
-                return Follower(self.name, None, is_output)
+                return unseen
             at = users[0]
             name = name_of(at.target)
-            if name == "getitem":
-                steps.append(at)
-            elif name in graphs.MOVES and name not in ("cat", "stack"):
+            if name in graphs.MOVES and name not in ("cat", "stack"):
                 moved = run_moved(at, units)
                 if not isinstance(moved, Tensor) or moved.numel() != units.numel():
-                    return Follower(self.name, None, is_output)
+                    return unseen
                 units = moved
-                steps.append(at)
             elif self.keeps_units(at, name):
-                shape = graphs.shapes_of(at)[0]
-                changed = [k for k, size in enumerate(shape) if size != units.shape[k]]
-                units = firsts(units, changed).expand(shape)
-                steps.append(at)
-            else:
-                return Follower(self.name, None, is_output)
+                now = graphs.shapes_of(at)[0]
+                changed = [k for k, size in enumerate(now) if size != units.shape[k]]
+                units = firsts(units, changed).expand(now)
+            elif name != "getitem":
+                return unseen
+            steps.append(at)
+            place = self.place(units)
+            if is_relu(at, name):
+                if place is None:
+                    return unseen
+                return Follower(end, self.replay(steps, place), is_output)
             where = self.graph.parts.get(at, "")
             leaf = where and not list(self.module.get_submodule(where).children())
             ends = not any(self.graph.parts.get(user) == where for user in at.users)
-            place = self.place(units)
-            here = place == self.axis and units.dim() == len(shape_of(self.node))
-            if is_relu(at, name):
-                if place is None:
-                    return Follower(self.name, None, is_output)
-                return Follower(end, self.replay(steps, place), is_output)
+            here = place == self.axis and units.dim() == len(shape)
             if leaf and ends and here and where != self.name:
                 end, steps = where, []
-
-    def matters(self, user: Node) -> bool:
-        """Whether an operation is more than a check, or statistics that nothing reads."""
-        return bool(user.users) or user.op == "output"
-
-    def is_last(self) -> bool:
-        """Whether no layer with a weight follows."""
-        after = reached(self.node.users, lambda node: node.users)
-        return LAYERS.isdisjoint(name_of(node.target) for node in after)
 
     def keeps_units(self, node: Node, name: str) -> bool:
         """Whether an operation works on one tensor from the layer, and on parameters."""

@@ -180,7 +180,6 @@ REDUCTIONS = dict.fromkeys(
 ) | {"linalg_vector_norm": 2, "norm": 2}
 # of a whole row along a dimension, of the same shape
 ALONG = {"_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "sort"}
-NORMS = {"layer_norm", "rms_norm"}
 # what does not fall where its input rises, and the least that it gives
 RISING = {
     "relu": 0.0, "sigmoid": 0.0, "hardsigmoid": 0.0, "softplus": 0.0, "exp": 0.0, "sqrt": 0.0,

@@ -252,15 +252,13 @@ class Coupling:
         dim = int(at) % atoms.dim()
         if dim not in varying:
             return
-        size, parts = atoms.shape[dim], {shape[dim] for shape in shapes_of(node)[:1]}
         if name in ("select", "unbind"):
             if len(varying) > 1:
                 self.blocks(atoms, dim, whole=False)
             else:
                 self.fix([atoms], f"{name} picks one of them")
             return
-        if name.startswith("split"):
-            parts = {shape[dim] for shape in shapes_of(node)}
+        size, parts = atoms.shape[dim], {shape[dim] for shape in shapes_of(node)}
         if parts == {size}:
             return
         start = args[2] if name == "slice" and len(args) > 2 else 0

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -79,11 +78,6 @@ def what_computes(part: nn.Module) -> str:
     return "a hook"
 
 
-def global_hooks() -> bool:
-    """Whether hooks are registered on all modules at once."""
-    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
-
-
 def copied(module: nn.Module) -> nn.Module:
     """A deep copy, also of a module that keeps results of computations with gradients.
 
@@ -126,7 +120,8 @@ def why_not_a_module(module: Any) -> str | None:
         return f"must be a torch.nn.Module; it is of type {type(module).__name__}"
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by TorchScript, which hides its layers: give the module it was made of"
-    if is_compiled(module):
+    compiled = [part for part in module.modules() if part._compiled_call_impl is not None]
+    if compiled or any(type(part).__name__ == "OptimizedModule" for part in module.modules()):
         return "is compiled: give the module itself, and compile it afterwards"
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return f"is wrapped in {type(module).__name__}: give its .module, and wrap it afterwards"
@@ -134,14 +129,6 @@ def why_not_a_module(module: Any) -> str | None:
     if any(tensor.is_meta for tensor in tensors):
         return "is on the meta device, where tensors have no values: load some first"
     return None
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether `torch.compile` or `Module.compile` was applied to a module or a part of it."""
-    return any(
-        type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
-        for part in module.modules()
-    )
 
 
 def kind_of(part: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -23,7 +24,7 @@ from evoae.modules.following import followers_on
 from evoae.modules.layers import OF_ACTIVATIONS, Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import Hook, why_not_a_module
-from evoae.modules.units import positional, units_of
+from evoae.modules.units import units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.pruning.units import Units
@@ -233,7 +234,7 @@ class Pruner:
         self.note_call()
         self.handles.pop().remove()
         if self.granularity == "unit":
-            self.inputs = positional(module, given, named)
+            self.inputs = inspect.signature(module.forward).bind(*given, **named).args
 
     def find_units(self) -> None:
         """The units, before the first prune. Raises ValueError where there are none."""

@@ -296,7 +296,7 @@ def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
         tensor = getattr(part, "running_mean", None) if tensor is None else tensor
         if tensor is not None:
             setattr(part, name, tensor.shape[axis])
-    if isinstance(part, nn.LayerNorm):
+    if isinstance(part, nn.LayerNorm) and part.weight is not None:
         part.normalized_shape = tuple(part.weight.shape)
     if isinstance(part, nn.modules.conv._ConvNd):
         channels = part.weight.shape[0], part.weight.shape[1] * part.groups

@@ -6,7 +6,6 @@ of an attention go whole.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,9 +107,7 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
             if name in found.grouped:
                 inside, table = found.grouped[name]
                 written = numbered(table.flatten(), name, 0)
-                read = torch.from_numpy(numbered(inside, name, 1))
-                each = target.units // target.groups, target.weight.shape[2:].numel()
-                read = read.repeat_interleave(each[0], 0).repeat_interleave(each[1], 1)
+                read = target.by_entry(torch.from_numpy(numbered(inside.flatten(), name, 1)))
                 arrays = [np.broadcast_to(written[:, None], read.shape), read.numpy()]
                 break
             for axis in range(len(target.weight.shape)):
@@ -127,9 +124,3 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
     keys = [frozenset(where[root]) for root in numbers]
     spaces = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Units(weights, rows, np.array([spaces[key] for key in keys]))
-
-
-def positional(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """The inputs of a call, all of them by position."""
-    bound = inspect.signature(module.forward).bind(*given, **named)
-    return bound.args
