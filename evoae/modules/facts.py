@@ -375,9 +375,11 @@ class Facts:
         elif (rule := getattr(self, f"back_{name.strip('_')}", None)) is not None:
             rule(node, next(iter(reads.values())), *args)
         elif name in graphs.POOLS or name in graphs.ALONG or name == "pad":
+            if name in graphs.ALONG:
+                dims = (args[1] if len(args) > 1 else node.kwargs.get("dim", -1),)
+            else:
+                dims = tuple(range(-(graphs.POOLS.get(name) or len(args[1]) // 2), 0))
             for each in reads.values():
-                last = graphs.POOLS.get(name) or len(args[1]) // 2
-                dims = (args[1],) if name in graphs.ALONG else tuple(range(-last, 0))
                 self.add(args[0], each.any(dims, keepdim=True))
         else:
             self.add_whole(node.all_input_nodes)

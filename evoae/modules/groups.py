@@ -28,11 +28,17 @@ OUTPUT = "they are outputs"
 
 @dataclass
 class Axes:
-    """Which atoms the entries of a tensor go with; `free`: its shape follows that of others."""
+    """Which atoms the entries of a tensor go with, [...] or what can be broadcast to its shape.
+
+    `free`: its shape follows that of others.
+    """
 
     shape: tuple[int, ...]
     atoms: list[Tensor] = field(default_factory=list)
     free: bool = False
+
+    def __post_init__(self) -> None:
+        self.atoms = [atoms.expand(self.shape) for atoms in self.atoms]
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,13 @@ class Coupling:
 
     def begin(self, node: Node) -> Axes:
         """A parameter or buffer, whose axes are atoms each; of an input they are none."""
-        made = Axes(shape_of(node))
-        if node in self.graph.tensors:
-            name = self.graph.tensors[node]
-            for axis, size in enumerate(made.shape):
-                if size > 1:
-                    if (name, axis) not in self.of_tensors:
-                        self.of_tensors[name, axis] = self.fresh(size)
-                    made.atoms.append(along(self.of_tensors[name, axis], axis, made.shape))
-        return made
+        shape, name, made = shape_of(node), self.graph.tensors.get(node, ""), []
+        for axis, size in enumerate(shape):
+            if name and size > 1:
+                if (name, axis) not in self.of_tensors:
+                    self.of_tensors[name, axis] = self.fresh(size)
+                made.append(along(self.of_tensors[name, axis], axis, shape))
+        return Axes(shape, made)
 
     # -- atoms -----------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Coupling:
                 elif dims and any(size[k] > 1 for k in dims):
                     self.fix([atoms], f"{spoken(node)} combines them with what cannot shrink")
             if dims:
-                found.setdefault(dims, atoms.expand(shape))
+                found.setdefault(dims, atoms)
         return Axes(shape, list(found.values()), all(each.free for each in given))
 
     def channels(self, given: Any, rank: int) -> list[Axes]:
@@ -290,7 +294,7 @@ class Coupling:
                 self.fix([a for a in part.atoms if self.varying(a) != dims], f"{name} reads them")
                 found.append(here[0] if here else torch.tensor(FIXED).expand(part.shape))
             rest = set(range(len(shape))) - {dim}
-            made.append(torch.cat([firsts(each, rest) for each in found], dim).expand(shape))
+            made.append(torch.cat([firsts(each, rest) for each in found], dim))
         else:
             for dims in others:
                 found = [[a for a in p.atoms if self.varying(a) == dims] for p in parts]
@@ -299,7 +303,7 @@ class Coupling:
                 first, *more = (here[0].narrow(dim, 0, 1) for here in found if here)
                 for each in more:
                     self.unite(first, each)
-                made.append(first.expand(shape))
+                made.append(first)
         return Axes(shape, made, all(part.free for part in parts))
 
     def over_positions(self, node: Node, given: Axes, positions: int) -> list[Axes]:
@@ -309,7 +313,7 @@ class Coupling:
             last = range(atoms.dim() - positions, atoms.dim())
             level = self.level(atoms, self.varying(atoms).intersection(last))
             kept.append(firsts(level, last))
-        return [Axes(s, [a.expand(s) for a in kept]) for s in shapes_of(node)]
+        return [Axes(shape, kept) for shape in shapes_of(node)]
 
     def reduced(self, node: Node, given: Axes) -> list[Axes]:
         """What is summed up, or the like, over some dimensions."""
@@ -321,12 +325,10 @@ class Coupling:
                 kept.append(atoms)
             elif not varying <= set(over):
                 self.fix([atoms], f"{spoken(node)} reads them")
-        small, made = [firsts(atoms, over) for atoms in kept], []
-        for shape in shapes_of(node):
-            if len(shape) < len(given.shape):
-                small = [atoms.squeeze(over) for atoms in small]
-            made.append(Axes(shape, [atoms.expand(shape) for atoms in small]))
-        return made
+        kept = [firsts(atoms, over) for atoms in kept]
+        if len(shapes_of(node)[0]) < len(given.shape):
+            kept = [atoms.squeeze(over) for atoms in kept]
+        return [Axes(shape, kept) for shape in shapes_of(node)]
 
     # -- operations with parameters --------------------------------------------------------------
 
@@ -340,7 +342,7 @@ class Coupling:
         for atoms in a.atoms:
             varying = self.varying(atoms)
             if last not in varying:
-                made.append(atoms.narrow(-1, 0, 1).expand(shape))
+                made.append(atoms.narrow(-1, 0, 1))
                 continue
             there = frozenset(row if k == last else k - shift for k in varying)
             other = of_b.get(there)
@@ -362,7 +364,7 @@ class Coupling:
                 continue
             for dim in varying - {column}:
                 self.blocks(atoms, dim, whole=False)
-            made.append(atoms.narrow(row, 0, 1).expand(shape))
+            made.append(atoms.narrow(row, 0, 1))
         if bias is not None:
             return self.joined(node, [Axes(shape, made), bias])
         return Axes(shape, made)
@@ -510,7 +512,7 @@ class Coupling:
                 continue
             for dim in self.varying(atoms) - {rank - 1}:
                 self.blocks(atoms, dim, whole=False)
-            made.append(atoms.narrow(rank - 2, 0, 1).expand(shape_of(node)))
+            made.append(atoms.narrow(rank - 2, 0, 1))
         return Axes(shape_of(node), made)
 
     def of_constant_pad_nd(self, node: Node, x: Node, sizes: list[int], *rest: Any) -> Axes:
@@ -520,7 +522,7 @@ class Coupling:
         made = []
         for atoms in given.atoms:
             if padded.isdisjoint(self.varying(atoms)):
-                made.append(firsts(atoms, padded).expand(shape))
+                made.append(firsts(atoms, padded))
             else:
                 made.append(torch.nn.functional.pad(atoms, sizes, value=FIXED))
         return Axes(shape, made)

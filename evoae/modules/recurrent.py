@@ -94,10 +94,7 @@ def couple(coupling: Any, node: Node, call: Recurrent, axes: Any) -> list[Any] |
             coupling.fix([table], f"{call.kind} begins with what cannot shrink")
     first, *rest = shapes_of(node)
     assert inputs is not None
-    return [
-        axes(first, [inputs.expand(*first)]),
-        *(axes(shape, [table[:, None].expand(shape)]) for shape in rest),
-    ]
+    return [axes(first, [inputs]), *(axes(shape, [table[:, None]]) for shape in rest)]
 
 
 def silent(facts: Any, call: Recurrent) -> tuple[list[Tensor], list[Tensor]]:

@@ -70,13 +70,13 @@ class Coupled(Coupling):
 
     def of_index_select(self, node: Node, x: Node, dim: int, index: Node) -> Axes:
         """Some of the entries along a dimension."""
-        made, shape = [], shape_of(node)
+        made = []
         for atoms in self.axes[x].atoms:
             if dim % atoms.dim() in self.varying(atoms):
                 self.fix([atoms], "an index picks from them")
             else:
-                made.append(atoms.narrow(dim, 0, 1).expand(shape))
-        return Axes(shape, made)
+                made.append(atoms.narrow(dim, 0, 1))
+        return Axes(shape_of(node), made)
 
 
 def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) -> Units:

@@ -128,8 +128,9 @@ def fixed_norm() -> nn.Module:
         ([nn.Conv2d(1, 8, 3), fixed_norm(), nn.Conv2d(8, 1, 3)], (3, 1, 8, 8), (4, 1)),
         ([nn.Conv2d(1, 8, 3), nn.AvgPool2d(2), nn.Conv2d(8, 1, 1)], (1, 8, 8), (4, 1)),
         ([nn.Linear(9, 8), nn.ReLU(), nn.ReplicationPad1d(1), nn.Linear(10, 9)], (5, 9), (8, 9)),
+        ([nn.Linear(9, 8), nn.Softmax(1), nn.Linear(8, 9)], (5, 9), (8, 9)),
     ],
-    ids=["a class of its own", "fixed norm", "no batch", "padded units"],
+    ids=["a class of its own", "fixed norm", "no batch", "padded units", "shares of units"],
 )
 def test_silent_units_before_what_is_rarely_used(
     parts: list[nn.Module], shape: tuple[int, ...], widths: tuple[int, ...]
