@@ -376,9 +376,9 @@ class Facts:
             rule(node, next(iter(reads.values())), *args)
         elif name in graphs.POOLS or name in graphs.ALONG or name == "pad":
             if name in graphs.ALONG:
-                dims = (args[1] if len(args) > 1 else node.kwargs.get("dim", -1),)
+                dims = [args[1] if len(args) > 1 else node.kwargs.get("dim", -1)]
             else:
-                dims = tuple(range(-(graphs.POOLS.get(name) or len(args[1]) // 2), 0))
+                dims = list(range(-(graphs.POOLS.get(name) or len(args[1]) // 2), 0))
             for each in reads.values():
                 self.add(args[0], each.any(dims, keepdim=True))
         else:
