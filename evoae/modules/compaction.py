@@ -81,12 +81,10 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
 
 def in_words(left: Left) -> str:
     """What is left, by reason: names and types, and why."""
-    reasons = dict.fromkeys(why for _, why in left.values())
-    return "; ".join(
-        ", ".join(f"{name} ({kind})" for name, (kind, own) in left.items() if own == why)
-        + f": {why}"
-        for why in reasons
-    )
+    reasons: dict[str, list[str]] = {}
+    for name, (kind, why) in left.items():
+        reasons.setdefault(why, []).append(f"{name} ({kind})")
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
 
 
 def take_off_norms(module: nn.Module, plain: Container[str]) -> None:

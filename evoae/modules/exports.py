@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from evoae.data.scaling import Scaling
 from evoae.messages import words
 from evoae.modules import reading
-from evoae.modules.compaction import checked_example, take_off_norms
+from evoae.modules.compaction import TOLERANCE, checked_example, take_off_norms
 from evoae.modules.graph import silent
 from evoae.modules.plain import copied, unmasked, why_not_a_module
 from evoae.modules.shrinking import owners_of, put, set_sizes
@@ -31,7 +31,6 @@ from evoae.rules import check_known
 if TYPE_CHECKING:
     import onnx
 
-TOLERANCE = 1e-5  # of outputs, relative to the largest
 ENTRY = "evoae"  # of the metadata
 
 

@@ -72,13 +72,11 @@ def couple(coupling: Any, node: Node, call: Recurrent, axes: Any) -> list[Any] |
             unit = of_tensors[states, 1]
             for each in (weight, states, *biases):
                 coupling.unite(of_tensors[each, 0].view(GATES[call.kind], -1), unit)
-            if (weight, 1) in of_tensors and inputs is not None:
-                coupling.unite(of_tensors[weight, 1], inputs)
+            both = [each for each in (of_tensors.get((weight, 1)), inputs) if each is not None]
+            if len(both) == 2:
+                coupling.unite(*both)
             else:
-                alone = [of_tensors[weight, 1]] if (weight, 1) in of_tensors else []
-                coupling.fix(
-                    alone if inputs is None else [*alone, inputs], f"{call.kind} reads them"
-                )
+                coupling.fix(both, f"{call.kind} reads them")
             here.append(unit)
         inputs = torch.cat(here)
         units += here
