@@ -91,9 +91,9 @@ class Facts:
         return Known(known.value.where(fits, 0), known.above & fits, known.below & fits)
 
     def result(self, node: Node) -> Any:
-        """What is known of an operation's result, or of several; None if it is nothing.
+        """What is known of an operation's result, or a list of several; None where nothing is.
 
-        Dimensions along which all is the same may have size 1.
+        It may be anything that can be broadcast to the result's shape.
         """
         name = name_of(node.target)
         if name == "getitem":

@@ -43,7 +43,9 @@ class Plan:
                     self.note(axes[number].atoms, each)
             else:
                 self.note(axes.atoms, read)
-        self.gone = self.most()
+        gone = ~self.needed
+        gone[list(self.coupling.fixed)] = False
+        self.gone = self.settled(gone)  # all that are neither needed nor fixed, by their roots
         self.families = self.split()
 
     def note(self, atoms: Iterable[Tensor], read: Tensor) -> None:
@@ -54,12 +56,6 @@ class Plan:
                 if each.stride(dim) == 0 and each.shape[dim] > 1:
                     each, there = each.narrow(dim, 0, 1), there.any(dim, keepdim=True)
             self.needed[self.coupling.roots(each[there])] = True
-
-    def most(self) -> Tensor:
-        """All atoms that are neither needed nor fixed, by their roots."""
-        gone = ~self.needed
-        gone[list(self.coupling.fixed)] = False
-        return self.settled(gone)
 
     def settled(self, gone: Tensor) -> Tensor:
         """Without those that must stay so that none is left empty, and blocks stay even."""
