@@ -98,7 +98,7 @@ class Facts:
         name = name_of(node.target)
         if name == "getitem":
             return self.known[node.args[0]][node.args[1]]
-        if name in graphs.CREATED or name.endswith("s_like") or name == "full_like":
+        if name in graphs.CREATED or name in graphs.LIKE:
             return self.created(node, name)
         if graphs.is_pointwise(node):
             return self.pointwise(node, name)
@@ -353,8 +353,8 @@ class Facts:
         if name == "getitem":
             (small,) = thin(read)
             self.read.setdefault(args[0], {})[args[1]] = small.expand(read.shape)
-        elif name in ("full_like", "zeros_like", "ones_like"):
-            return  # which reads a shape
+        elif name in graphs.LIKE:
+            return
         elif graphs.is_pointwise(node):
             for each in node.all_input_nodes:
                 others = [n for n in node.all_input_nodes if n is not each]

@@ -156,6 +156,7 @@ def shapes_of(node: Node) -> list[tuple[int, ...]]:
 # -- kinds of operations -------------------------------------------------------------------------
 
 CREATED = set("full arange scalar_tensor zeros ones empty eye linspace".split())
+LIKE = {"full_like", "zeros_like", "ones_like"}  # made of a shape alone
 # they move entries, or repeat them
 MOVES = set(
     "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze slice select "

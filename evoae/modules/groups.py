@@ -164,7 +164,7 @@ class Coupling:
             return self.axes[node.args[0]][node.args[1]]
         if name in graphs.CREATED:
             return Axes(shape_of(node), free=True)
-        if name in ("full_like", "zeros_like", "ones_like"):
+        if name in graphs.LIKE:
             return given[0]
         if graphs.is_pointwise(node):
             return self.joined(node, given)
@@ -222,12 +222,11 @@ class Coupling:
 
     def channels(self, given: Any, rank: int) -> list[Axes]:
         """Parameters [channels] as they meet channels in dimension 1."""
-        made = [self.axes[each] for each in given if isinstance(each, fx.Node)]
-        tail = (1,) * (rank - 2)
-        return [
-            Axes((*each.shape, *tail), [a.reshape(*each.shape, *tail) for a in each.atoms])
-            for each in made
-        ]
+        made, tail = [], (1,) * max(0, rank - 2)
+        for axes in (self.axes[each] for each in given if isinstance(each, fx.Node)):
+            shape = (*axes.shape, *tail)
+            made.append(Axes(shape, [atoms.reshape(shape) for atoms in axes.atoms]))
+        return made
 
     def moved(self, node: Node, given: Axes) -> list[Axes]:
         """What moves entries moves their atoms."""
@@ -470,8 +469,8 @@ class Coupling:
 
     def of_prelu(self, node: Node, x: Node, weight: Node) -> Axes:
         """Of a slope, or one for each channel."""
-        rank = max(2, len(shape_of(node)))
-        return self.joined(node, [self.axes[x], *self.channels([weight], rank)])
+        channels = self.channels([weight], len(shape_of(node)))
+        return self.joined(node, [self.axes[x], *channels])
 
     def of_group_norm(self, node: Node, x: Node, count: int, *given: Any) -> Axes:
         """Of groups of channels, which go as a whole."""

@@ -148,10 +148,9 @@ class Pruner:
         if self.operator.function is operators.apoz and unclear:
             rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
             self.targets = find_layers(*given, followers_on(module, rows))
-        self.size, weights = (
-            sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
-            for parts in (lambda target: target.tensors, lambda target: ["weight"])
-        )
+        tensors = [(p, each) for t in self.targets for p, each in t.tensors.items()]
+        self.size = sum(tensor.value.numel() for _, tensor in tensors)
+        weights = sum(tensor.value.numel() for part, tensor in tensors if part == "weight")
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
         if self.experiment.operator != "none":
