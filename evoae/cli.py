@@ -7,6 +7,7 @@ used: help, lists and wrong names do not wait for them.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import json
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    gc.set_threshold(100_000)  # imports make much that stays: a tenth of a short run's time
     load_later("torch", "pandas", "pyarrow", "scipy")
     top = parser()
     try:
