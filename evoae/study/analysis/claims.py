@@ -62,12 +62,11 @@ class Which:
         when = when or f"under {self.schedule}"
         return f"{article} {noun} pruned by {self.operator} {when}"
 
-    def matching(self, study: Study, as_released: bool) -> list[Run]:
-        """The study's runs that this is about, of whatever size."""
-        schedule = {"schedule": self.schedule} if self.schedule else {}
-        return matching(
-            study, self.algorithm, as_released, operator=self.operator, model=self.model, **schedule
-        )
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those that tell its runs from others of the algorithm."""
+        named = {"operator": self.operator, "model": self.model, "schedule": self.schedule}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -235,8 +234,10 @@ def comparable(runs: Iterable[Run]) -> bool:
 
 def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, Any]:
     """Means, budgets, shift and p of a contrast; empty if one of its runs is missing."""
-    whiches = (*contrast.a, *contrast.b)
-    candidates = [which.matching(study, as_released) for which in whiches]
+    candidates = [
+        matching(study, which.algorithm, as_released, **which.settings)
+        for which in (*contrast.a, *contrast.b)
+    ]
     fitting = [runs for runs in itertools.product(*candidates) if comparable(runs)]
     if not fitting:
         return {}

@@ -128,10 +128,10 @@ def differences(rows: Mapping[str, Any], a: str, b: str, value: str) -> str:
     return "; ".join(f"{words} {listed(where)}" for words, where in said.items())
 
 
-def state(loss: float, has: str = "has ") -> str:
+def state(loss: float) -> str:
     """A loss, or why there is none: what stands after the name of what has it."""
     if np.isfinite(loss):
-        return f"{has}{decimals(loss)}"
+        return f"has {decimals(loss)}"
     return "was not measured" if np.isnan(loss) else "had a trial that diverged"
 
 

@@ -92,8 +92,6 @@ LABELS = {
     "discrepancy": "Pruned weights to move for an even spread (share)",
     "bits": "Bits D",
     "change": "Change of test loss by one prune (L1)",
-    "unevenness": "Unevenness beyond chance",
-    "shared": "Positions shared by two networks / expected of independent ones",
     "preserved": "Preserved share (%)",
     "preserved_at_last_prune": "Preserved share at the last prune (%)",
 }
