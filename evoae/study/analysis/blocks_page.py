@@ -125,14 +125,9 @@ def guided(found: pd.DataFrame) -> dict[str, str]:
         if name != "random"
     )
     compared = compared[compared.outcome == "best cell"].merge(constant, on=where)
-    shown = compared.sort_values(where, kind="stable").rename(
-        columns={
-            "dataset": "data",
-            "mean guided": "its loss",
-            "mean random": "random",
-            "constant_test_l1": "constant",
-        }
-    )
+    names = {"dataset": "data", "mean guided": "its loss", "mean random": "random"}
+    names["constant_test_l1"] = "constant"
+    shown = compared.sort_values(where, kind="stable").rename(columns=names)
     shown = shown.assign(zeros=shown.sparsity.map(share), difference=estimates(shown))
     columns = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random"]
     columns += ["constant", "difference", "says"]

@@ -257,9 +257,7 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
         found |= against_each(losses.iloc[:, 0], losses.iloc[:, cut:])
     a_is_better = bool(found.get("lowest", found["shift"] - contrast.margin < 0))
     better = losses.iloc[:, :cut] if a_is_better else losses.iloc[:, cut:]
-    best = better.iloc[
-        :, int(np.argmin(better.mean()))
-    ]  # of several runs, the best may have learnt
+    best = better.iloc[:, int(better.mean().argmin())]  # of several runs, it may have learnt
     return found | {
         "size": dimensions(max(runs, key=lambda run: run.setting("cells"))),
         "steps a": float(np.mean(steps[:cut])),

@@ -115,8 +115,12 @@ def shapley(
     require_columns(table, [*names, value, block])
     table = diverged_as_worst(table, value)
     corners = list(itertools.product((0, 1), repeat=len(names)))
-    levels = itertools.product(*factors.values())  # in the order of the corners
-    means = table.groupby([block, *names])[value].mean().unstack(names).reindex(columns=levels)
+    columns = {}
+    for corner in corners:
+        wanted = {name: factors[name][bit] for name, bit in zip(names, corner, strict=True)}
+        rows = table[np.logical_and.reduce([table[k] == v for k, v in wanted.items()])]
+        columns[corner] = rows.groupby(block)[value].mean()
+    means = pd.DataFrame(columns).reindex(table[block].unique())
     if means.isna().any(axis=None) or len(means) < 2:
         raise ValueError(
             f"at least two {block}s are needed, each with all {len(corners)} corners of "

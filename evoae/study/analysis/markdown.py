@@ -23,7 +23,7 @@ def with_interval(value: float, low: float, high: float, sign: bool = False) -> 
 def estimates(found: pd.DataFrame, value: str = "estimate", sign: bool = True) -> list[str]:
     """Of each row of a frame a number and its interval, low to high."""
     rows = found[[value, "low", "high"]].itertuples(index=False, name=None)
-    return [with_interval(*row, sign) for row in rows]
+    return [with_interval(*row, sign=sign) for row in rows]
 
 
 def tested(tests: pd.DataFrame) -> list[str]:

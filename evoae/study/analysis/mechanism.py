@@ -229,7 +229,6 @@ CONTRASTS = {  # of arrangements: a less b
     "neighbours": ("ring without selection", "isolated"),
     "selection": ("ring", "ring without selection"),
 }
-OUTCOMES = {"train_l1": "mean over cells", "test_l1": "best cell"}
 
 
 def advantages(table: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +239,7 @@ def advantages(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (bits, pruning, rate), group in table.groupby(["bits", "pruning", "rate"], sort=False):
         for name, (a, b) in CONTRASTS.items():
-            for value, outcome in OUTCOMES.items():
+            for value, outcome in blocks.OUTCOMES.items():
                 gap = blocks.means(group, value, place=a) - blocks.means(group, value, place=b)
                 about = {"bits": bits, "pruning": pruning, "rate": rate}
                 rows.append((about | {"contrast": name, "outcome": outcome}, gap))
@@ -276,7 +275,7 @@ def of_rates(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (bits, pruning), group in table.groupby(["bits", "pruning"], sort=False):
-        for value, outcome in OUTCOMES.items():
+        for value, outcome in blocks.OUTCOMES.items():
             gaps = {
                 rate: blocks.means(own, value, place="ring")
                 - blocks.means(own, value, place="isolated")
@@ -296,7 +295,7 @@ def guided_less_random(table: pd.DataFrame, guided: str = "conjunctive") -> pd.D
     rows, learnt = [], []
     where = ["dataset", "bits", "width", "place", "sparsity"]
     for levels, group in table.groupby(where, sort=False):
-        for value, outcome in OUTCOMES.items():
+        for value, outcome in blocks.OUTCOMES.items():
             gaps = group.assign(gap=group[value].fillna(np.inf) - group[f"constant_{value}"])
             both = (guided, "random")
             ours, chance = (blocks.means(group, value, operator=name) for name in both)

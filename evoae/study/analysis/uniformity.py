@@ -38,12 +38,8 @@ CODE = 10  # units of the code, whatever the width of the hidden layer
 PRUNES_MEASURED = 3  # of each network
 # positions whose constant rate is tuned together: that of the first is
 KINDS = {"independent": ("independent", "even"), "units": ("units", "inputs")}
-NAMED = {  # what a sentence calls the outcomes
-    "train_l1": "mean over cells",
-    "test_l1": "best cell",
-    "discrepancy": "share to move",
-    "pooled less own": "share to move",
-}
+# what a sentence calls the outcomes
+NAMED = blocks.OUTCOMES | dict.fromkeys(("discrepancy", "pooled less own"), "share to move")
 Size = tuple[int, int]  # bits, width
 Rates = Mapping[tuple[str, str, int, int], float]
 

@@ -350,6 +350,13 @@ def name_ticks(ax: Axes, names: Sequence, panels: int = 1) -> None:
     ax.set_xticks(range(len(names)), names, **slant)
 
 
+def name_rows(ax: Axes, names: Sequence[str] | pd.Series) -> None:
+    """The names beside rows from 0 on, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+
+
 def diamonds(ax: Axes, x: ArrayLike, y: ArrayLike, colours: Iterable) -> None:
     """Published values: hollow diamonds."""
     edges = [to_rgba(colour) for colour in colours]
