@@ -13,7 +13,7 @@ import pandas as pd
 
 from evoae.experiment import PRESETS
 from evoae.study.analysis import best_methods, frontier, results, statistics
-from evoae.study.analysis.markdown import share, table, tested, with_interval
+from evoae.study.analysis.markdown import by_method, share, table, tested, with_interval
 from evoae.study.analysis.sentences import count, listed, raised
 from evoae.study.analysis.statistics import LEVEL, mean_interval
 from evoae.study.runs import mask_controls
@@ -89,16 +89,12 @@ def loss(rows: pd.DataFrame) -> str:
 
 def losses(front: pd.DataFrame) -> str:
     """Mean test losses, a row per data set and target, a column per method."""
-    methods = list(dict.fromkeys(front.method))
-    lines = []
-    for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
-        alive, own = best_methods.living(rows), dict(list(rows.groupby("method")))
-        cells = [
-            loss(own[name]) + ("" if name in alive else f" {DEAD}") if name in own else "–"
-            for name in methods
-        ]
-        lines.append([dataset, share(target), *cells])
-    return table(["data", "zeros", *(f"`{name}`" for name in methods)], lines)
+    cells = {}
+    for (dataset, target), rows in front.groupby(["dataset", "target"]):
+        alive = best_methods.living(rows)
+        for name, own in rows.groupby("method"):
+            cells[dataset, target, name] = loss(own) + ("" if name in alive else f" {DEAD}")
+    return by_method(cells, dict.fromkeys(front.method))
 
 
 def standing(rows: pd.DataFrame) -> list[Any]:

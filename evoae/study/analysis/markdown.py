@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,8 +22,8 @@ def with_interval(value: float, low: float, high: float, sign: bool = False) -> 
 
 def estimates(found: pd.DataFrame, value: str = "estimate", sign: bool = True) -> list[str]:
     """Of each row of a frame a number and its interval, low to high."""
-    rows = found[[value, "low", "high"]].itertuples(index=False, name=None)
-    return [with_interval(*row, sign=sign) for row in rows]
+    rows = zip(found[value], found["low"], found["high"], strict=True)
+    return [with_interval(*row, sign) for row in rows]
 
 
 def tested(tests: pd.DataFrame) -> list[str]:
@@ -59,6 +59,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     words = [any(c.isalpha() for c in "".join(column)) for column in zip(*lines, strict=True)]
     rule = [":---" if word else "---:" for word in words]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+
+
+def by_method(cells: Mapping[tuple[str, float, str], str], methods: Iterable[str]) -> str:
+    """A table of cells by data set, target and method: a column per method, a dash for none."""
+    names = list(methods)
+    rows = [
+        [dataset, share(target), *(cells.get((dataset, target, name), "–") for name in names)]
+        for dataset, target in sorted({key[:2] for key in cells})
+    ]
+    return table(["data", "zeros", *(f"`{name}`" for name in names)], rows)
 
 
 def of_frame(found: pd.DataFrame) -> str:

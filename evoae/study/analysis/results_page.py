@@ -7,7 +7,6 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from evoae.study.analysis import blocks_page, claims, confounds, front_page, fro
 from evoae.study.analysis.findings import READ
 from evoae.study.analysis.frontier_page import DEAD
 from evoae.study.analysis.markdown import (
+    by_method,
     by_place,
     estimates,
     number,
@@ -207,6 +207,7 @@ def frontier() -> dict[str, Any]:
         f"{number(mean)} on {dataset} (`{method}`)"
         for dataset, method, mean in best[["dataset", "method", "mean"]].itertuples(index=False)
     ]
+    losses = {(r.dataset, r.target, r.method): loss_of(r) for _, r in front.iterrows()}
     constants = front.groupby("dataset", sort=False).constant_test_l1.mean()
     sizes = [
         (row.dataset, f"`{row.method}`", f"{row.macs:,.0f}", f"{row.compact_parameters:,.0f}")
@@ -220,8 +221,8 @@ def frontier() -> dict[str, Any]:
         "steps": f"{front.steps.median():,.0f}",
         "front_constants": listed([f"{number(v)} on {name}" for name, v in constants.items()]),
         "dead": DEAD,
-        "recipes": front_table(front, RECIPES),
-        "operators": front_table(front, OPERATORS),
+        "recipes": by_method(losses, RECIPES),
+        "operators": by_method(losses, OPERATORS),
         "operators_found": earlier(front),
         "sizes": table(head, sizes),
     }
@@ -244,16 +245,6 @@ def earlier(front: pd.DataFrame) -> str:
         f"`conjunctive` has a lower mean loss than `random` {words}, of those in which one of them "
         "beats the constant."
     )
-
-
-def front_table(front: pd.DataFrame, methods: Sequence[str]) -> str:
-    """Mean test losses with intervals, a row per data set and target."""
-    rows = []
-    for (dataset, target), group in front.groupby(["dataset", "target"]):
-        here = group.set_index("method")
-        cells = [loss_of(here.loc[name]) if name in here.index else "–" for name in methods]
-        rows.append([dataset, share(target), *cells])
-    return table(["data", "zeros", *(f"`{name}`" for name in methods)], rows)
 
 
 def loss_of(row: pd.Series) -> str:
