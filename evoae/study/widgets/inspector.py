@@ -8,41 +8,39 @@ from typing import Any
 import traitlets
 from ipywidgets import Dropdown, IntSlider, Play, SelectionSlider, Text
 
-from evoae.study.widgets import inside
 from evoae.study.widgets.hand import Network
-from evoae.study.widgets.inside import Inspection
+from evoae.study.widgets.inside import (
+    Inspection,
+    Source,
+    described,
+    inspect,
+    of_run,
+    of_trainer,
+    runs_in,
+)
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import button, fit, knob, row
-from evoae.study.widgets.pixels import Pictured
-from evoae.study.widgets.sources import Source, inspect, of_run, of_trainer, runs_in
+from evoae.study.widgets.parts import View, button, fit, knob, row
+from evoae.study.widgets.pixels import Pictures
 from evoae.study.widgets.trainer import Trainer
 
 PACE = 250  # milliseconds between two epochs that are played
 
 
-class ActivationInspector(Pictured):
+class ActivationInspector(View):
     """Look into one cell, epoch by epoch: of the training of `live`, or of a run in `folder`."""
 
-    described = staticmethod(inside.described)
+    described = staticmethod(described)
+    _source: Source | None
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
-        self.live, self._filling = live, False
-        self._source: Source | None = None
-        self._chosen, self._missing = False, ""
-        self.folder = knob(
-            Text,
-            "Folder",
-            "Where runs are: the folder given to evoae run --out",
-            value=str(folder),
-            continuous_update=False,
-        )
+        self.live, self._source = live, None
+        self._filling = self._chosen = False
+        self._missing = ""
+        tip = "Where runs are: the folder given to evoae run --out"
+        self.folder = knob(Text, "Folder", tip, value=str(folder))
         self.run = knob(Dropdown, "Run", "The training above, or a finished run of the folder")
-        self.again = button(
-            "Look again",
-            "refresh",
-            "Search the folder anew, and read what the training has reached",
-            self.search,
-        )
+        tip = "Search the folder anew, and read what the training has reached"
+        self.again = button("Look again", "refresh", tip, self.search)
         self.layer = Network()
         self.trial = knob(IntSlider, "Trial", "An independent run", min=0, max=0)
         self.cell = knob(IntSlider, "Cell", "Which member of the population", min=0, max=0)
@@ -52,6 +50,7 @@ class ActivationInspector(Pictured):
         traitlets.link((self.play, "value"), (self.epoch, "index"))
         where = [self.layer, self.trial, self.cell, self.epoch]
         super().__init__(
+            Pictures(),
             row(self.folder, self.run, self.again),
             row(self.trial, self.cell),
             row(self.epoch, self.play),
@@ -94,7 +93,7 @@ class ActivationInspector(Pictured):
                     fit(self.trial, source.trials[0], source.trials[-1])
                     fit(self.cell, 0, source.experiment.cells - 1)
                     self._source = source
-                    self._fit_epochs(source.stored(self.trial.value), -1)
+                    self._fit_epochs(source.stored(self.trial.value))
             except ValueError as error:
                 self.say(error)
                 return
@@ -102,11 +101,10 @@ class ActivationInspector(Pictured):
                 self._filling = False
         self.redraw()
 
-    def _fit_epochs(self, stored: tuple[int, ...], index: int) -> None:
-        """Let the slider and the player go over the epochs that are there."""
+    def _fit_epochs(self, stored: tuple[int, ...]) -> None:
+        """Let the slider and the player go over the epochs that are there, and to the last."""
         self.epoch.options = stored
-        self.play.max = len(stored) - 1
-        self.epoch.index = range(len(stored))[index]
+        self.play.max = self.epoch.index = len(stored) - 1
         self.epoch.disabled = self.play.disabled = len(stored) == 1
 
     def show(self, state: Inspection | None) -> None:
@@ -121,7 +119,7 @@ class ActivationInspector(Pictured):
         stored = self._source.stored(self.trial.value)
         if self.epoch.options != stored:  # of another trial more or fewer are there
             self._filling = True
-            self._fit_epochs(stored, -1)
+            self._fit_epochs(stored)
             self._filling = False
         where = self.trial.value, self.cell.value, self.epoch.value
         return inspect(self._source, self.layer.value, *where)

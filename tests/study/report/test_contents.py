@@ -118,7 +118,7 @@ def test_a_long_answer_is_one_sentence_and_more(report: Report, tmp_path: Path) 
     assert '<p class="answer">It is 0.5 or less.</p><details class="sure">' in page
     nbformat.write(made, tmp_path / "00_tour.ipynb")
     (tmp_path / "00_tour.html").write_text("page")
-    assert '<p class="said">It is 0.5 or less.</p>' in pages.index_of(tmp_path, ["00_tour"], {})
+    assert '<p class="said">It is 0.5 or less.</p>' in pages.index_of(tmp_path, ["00_tour"])
     ten = [Finding(f"Heading {n}", "Text", "loss") for n in range(10)]
     body = report.findings(ten).body
     assert body.index("Heading 0") < body.index("9 more findings") < body.index("Heading 1")
@@ -135,7 +135,7 @@ def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> No
     made = notebook_of(report.findings([Finding("A & b", NASTY, "loss")]))
     nbformat.write(made, tmp_path / "00_tour.ipynb")
     (tmp_path / "00_tour.html").write_text("page")
-    index = pages.index_of(tmp_path, ["00_tour", "01_canonical_pruning"], {})
+    index = pages.index_of(tmp_path, ["00_tour", "01_canonical_pruning"])
     assert index.count('class="entry"') == 1
     assert "A &amp; b. &lt;script&gt;" in index
     assert "<script" not in index
@@ -149,20 +149,21 @@ def test_the_index_says_once_what_holds_of_all_pages(report: Report, tmp_path: P
         nbformat.write(made, tmp_path / f"{name}.ipynb")
         (tmp_path / f"{name}.html").write_text("page")
     order = ["00_tour", "01_canonical_pruning"]
-    index = pages.index_of(tmp_path, order, {})
+    index = pages.index_of(tmp_path, order)
     assert index.count("evidence") == 1
     made.metadata.evoae.full_size = True
     nbformat.write(made, tmp_path / "01_canonical_pruning.ipynb")
-    index = pages.index_of(tmp_path, order, {})
+    index = pages.index_of(tmp_path, order)
     assert index.count("smoke: no evidence") == 1
     assert index.index("smoke: no evidence") < index.index("01_canonical_pruning")
 
 
 def test_the_index_names_the_pictures_that_it_shows(report: Report, tmp_path: Path) -> None:
     made = notebook_of(report.figure("loss", look.blank(1), "Loss < size"))
+    made.metadata.evoae.picture = "loss"
     nbformat.write(made, tmp_path / "00_tour.ipynb")
     (tmp_path / "00_tour.html").write_text("page")
     (tmp_path / "figures").mkdir(exist_ok=True)
     (tmp_path / "figures/00_tour-loss.png").write_bytes(b"")
-    index = pages.index_of(tmp_path, ["00_tour"], {"00_tour": "loss"})
+    index = pages.index_of(tmp_path, ["00_tour"])
     assert re.search(r'alt="Figure \d+\. Loss &lt; size"', index)

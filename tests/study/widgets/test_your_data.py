@@ -46,7 +46,7 @@ def test_a_file_is_seen_trained_on_and_found_again(data):
     path = data.live.dataset.value
     assert path.startswith(str(data.folder))
     assert path.endswith("/my_table.csv")
-    shown = data.pictures.shown
+    shown = data.canvas.shown
     assert shown["heading"].startswith("my_table.csv: 40 rows of 3 columns, values from 0.0")
     assert "each column by its own minimum and maximum" in shown["words"]
     assert "28 rows to train on, 6 to choose by (validation), 6 to test" in shown["words"]
@@ -74,7 +74,7 @@ def test_pieces_become_the_file(data):
     whole = data.live.dataset.value
     data.receive("a.npy", content)
     assert data.live.dataset.value == whole
-    shown = data.pictures.shown
+    shown = data.canvas.shown
     assert "50 rows of 100 columns" in shown["heading"]
     assert "as 10 × 10 pixels, if they are pictures" in shown["pictures"][0]["title"]
     pixels = np.asarray(Image.open(io.BytesIO(shown["pictures"][0]["png"])))
@@ -94,12 +94,12 @@ def test_pieces_become_the_file(data):
 def test_what_is_previewed(data, rows, title, words):
     data.receive("x.npy", npy(rows))
     assert data.message.value == ""
-    assert title in data.pictures.shown["pictures"][0]["title"]
-    assert words in data.pictures.shown["words"]
+    assert title in data.canvas.shown["pictures"][0]["title"]
+    assert words in data.canvas.shown["words"]
 
 
 def test_the_data_set_that_is_typed_is_previewed_too(data):
-    assert data.pictures.shown["heading"].startswith("digits: 1,797 rows of 64 columns")
+    assert data.canvas.shown["heading"].startswith("digits: 1,797 rows of 64 columns")
     data.live.dataset.value = "nothing"
     assert "neither a built-in name nor an existing file" in data.message.value
     data.live.dataset.value = "digits"
@@ -137,7 +137,7 @@ def test_how_a_file_is_read_can_be_said(data):
     data.live.more.value = "header=yes leave_out=402"
     data.receive("spectra.csv", content)
     assert data.message.value == ""
-    assert "20 rows of 2 columns, values from 0 to 4" in data.pictures.shown["heading"]
+    assert "20 rows of 2 columns, values from 0 to 4" in data.canvas.shown["heading"]
     assert {"header=yes", "leave_out=402"} < set(shlex.split(data.live.copy.value))
     assert data.live.experiment().header == "yes"
     data.live.more.value = "leave_out=402"
