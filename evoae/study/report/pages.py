@@ -31,13 +31,9 @@ WARNINGS = {
     "quick": "Quick runs are smaller and fewer than the paper's: enough for plots, too few to test "
     "a claim. Below six trials no interval is drawn and nothing is tested.",
 }
-
-
-def rendered(**fields: Any) -> str:
-    """The page, or with `entries` the index; what is not HTML already is escaped."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(autoescape=True, trim_blocks=True, loader=loader)
-    return environment.get_template("page.html").render(**fields)
+# the page, or with `entries` the index; what is not HTML already is escaped
+LOADER = FileSystemLoader(Path(__file__).parent)
+TEMPLATE = Environment(autoescape=True, trim_blocks=True, loader=LOADER).get_template("page.html")
 
 
 def answer_of(notebook: NotebookNode) -> tuple[int, NotebookNode] | None:
@@ -90,7 +86,7 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         body = exporter.from_notebook_node(new_notebook(cells=cells))[0].strip()
         words = markdown2html(heading).strip().removeprefix("<p>").removesuffix("</p>")
         sections.append({"heading": words, "body": body})
-    return rendered(
+    return TEMPLATE.render(
         title=title,
         question=question,
         answer=answer,
@@ -192,4 +188,4 @@ def index_of(folder: Path, order: Sequence[str]) -> str:
     warnings = {entry["warning"] for entry in entries}
     alike = len(warnings) == 1  # then it is said once, above them
     warning = warnings.pop() if alike else ""
-    return rendered(title="evoae: the study", entries=entries, alike=alike, warning=warning)
+    return TEMPLATE.render(title="evoae: the study", entries=entries, alike=alike, warning=warning)

@@ -62,8 +62,7 @@ class ScheduleExplorer(View):
         for name in by_points:
             kind, first = name.partition(":")[0], list(map(list, known.points_of(name)))
         for name in names or [""]:
-            numbers = values | {"epochs": epochs}
-            preset, settings = settings_meant(name, reading, subpopulation, numbers)
+            preset, settings = settings_meant(name, reading, subpopulation, epochs, **values)
             Experiment.preset(preset, **settings)
         self.schedules = knob(
             SelectMultiple,
@@ -125,11 +124,9 @@ class ScheduleExplorer(View):
 
     def settings(self, schedule: str = "") -> tuple[str, dict[str, Any]]:
         """Preset and settings of one schedule, by default the first that is picked."""
-        numbers = self.parameters()
-        picked, reading, size = (
-            numbers.pop(name) for name in ("schedules", "reading", "subpopulation")
-        )
-        return settings_meant(schedule or "".join(picked.split()[:1]), reading, size, numbers)
+        given = self.parameters()
+        first = "".join(given.pop("schedules").split()[:1])
+        return settings_meant(schedule or first, **given)
 
     def look(self) -> views.Schedules:
         """The schedules that are picked."""
@@ -157,21 +154,20 @@ def options() -> list[tuple[str, str]]:
 
 
 def settings_meant(
-    schedule: str, reading: str, subpopulation: int, numbers: dict[str, Any]
+    schedule: str, reading: str, subpopulation: int, epochs: int, **shares: float
 ) -> tuple[str, dict[str, Any]]:
     """The preset and settings that the explorer's knobs mean. Raises ValueError."""
     if not schedule:
         raise ValueError(f"pick at least one schedule of {', '.join(SCHEDULES)}, or draw one")
     check_known(reading, READINGS, f"unknown reading {reading!r}")
-    if numbers["epochs"] > MOST_EPOCHS:
+    if epochs > MOST_EPOCHS:
         raise ValueError(
-            f"epochs={numbers['epochs']} must be at most {MOST_EPOCHS} in a notebook; "
-            "`evoae run` takes more"
+            f"epochs={epochs} must be at most {MOST_EPOCHS} in a notebook; `evoae run` takes more"
         )
     if subpopulation not in SUBPOPULATIONS:
         raise ValueError(f"subpopulation={subpopulation} must be one of {SUBPOPULATIONS}")
-    settings = {"operator": "random", "schedule": schedule, **numbers}
-    settings["as_released"] = READINGS[reading]
+    settings: dict[str, Any] = {"operator": "random", "schedule": schedule}
+    settings |= {**shares, "epochs": epochs, "as_released": READINGS[reading]}
     settings.pop(known.replaced_by_points(schedule) or "", None)
     if subpopulation == 1:
         return "canonical", settings

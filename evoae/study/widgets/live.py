@@ -138,9 +138,9 @@ class LiveTraining(View):
         self.explorer.observe(self._follow, "state")
         self.remembered: Remembered | None = None
         if attended() if remember is None else remember:
-            knobs = {"preset": self.preset, **own, "more": self.more}
-            named = {name: (each, "value") for name, each in knobs.items()}
-            self.remembered = Remembered(self.folder, self.explorer.knobs | named, self._checked)
+            knobs = {"preset": (self.preset, "value")} | self.explorer.knobs  # it moves the others
+            knobs |= {name: (each, "value") for name, each in (own | {"more": self.more}).items()}
+            self.remembered = Remembered(self.folder, knobs, self._checked)
             self.remembered.restore()
             self._note = self.remembered.words
         self._adjust()

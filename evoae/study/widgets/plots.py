@@ -20,15 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from plotly.graph_objects import FigureWidget
 
-from evoae.study.figures.look import (
-    INK,
-    WIDTH,
-    Look,
-    draw_panels,
-    notice,
-    reference_lines,
-    whole_numbers,
-)
+from evoae.study.figures import look
 from evoae.study.widgets.hand import Handing
 from evoae.study.widgets.parts import WIDEST, evenly
 
@@ -53,7 +45,7 @@ class Series:
     x: np.ndarray
     y: np.ndarray
     name: str
-    colour: Any = INK
+    colour: Any = look.INK
     dash: str = "-"
     width: float = 1.8
     alpha: float = 1.0
@@ -108,26 +100,24 @@ class Plot:
             for s in self.series
             if len(s.x)
         ]
-        return pd.concat(tables, ignore_index=True)
+        nothing = pd.DataFrame(columns=["panel", "series", "x", "y"])
+        return pd.concat(tables, ignore_index=True) if tables else nothing
 
     def figure(self) -> Figure:
         """The picture by matplotlib."""
         if not self.panels:
-            return notice(self.heading[0])
-        size = WIDTH, self.height
-        with draw_panels(count=len(self.panels), size=size) as (figure, axes):
+            return look.notice(self.heading[0])
+        size = look.WIDTH, self.height
+        with look.draw_panels(count=len(self.panels), size=size) as (figure, axes):
             for s in self.series:
                 draw(axes.flat[s.panel], s)
             for ax, each in zip(axes.flat, self.panels, strict=True):
                 finish(ax, each)
             figure.suptitle("\n".join(self.heading), x=0.01, ha="left", fontsize=10.5)
-            keys = [
-                Line2D(
-                    [], [], color=s.colour, ls=s.dash, marker="" if s.dash else "o", label=s.said
-                )
-                for s in self.series
-                if s.said
-            ]
+            keys = []
+            for s in (each for each in self.series if each.said):
+                mark = {"ls": s.dash, "marker": "" if s.dash else "o"}
+                keys.append(Line2D([], [], color=s.colour, label=s.said, **mark))
             columns = 1 if any(len(s.said) > 30 for s in self.series) else max(len(keys), 1)
             figure.legend(handles=keys, loc="outside lower left", ncols=columns, handlelength=3)
         return figure
@@ -138,13 +128,13 @@ class Plot:
 
 def draw(ax: Axes, s: Series) -> None:
     """A series in its panel."""
-    look: Look = {"alpha": s.alpha, "zorder": 2 if s.alpha == 1 else 1}
+    style: look.Look = {"alpha": s.alpha, "zorder": 2 if s.alpha == 1 else 1}
     if s.low is not None and s.high is not None:
         ax.fill_between(s.x, s.low, s.high, color=s.colour, alpha=0.2, lw=0)
     if s.dash:
-        ax.plot(s.x, s.y, color=s.colour, ls=s.dash, lw=s.width, **look)
+        ax.plot(s.x, s.y, color=s.colour, ls=s.dash, lw=s.width, **style)
     if s.size:
-        ax.scatter(s.x, s.y, s=s.size**2, c=s.colour, edgecolors=s.edge, lw=s.width, **look)
+        ax.scatter(s.x, s.y, s=s.size**2, c=s.colour, edgecolors=s.edge, lw=s.width, **style)
     for x, y, words in zip(s.x, s.y, s.words, strict=False):
         rim = [withStroke(linewidth=1.5, foreground="white")]
         ax.text(x, y, words, fontsize=9, ha="center", va="center", zorder=3, path_effects=rim)
@@ -161,8 +151,8 @@ def finish(ax: Axes, each: Panel) -> None:
         ax.set_aspect("equal")
         return
     if "poch" in each.x:
-        whole_numbers(ax.xaxis)
-    reference_lines(ax, each.constant, each.floor)
+        look.whole_numbers(ax.xaxis)
+    look.reference_lines(ax, each.constant, each.floor)
     for x, words in each.marks:
         ax.axvline(x, color=MARKED, lw=1.2, ls="--")
         side = "left" if x < 0.1 * ax.get_xlim()[1] else "right"  # there is no room left of it
@@ -221,13 +211,8 @@ class Chart(VBox):
 
 def traces_of(s: Series) -> list[dict[str, Any]]:
     """What plotly draws for a series: its band, and its line or points."""
-    number = str(s.panel + 1) if s.panel else ""
-    common = {
-        "type": "scatter",
-        "xaxis": f"x{number}",
-        "yaxis": f"y{number}",
-        "legendgroup": s.name,
-    }
+    n = str(s.panel + 1) if s.panel else ""
+    common = {"type": "scatter", "xaxis": f"x{n}", "yaxis": f"y{n}", "legendgroup": s.name}
     few = evenly(len(s.x), MOST_DRAWN) if s.dash else np.arange(len(s.x))
     x, y = s.x[few], s.y[few]
     found = []
@@ -238,13 +223,13 @@ def traces_of(s: Series) -> list[dict[str, Any]]:
             "fill": "toself", "fillcolor": f"rgba({r},{g},{b},0.2)", "mode": "lines",
             "line.width": 0, "hoverinfo": "skip", "showlegend": False,
         })  # fmt: skip
-    inks = ["white" if sum(to_rgb(colour)) < 1.2 else INK for colour in s.colour if s.words]
+    inks = ["white" if sum(to_rgb(colour)) < 1.2 else look.INK for colour in s.colour if s.words]
     parts = {"lines": s.dash, "markers": s.size or len(x) == 1, "text": s.words}
     hover = "%{hovertext}" if s.hover else "%{x:.6~g}: %{y:.4~g}"
     found.append(common | {
         "x": x, "y": y, "mode": "+".join(part for part, there in parts.items() if there),
         "name": s.said or s.name, "showlegend": bool(s.said), "opacity": s.alpha,
-        "line.color": s.colour if isinstance(s.colour, str) else INK,
+        "line.color": s.colour if isinstance(s.colour, str) else look.INK,
         "line.dash": DASHES[s.dash], "line.width": s.width,
         "marker.color": s.colour, "marker.size": s.size or 6,
         "marker.line.color": s.edge, "marker.line.width": s.width if s.size else 0,
@@ -262,8 +247,8 @@ def ruled(
     label = {"text": words, "textposition": "end", "xanchor": "right", "yanchor": "bottom",
              "font": {"color": colour, "size": 12}}  # fmt: skip
     line = {"color": colour, "dash": dash, "width": 1.2}
-    look = {"type": "line", "xref": xref, "yref": yref, "line": line, "label": label}
-    return look | dict(zip(("x0", "x1", "y0", "y1"), ends, strict=True))
+    drawn = {"type": "line", "xref": xref, "yref": yref, "line": line, "label": label}
+    return drawn | dict(zip(("x0", "x1", "y0", "y1"), ends, strict=True))
 
 
 def layout_of(plot: Plot) -> dict[str, Any]:
@@ -274,14 +259,14 @@ def layout_of(plot: Plot) -> dict[str, Any]:
     for number, each in enumerate(plot.panels):
         axis = str(number + 1) if number else ""
         x, y, across, up = f"x{axis}", f"y{axis}", f"x{axis} domain", f"y{axis} domain"
-        look = {"showgrid": not each.bare, "zeroline": False, "visible": not each.bare,
+        axes = {"showgrid": not each.bare, "zeroline": False, "visible": not each.bare,
                 "gridcolor": "#E5E5E5", "automargin": True}  # fmt: skip
         limits: dict[str, Any] = {"range": list(each.ylim)} if each.ylim else {}
         title: dict[str, Any] = {"title": {"text": each.x, "standoff": 4, "font": {"size": 12}}}
         if each.bare:
             title |= {"range": list(each.xlim or ()), "constrain": "domain"}
             limits = {"scaleanchor": x, "constrain": "domain"}
-        layout |= {f"xaxis{axis}": look | title, f"yaxis{axis}": look | limits}
+        layout |= {f"xaxis{axis}": axes | title, f"yaxis{axis}": axes | limits}
         titles.append({
             "text": each.title.replace("\n", "<br>"), "align": "left", "xref": across, "x": 0,
             "xanchor": "left", "yref": up, "y": 1, "yanchor": "bottom", "yshift": 3,
@@ -304,7 +289,7 @@ def layout_of(plot: Plot) -> dict[str, Any]:
         "annotations": titles,
         "shapes": shapes,
         "margin": {"l": 45, "r": 15, "t": 100 if plot.heading else 42, "b": 40},
-        "font": {"color": INK, "size": 11.5},
+        "font": {"color": look.INK, "size": 11.5},
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
         "hovermode": "closest",

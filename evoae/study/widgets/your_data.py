@@ -128,27 +128,28 @@ class YourData(View):
         self._part = None
         target = self.folder / digest(part)[:16] / safe(name)
         target.parent.mkdir(exist_ok=True)
+        new = not target.exists()  # otherwise runs may be of it
         replace_file(part, target)
-        self._use(target)
+        try:
+            self._use(str(target))
+        except ValueError:
+            if new:
+                target.unlink()
+            raise
         return False
 
-    def _use(self, path: Path) -> None:
-        """Check a file that has arrived, and let it be the data set; a bad one is not kept.
+    def _use(self, name: str) -> None:
+        """Let a file that has arrived be the data set. Raises ValueError if it cannot be.
 
         If its values do not lie in [0, 1], they are to be scaled: those of pictures together.
         """
-        name, scale = str(path), "no"
+        how, scale = self.live.reading, "no"
         try:
-            how = self.live.reading
-            try:
-                datasets.summary(name, **how | {"scale": False})
-            except ValueError:
-                how["scale"] = "columns"
-                data = datasets.load(name, seed=self.live.seed, trial=0, **how)
-                scale = "yes" if data.image_shape else "columns"
+            datasets.summary(name, **how | {"scale": False})
         except ValueError:
-            path.unlink()
-            raise
+            how["scale"] = "columns"
+            data = datasets.load(name, seed=self.live.seed, trial=0, **how)
+            scale = "yes" if data.image_shape else "columns"
         self.live.scale.value, self.live.dataset.value = scale, name
         self._another()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_how_a_file_is_read_can_be_said(data):
     assert "No closing quotation" in data.live.message.value
     data.live.more.value = "haeder=yes"
     assert "did you mean header?" in data.live.message.value
+
+
+def test_a_file_that_is_there_stays_when_it_can_no_longer_be_read(data):
+    data.receive("kept.csv", TABLE.encode())
+    path = Path(data.live.dataset.value)
+    data.live.more.value = "leave_out=gone"
+    data.receive("kept.csv", TABLE.encode())
+    assert "gone" in data.message.value
+    assert path.read_bytes() == TABLE.encode()
 
 
 def test_what_does_not_arrive_whole_is_refused(data):
