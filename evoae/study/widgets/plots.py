@@ -116,7 +116,7 @@ class Plot:
             figure.suptitle("\n".join(self.heading), x=0.01, ha="left", fontsize=10.5)
             keys = []
             for s in (each for each in self.series if each.said):
-                mark = {"ls": s.dash, "marker": "" if s.dash else "o"}
+                mark: look.Look = {"ls": s.dash, "marker": "" if s.dash else "o"}
                 keys.append(Line2D([], [], color=s.colour, label=s.said, **mark))
             columns = 1 if any(len(s.said) > 30 for s in self.series) else max(len(keys), 1)
             figure.legend(handles=keys, loc="outside lower left", ncols=columns, handlelength=3)
