@@ -15,7 +15,7 @@ import pytest
 from evoae import experiment
 from evoae.cli import main, parse_settings, parse_trials
 from evoae.experiment import Experiment
-from evoae.study.report import execution, notebooks
+from evoae.study.report import notebooks
 from evoae.study.runs.run import Run
 
 TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "epochs=3"]
@@ -178,7 +178,7 @@ def test_notebook_parameters_are_those_of_its_cell():
     notebook = notebooks.read("00_tour")
     known = notebooks.defaults(notebook)
     assert known["dataset"] == "digits"
-    assert execution.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
+    assert notebooks.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
         "trials": 3,
         "learning_rate": 1.0,
     }

@@ -150,7 +150,7 @@ def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
     assert {key: type(value) for key, value in settings.items()} == {
         key: type(known[key]) for key in settings
     }
-    planned = execution.plan([name], scale, Path("x"), None, [])[name]
+    planned = notebooks.plan([name], scale, Path("x"), None, [])[name]
     assert planned == settings | {"out": str(Path("x").absolute())}
 
 

@@ -25,9 +25,8 @@ from traitlets.config import Config
 
 from evoae.messages import display, duration
 from evoae.study.report import pages
-from evoae.study.report.notebooks import available, folder, parse_parameters, plan
+from evoae.study.report.notebooks import available, folder, plan
 
-__all__ = ["parse_parameters", "plan", "reproduce"]
 REPORT = "report"
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 # what a kernel says passes through ports that others on a shared machine might listen to

@@ -6,7 +6,6 @@ import math
 import re
 import secrets
 from pathlib import Path
-from typing import Any
 
 from evoae.data import datasets
 from evoae.data.files import SUFFIXES
@@ -82,12 +81,11 @@ class YourData(View):
     def __init__(self, live: LiveTraining, folder: str | Path = "out/uploads") -> None:
         self.live, self.folder = live, Path(folder)
         self._part: Path | None = None  # what is there of a file that arrives
-        self._problem = ""
         tip = f"It is kept in {self.folder} and becomes the data set. Files: {', '.join(SUFFIXES)}"
         self.drop = Drop(tip, self.take)
         super().__init__(Pictures(), self.drop)
         for each in (live.dataset, live.scale, live.more):
-            each.observe(self._another, "value")
+            each.observe(self.redraw, "value")
 
     def take(self, name: str, start: int, size: int, piece: bytes | None) -> bool:
         """Bytes of a file of this `size`, from `start` on. Whether more of it are wanted."""
@@ -97,13 +95,8 @@ class YourData(View):
             return self._append(name, start, size, piece)
         except (ValueError, OSError) as error:
             self._give_up()
-            self._problem = "; ".join(str(error).splitlines())
-            self.say(self._problem)
+            self.say("; ".join(str(error).splitlines()))
             return False
-
-    def receive(self, name: str, content: bytes) -> None:
-        """A whole file at once."""
-        self.take(name, 0, len(content), content)
 
     def _append(self, name: str, start: int, size: int, piece: bytes) -> bool:
         if start == 0:
@@ -151,7 +144,7 @@ class YourData(View):
             data = datasets.load(name, seed=self.live.seed, trial=0, **how)
             scale = "yes" if data.image_shape else "columns"
         self.live.scale.value, self.live.dataset.value = scale, name
-        self._another()
+        self.redraw()
 
     def _give_up(self) -> None:
         """Forget a file that has not arrived whole."""
@@ -159,20 +152,12 @@ class YourData(View):
             self._part.unlink(missing_ok=True)
         self._part = None
 
-    def _another(self, *_: Any) -> None:
-        self._problem = ""
-        self.redraw()
-
     def look(self) -> tuple[Dataset, tuple[str, ...]]:
         """What the data set holds. Raises ValueError if it cannot be read."""
         name = self.live.dataset.value
         how = self.live.reading
         data = datasets.load(name, seed=self.live.seed, trial=0, **how)
         return data, datasets.summary(name, **how).notes
-
-    def words(self, state: Any) -> tuple[str, bool]:
-        """What is wrong with a file that was dropped."""
-        return self._problem, bool(self._problem)
 
 
 def safe(name: str) -> str:

@@ -22,7 +22,7 @@ from evoae.experiment import PRESETS, SETTINGS
 from evoae.pruning import schedules
 from evoae.study.analysis.published import find
 from evoae.study.figures import look
-from evoae.study.report import execution, notebooks
+from evoae.study.report import notebooks
 from evoae.study.runs.study import collect
 from evoae.study.widgets import (
     ActivationInspector,
@@ -568,7 +568,7 @@ def test_the_copied_notebook_is_given_what_is_on_view():
     _, given = copied(training)
     known = notebooks.defaults(notebooks.read("explore"))
     assert set(given) == set(known) - {"train_now", "out"}
-    typed = execution.parse_parameters("explore", known, [f"{k}={v}" for k, v in given.items()])
+    typed = notebooks.parse_parameters("explore", known, [f"{k}={v}" for k, v in given.items()])
     again = ScheduleExplorer(**{name: typed.pop(name) for name in training.explorer.parameters()})
     assert curves_of(again) == curves_of(training.explorer)
     assert LiveTraining(again, **typed).experiment() == training.experiment()
