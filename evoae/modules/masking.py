@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -75,7 +76,7 @@ class Guard:
         if self.handle:
             self.handle.remove()
         if self.parameter is not None and self.parameter.requires_grad:
-            self.handle = self.parameter.register_hook(lambda given: self.masked(given, mask))
+            self.handle = self.parameter.register_hook(partial(self.masked, mask))
 
     def leave(self) -> None:
         """Do no more."""
@@ -92,11 +93,12 @@ class Guard:
             self.seen, self.full = seen, bool((kept > KEPT).all())
         return self.full
 
-    def masked(self, gradient: Tensor, mask: Mask) -> Tensor | None:
+    def masked(self, mask: Mask, gradient: Tensor) -> Tensor | None:
         """A gradient, masked."""
-        if self.is_full(mask.kept):
+        kept = mask.kept
+        if self.is_full(kept):
             return None
-        kept = mask.kept.to(gradient.dtype)
+        kept = kept.to(gradient.dtype)
         return gradient * kept if gradient.is_sparse else select(gradient, kept)
 
 
@@ -124,15 +126,15 @@ class Mask(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
-        own = not in_graph() and tensor is self.guard.parameter
-        if own and not self.kept.is_inference():
-            if self.guard.handle is None and tensor.requires_grad:
-                self.guard.watch(self)  # it was frozen until now
-            if not self.guard.is_full(self.kept):
-                values, kept = tensor.data, self.kept.to(tensor.dtype)
+        guard, kept = self.guard, self.kept  # looked up once: a step reads every mask
+        if tensor is guard.parameter and not in_graph() and not kept.is_inference():
+            if guard.handle is None and tensor.requires_grad:
+                guard.watch(self)  # it was frozen until now
+            if not guard.is_full(kept):
+                values, kept = tensor.data, kept.to(tensor.dtype)
                 torch.ops.aten.threshold_backward.grad_input(values, kept, KEPT, grad_input=values)
             return tensor
-        kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
+        kept = kept.to(tensor.dtype)  # a state dict may have been read as another type
         if self.see is not None and tensor.requires_grad:
             tensor.register_hook(self.see)
         return Straight.apply(tensor, kept) if self.dense else select(tensor, kept)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Observer:
         self.reached: set[str] = set()  # by a backward pass, of those that will be asked about
         self.ignored = ""  # why calls were not looked at
         self.sums: dict[str, Tensor] = {}
-        self.ours: dict[str, Tensor] = {}  # gradients as they are looked at
+        self.ours: dict[str, Tensor] = {}  # memory for products of gradients
         self.begin()
 
     def begin(self) -> None:
@@ -127,12 +128,13 @@ class Observer:
         for layer in target.layers if "inputs" in self.names else ():
             self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
         for part, tensor in target.tensors.items() if self.of_gradients else ():
-            see = Hook(lambda grad, part=part: self.see_gradient(part, grad))
-            if tensor.stored is None:
-                assert tensor.mask is not None  # see Pruner
-                tensor.mask.see = see
-            elif tensor.stored.requires_grad:
-                self.handles.append(tensor.stored.register_hook(see))
+            if (parameter := tensor.stored) is None:
+                mask = tensor.mask
+                assert mask is not None  # see Pruner
+                mask.see = Hook(partial(self.see_computed, part, mask))
+            elif parameter.requires_grad:
+                see = Hook(partial(self.see_gradient, part, parameter))
+                self.handles.append(parameter.register_hook(see))
         self.first = target.layer.register_forward_hook(Hook(self.see_first))
         self.handles.append(self.first)
 
@@ -222,42 +224,49 @@ class Observer:
         axis = values.dim() + self.target.axis
         return [dim for dim in range(values.dim()) if dim != axis]
 
-    def see_gradient(self, part: str, gradient: Tensor) -> Tensor | None:
-        """Add one backward pass; returned is what the optimiser may see of it.
+    def see_computed(self, part: str, mask: masking.Mask, gradient: Tensor) -> Tensor | None:
+        """Add one backward pass to a computed tensor; returned is what its parameters get of it."""
+        if not self.watching:
+            return None
+        self.see_gradient(part, self.target.tensors[part].value, gradient)
+        return masking.select(gradient, mask.kept.to(gradient.dtype))
+
+    def see_gradient(self, part: str, value: Tensor, gradient: Tensor) -> None:
+        """Add one backward pass.
 
         Mixed precision scales the loss: gradients then compare with each other, and a pass whose
         gradients overflow counts as zeros.
         """
         if not self.watching:
-            return None
+            return
         self.reached.add(part)
-        target, gradient = self.target, gradient.to_dense()  # which an embedding's may not be
-        mask, stored = target.tensors[part].mask, target.tensors[part].stored
-        # what is ours is written over: new memory takes longer than the arithmetic
-        if self.ours.get(part) is None or self.ours[part].device != gradient.device:
-            self.ours[part] = torch.empty_like(gradient)
-
-        def finite() -> Tensor:
-            return torch.nan_to_num(gradient, 0, 0, 0, out=self.ours[part])
-
+        names = self.names
+        if gradient.layout is not torch.strided:  # an embedding's may be sparse
+            gradient = gradient.to_dense()
+        # of a CPU's gradient a sum is the fast way to ask; of a GPU's, asking is slow
+        if gradient.device.type != "cpu" or not math.isfinite(gradient.sum()):
+            gradient = torch.nan_to_num(gradient, 0, 0, 0)
         if part == "weight":
             self.counts["gradients"] += 1
-        if "slopes" in self.names:
-            self.add(f"slopes.{part}", finite())
-        if "slope_squares" in self.names:
-            self.add(f"slope_squares.{part}", finite().square_())
-        weighs = "sensitivity" in self.names and part not in self.weighed
-        if weighs or "movement" in self.names:
-            value = target.tensors[part].value if stored is None else stored
-            product = finite().mul_(value.detach())
-            if "movement" in self.names:
+        if "slopes" in names:
+            self.add(f"slopes.{part}", gradient)
+        if "slope_squares" in names:
+            self.add(f"slope_squares.{part}", self.product(part, gradient, gradient))
+        weighs = "sensitivity" in names and part not in self.weighed
+        if weighs or "movement" in names:
+            product = self.product(part, gradient, value.detach())
+            if "movement" in names:
                 self.sum_of(f"movement.{part}", product).sub_(product)
             if weighs:
                 self.weighed.add(part)
                 self.add(f"sensitivity.{part}", product)
-        if mask is None or stored is not None:
-            return None  # a guard masks it
-        return masking.select(gradient, mask.kept.to(gradient.dtype))
+
+    def product(self, part: str, a: Tensor, b: Tensor) -> Tensor:
+        """a * b, where the last one was: new memory takes longer than the arithmetic."""
+        ours = self.ours.get(part)
+        if ours is None or ours.device != a.device:
+            ours = self.ours[part] = torch.empty_like(a)
+        return torch.mul(a, b, out=ours)
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, where the module is now."""

@@ -158,3 +158,16 @@ def test_gradients_are_means_over_backward_passes_also_of_masked_entries() -> No
     view = pruner.observers[0].view(None)
     torch.testing.assert_close(view.gradients().weight, sum(found) / 2, rtol=1e-5, atol=1e-6)
     assert (view.gradients().weight[~view.active] != 0).any()
+
+
+@pytest.mark.parametrize("scale", [torch.inf, torch.nan, 3e38])
+def test_entries_of_a_gradient_that_overflows_count_as_zeros(scale: float) -> None:
+    module = nn.Sequential(nn.Linear(3, 2, bias=False))
+    pruner = Pruner(module, "obd", "fixed", 1, probability=1.0)
+    factors = torch.tensor([[1.0], [scale]])
+    for x in (torch.ones(2, 3), torch.ones(2, 3)):
+        (module(x) @ factors).sum().backward()
+        module.zero_grad()
+    curvature, _ = pruner.observers[0].view(None).curvature()
+    assert torch.equal(curvature[0], torch.full((3,), 4.0))
+    assert (curvature[1] == 0).all()

@@ -12,7 +12,7 @@ explain it; they are tested with the rest and are not part of the verdict.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -226,8 +226,12 @@ IN_WORDS = {one.sides: one.in_words() for _, one in DECLARED}  # by the columns 
 # -- contrasts -----------------------------------------------------------------------------------
 
 
-def comparable(runs: Iterable[Run]) -> bool:
-    """Whether runs are of one size and seed; one cell beside a ring is what claim 7 is about."""
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether runs are of one size and seed, and share trials; one cell beside a ring is what
+    claim 7 is about.
+    """
+    if not set.intersection(*(set(run.numbers) for run in runs)):
+        return False
     same = ["epochs", "clusters", "bits", "examples"]
     sizes = {(run.config["seed"], *(run.setting(name) for name in same)) for run in runs}
     return len(sizes) == 1 and len({run.setting("cells") for run in runs} - {1}) < 2

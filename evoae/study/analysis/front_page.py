@@ -1,7 +1,7 @@
 """The section of RESULTS.md on fronts: whether evolution helps to find one.
 
 The pairs are fixed: each way of `front_ways` against that of `evoae front`, at equal steps, by mean
-test loss over the sizes, PLANNED trials each. A test is printed only where a pair has all of them.
+test loss over the sizes, PLANNED trials each; Holm's family is the ways at one data set and budget. A test is printed only where a pair has all of them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def state(found: pd.DataFrame) -> str:
     """What has been run, and what is missing of the plan."""
     groups = found.groupby(["dataset", "steps"])
     done = [
-        f"{d} at {s:,} steps ({g.trial.nunique()} trials; {listed(list(g.way.unique()))})"
+        f"{d} at {s:,} steps ({extent(g.trial.nunique(), list(g.way.unique()))})"
         for (d, s), g in groups
     ]
     left = []
@@ -78,6 +78,12 @@ def state(found: pd.DataFrame) -> str:
             left.append(f"{name}, {'all steps' if every else listed(budgets)}")
     words = f"Run so far: {listed(done)}." if done else "Nothing was run so far."
     return words + (f" Missing: {'; '.join(left)}." if left else "")
+
+
+def extent(trials: int, ways: list[str]) -> str:
+    """How many trials of which ways."""
+    which = "all ways" if set(ways) == set(front_ways.WAYS) else listed(ways)
+    return f"{trials} trials of {which}"
 
 
 def answer(found: pd.DataFrame) -> str:
@@ -105,7 +111,7 @@ def verdict(found: pd.DataFrame) -> str:
         lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
         higher = int((rows["mean a"] > rows["mean b"]).sum())
         known = rows[rows.n >= PLANNED]
-        sure = f"{(known.p_holm < LEVEL).sum()} are significant" if len(known) else UNTESTED
+        sure = f"significant: {(known.p_holm < LEVEL).sum()}" if len(known) else UNTESTED
         words = f"on {listed(lower)}" if lower else "nowhere"
         said.append(
             f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "

@@ -29,10 +29,11 @@ class Finished:
     seed: int = 1
     changes: tuple = ()
     algorithm: str = "lipi-ae-s"
+    first: int = 0
 
     @property
     def numbers(self) -> range:
-        return range(len(self.losses))
+        return range(self.first, self.first + len(self.losses))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class Finished:
 
     @property
     def trials(self) -> pd.DataFrame:
-        losses = {"trial": range(len(self.losses)), "train_l1": self.losses}
+        losses = {"trial": self.numbers, "train_l1": self.losses}
         return pd.DataFrame(losses | {"constant_train_l1": CONSTANT})
 
     def setting(self, name: str) -> Any:
@@ -225,6 +226,12 @@ def test_only_runs_of_one_seed_and_size_are_compared():
     longer = finished("canonical", 0.27, epochs=500)
     found = comparisons(Study({"a": one, "b": longer})).query("claim == 7")
     assert found.says.iloc[0] == "not run"
+    tuning = finished("canonical", 0.27)
+    tuning.first = 1000  # no trial is in both
+    found = comparisons(Study({"a": one, "b": tuning})).query("claim == 7")
+    assert found.says.iloc[0] == "not run"
+    both = {"a": one, "b": tuning, "c": finished("canonical", 0.27)}
+    assert comparisons(Study(both)).query("claim == 7").says.iloc[0] == "yes"
 
 
 def test_the_best_schedule_is_lower_than_each_other_and_late_is_tested_against_early():

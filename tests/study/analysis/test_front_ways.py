@@ -79,7 +79,7 @@ FEW = " These are means of few trials; nothing was tested."
         ({"separate": 0.2}, 4, f"{HELPS} (in 1 of 1 comparisons).{FEW}", "; none was tested"),
         (
             {"separate": 0.05}, 10, "Training each size anew is better (in 1 of 1 comparisons).",
-            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; 1",
+            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; significant: 1",
         ),
         (
             {"separate": 0.2, "population": 0.15}, 10,
@@ -104,7 +104,7 @@ def test_the_page_says_which_way_is_lower(
     found = front_page.values()
     assert found["ways_answer"] == answer
     assert said in found["ways_found"]
-    assert f"digits at 1,000 steps ({trials} trials; " in found["ways_state"]
+    assert f"digits at 1,000 steps ({trials} trials of trajectory" in found["ways_state"]
     for way in others:
         (line,) = (row for row in found["ways_table"].splitlines() if f"`{way}` |" in row)
         assert ("–" in line) == (trials < front_page.PLANNED)
@@ -137,3 +137,11 @@ def test_a_diverged_network_is_the_worst() -> None:
 
 def test_without_ours_nothing_is_tested() -> None:
     assert front_ways.tests(front_ways.measures(fronts({"separate": 0.2}, 6))).empty
+
+
+def test_more_data_sets_do_not_take_from_what_ten_trials_can_decide() -> None:
+    one = fronts({"trajectory": 0.1, "separate": 0.2}, 10)
+    many = pd.concat([one.assign(dataset=name) for name in front_page.DATA])
+    tested = front_ways.tests(front_ways.measures(many))
+    assert np.allclose(tested.p_holm, (len(front_ways.WAYS) - 1) * 2 / 2**10)
+    assert front_page.extent(10, list(front_ways.WAYS)) == "10 trials of all ways"
