@@ -41,7 +41,7 @@ LAST_PRUNE = {"left alone": "#DDE3E8", "removed": ACCENT, "grown back": "#56B4E9
 MOST_UNITS = 60  # of a wider layer, evenly spaced units are drawn
 NOTHING = "Nothing to look into yet: train above, or name a folder that holds runs."
 
-# -- where networks are -------------------------------------------------------------------------
+# -- where networks are ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def line_of(folder: Path) -> str:
     return f"{folder.name[:8]}: {', '.join(words)}"
 
 
-# -- what is seen of one ------------------------------------------------------------------------
+# -- what is seen of one ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +218,7 @@ def last_prune(
     return (members.layers_of(network, "removed", 0)[number][0] != 0).numpy(), words
 
 
-# -- in pictures --------------------------------------------------------------------------------
+# -- in pictures -----------------------------------------------------------------------------------
 
 
 def described(state: Inspection | None) -> Shown:

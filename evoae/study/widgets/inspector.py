@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import traitlets
 from ipywidgets import Dropdown, IntSlider, Play, SelectionSlider, Text
 
+from evoae.study.widgets import inside
 from evoae.study.widgets.hand import Network
-from evoae.study.widgets.inside import (
-    Inspection,
-    Source,
-    described,
-    inspect,
-    of_run,
-    of_trainer,
-    runs_in,
-)
 from evoae.study.widgets.live import LiveTraining
 from evoae.study.widgets.parts import View, button, fit, knob, row
 from evoae.study.widgets.pixels import Pictures
-from evoae.study.widgets.trainer import Trainer
 
 PACE = 250  # milliseconds between two epochs that are played
 
@@ -29,8 +21,8 @@ PACE = 250  # milliseconds between two epochs that are played
 class ActivationInspector(View):
     """Look into one cell, epoch by epoch: of the training of `live`, or of a run in `folder`."""
 
-    described = staticmethod(described)
-    _source: Source | None
+    described = staticmethod(inside.described)
+    _source: inside.Source | None
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self._source = live, None
@@ -66,10 +58,11 @@ class ActivationInspector(View):
 
     def search(self, *_: Any) -> None:
         """List what there is to look into, and open what somebody chose, or else the first."""
-        found: dict[str, Any] = dict(runs_in(self.folder.value))
-        self._missing = "" if found else no_runs(self.folder.value)
+        runs = inside.runs_in(self.folder.value)
+        self._missing = "" if runs else no_runs(self.folder.value)
+        found = {line: partial(inside.of_run, path) for line, path in runs.items()}
         if self.live is not None and self.live.trainer is not None:
-            found = {"the training above": self.live.trainer} | found
+            found = {"the training above": partial(inside.of_trainer, self.live.trainer)} | found
         with self._drawing:
             label, self._filling = self.run.label if self._chosen else "", True
             self.run.options = list(found.items())
@@ -85,9 +78,8 @@ class ActivationInspector(View):
         with self._drawing:
             self._source, self._filling = None, True
             try:
-                chosen = self.run.value
-                if chosen is not None:
-                    source = of_trainer(chosen) if isinstance(chosen, Trainer) else of_run(chosen)
+                if self.run.value is not None:
+                    source = self.run.value()
                     if self.layer.value not in source.layers:
                         self.layer.value = "code"
                     fit(self.trial, source.trials[0], source.trials[-1])
@@ -107,12 +99,12 @@ class ActivationInspector(View):
         self.play.max = self.epoch.index = len(stored) - 1
         self.epoch.disabled = self.play.disabled = len(stored) == 1
 
-    def show(self, state: Inspection | None) -> None:
+    def show(self, state: inside.Inspection | None) -> None:
         """Show the layer, and how much is left of each on the drawing."""
         super().show(state)
         self.layer.layers = [list(each) for each in state.layers] if state else []
 
-    def look(self) -> Inspection | None:
+    def look(self) -> inside.Inspection | None:
         """The layer that is chosen, None where there is nothing to look into."""
         if self._source is None:
             return None
@@ -122,14 +114,14 @@ class ActivationInspector(View):
             self._fit_epochs(stored)
             self._filling = False
         where = self.trial.value, self.cell.value, self.epoch.value
-        return inspect(self._source, self.layer.value, *where)
+        return inside.inspect(self._source, self.layer.value, *where)
 
     def redraw(self, *_: Any) -> None:
         """Show what is chosen, unless the choices are just being made."""
         if not self._filling:
             super().redraw()
 
-    def words(self, state: Inspection | None) -> tuple[str, bool]:
+    def words(self, state: inside.Inspection | None) -> tuple[str, bool]:
         """Why there is one epoch only, and that the folder holds no run."""
         note = self._source.note if self._source else ""
         return " ".join(filter(None, [note, self._missing])), False
