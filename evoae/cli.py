@@ -7,6 +7,7 @@ used: help, lists and wrong names do not wait for them.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import json
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0, 1 (some of it failed), 2 (refused), 130 (Ctrl-C), 143 (SIGTERM).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    gc.set_threshold(100_000)  # imports make much that stays: a tenth of a short run's time
     load_later("torch", "pandas", "pyarrow", "scipy")
     top = parser()
     try:
@@ -142,6 +144,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self.commands: dict[str, Parser] = {}
 
     def error(self, message: str) -> NoReturn:
         """Print the message, long words cut, and end with exit code 2."""
@@ -168,7 +171,7 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """All commands and their options."""
     top = Parser(
         prog="evoae",
@@ -188,7 +191,14 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=raw,
         )
         made.set_defaults(command=function, parser=made)
+        top.commands[name] = made
         return made
+
+    def option(
+        of: Parser, name: str, takes: str, text: str, default: Any = None, kind: Any = str
+    ) -> None:
+        said = text if default is None else f"{text} (default: %(default)s)"
+        of.add_argument(name, metavar=takes, help=said, default=default, type=kind)
 
     listing = command(
         "list", list_names, "list all presets, operators, schedules, data sets and settings"
@@ -197,133 +207,61 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
     running = command("run", run, "run an experiment, or resume it")
-    running.add_argument(
-        "preset",
-        metavar="PRESET",
-        help="a named set of settings, such as canonical or frontier (see evoae list)",
-    )
-    running.add_argument(
-        "words", nargs="*", metavar="key=value", help="settings to change, such as dataset=mine.csv"
-    )
+    preset = "a named set of settings, such as canonical or frontier (see evoae list)"
+    running.add_argument("preset", metavar="PRESET", help=preset)
+    settings = "settings to change, such as dataset=mine.csv"
+    running.add_argument("words", nargs="*", metavar="key=value", help=settings)
 
     choosing = command(
         "front", front, "train networks of several sizes, and say how small one may be"
     )
-    choosing.add_argument(
-        "dataset", metavar="DATASET", help="a built-in name, a file or a folder (see evoae list)"
-    )
-    choosing.add_argument(
-        "words", nargs="*", metavar="key=value", help="settings of the preset frontier to change"
-    )
-    choosing.add_argument(
-        "--sparsities",
-        default="auto",
-        metavar="S,S,...|auto",
-        help="shares of the parameters to prune, rising; auto: six where the loss bends (default)",
-    )
-    choosing.add_argument(
-        "--steps",
-        type=whole,
-        default=180_000,
-        metavar="N",
-        help="model steps of a trial, for all sizes together (default: 180000)",
-    )
-    choosing.add_argument(
-        "--within",
-        type=float,
-        default=0.05,
-        metavar="SHARE",
-        help="how far above the dense network's loss the one to take may be (default: 0.05)",
-    )
+    data = "a built-in name, a file or a folder (see evoae list)"
+    choosing.add_argument("dataset", metavar="DATASET", help=data)
+    settings = "settings of the preset frontier to change"
+    choosing.add_argument("words", nargs="*", metavar="key=value", help=settings)
+    sizes = "shares of the parameters to prune, rising; auto: six where the loss bends (default)"
+    choosing.add_argument("--sparsities", default="auto", metavar="S,S,...|auto", help=sizes)
+    steps = "model steps of a trial, for all sizes together"
+    option(choosing, "--steps", "N", steps, 180_000, whole)
+    within = "how far above the dense network's loss the one to take may be"
+    option(choosing, "--within", "SHARE", within, 0.05, float)
     for each in (running, choosing):
-        each.add_argument(
-            "--trials",
-            default="1",
-            metavar="N|A:B",
-            help="number of trials, or trials A to B-1 (default: 1)",
-        )
-        each.add_argument(
-            "--seed",
-            type=whole,
-            default=1,
-            metavar="S",
-            help="seed of all random draws (default: 1)",
-        )
-        each.add_argument(
-            "--device", default="cpu", metavar="cpu|cuda", help="device to train on (default: cpu)"
-        )
-        each.add_argument(
-            "--engine",
-            default="auto",
-            metavar="auto|fused|batched",
-            help="fused: the compiled kernel; batched: PyTorch alone (default: auto)",
-        )
+        option(each, "--trials", "N|A:B", "number of trials, or trials A to B-1", "1")
+        option(each, "--seed", "S", "seed of all random draws", 1, whole)
+        option(each, "--device", "cpu|cuda", "device to train on", "cpu")
+        engines = "fused: the compiled kernel; batched: PyTorch alone"
+        option(each, "--engine", "auto|fused|batched", engines, "auto")
 
     doing = command(
         "reproduce", reproduce, "execute notebooks and write their pages, figures and tables"
     )
-    doing.add_argument(
-        "words",
-        nargs="*",
-        metavar="NOTEBOOK | key=value",
-        help="notebooks (default: all), and parameters to change in them",
-    )
-    doing.add_argument(
-        "--scale",
-        default="quick",
-        metavar="smoke|quick|paper",
-        help="size of the runs (default: quick)",
-    )
-    doing.add_argument(
-        "--dask", metavar="ADDRESS", help="run on the Dask cluster with this scheduler address"
-    )
-    doing.add_argument(
-        "--index",
-        type=whole,
-        default=0,
-        metavar="I",
-        help="number of this job in a job array, from 0 (default: 0)",
-    )
-    doing.add_argument(
-        "--of", type=whole, default=1, metavar="N", help="number of jobs in the array (default: 1)"
-    )
+    chosen = "notebooks (default: all), and parameters to change in them"
+    doing.add_argument("words", nargs="*", metavar="NOTEBOOK | key=value", help=chosen)
+    option(doing, "--scale", "smoke|quick|paper", "size of the runs", "quick")
+    option(doing, "--dask", "ADDRESS", "run on the Dask cluster with this scheduler address")
+    option(doing, "--index", "I", "number of this job in a job array, from 0", 0, whole)
+    option(doing, "--of", "N", "number of jobs in the array", 1, whole)
 
     telling = command("report", report, "compare the runs in a folder with the paper")
-    telling.add_argument(
-        "out", type=folder, metavar="DIR", help="a folder that --out of reproduce or run wrote to"
-    )
+    written = "a folder that --out of reproduce or run wrote to"
+    telling.add_argument("out", type=folder, metavar="DIR", help=written)
 
     exporting = command(
         "export", export, "write one autoencoder of a run to a file, without its unused units"
     )
     exporting.add_argument("run", type=Path, metavar="DIR/HASH", help="the folder of a run")
-    exporting.add_argument(
-        "file", type=Path, metavar="FILE", help="file to write, .onnx or .safetensors"
-    )
-    exporting.add_argument(
-        "--trial", type=int, default=0, metavar="T", help="trial to export (default: 0)"
-    )
-    exporting.add_argument(
-        "--cell", type=int, metavar="C", help="cell to export (default: the trial's best)"
-    )
+    file = "file to write, .onnx or .safetensors"
+    exporting.add_argument("file", type=Path, metavar="FILE", help=file)
+    option(exporting, "--trial", "T", "trial to export", 0, int)
+    option(exporting, "--cell", "C", "cell to export (default: the trial's best)", kind=int)
 
     completing = command("completion", completion, "print a script that completes names")
     completing.add_argument("shell", metavar="bash", help="the shell, which must be bash")
 
+    processes = "number of processes (default: one per core; one for short runs and on a GPU)"
     for each in (running, choosing, doing):
-        each.add_argument(
-            "--out",
-            type=folder,
-            default=Path("out"),
-            metavar="DIR",
-            help="folder to write to (default: out)",
-        )
-        each.add_argument(
-            "--workers",
-            type=whole,
-            metavar="N",
-            help="number of processes (default: one per core; one for short runs and on a GPU)",
-        )
+        option(each, "--out", "DIR", "folder to write to", Path("out"), folder)
+        option(each, "--workers", "N", processes, kind=whole)
     return top
 
 
@@ -359,7 +297,7 @@ def list_names(options: argparse.Namespace) -> int:
         print(coloured(title, "title"))
         for each in entries:
             if options.name is None:
-                print_row(brief(each), full(each), 27)
+                print_row(*row_of(each), 27)
                 continue
             print(f"  {coloured(each['name'], 'name')}")
             print_row("", each["description"], 2)
@@ -376,23 +314,23 @@ def values(entry: Mapping[str, Any]) -> list[str]:
     return rule.split(", ") if rule else []
 
 
-def brief(entry: Mapping[str, Any]) -> str:
-    """A name, and a setting's default in brackets."""
-    return f"{entry['name']} [{default_of(entry)}]" if "rule" in entry else entry["name"]
-
-
-def full(entry: Mapping[str, Any]) -> str:
-    """An entry's sentence, and a setting's rule."""
-    return f"{entry['description']} ({entry['rule']})" if "rule" in entry else entry["description"]
+def row_of(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """A name and its sentence; a setting's name has its default, its sentence the rule."""
+    name, sentence = entry["name"], entry["description"]
+    if "rule" not in entry:
+        return name, sentence
+    return f"{name} [{default_of(entry)}]", f"{sentence} ({entry['rule']})"
 
 
 def default_of(setting: Mapping[str, Any]) -> str:
     """A setting's default, or its defaults as released and as intended, as one writes them."""
     both = setting["readings"] or [setting["default"]]
-    texts = (
-        "-" if v in (None, "") else str(v).lower() if v in (True, False) else f"{v}" for v in both
-    )
-    return " | ".join(texts)
+    return " | ".join("-" if value in (None, "") else written(value) for value in both)
+
+
+def written(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -409,11 +347,8 @@ def facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("in training", "can be changed in explore.ipynb" if entry["may_change"] else "fixed"),
         ]
     if "settings" in entry:
-        words = (
-            f"{k}={str(v).lower() if v in (True, False) else v}"
-            for k, v in entry["settings"].items()
-        )
-        found.append(("settings", " ".join(words) or "the defaults"))
+        words = " ".join(f"{name}={written(v)}" for name, v in entry["settings"].items())
+        found.append(("settings", words or "the defaults"))
     if "target" in entry:
         found.append(
             ("gives", "a target sparsity" if entry["target"] else "a probability of pruning")
@@ -505,13 +440,6 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
 # -- run -----------------------------------------------------------------------------------------
 
 
-def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words as settings in their types. ValueError for what cannot be one."""
-    from evoae.experiment import parse_settings
-
-    return parse_settings(words)
-
-
 def parse_trials(text: str) -> range:
     """`5` is trials 0 to 4, `5:8` trials 5 to 7."""
     start, colon, stop = text.partition(":")
@@ -523,10 +451,15 @@ def parse_trials(text: str) -> range:
     return range(int(start), int(stop))
 
 
+def where_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Where and how runs are trained, as `sweep` takes it."""
+    return {name: getattr(options, name) for name in ("out", "device", "engine", "workers")}
+
+
 def run(options: argparse.Namespace) -> int:
     """Run one experiment, and print the means of what came out."""
     from evoae.data import datasets
-    from evoae.experiment import Experiment
+    from evoae.experiment import Experiment, parse_settings
 
     experiment = Experiment.preset(options.preset, **parse_settings(options.words))
     trials = parse_trials(options.trials)
@@ -535,15 +468,7 @@ def run(options: argparse.Namespace) -> int:
     from evoae.study.analysis import inspection
     from evoae.study.runs import sweeps
 
-    done = sweeps.run(
-        experiment,
-        trials,
-        options.seed,
-        out=options.out,
-        device=options.device,
-        engine=options.engine,
-        workers=options.workers,
-    )
+    done = sweeps.run(experiment, trials, options.seed, **where_of(options))
     print(f"means over {len(done.trials)} trial{'s' * (len(done.trials) > 1)}")
     for name, value in done.result["mean"].items():
         if name == "best_cell":  # the mean of cell numbers means nothing
@@ -560,7 +485,7 @@ def run(options: argparse.Namespace) -> int:
 def front(options: argparse.Namespace) -> int:
     """Train a whole front; print its table, and which network to take."""
     from evoae.data import datasets
-    from evoae.experiment import Experiment
+    from evoae.experiment import Experiment, parse_settings
     from evoae.study.runs.fronts import DECIDED
 
     settings = parse_settings(options.words)
@@ -581,11 +506,8 @@ def front(options: argparse.Namespace) -> int:
         options.steps,
         trials,
         options.seed,
-        out=options.out,
         within=options.within,
-        device=options.device,
-        engine=options.engine,
-        workers=options.workers,
+        **where_of(options),
     )
     print(fronts.printed(found))
     print(found.sentence)
@@ -727,7 +649,7 @@ def completion(options: argparse.Namespace) -> int:
     """Print the script that completes commands, options, and names of every kind."""
     check_known(options.shell, ["bash"], f"unknown shell {short(options.shell)}")
     names = {kind: [each["name"] for each in entries] for kind, entries in catalogue().items()}
-    commands = top_commands(parser())
+    commands = parser().commands
     known = {"evoae": list(commands)} | {n: p.option_names() for n, p in commands.items()}
     known["list"] += [name for found in names.values() for name in found if ".." not in name]
     known["run"] += [*names["presets"], *(f"{name}=" for name in names["settings"])]
@@ -745,12 +667,6 @@ def completion(options: argparse.Namespace) -> int:
     lines = [f"        [{word}]='{' '.join(words)}'" for word, words in known.items() if words]
     print(BASH % "\n".join(lines), end="")
     return 0
-
-
-def top_commands(top: argparse.ArgumentParser) -> dict[str, Parser]:
-    """The parser of each command."""
-    (action,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))
-    return action.choices
 
 
 if __name__ == "__main__":

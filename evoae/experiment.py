@@ -86,13 +86,11 @@ class Experiment:
     # a table: name, type and rule; sentence; source and default
 
     # data
-    dataset: Annotated[
-        str | Any,
+    dataset: Annotated[str | Any,
         File(tuple(BUILT_IN), tuple(SUFFIXES), "a built-in name, or the path of a file or folder"),
         "The data: a built-in name, a file with rows of values in [0, 1] or a folder of pictures; "
         "in Python also an array, a tensor, a frame or a sparse matrix.",
-        "paper: binary clustering",
-    ] = "binary-clusters"
+        "paper: binary clustering"] = "binary-clusters"
     clusters: Annotated[int, POSITIVE, "Number of clusters K in binary-clusters.", "paper"] = 10
     bits: Annotated[int, POSITIVE, "Bits D per row of binary-clusters.", "paper"] = 1000
     examples: Annotated[int, POSITIVE,
@@ -126,12 +124,10 @@ class Experiment:
         "Seed of the data; all trials then share the same data. By default each draws its own.",
         "by default data follow seed and trial"] = None
     # autoencoder
-    model: Annotated[
-        str,
+    model: Annotated[str,
         Named(population.hidden_widths, "a named model, or widths such as 50-20-5"),
         "Layer widths from the input to the code: a named model, or numbers such as 50-20-5.",
-        "paper: autoencoders",
-    ] = "standard"
+        "paper: autoencoders"] = "standard"
     kind: Annotated[str, Choice(population.KINDS),
         "Plain, denoising or variational autoencoder.", "prior work (2024)"] = "plain"
     loss: Annotated[str | None, Choice((*training.LOSSES, "bce-then-l1")),
@@ -144,14 +140,11 @@ class Experiment:
         "prior work (2024)"] = 0.4
     identical_start: Annotated[bool, FLAG,
         "Whether all cells of a trial begin with the same weights.", "prior work (2024)"] = False
-    initial_weights: Annotated[
-        str | None,
+    initial_weights: Annotated[str | None,
         File((), (".safetensors",), "the path of a weights.safetensors, or of a run's folder"),
         "Weights to begin from, instead of random ones: the folder of a run, of which each trial "
         "continues the trial of its number, or a weights.safetensors, whose networks are taken in "
-        "turn.",
-        "prior work (2024)",
-    ] = None
+        "turn.", "prior work (2024)"] = None
     # population
     cells: Annotated[int, POSITIVE,
         "Number of cells N in the population; 1 is canonical training.", "paper: 10"] = 1
@@ -202,13 +195,9 @@ class Experiment:
         "Standard deviation of a mutation of a cell's learning rate, with rate_policy=mutated.",
         "paper: 1e-5", LIVE] = 1e-5
     # pruning
-    operator: Annotated[
-        str | Callable[..., Any],
+    operator: Annotated[str | Callable[..., Any],
         Named(operators.find, "an operator's name, or a function"),
-        "The operator: what is pruned.",
-        "paper: pruning operators",
-        LIVE,
-    ] = "none"
+        "The operator: what is pruned.", "paper: pruning operators", LIVE] = "none"
     amount: Annotated[float, SHARE,
         "Share pruned at one time: of all weights and biases (random), of the unpruned ones "
         "(magnitude, wanda, set), or of the unpruned units (apoz).", "paper: 0.1", LIVE] = 0.1
@@ -225,13 +214,10 @@ class Experiment:
     statistics_window: Annotated[str, Choice(("since-prune", "visit")),
         "Activation statistics cover the time since the last prune, or this visit to the cell.",
         "released code: since-prune alone, visit in coevolution"] = "since-prune"
-    schedule: Annotated[
-        str | Callable[..., float],
+    schedule: Annotated[str | Callable[..., float],
         Named(schedules.find, "a schedule's name, or a function"),
         "When to prune: for each epoch, the probability of a prune or a target sparsity.",
-        "paper: schedules",
-        LIVE,
-    ] = "exponential"
+        "paper: schedules", LIVE] = "exponential"
     probability: Annotated[float | None, SHARE,
         "Base probability p of a prune; the default is the paper's value for the operator.",
         "paper: 0.5, variance 0.1, prune-after 1", LIVE] = None
@@ -241,14 +227,10 @@ class Experiment:
     shared_pruning: Annotated[str, Choice(("nothing", "epochs", "positions")),
         "What the cells of a trial share when they are pruned: nothing, the epochs, or the epochs "
         "and the random positions.", "paper: nothing"] = "nothing"
-    pruning_clock: Annotated[
-        str | None,
-        Choice(("epochs", "last-epoch")),
+    pruning_clock: Annotated[str | None, Choice(("epochs", "last-epoch")),
         "When a schedule ends: after the last epoch (prune-after then never prunes), or in it.",
-        "released code: epochs alone, last-epoch in coevolution",
-        LIVE,
-        Readings("epochs", "last-epoch"),
-    ] = None
+        "released code: epochs alone, last-epoch in coevolution", LIVE,
+        Readings("epochs", "last-epoch")] = None
     decrease: Annotated[str | None, Choice(("released", "intended")),
         "How schedule decrease falls: from 1 to 1 - p (released), or from p to 0 (intended).",
         "released code and text", LIVE, Readings("released", "intended")] = None
@@ -282,11 +264,9 @@ class Experiment:
         "Whether training may change pruned weights again (regrow), or they and their optimiser "
         "moments stay zero (masked).",
         "released code: regrow; text: masked", Readings("regrow", "masked")] = None
-    as_released: Annotated[
-        bool,
-        FLAG,
-        "Whether to follow the released code (true) or the paper's text (false) where they differ.",
-    ] = True
+    as_released: Annotated[bool, FLAG,
+        "Whether to follow the released code (true) or the paper's text (false) where they "
+        "differ."] = True
     # fmt: on
     # no settings: where they came from, and what the names of operator and schedule stand for
     preset_name: str | None = field(default=None, compare=False, repr=False)
@@ -339,13 +319,29 @@ class Experiment:
     @property
     def dimension(self) -> int:
         """D, the number of inputs. Reads the file if the data set is one."""
-        return datasets.check(self.dataset, **self.data_options)
+        return self.data_summary.size.dimension
 
     @property
     def data_options(self) -> dict[str, Any]:
         """What `datasets.load` takes beside the name, the seed and the trial."""
         kinds = (datasets.Clusters, datasets.Options)
         return {f.name: getattr(self, f.name) for kind in kinds for f in dataclasses.fields(kind)}
+
+    @property
+    def data_summary(self) -> datasets.Summary:
+        """What is known of the data without drawing them. Reads the file if the data set is one."""
+        return datasets.summary(self.dataset, **self.data_options)
+
+    @property
+    def widths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the layers of an encoder and of a decoder. Reads the file if the data set is one."""
+        return population.widths_of(self.dimension, self.model, self.kind)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many an autoencoder has, and how many of them are weights and no biases."""
+        size = sum(map(population.parameter_count, self.widths))
+        return size, size - sum(sum(side[1:]) for side in self.widths)
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""
@@ -368,10 +364,8 @@ class Experiment:
         """The largest share of all parameters that may be pruned: of weights, where biases stay."""
         if self.prune_biases:
             return 1.0
-        widths = population.widths_of(self.dimension, self.model, self.kind)
-        return 1 - sum(sum(side[1:]) for side in widths) / sum(
-            map(population.parameter_count, widths)
-        )
+        size, weights = self.parameters
+        return 1 - (size - weights) / size
 
     def check_target(self, size: int, weights: int) -> None:
         """Raise ValueError if biases stay and the target exceeds the number of weights.
@@ -397,19 +391,19 @@ class Experiment:
         Raises ValueError if a file cannot be used, or if networks for these data have too few
         weights for the target sparsity.
         """
-        for note in datasets.notes(self.dataset, **self.data_options):
-            warn_once(note)
-        widths = population.widths_of(self.dimension, self.model, self.kind)
-        size = sum(map(population.parameter_count, widths))
-        self.check_target(size, size - sum(sum(side[1:]) for side in widths))
+        rows = self.dataset
+        words = rows.words if isinstance(rows, memory.Rows) else display(rows)
+        for note in self.data_summary.notes:
+            warn_once(f"{words}: {note}")
+        self.check_target(*self.parameters)
         if self.initial_weights is not None:
             saved, _ = population.saved(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
-            if found != widths or saved.variational != (self.kind == "variational"):
+            if found != self.widths or saved.variational != (self.kind == "variational"):
                 raise ValueError(
                     f"initial_weights={display(self.initial_weights)} holds networks of widths "
                     f"{found}; kind={self.kind} and model={self.model} on {display(self.dataset)} "
-                    f"need {widths}"
+                    f"need {self.widths}"
                 )
             if not all(side.weights.isfinite().all() for side in saved.sides):
                 raise ValueError(
@@ -513,7 +507,7 @@ class Experiment:
         }
         if self.dataset not in datasets.BUILT_IN:
             settings["dataset"] = "rows"
-        files = {settings["dataset"]: datasets.fingerprint(self.dataset, **self.data_options)}
+        files = {settings["dataset"]: self.data_summary.digest}
         if self.initial_weights is not None:
             settings["initial_weights"] = "*"
             files["*"] = population.fingerprint(self.initial_weights)
@@ -684,7 +678,7 @@ def check(e: Experiment) -> None:
         raise ValueError(f"loss={e.loss} must be bce with kind=variational")
     held = isinstance(e.dataset, memory.Rows) and e.dataset.read
     if held or e.dataset in datasets.BUILT_IN:  # a file is read when it is needed
-        datasets.check(e.dataset, **e.data_options)
+        _ = e.data_summary  # which checks them
     topology.subpopulation(e.topology, e.cells, e.radius)
     if e.resolved_operator.regrows and e.pruned_weights != "masked":
         raise ValueError(

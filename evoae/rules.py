@@ -120,6 +120,7 @@ class File:
             return path
 
 
+MOST_SIZES = 50  # of a front
 MOST = 10**12  # for whole numbers: more of anything does not fit into memory
 Rule = Range | Choice | Named | Flag | File
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()
@@ -252,8 +253,8 @@ def nearest(name: Any, known: Collection[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def rising_shares(values: Any, most: int = 50) -> list[float]:
-    """Sparsities of a front as floats: 1 to `most` numbers within (0, 1), each above the last.
+def rising_shares(values: Any) -> list[float]:
+    """Sparsities of a front as floats: 1 to MOST_SIZES numbers within (0, 1), each above the last.
 
     Raises ValueError, one line, for anything else.
     """
@@ -264,8 +265,8 @@ def rising_shares(values: Any, most: int = 50) -> list[float]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value < 1:
             raise ValueError(f"sparsity {short(value)} must be a number above 0 and below 1")
-    if not 1 <= len(found) <= most:
-        raise ValueError(f"sparsities: {len(found)} were given; give 1 to {most}")
+    if not 1 <= len(found) <= MOST_SIZES:
+        raise ValueError(f"sparsities: {len(found)} were given; give 1 to {MOST_SIZES}")
     for before, value in itertools.pairwise(found):
         if value <= before:
             wrong = "is given twice" if value == before else f"stands after {before:g}"

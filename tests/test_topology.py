@@ -10,52 +10,29 @@ import pytest
 from evoae.topology import TOPOLOGIES, neighbourhood, subpopulation, waves
 
 
-def test_ring_of_five() -> None:
-    assert neighbourhood("ring", 5, 1).tolist() == [
-        [0, 4, 1],
-        [1, 0, 2],
-        [2, 1, 3],
-        [3, 2, 4],
-        [4, 3, 0],
-    ]
-
-
-def test_ring_of_radius_two() -> None:
-    assert neighbourhood("ring", 7, 2)[0].tolist() == [0, 6, 1, 5, 2]
-    assert neighbourhood("ring", 7, 2)[6].tolist() == [6, 5, 0, 4, 1]
-
-
 @pytest.mark.parametrize(
-    ("cells", "rows"), [(1, [[0]]), (2, [[0, 1], [1, 0]]), (3, [[0, 2, 1], [1, 0, 2], [2, 1, 0]])]
+    ("topology", "cells", "radius", "rows"),
+    [
+        ("ring", 5, 1, [[0, 4, 1], [1, 0, 2], [2, 1, 3], [3, 2, 4], [4, 3, 0]]),
+        ("ring", 1, 1, [[0]]),  # the smallest hold each cell once
+        ("ring", 2, 1, [[0, 1], [1, 0]]),
+        ("ring", 3, 1, [[0, 2, 1], [1, 0, 2], [2, 1, 0]]),
+        ("ring", 7, 2, {0: [0, 6, 1, 5, 2], 6: [6, 5, 0, 4, 1]}),
+        ("complete", 3, 1, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]),
+        ("torus", 1, 1, [[0]]),
+        # the centre: above, left, right, below; a corner: edges meet
+        ("torus", 9, 1, {4: [4, 1, 3, 5, 7], 0: [0, 6, 2, 1, 3]}),
+        ("torus", 12, 1, {0: [0, 8, 3, 1, 4]}),  # the squarest grid: 3 rows of 4
+        ("torus", 25, 2, {12: [12, 7, 11, 13, 17, 2, 6, 8, 10, 14, 16, 18, 22]}),  # a diamond
+    ],
 )
-def test_the_smallest_rings_hold_each_cell_once(cells: int, rows: list[list[int]]) -> None:
-    assert neighbourhood("ring", cells, 1).tolist() == rows
-
-
-def test_torus_of_three_by_three() -> None:
-    found = neighbourhood("torus", 9, 1)
-    assert found.shape == (9, 5)
-    assert found[4].tolist() == [4, 1, 3, 5, 7]  # the centre: above, left, right, below
-    assert found[0].tolist() == [0, 6, 2, 1, 3]  # a corner: edges meet
-
-
-def test_torus_is_the_squarest_grid() -> None:
-    # 12 cells are 3 rows of 4
-    assert sorted(neighbourhood("torus", 12, 1)[0].tolist()) == [0, 1, 3, 4, 8]
-
-
-def test_torus_of_radius_two_is_a_diamond() -> None:
-    found = neighbourhood("torus", 25, 2)
-    assert found.shape == (25, 13)
-    assert sorted(found[12].tolist()) == [2, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 22]
-
-
-def test_torus_of_one_cell() -> None:
-    assert neighbourhood("torus", 1, 1).tolist() == [[0]]
-
-
-def test_complete() -> None:
-    assert neighbourhood("complete", 3, 1).tolist() == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+def test_neighbourhoods_by_hand(
+    topology: str, cells: int, radius: int, rows: list[list[int]] | dict[int, list[int]]
+) -> None:
+    found = neighbourhood(topology, cells, radius)
+    known = rows if isinstance(rows, dict) else dict(enumerate(rows))
+    assert {cell: found[cell].tolist() for cell in known} == known
+    assert found.shape == (cells, len(next(iter(known.values()))))
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,8 @@ def patches() -> np.ndarray:
     side, cut = 16, []
     for photograph in load_sample_images().images:
         grey = photograph.mean(axis=2) / 255
-        down, across = grey.shape[0] // side, grey.shape[1] // side
-        tiles = grey[: down * side, : across * side].reshape(down, side, across, side)
-        cut.append(tiles.swapaxes(1, 2).reshape(-1, side, side))
+        tiles = np.lib.stride_tricks.sliding_window_view(grey, (side, side))[::side, ::side]
+        cut.append(tiles.reshape(-1, side, side))
     return np.concatenate(cut)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evoae.data.content import Content
+from evoae.data.content import Content, leaving_out
 from evoae.data.tables import LABELS, evenly_spaced, plain
 from evoae.messages import short, shortened
 
@@ -40,7 +40,7 @@ def sentence(names: Sequence[str], one: str, many: str, what: str) -> Iterator[s
     if len(names) == 1:
         start, unless = f"column {held} {one}", "it is no measurement, leave it"
     if names:
-        yield f"{start} {what}; if {unless} out: leave_out={','.join(names)}"
+        yield f"{start} {what}; if {unless} out: {leaving_out(names)}"
 
 
 def is_id(name: str) -> bool:

@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
 
-from evoae.messages import Refused, display, short, shortened
+from evoae.messages import Refused, display, short
 
 HEADERS = ("auto", "yes", "no")
 Handle = IO[bytes] | GzipFile  # an open file
@@ -29,16 +29,11 @@ APPLIES = {
 
 @dataclass(frozen=True)
 class Options:
-    """How data are read.
+    """How data are read; the settings of `Experiment` say what each is for.
 
-    scale: whether values are mapped to [0, 1]: by the minimum and maximum of all of them (True), or
-        of each column ("columns").
-    header: whether the first line of a text names the columns: "yes", "no", or "auto".
-    leave_out: names of columns to leave out, separated by commas; numbers, from 0, where columns
-        have no names. A name that contains a comma is quoted.
-    key: the array that is read, of a file of several.
-    size: height and width to which pictures are scaled, such as "28" or "28x40".
-    colour: whether pictures keep their colours.
+    `scale`: False, True (by the minimum and maximum of all values) or "columns" (by those of each).
+    `leave_out`: names of columns, or numbers, from 0, where they have no names, separated by
+    commas; a name that contains a comma is quoted. `size`: "28", or "28x40", height first.
     """
 
     scale: bool | str = False
@@ -86,8 +81,14 @@ def split_names(text: str) -> tuple[str, ...]:
 def joined_names(names: Iterable[object]) -> str:
     """Names as `split_names` reads them, quoted where one contains a comma."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
+    csv.writer(text).writerow(names)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def leaving_out(names: Iterable[object]) -> str:
+    """The setting that leaves columns out, as a message of one line shows it."""
+    text = joined_names(names)
+    return f"leave_out={text if text.isprintable() else repr(text)}"
 
 
 def sides(size: str) -> tuple[int, int] | None:
@@ -145,7 +146,7 @@ def of_parts(arrays: Mapping[str, Any], key: str | None = None) -> Content:
     """
     if key:
         if key not in arrays:
-            raise Refused(f"key={short(key)} is not in it; it holds {shortened(', '.join(arrays))}")
+            raise Refused(f"key={short(key)} is not in it; it holds {display(', '.join(arrays))}")
         return Content({"data": arrays[key]})
     parts, labels = {}, []
     for name, array in arrays.items():
@@ -161,7 +162,7 @@ def of_parts(arrays: Mapping[str, Any], key: str | None = None) -> Content:
         return Content({"data": next(iter(arrays.values()))})
     names = [*map(str, arrays)]
     held = display(", ".join(sorted(names)) or "nothing")
-    cure = f"; key={names[0]} would take one of them" if names and key is not None else ""
+    cure = f"; key={display(names[0])} would take one of them" if names and key is not None else ""
     raise Refused(
         f"holds {held}; it must hold one array, or the parts train and test, or "
         f"{', '.join(SPLITS)}{cure}"
@@ -182,13 +183,15 @@ def joined(contents: Mapping[str, Content]) -> Content:
 
 def remaining(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """The columns that are not left out. Raises ValueError for a name that is no column's."""
+    padded = {name.strip(): name for name in names}  # which `split_names` strips
+    left_out = [name if name in names else padded.get(name, name) for name in left_out]
     for name in left_out:
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise Refused(
                 f"leave_out names {short(name)}, which is not a column{hint}; the columns are "
-                f"{shortened(', '.join(names))}"
+                f"{display(', '.join(names))}"
             )
     found = [name for name in names if name not in left_out]
     if not found:

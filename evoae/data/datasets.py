@@ -65,7 +65,8 @@ def load(dataset: Any, *, seed: int, trial: int, **options: Any) -> Dataset:
 class Summary:
     """What is known of a dataset without its rows; `notes` are for the user, a line each.
 
-    `digest`: what tells its rows from others, see `fingerprint`.
+    `digest`, in hexadecimal, is of the rows as float32 [N, D] in [0, 1], and of how they are split
+    and scaled: the same from memory and from any kind of file. None for a built-in name.
     """
 
     size: Size
@@ -73,6 +74,15 @@ class Summary:
     scaling: Scaling | None = None
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What one has to know to use a network that was trained on them, as JSON values: names of
+        columns, and the minimum and maximum that they were scaled by. None where there are none."""
+        return {
+            "columns": self.columns and list(self.columns),
+            "scaling": self.scaling and self.scaling.as_json(),
+        }
 
 
 def summary(dataset: Any, **options: Any) -> Summary:
@@ -92,45 +102,6 @@ def summary(dataset: Any, **options: Any) -> Summary:
 
 
 summaries: dict[tuple[str, str | None, Options], Summary] = {}  # workers are given them
-
-
-def measure(dataset: Any, **options: Any) -> Size:
-    """The number of rows and columns. Reads a file, and raises ValueError, as `summary`."""
-    return summary(dataset, **options).size
-
-
-def check(dataset: Any, **options: Any) -> int:
-    """D, the number of columns. Reads a file, and raises ValueError, as `summary`."""
-    return measure(dataset, **options).dimension
-
-
-def described(dataset: Any, **options: Any) -> dict[str, Any]:
-    """What one has to know of the data to use a network that was trained on them, as JSON values.
-
-    `columns`: the names of the columns; `scaling`: their minimum and maximum as scaled by. None
-    where there are none. Reads a file, and raises ValueError, as `summary`.
-    """
-    known = summary(dataset, **options)
-    return {
-        "columns": known.columns and list(known.columns),
-        "scaling": known.scaling and known.scaling.as_json(),
-    }
-
-
-def notes(dataset: Any, **options: Any) -> tuple[str, ...]:
-    """What a user should know of a data set, a line each with its name: whether it was taken for
-    interactions, which columns are probably no measurements. Raises ValueError as `summary`."""
-    words = dataset.words if isinstance(dataset, Rows) else display(dataset)
-    return tuple(f"{words}: {note}" for note in summary(dataset, **options).notes)
-
-
-def fingerprint(dataset: Any, **options: Any) -> str | None:
-    """A digest of the rows, in hexadecimal, as float32 [N, D] in [0, 1], and of how they are split
-    and scaled: the same from memory and from any kind of file. None for a built-in name.
-
-    Reads a file, and raises ValueError, as `summary`.
-    """
-    return summary(dataset, **options).digest
 
 
 def check_there(dataset: Any) -> None:

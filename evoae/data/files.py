@@ -32,7 +32,7 @@ from evoae.data.content import (
     package,
     without_columns,
 )
-from evoae.messages import Refused, short, shortened
+from evoae.messages import Refused, display, short
 from evoae.resources import in_words, require
 
 ABOUT = "about.json"  # what evoae keeps beside the arrays of rows that were in memory
@@ -182,7 +182,7 @@ def _hdf5(handle: IO[bytes], options: Options) -> Content:
             check_array(array)
             require(array.size * array.dtype.itemsize, "its values")
         if lists and not options.key:
-            note = f"left out, as they are no tables: {shortened(', '.join(lists))}"
+            note = f"left out, as they are no tables: {display(', '.join(lists))}"
             content = replace(content, notes=(*content.notes, note))
         return replace(content, parts={name: array[()] for name, array in content.parts.items()})
 

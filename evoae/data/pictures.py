@@ -10,7 +10,7 @@ import numpy as np
 
 from evoae.data import tables
 from evoae.data.content import Content, Options, joined, of_parts, package, sides
-from evoae.messages import Refused, display, file_errors, shortened
+from evoae.messages import Refused, display, file_errors
 from evoae.resources import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -41,7 +41,7 @@ def read(folder: Path, options: Options) -> Content:
         others = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
         raise Refused(
             f"is a directory without pictures ({', '.join(SUFFIXES)})"
-            f"{f'; it holds {shortened(others)}' if others else ''}"
+            f"{f'; it holds {display(others)}' if others else ''}"
         )
     options.only("a folder of pictures", "size", "colour")
     parts: dict[str, list[Path]] = {}
@@ -74,9 +74,8 @@ def of_hub(value: Any, options: Options) -> Content:
     if len(lists) != 1:
         return tables.of_frame(value.to_pandas(), options)
     column = value.with_format("numpy")[lists[0]]
-    require(len(column) * max(4, np.asarray(column[0]).nbytes), "its values") if len(
-        column
-    ) else None
+    if len(column):
+        require(len(column) * max(4, np.asarray(column[0]).nbytes), "its values")
     rows = np.asarray(column[:])
     is_picture = type(value.features[lists[0]]).__name__ == "Image"
     return Content({"data": rows / np.float32(255) if is_picture else rows})

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy
 
 from evoae.data import tables
 from evoae.data.content import Content, check_array
@@ -75,12 +74,10 @@ def validated(content: Content, scale: bool | str) -> Ready:
     shape = next(iter(shapes.values()))
     # beside what was read: the rows ready, split, and what checking and scaling need on the way
     count = sum(math.prod(array.shape) for array in parts.values())
-    dense = count * 8 if any(map(scipy.sparse.issparse, parts.values())) else 0
-    require(count * (25 if scale else 9) + dense, "its values")
+    dense = {name: isinstance(array, np.ndarray) for name, array in parts.items()}
+    require(count * (25 if scale else 9) + (0 if all(dense.values()) else count * 8), "its values")
     flat = {
-        name: (array.toarray() if scipy.sparse.issparse(array) else array).reshape(
-            array.shape[0], -1
-        )
+        name: (array if dense[name] else array.toarray()).reshape(array.shape[0], -1)
         for name, array in parts.items()
     }
     clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from evoae.data.content import Content, Handle, Options, remaining
-from evoae.messages import Refused, short
+from evoae.data.content import Content, Handle, Options, leaving_out, remaining
+from evoae.messages import Refused, display, short
 from evoae.resources import require
 
 MUST = "values must be numbers"
@@ -110,7 +110,7 @@ def pair(names: Sequence[str]) -> tuple[str, str] | None:
         if len(named) > 1:
             raise Refused(
                 f"columns {', '.join(map(short, named))} may each hold the {what}; leave out the "
-                f"others, for example with leave_out={','.join(named[1:])}"
+                f"others, for example with {leaving_out(named[1:])}"
             )
     return users[0], items[0]
 
@@ -139,9 +139,10 @@ def table(
     if found:
         rest = len(columns) - 2
         note = (
-            f"taken as interactions: users are in column {found[0]}, items in {found[1]}"
+            f"taken as interactions: users are in column {display(found[0])}, items "
+            f"in {display(found[1])}"
             f"{f', {rest} other column(s) are not read' if rest else ''}; to train on the numbers "
-            f"instead, pass leave_out={','.join(found)}"
+            f"instead, pass {leaving_out(found)}"
         )
         return _interactions(frame, found, () if found == ("user", "item") else (note,))
     _refuse_doubles(names, columns)
@@ -160,18 +161,18 @@ def numbers(
     frame: pd.DataFrame,
     named: bool = True,
     doubt: str = "",
-    cure: str = ", or be left out: leave_out={}",
+    cure: str = ", or be left out: {}",
 ) -> np.ndarray:
     """The values of a frame, float64 [n, D]. Raises ValueError for a cell that is no number.
 
-    `cure`: what a message says about the column.
+    `cure`: what a message says about the column; {} is the setting that leaves it out.
     """
     converted, columns = {}, list(frame)
     _refuse_doubles(columns, columns)
     for name in columns:
         column = frame[name]
         if column.dtype.kind in "cmM":
-            kind, rule = column.dtype, f"{MUST}{cure.format(name)}"
+            kind, rule = column.dtype, f"{MUST}{cure.format(leaving_out([name]))}"
             raise Refused(f"column {short(name)} holds values of type {kind}; {rule}")
         if pd.api.types.is_numeric_dtype(column):
             continue
@@ -214,7 +215,7 @@ def _rule_for_text(frame: pd.DataFrame, row: int, name: str, cure: str) -> str:
         if (A_NUMBER_AND_MORE.fullmatch(value))
         else ""
     )
-    return f"; {MUST}{plainly}{cure.format(name)}"
+    return f"; {MUST}{plainly}{cure.format(leaving_out([name]))}"
 
 
 def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:

@@ -6,7 +6,6 @@ within a factor of two: an experiment that does not fit is refused before it fil
 
 from __future__ import annotations
 
-from evoae.data import datasets
 from evoae.data.datasets import Size
 from evoae.experiment import Experiment
 from evoae.messages import Refused
@@ -47,7 +46,7 @@ def check(experiment: Experiment, trials: int) -> None:
 def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
     """Bytes that a run needs at its peak, by part."""
     e = experiment
-    size = datasets.measure(e.dataset, **e.data_options)
+    size = e.data_summary.size
     members, n = trials * e.cells, e.subpopulation
     together = visited_together(e, trials)
     return {
@@ -62,7 +61,7 @@ def estimate(experiment: Experiment, trials: int) -> dict[str, int]:
 def seconds(experiment: Experiment, trials: int) -> float:
     """Roughly the seconds that a run takes on one core."""
     e = experiment
-    size = datasets.measure(e.dataset, **e.data_options)
+    size = e.data_summary.size
     widths = population.widths_of(size.dimension, e.model, e.kind)
     parameters = sum(map(population.parameter_count, widths))
     _, batches = rows_and_batches(e, size)

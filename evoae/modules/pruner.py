@@ -37,6 +37,7 @@ PRUNING = (
 )  # fmt: skip
 # in names of what optimisers of PyTorch keep of squares and sizes of gradients
 NEVER_NEGATIVE = ("sq", "sum", "acc", "inf")
+TINY = 1e-26  # too small to change a step, and no denormal number for 27,000 steps
 SAVED = ("operator", "schedule", "epochs", *PRUNING)  # must be the same where a state is loaded
 
 
@@ -173,11 +174,14 @@ class Pruner:
         self.handles = [module.register_forward_hook(Hook(self.see_call), with_kwargs=True)]
         self.optimisers = weakref.WeakSet[torch.optim.Optimizer]()  # that have made a step
         seen_steps, held = self.optimisers, {id(each) for each in module.parameters()}
+        own = weakref.ref(self)
 
         def see_step(optimiser: torch.optim.Optimizer, *_: Any) -> None:
             groups = optimiser.param_groups if optimiser not in seen_steps else ()
             if any(id(each) in held for group in groups for each in group["params"]):
                 seen_steps.add(optimiser)
+                if pruner := own():
+                    pruner.forget_moments([optimiser])
 
         self.step_handle = register_optimizer_step_post_hook(see_step)
         weakref.finalize(self, self.step_handle.remove)
@@ -512,15 +516,19 @@ class Pruner:
         """Set to zero what optimisers keep of the gradients of masked entries (Adam's `exp_avg`).
 
         It would decay to denormal numbers, with which processors are slow: from some 600 steps on,
-        an Adam's step would take four times as long. What is never negative stays: it does nothing
-        by itself, and the root of a zero takes PyTorch 20 times as long as that of other numbers.
+        an Adam's step would take four times as long. What is never negative stays, or is TINY: it
+        does nothing by itself, and the root of a zero takes PyTorch 20 times as long as that of
+        other numbers.
         """
         for tensor in (each for target in self.targets for each in target.tensors.values()):
             if tensor.mask is None or (stored := tensor.stored) is None:
                 continue
             for key, value in (i for o in optimisers for i in o.state.get(stored, {}).items()):
-                same = isinstance(value, Tensor) and value.shape == tensor.shape
-                if same and not any(word in key for word in NEVER_NEGATIVE):
+                if not isinstance(value, Tensor) or value.shape != tensor.shape:
+                    continue
+                if any(word in key for word in NEVER_NEGATIVE):
+                    value.masked_fill_(~tensor.keeps & (value < TINY), TINY)
+                else:
                     value.mul_(tensor.keeps)
 
     # -- resume ----------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers import unusable as message
 from PIL import Image
 
 from evoae import Experiment
 from evoae.data import content
-from evoae.data.datasets import check, notes, summary
+from evoae.data.datasets import summary
 from evoae.resources import cache_directory
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 4), dtype=np.uint8)
@@ -23,13 +24,6 @@ def pictures(folder: Path, names: list[str], values: np.ndarray = PIXELS) -> Pat
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(folder / name)
     return folder
-
-
-def message(dataset: object, **options: object) -> str:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the words are matched)
-        check(dataset, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 NUMBERED = [f"{number:02}.png" for number in range(12)]
@@ -75,10 +69,10 @@ def test_sizes_and_colours(tmp_path: Path) -> None:
         assert tiny(dataset=folder, size=size).load_data(1, 0).image_shape == shape
     red = np.zeros((6, 4, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     Image.fromarray(red).save(folder / "99.png")
-    assert "1 pictures are in colour and read as grey; colour=true" in notes(folder)[0]
+    assert "1 pictures are in colour and read as grey; colour=true" in summary(folder).notes[0]
     coloured = tiny(dataset=folder, colour=True)
     assert coloured.load_data(1, 0).image_shape == (6, 4, 3)
-    assert notes(folder, colour=True) == ()
+    assert summary(folder, colour=True).notes == ()
     rows = np.concatenate([np.repeat(PIXELS[..., None], 3, 3), red[None]]) / 255
     assert coloured.hash() == tiny(dataset=rows).hash()
     for size in ("4x", "0", "a", "4x4x4", "-3"):
@@ -90,7 +84,7 @@ def test_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pictures", NUMBERED)
     Image.new("L", (9, 8)).save(folder / "a.jpg")
     assert "a.jpg has 8x9 pixels, and 00.png has 6x4; say to which size" in message(folder)
-    assert check(folder, size="4") == 16
+    assert summary(folder, size="4").size.dimension == 16
     (folder / "b.png").write_bytes(b"nothing of the kind")
     assert f"{folder}: b.png: is no picture that Pillow can read" in message(folder, size="4")
     whole = (folder / "00.png").read_bytes()
@@ -133,7 +127,7 @@ def test_keras_archives(tmp_path: Path) -> None:
     np.savez(tmp_path / "mnist.npz", x_train=PIXELS[:8], x_test=PIXELS[8:], **labels)
     e = tiny(dataset=tmp_path / "mnist.npz", scale=True)
     assert e.hash() == tiny(dataset=(PIXELS[:8], PIXELS[8:]), scale=True).hash()
-    said = " ".join(notes(e.dataset, scale=True))
+    said = " ".join(summary(e.dataset, scale=True).notes)
     assert "labels are not learnt from: y_train, y_test" in said
     assert "validation is drawn from train" in said
     assert "scale=True" in message(tmp_path / "mnist.npz")

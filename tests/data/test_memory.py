@@ -17,7 +17,7 @@ from torch.utils import data as torch_data
 
 from evoae import Experiment, evolve, grid, run, sweep
 from evoae.data import datasets, memory, splits
-from evoae.data.datasets import load, notes, summary
+from evoae.data.datasets import load, summary
 from evoae.data.memory import HELD, named
 from evoae.study.runs import workers
 from evoae.study.runs.jobs import RunSpec
@@ -168,7 +168,7 @@ def test_parts_are_kept_as_they_stand(parts: object) -> None:
 @pytest.mark.parametrize("parts", [(X[:40], X[40:]), {"train": X[:40], "test": X[40:]}])
 def test_a_missing_validation_part_is_drawn_from_train_and_said(parts: object) -> None:
     e = tiny(dataset=parts)
-    assert any("validation is drawn from train" in text for text in notes(e.dataset))
+    assert any("validation is drawn from train" in text for text in summary(e.dataset).notes)
     assert summary(e.dataset).size[:2] == (34, 60)
     one, other = (e.load_data(seed, 0) for seed in (1, 2))
     for data in (one, other):

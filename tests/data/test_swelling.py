@@ -17,7 +17,7 @@ import torch
 from pyarrow import parquet
 
 from evoae import resources
-from evoae.data.datasets import check, load, measure
+from evoae.data.datasets import load, summary
 
 ROOM = 200 << 20  # bytes that these tests let readers have
 
@@ -126,7 +126,7 @@ def test_what_would_swell_is_refused_before_memory_is_taken(
     with pytest.raises(
         ValueError, match=r"need .* of memory, and 0\.2 GiB are available"
     ) as caught:
-        check(str(path))
+        summary(str(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20
@@ -143,7 +143,7 @@ def test_an_archive_is_not_unpacked_beyond_what_its_members_announce(tmp_path: P
     assert content.count(true) >= 1
     path.write_bytes(content.replace(true, said))
     with pytest.raises(ValueError, match="header announces") as caught:
-        check(str(path))
+        summary(str(path))
     assert str(path) in str(caught.value)
 
 
@@ -153,7 +153,7 @@ def test_a_packed_file_is_not_unpacked_beyond_its_header(tmp_path: Path) -> None
         file.write(struct.pack(">BBBBII", 0, 0, 8, 2, 3, 2) + bytes(100 << 20))
     tracemalloc.start()
     with pytest.raises(ValueError, match="more bytes of data than the 6"):
-        check(str(path))
+        summary(str(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5 << 20
@@ -165,7 +165,7 @@ def test_a_header_that_announces_more_than_the_file_holds(tmp_path: Path) -> Non
         header = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
         np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(ValueError, match=r"truncated: its header announces 3,725\.3 GiB"):
-        check(str(path))
+        summary(str(path))
 
 
 def test_a_long_text_in_many_rows_is_read_once(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_long_text_in_many_rows_is_read_once(tmp_path: Path) -> None:
     items = pa.array([n % 7 for n in range(10_000)])
     parquet.write_table(pa.table({"user": column, "item": items}), path)
     data = load(str(path), seed=0, trial=0)
-    assert measure(str(path)).rows == 3
+    assert summary(str(path)).size.rows == 3
     assert data.dimension == 7
 
 
@@ -198,15 +198,15 @@ def test_a_pt_that_needs_pickle_is_refused_without_a_warning(
     capfd.readouterr()
     recwarn.clear()
     with pytest.raises(ValueError, match="pickle"):
-        check(str(path))
+        summary(str(path))
     assert not list(recwarn)
     assert capfd.readouterr().err == ""
 
 
 def test_the_size_of_data_is_known_without_drawing_them(tmp_path: Path) -> None:
-    assert measure("binary-clusters", bits=10**9) == (1000, 3000, 10**9, True, False)
-    assert measure("digits") == (1797 - 2 * 269, 1797, 64, False, False)
+    assert summary("binary-clusters", bits=10**9).size == (1000, 3000, 10**9, True, False)
+    assert summary("digits").size == (1797 - 2 * 269, 1797, 64, False, False)
     data = load("digits", seed=1, trial=0)
-    assert len(data.train) == measure("digits").train
+    assert len(data.train) == summary("digits").size.train
     with pytest.raises(ValueError, match="the data of a trial need"):
         load("binary-clusters", seed=1, trial=0, bits=10**7)

@@ -1087,3 +1087,20 @@ def test_finish_says_nothing_where_the_target_is_reached_or_an_error_came() -> N
         with pytest.raises(KeyError), Pruner(module, "magnitude", "cubic", 2, **AIM):
             raise KeyError
         assert type(module[0]) is nn.Conv2d
+
+
+def test_no_moment_of_what_was_never_trained_is_an_exact_zero_that_a_root_is_slow_on() -> None:
+    module = dense()
+    pruner = Pruner(module, "rigl", "cubic", 2, **AIM)
+    optimiser = torch.optim.Adam(module.parameters())
+    module(ROWS).sum().backward()
+    optimiser.step()
+    masked = 0
+    for name, mask in pruner.masks().items():
+        layer, part = module[int(name.split(".")[0])], name.split(".")[1]
+        kept = optimiser.state[masking.stored(layer, part)]
+        first, second = kept["exp_avg"][~mask.keeps], kept["exp_avg_sq"][~mask.keeps]
+        assert (first == 0).all()
+        assert ((second > 0) & (second < 1e-25)).all()
+        masked += len(first)
+    assert masked

@@ -1,7 +1,8 @@
 """The section of RESULTS.md on fronts: whether evolution helps to find one.
 
 The pairs are fixed: each way of `front_ways` against that of `evoae front`, at equal steps, by mean
-test loss over the sizes, PLANNED trials each; Holm's family is the ways at one data set and budget. A test is printed only where a pair has all of them.
+test loss over the sizes, PLANNED trials each. Holm's family is the ways at one data set and number
+of steps. A test is printed only where a pair has all trials.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evoae.data import datasets
 from evoae.experiment import PRESETS, Experiment
 from evoae.networks.activations import layer_names
 from evoae.networks.population import parameter_count, widths_of
@@ -151,7 +150,7 @@ def at(
 ) -> Experiment:
     """One method at one target: its cells together train `steps` model steps, in whole epochs."""
     e = Experiment(**{**settings, "dataset": dataset, "target_sparsity": target, **more})
-    size = datasets.measure(dataset, **e.data_options)
+    size = e.data_summary.size
     batches = -(-size.train // e.batch_size)
     e = e.replace(epochs=max(1, round(steps / (batches * e.cells))))
     if e.operator == "none":

@@ -292,12 +292,13 @@ def of_rates(table: pd.DataFrame) -> pd.DataFrame:
 def guided_less_random(table: pd.DataFrame, guided: str = "conjunctive") -> pd.DataFrame:
     """A guided operator less random pruning at equal sparsity, over blocks: a row per setting.
 
-    Where neither is better than the best constant, the row says that nothing was learnt.
+    Where neither is better than the best constant, the row says that nothing was learnt. Settings
+    in which the operator was not run have none.
     """
     rows, learnt = [], []
     where = ["dataset", "bits", "width", "place", "sparsity"]
     for levels, group in table.groupby(where, sort=False):
-        for value, outcome in OUTCOMES.items():
+        for value, outcome in OUTCOMES.items() if guided in set(group.operator) else ():
             gaps = group.assign(gap=group[value].fillna(np.inf) - group[f"constant_{value}"])
             both = (guided, "random")
             sides = [blocks.means(group, value, operator=name) for name in both]

@@ -40,22 +40,18 @@ def missing(spec: RunSpec) -> list[int]:
     return sorted(set(spec.trials) - set(run.numbers))
 
 
-def claims(folder: Path) -> Iterator[tuple[range, Lock]]:
-    """The slices that locks in a folder speak of; whether they are held is not known."""
-    for path in sorted(folder.glob(".trials-*.lock")):
-        if match := CLAIM.fullmatch(path.name):
-            yield range(int(match[1]), int(match[2])), Lock(path)
-
-
 def busy(folder: Path) -> dict[range, Lock]:
     """The slices that are being computed; locks that a killed process left are removed."""
     found = {}
-    for trials, lock in claims(folder):
+    for path in sorted(folder.glob(".trials-*.lock")):
+        if not (match := CLAIM.fullmatch(path.name)):
+            continue
+        lock = Lock(path)
         with contextlib.suppress(PermissionError):  # it is gone, and only others may make another
             if lock.acquire(wait=False):
                 lock.release()
             else:
-                found[trials] = lock
+                found[range(int(match[1]), int(match[2]))] = lock
     return found
 
 

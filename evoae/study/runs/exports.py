@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 ENTRY = "evoae"  # of the metadata
+Reconstruct = Callable[[Tensor], Tensor]
+Writer = Callable[[Compacted, dict[str, Any], Path], None]
+Reader = Callable[[Path], Reconstruct]
 OPSET, IR_VERSION = 13, 8  # of 2021: readers that are not the newest know them, too
 
 
@@ -72,7 +75,7 @@ def export(
     """
     path = Path(path)
     check_target(path)
-    writer = FORMATS[path.suffix]
+    write, read = FORMATS[path.suffix]
     member = run.index(trial, cell)
     cell = member % run.setting("cells")
     population = run.population
@@ -93,10 +96,10 @@ def export(
         about["scaling"] = scaling.as_json()
     difference, reason = None, None
     with whole(path) as part:
-        writer.write(small, about, part)
+        write(small, about, part)
         try:
             examples = run.data(trial).test if examples is None else examples
-            reconstruct = writer.read(part)
+            reconstruct = read(part)
         except ImportError as error:
             reason = f"{error.name} is not installed"
         except ValueError as error:  # a file that was trained on may lie elsewhere by now
@@ -111,8 +114,8 @@ def export(
 
 
 def largest_difference(
-    original: Callable[[Tensor], Tensor],
-    exported: Callable[[Tensor], Tensor],
+    original: Reconstruct,
+    exported: Reconstruct,
     examples: Tensor,
     scaling: Scaling | None,
 ) -> float:
@@ -176,7 +179,7 @@ def load(path: Path | str) -> tuple[nn.Sequential, nn.Sequential]:
         raise ValueError(f"{path}: not an exported autoencoder ({error})") from error
 
 
-def read_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
+def read_safetensors(path: Path) -> Reconstruct:
     """Reconstructions as the file's network computes them."""
     return nn.Sequential(*load(path))
 
@@ -212,7 +215,11 @@ def onnx_model(
     """
     import onnx
 
-    kind, parts = torch.float32, [part for part in encoder if not picks_all(part, dimension)]
+    kind = torch.float32
+    # a choice of inputs that leaves none out does nothing
+    parts: list[nn.Module] = [
+        part for part in encoder if not (isinstance(part, Select) and len(part.index) == dimension)
+    ]
     if about and "scaling" in about:
         scaling = Scaling.from_json(about["scaling"])
         kind = torch.float32 if scaling.single else torch.float64
@@ -234,23 +241,18 @@ def onnx_model(
     return model
 
 
-def picks_all(part: nn.Module, dimension: int) -> bool:
-    """Whether a choice of inputs leaves none out."""
-    return isinstance(part, Select) and len(part.index) == dimension
-
-
 def write_onnx(small: Compacted, about: dict[str, Any], path: Path) -> None:
     """Write the compacted network as a graph of ONNX."""
     pair = compaction.modules(small.layers, about["encoder_layers"], small.inputs)
     path.write_bytes(onnx_model(*pair, about["inputs"], about).SerializeToString())
 
 
-def read_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+def read_onnx(path: Path) -> Reconstruct:
     """Reconstructions as onnxruntime computes them."""
     return session(path.read_bytes())
 
 
-def session(model: bytes, threads: int = 0) -> Callable[[Tensor], Tensor]:
+def session(model: bytes, threads: int = 0) -> Reconstruct:
     """Reconstructions as onnxruntime computes them, with so many threads (0: one per core).
 
     Raises ImportError where onnxruntime is not installed.
@@ -268,15 +270,8 @@ def session(model: bytes, threads: int = 0) -> Callable[[Tensor], Tensor]:
     return reconstruct
 
 
-@dataclass(frozen=True)
-class Format:
-    """How a kind of file is written, and read back to be compared."""
-
-    write: Callable[[Compacted, dict[str, Any], Path], None]
-    read: Callable[[Path], Callable[[Tensor], Tensor]]
-
-
-FORMATS = {
-    ".onnx": Format(write_onnx, read_onnx),
-    ".safetensors": Format(write_safetensors, read_safetensors),
+# how a kind of file is written, and read back to be compared
+FORMATS: dict[str, tuple[Writer, Reader]] = {
+    ".onnx": (write_onnx, read_onnx),
+    ".safetensors": (write_safetensors, read_safetensors),
 }

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from evoae.data import datasets
 from evoae.evolution import footprint
 from evoae.experiment import Experiment
 from evoae.identity import name_of
@@ -120,8 +119,7 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
 def steps_of_an_epoch(e: Experiment) -> int:
     """Model steps of one trial in an epoch. Reads the file if the data set is one."""
     visits = {"selected": 1, "random-partner": 2, "all-pairs": 2 * e.cells}[e.pairing]
-    size = datasets.measure(e.dataset, **e.data_options)
-    return e.cells * visits * footprint.rows_and_batches(e, size)[1]
+    return e.cells * visits * footprint.rows_and_batches(e, e.data_summary.size)[1]
 
 
 def epochs_of(plan: Sequence[Stage], total: int) -> list[int]:
@@ -178,15 +176,18 @@ class Trained:
     plan: Sequence[Stage]
     runs: Mapping[str, Run]
 
+    @property
+    def finished(self) -> list[tuple[Stage, Run]]:
+        """Stages and their runs; a stage without epochs has none."""
+        return [(stage, self.runs[stage.name]) for stage in self.plan if stage.name in self.runs]
+
     @cached_property
     def candidates(self) -> pd.DataFrame:
         """A row per trial and candidate: `Run.trials`, with size, stage, run."""
         rows = [
-            self.runs[stage.name].trials.assign(
-                size=stage.size, stage=stage.name, run=self.runs[stage.name].folder.name
-            )
-            for stage in self.plan
-            if stage.candidate and stage.name in self.runs
+            run.trials.assign(size=stage.size, stage=stage.name, run=run.folder.name)
+            for stage, run in self.finished
+            if stage.candidate
         ]
         return pd.concat(rows, ignore_index=True)
 
@@ -200,13 +201,9 @@ class Trained:
     @cached_property
     def steps(self) -> pd.Series:
         """Model steps of a trial, by size."""
-        found: dict[float, float] = {}
-        for stage in self.plan:
-            if stage.name in self.runs:
-                run = self.runs[stage.name]
-                steps = run.result["model_steps"] // len(run.numbers)
-                found[stage.size] = found.get(stage.size, 0) + steps
-        return pd.Series(found)
+        sizes = [stage.size for stage, _ in self.finished]
+        steps = [run.result["model_steps"] // len(run.numbers) for _, run in self.finished]
+        return pd.Series(steps, index=sizes).groupby(level=0).sum()
 
     @property
     def table(self) -> pd.DataFrame:

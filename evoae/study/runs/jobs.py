@@ -22,7 +22,7 @@ from evoae.evolution.evaluation import trial_results
 from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import READING, SETTINGS, Experiment
 from evoae.messages import display, say_once, short
-from evoae.networks import population, training
+from evoae.networks import training
 from evoae.rules import MOST, File
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
@@ -63,9 +63,8 @@ class RunSpec:
             raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
         self.experiment.check_files()
         footprint.check(self.experiment, len(self.trials))
-        e = self.experiment
         if self.device == "cpu":
-            widths = population.widths_of(e.dimension, e.model, e.kind)
+            widths = self.experiment.widths
             chosen = training.choose_engine(self.engine, widths)
             if chosen != "fused" and self.engine == "auto":
                 say_once(

@@ -21,7 +21,7 @@ import torch
 
 import evoae
 from evoae import identity
-from evoae.data import datasets, memory
+from evoae.data import memory
 from evoae.evolution.cells import RECORDS, State, members_of
 from evoae.evolution.evaluation import trial_results
 from evoae.experiment import Experiment, meaning
@@ -84,7 +84,7 @@ def write_config(
     versions = {p.__name__: str(p.__version__) for p in (evoae, torch, np, pd, safetensors)}
     config = {
         "experiment": experiment.settings(),
-        **datasets.described(experiment.dataset, **experiment.data_options),
+        **experiment.data_summary.described,
         "preset": experiment.preset_name,
         "seed": seed,
         "meaning": meaning(experiment.settings()),

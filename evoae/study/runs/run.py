@@ -201,9 +201,7 @@ class Run:
         """The data that a trial was trained on."""
         # none of them matters to the data, and two may be a user's functions
         plain = {"operator": "none", "schedule": "fixed", "drop_fraction": 0.0}
-        known = self._settings() | plain
-        e = Experiment(**known)
-        return e.load_data(self.config["seed"], trial)
+        return Experiment(**self._settings() | plain).load_data(self.config["seed"], trial)
 
 
 def there(path: Path) -> bool:

@@ -79,7 +79,8 @@ FEW = " These are means of few trials; nothing was tested."
         ({"separate": 0.2}, 4, f"{HELPS} (in 1 of 1 comparisons).{FEW}", "; none was tested"),
         (
             {"separate": 0.05}, 10, "Training each size anew is better (in 1 of 1 comparisons).",
-            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; significant: 1",
+            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; "
+            "significant: 1",
         ),
         (
             {"separate": 0.2, "population": 0.15}, 10,

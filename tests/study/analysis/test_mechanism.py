@@ -157,6 +157,8 @@ def test_guided_less_random_is_a_row_per_setting_and_outcome() -> None:
     found = mechanism.guided_less_random(table.assign(**best)).set_index(["place", "outcome"])
     assert found.says["ring", "mean over cells"] == "lower"
     assert found.says["ring", "best cell"] == "nothing learnt"
+    missing = table[(table.place != "ring") | (table.operator == "random")].assign(**constant)
+    assert "ring" not in set(mechanism.guided_less_random(missing).place)
 
 
 # -- the plan -------------------------------------------------------------------------------------

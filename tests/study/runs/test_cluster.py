@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import bytes_of
 
 from evoae import SweepError, grid, sweep
 from evoae.study.runs import sweeps as study
@@ -23,11 +24,10 @@ EXPERIMENTS = grid("lipi-ae-s", operator=["none", "random"], **SETTINGS)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    names = ("config.json", "history.parquet", "weights.safetensors")
     return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.name in names
+        f"{run.parent.name}/{name}": content
+        for run in folder.rglob("config.json")
+        for name, content in bytes_of(run.parent).items()
     }
 
 

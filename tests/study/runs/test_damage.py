@@ -11,23 +11,20 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import TINY
+from helpers import FILES, TINY, begun, bytes_of
+from helpers import stopped as stop
 
 import evoae
 from evoae import Experiment, Run
 from evoae.cli import main
 from evoae.study.runs import jobs, locks, sweeps
-from evoae.study.runs.jobs import RunSpec, train_job
 
-DATA = ("config.json", "history.parquet", "weights.safetensors")
-FILES = (*DATA, "result.json")
 SETTINGS = TINY | {"cells": 3, "operator": "random", "epochs": 3}
 WORDS = ["run", "lipi-ae-s", *(f"{key}={value}" for key, value in SETTINGS.items())]
 WORDS += ["--workers", "1", "--engine", "batched"]
@@ -51,10 +48,6 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in DATA}
-
-
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of four trials."""
@@ -67,11 +60,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped after an epoch: with a checkpoint."""
-    stop, out = threading.Event(), tmp_path_factory.mktemp("stopped")
-    spec = RunSpec(experiment(), 1, 0, 4, out, engine="batched")
-    spec.open()
-    with pytest.raises(KeyboardInterrupt):
-        train_job(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
+    spec = begun(experiment(), range(4), tmp_path_factory.mktemp("stopped"), engine="batched")
+    stop(spec)
     return spec.folder
 
 
@@ -79,20 +69,21 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flips", [6, pytest.param(100, marks=CAMPAIGN)])
-@pytest.mark.parametrize("name", [*FILES, "checkpoint-0-4.safetensors"])
-def test_a_flipped_bit_is_refused_in_one_line(
+@pytest.mark.parametrize("name", [*sorted(FILES), "checkpoint-0-4.safetensors"])
+def test_a_damaged_file_is_refused_in_one_line(
     name: str, flips: int, four: Run, stopped: Path, tmp_path: Path, capsys: Any
 ) -> None:
     source = stopped if name.startswith("checkpoint") else four.folder
-    folder = tmp_path / source.name
-    shutil.copytree(source, folder)
+    folder = shutil.copytree(source, tmp_path / source.name)
     content, draw = (folder / name).read_bytes(), random.Random(f"{name} {flips}")
+    damaged = [b"", content[: len(content) // 2], content[:-100], b"\x07noise" * 99]
     for _ in range(flips):
-        where, bit = draw.randrange(len(content)), draw.randrange(8)
-        changed = bytearray(content)
-        changed[where] ^= 1 << bit
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        damaged.append(bytes(flipped))
+    for changed in damaged:
         (folder / name).write_bytes(changed)
-        assert command(tmp_path) == 2, f"byte {where}, bit {bit}"
+        assert command(tmp_path) == 2, changed
         line = said(capsys)
         assert line.startswith(f"evoae: error: {folder / name}: ")
         assert "move it away" in line or "remove it" in line
@@ -149,7 +140,7 @@ def test_a_growing_run_that_is_killed_loses_and_repeats_nothing(kills: int, tmp_
     assert bytes_of(grown.folder) == bytes_of(whole.folder)
     assert grown.result["trials"] == whole.result["trials"]
     assert grown.result["model_steps"] == whole.result["model_steps"]
-    assert {path.name for path in grown.folder.iterdir()} == set(FILES)
+    assert {path.name for path in grown.folder.iterdir()} == FILES
 
 
 def test_a_process_that_is_killed_while_it_holds_the_locks_stops_nobody(
@@ -174,7 +165,7 @@ def test_a_process_that_is_killed_while_it_holds_the_locks_stops_nobody(
     holder.stdout.close()
     assert {path.name for path in folder.iterdir()} == {".lock", ".trials-0-4.lock"}
     assert command(tmp_path) == 0
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert {path.name for path in folder.iterdir()} == FILES
     assert bytes_of(folder) == bytes_of(four.folder)
 
 
@@ -262,7 +253,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_same_command_resumes(
         assert command(small_disk) == 0
         capsys.readouterr()
         (folder,) = small_disk.iterdir()
-        assert {path.name for path in folder.iterdir()} == set(FILES)
+        assert {path.name for path in folder.iterdir()} == FILES
         assert bytes_of(folder) == bytes_of(four.folder)
         shutil.rmtree(folder)
         free += pages * 4096

@@ -219,7 +219,7 @@ def test_an_exported_file_takes_and_gives_the_units_of_the_rows(fitted, suffix, 
     exported = fitted.export(str(tmp_path / f"small{suffix}"))
     assert exported.difference < 1e-5
     rows = torch.from_numpy(WINE.astype(np.float32))
-    found = exports.FORMATS[suffix].read(exported.path)(rows).detach().numpy()
+    found = exports.FORMATS[suffix][1](exported.path)(rows).detach().numpy()
     np.testing.assert_allclose(found, fitted.reconstruct(WINE), rtol=1e-4)
     with pytest.raises(ValueError, match="cannot export to the suffix"):
         fitted.export(tmp_path / "small.pdf")

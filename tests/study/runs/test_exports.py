@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, refused_command
 from safetensors import safe_open
 from torch import nn
 
@@ -43,6 +43,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     found = run(experiment, 2, workers=1, out=out, progress=False)
     assert found.trials.macs.min() > 0  # something is left to be compared
     return found
+
+
+def run_on(rows: Path, out: Path, trials: int = 1, **settings: object) -> Run:
+    e = Experiment.preset("canonical", **PRUNED | {"dataset": rows} | settings)
+    return run(e, trials, workers=1, out=out, progress=False)
 
 
 def needs_onnx(suffix: str) -> None:
@@ -152,11 +157,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     trained: Run, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*words[:-1], str(tmp_path / words[-1])]
-    assert main(["export", str(trained.folder), *words]) == 2
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.err.count("\n") == 1
-    assert not printed.out
+    assert said in refused_command(["export", str(trained.folder), *words], capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -166,13 +167,11 @@ def test_no_run_and_no_package_are_told_before_anything_is_done(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(["export", str(tmp_path / "none"), str(tmp_path / "small.safetensors")]) == 2
-    assert "is not a folder; name that of a run" in capsys.readouterr().err
+    words = ["export", str(tmp_path / "none"), str(tmp_path / "small.safetensors")]
+    assert "is not a folder; name that of a run" in refused_command(words, capsys)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert main(["export", str(trained.folder), str(tmp_path / "small.onnx")]) == 2
-    printed = capsys.readouterr().err
-    assert "pip install 'evoae[export]'" in printed
-    assert printed.count("\n") == 1
+    words = ["export", str(trained.folder), str(tmp_path / "small.onnx")]
+    assert "pip install 'evoae[export]'" in refused_command(words, capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -187,7 +186,7 @@ def test_a_file_that_gives_other_outputs_is_not_left_behind(
         layers = [*small.layers[:-1], dataclasses.replace(small.layers[-1], bias=bias + 1e-3)]
         exports.write_safetensors(dataclasses.replace(small, layers=layers), about, path)
 
-    form = dataclasses.replace(exports.FORMATS[".safetensors"], write=wrong)
+    form = wrong, exports.read_safetensors
     monkeypatch.setitem(exports.FORMATS, ".safetensors", form)
     path = tmp_path / "small.safetensors"
     path.write_bytes(b"another")
@@ -221,10 +220,7 @@ def test_exports_take_and_give_values_as_they_stand_in_the_file(
     raw = np.random.default_rng(0).normal(size=(60, 5)) * [1, 30, 1e4, 1e-3, 0]
     raw += [0, -5, 3e4, 0, 1_600_000_001 if large else 7]  # float32 cannot hold the first of these
     np.savetxt(tmp_path / "rows.csv", raw, delimiter=";", header="a;b;c;d;e", comments="")
-    experiment = Experiment.preset(
-        "canonical", **PRUNED | {"dataset": tmp_path / "rows.csv", "scale": scale}
-    )
-    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    done = run_on(tmp_path / "rows.csv", tmp_path / "out", scale=scale)
     assert done.config["columns"] == list("abcde")
     assert len(done.config["scaling"]["minimum"]) == (5 if scale == "columns" else 1)
     found = export(done, tmp_path / f"small{suffix}")
@@ -260,27 +256,29 @@ def test_what_is_not_scaled_is_exported_without_a_scaling(trained: Run, tmp_path
     assert isinstance(decoder[-1], nn.Sigmoid)
 
 
-def test_a_scaled_run_whose_data_are_gone_is_exported_with_its_scaling(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [False, "columns"])
+def test_a_run_whose_data_are_gone_can_be_exported(scale: bool | str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.npy"
-    raw = np.random.default_rng(0).random((40, 8)) * 90
+    raw = np.random.default_rng(0).random((40, 8), np.float32) * (90 if scale else 1)
     np.save(rows, raw)
-    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": rows, "scale": "columns"})
-    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    done = run_on(rows, tmp_path / "out", scale=scale)
     rows.unlink()
     found = export(Run(done.folder), tmp_path / "small.safetensors")
     assert found.difference is None
-    x = torch.from_numpy(raw).float()
+    assert "rows.npy" in found.reason
+    scaling = done.scaling
     with torch.no_grad():
-        inside = nn.Sequential(*done.best())(torch.from_numpy(done.scaling.scaled(raw)))
-    expected = torch.from_numpy(done.scaling.raw(inside.numpy())).float()
-    assert (reconstructions(found.path, x) - expected).abs().max() <= 1e-2
+        given = torch.from_numpy(scaling.scaled(raw) if scaling else raw)
+        expected = nn.Sequential(*done.best())(given).numpy()
+    expected = scaling.raw(expected) if scaling else expected
+    gap = np.abs(reconstructions(found.path, torch.from_numpy(raw)).numpy() - expected)
+    assert gap.max() <= (1e-2 if scale else 1e-6)
 
 
 def test_a_run_of_before_that_says_nothing_of_its_scaling_is_read_and_grows(tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     np.savetxt(rows, np.random.default_rng(0).random((40, 8)) * 90, delimiter=",")
-    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": rows, "scale": True})
-    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
+    done = run_on(rows, tmp_path / "out", scale=True)
     config = read_json(done.folder / "config.json")
     for name in ("header", "leave_out"):
         del config["experiment"][name]
@@ -293,7 +291,7 @@ def test_a_run_of_before_that_says_nothing_of_its_scaling_is_read_and_grows(tmp_
     old = Run(done.folder)
     assert old.scaling.as_json() == done.scaling.as_json()
     assert export(old, tmp_path / "small.safetensors").difference <= 1e-5
-    grown = run(experiment, 2, workers=1, out=tmp_path / "out", progress=False)
+    grown = run_on(rows, tmp_path / "out", trials=2, scale=True)
     assert (grown.folder, grown.numbers) == (done.folder, [0, 1])
 
 
@@ -303,37 +301,14 @@ def test_a_run_is_the_same_after_its_file_was_moved(
     rows = tmp_path / "rows.npy"
     np.save(rows, np.random.default_rng(0).random((40, 8)))
     monkeypatch.chdir(tmp_path)
-    settings = PRUNED | {"dataset": "rows.npy"}
-    first = run(Experiment.preset("canonical", **settings), 1, workers=1, out="out", progress=False)
+    first = run_on(Path("rows.npy"), Path("out"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert len(first.data(0).test) == 6  # read where it lies, wherever one stands
     rows.rename(tmp_path / "elsewhere" / "renamed.npy")
-    settings = PRUNED | {"dataset": "renamed.npy"}
-    again = run(
-        Experiment.preset("canonical", **settings),
-        2,
-        workers=1,
-        out=tmp_path / "out",
-        progress=False,
-    )
+    again = run_on(Path("renamed.npy"), tmp_path / "out", trials=2)
     assert again.folder == first.folder
     assert again.numbers == [0, 1]
-
-
-def test_a_run_whose_data_are_gone_can_be_exported(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.npy"
-    np.save(rows, np.random.default_rng(0).random((40, 8), np.float32))
-    experiment = Experiment.preset("canonical", **PRUNED | {"dataset": str(rows)})
-    done = run(experiment, 1, workers=1, out=tmp_path / "out", progress=False)
-    rows.unlink()
-    found = export(done, tmp_path / "small.safetensors")
-    assert found.difference is None
-    assert "rows.npy" in found.reason
-    x = torch.rand(5, 8)
-    with torch.no_grad():
-        expected = nn.Sequential(*done.best())(x)
-    assert (reconstructions(found.path, x) - expected).abs().max() <= 1e-6
 
 
 def test_other_files_are_no_exported_autoencoders(trained: Run, tmp_path: Path) -> None:

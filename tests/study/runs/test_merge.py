@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_same_bits, tiny
+from helpers import ENGINES, FILES, assert_same_bits, begun, bytes_of, stopped, tiny, weights_of
 
 import evoae
 from evoae import Experiment, Run
-from evoae.study.runs import checkpoints, claims, files, jobs, locks, merge
+from evoae.cli import main
+from evoae.evolution.cells import initial
+from evoae.study.runs import checkpoints, claims, jobs, locks, merge, workers
 from evoae.study.runs.jobs import RunSpec, train_job
 from evoae.study.runs.study import collect
-
-DATA = ("config.json", "history.parquet", "weights.safetensors")
-FILES = {*DATA, "result.json"}
 
 
 def small(**settings: Any) -> Experiment:
@@ -35,10 +35,6 @@ def run(trials: int | range, out: Path, experiment: Experiment | None = None) ->
     return evoae.run(e, trials, out=out, workers=1, engine="batched", progress=False)
 
 
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in DATA}
-
-
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Eight trials, computed at once."""
@@ -48,8 +44,6 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The trials that are trained from here on."""
-    from evoae.study.runs import workers
-
     trained: list[int] = []
 
     def noted(spec: RunSpec, block: range, *rest: Any) -> Any:
@@ -116,8 +110,7 @@ def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
     assert found.index(6, 1) == 2 * 3 + 1
     expected = eight.history[eight.history.trial.isin(found.numbers)]
     assert_same_bits(found.history, expected)
-    for mine, theirs in zip(found.population.sides, eight.population.sides, strict=True):
-        assert torch.equal(mine.weights, theirs.weights[[0, 1, 2, 3, 4, 5, *range(18, 24)]])
+    assert torch.equal(weights_of(found), weights_of(eight)[[0, 1, 2, 3, 4, 5, *range(18, 24)]])
     with pytest.raises(ValueError, match="trial 3 is not in this run; it holds 0 to 1, 6 to 7"):
         found.index(3)
     with pytest.raises(ValueError, match="holds no trial 4; it holds 0 to 1, 6 to 7"):
@@ -127,8 +120,6 @@ def test_trials_may_have_gaps(eight: Run, tmp_path: Path) -> None:
 def test_the_command_line_adds_trials_and_tells_means_over_those_asked_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from evoae.cli import main
-
     words = "run canonical clusters=2 bits=12 examples=4 model=5-3 epochs=3 --workers 1".split()
     told = []
     for trials in ("2", "5", "2", "3:5"):
@@ -143,38 +134,29 @@ def test_the_command_line_adds_trials_and_tells_means_over_those_asked_for(
 
 
 def test_a_run_keeps_the_preset_that_it_was_first_made_of(tmp_path: Path) -> None:
-    of_preset = Experiment.preset("canonical", rate_policy="constant", **TINY)
+    of_preset = tiny(rate_policy="constant")
     assert run(1, tmp_path, of_preset).algorithm == "canonical"
     by_hand = Experiment(**of_preset.settings())
     assert by_hand == of_preset
     assert by_hand.preset_name is None
-    again = run(2, tmp_path, by_hand)
-    assert again.config["preset"] == "canonical"
+    assert run(2, tmp_path, by_hand).config["preset"] == "canonical"
     assert run(1, tmp_path / "hand", by_hand).config["preset"] is None
     assert of_preset.replace(epochs=2).preset_name == "canonical"
     assert run(1, tmp_path, small(cells=1)).algorithm == "one cell"
-
-
-TINY = {"clusters": 2, "bits": 12, "examples": 4, "model": "5-3", "epochs": 2}
 
 
 # -- several processes ----------------------------------------------------------------------------
 
 
 def test_two_slices_at_once(eight: Run, computed: list[int], tmp_path: Path) -> None:
-    both, found = threading.Barrier(2), {}
+    both, slices = threading.Barrier(2), [range(0, 5), range(3, 8)]
 
-    def work(trials: range) -> None:
+    def work(trials: range) -> list[int]:
         both.wait()
-        found[trials] = run(trials, tmp_path).numbers
+        return run(trials, tmp_path).numbers
 
-    slices = (range(0, 5), range(3, 8))
-    threads = [threading.Thread(target=work, args=(trials,)) for trials in slices]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert found == {trials: list(trials) for trials in slices}
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, slices)) == [list(trials) for trials in slices]
     assert sorted(computed) == list(range(8))  # none of them twice
     (folder,) = tmp_path.iterdir()
     assert {path.name for path in folder.iterdir()} == FILES
@@ -232,11 +214,8 @@ def test_some_trials_of_a_checkpoint_go_on_alone(
     eight: Run, computed: list[int], tmp_path: Path
 ) -> None:
     """Eight trials were stopped; three of them are asked for, and then the others."""
-    spec, stop = RunSpec(small(), 1, 0, 8, tmp_path, engine="batched"), threading.Event()
-    spec.make_folder()
-    spec.open()
-    with pytest.raises(KeyboardInterrupt):
-        train_job(spec, spec.trials, lambda epochs, steps: stop.set(), stop)
+    spec = begun(small(), range(8), tmp_path, engine="batched")
+    stopped(spec)
     steps: list[int] = []
     original = jobs.history_rows
     with pytest.MonkeyPatch.context() as patch:
@@ -255,9 +234,7 @@ def test_some_trials_of_a_checkpoint_go_on_alone(
 def test_a_finished_checkpoint_of_more_trials_than_are_asked_for(
     tmp_path: Path, eight: Run
 ) -> None:
-    spec = RunSpec(small(), 1, 0, 8, tmp_path, engine="batched")
-    spec.make_folder()
-    spec.open()
+    spec = begun(small(), range(8), tmp_path, engine="batched")
     train_job(spec, spec.trials)  # killed before its trials were added
     part = run(range(3, 5), tmp_path)
     assert part.result["trials"] == eight.result["trials"][3:5]
@@ -266,11 +243,8 @@ def test_a_finished_checkpoint_of_more_trials_than_are_asked_for(
 
 @pytest.mark.parametrize(("seed", "trials"), [(9, range(0, 2)), (1, range(2, 4))])
 def test_the_checkpoint_of_another_run_is_refused(seed: int, trials: range, tmp_path: Path) -> None:
-    other = RunSpec(small(), seed, trials.start, trials.stop, tmp_path, engine="batched")
-    mine = RunSpec(small(), 1, 0, 2, tmp_path, engine="batched")
-    for spec in (other, mine):
-        spec.make_folder()
-        spec.open()
+    other = begun(small(), trials, tmp_path, seed, engine="batched")
+    mine = begun(small(), range(2), tmp_path, engine="batched")
     train_job(other, trials)
     source = checkpoints.path_of(other.folder, trials)
     target = checkpoints.path_of(mine.folder, range(0, 2))
@@ -281,21 +255,12 @@ def test_the_checkpoint_of_another_run_is_refused(seed: int, trials: range, tmp_
     assert run(2, tmp_path).numbers == [0, 1]
 
 
+@pytest.mark.skipif(len(ENGINES) == 1, reason="no kernel here")
 def test_a_checkpoint_of_another_engine_is_not_passed_off(tmp_path: Path) -> None:
-    if len(evoae_engines()) == 1:
-        pytest.skip("no kernel here")
-    spec = RunSpec(small(), 1, 0, 2, tmp_path, engine="fused")
-    spec.make_folder()
-    spec.open()
+    spec = begun(small(), range(2), tmp_path, engine="fused")
     train_job(spec, spec.trials)
     with pytest.raises(ValueError, match="begun by engine fused, not batched"):
         run(2, tmp_path)
-
-
-def evoae_engines() -> list[str]:
-    from helpers import ENGINES
-
-    return ENGINES
 
 
 # -- never half of a merge ------------------------------------------------------------------------
@@ -345,8 +310,7 @@ def test_at_every_moment_of_a_merge_a_reader_sees_all_of_it_or_nothing(
         expected = eight.history[eight.history.trial.isin(found.numbers)]
         assert_same_bits(found.history, expected)
         count = len(found.numbers) * 3
-        for mine, theirs in zip(found.population.sides, eight.population.sides, strict=True):
-            assert torch.equal(mine.weights, theirs.weights[:count])
+        assert torch.equal(weights_of(found), weights_of(eight)[:count])
     assert seen == sorted(seen)
     assert set(seen) == {4 if grown else 0, 8}
     assert len(seen) > 8
@@ -363,8 +327,7 @@ def test_trials_that_are_there_are_not_added_again(eight: Run, tmp_path: Path) -
     assert kept.numbers == [0, 1, 2]
     assert kept.result["model_steps"] * 8 == eight.result["model_steps"] * 3
     assert_same_bits(kept.history, eight.history[eight.history.trial < 3])
-    for mine, theirs in zip(kept.population.sides, eight.population.sides, strict=True):
-        assert torch.equal(mine.weights, theirs.weights[: 3 * 3])
+    assert torch.equal(weights_of(kept), weights_of(eight)[: 3 * 3])
 
 
 def test_a_file_replaced_while_it_is_read_is_read_again(
@@ -424,8 +387,7 @@ def test_a_reader_of_a_growing_run_always_reads_it(eight: Run, tmp_path: Path) -
 def test_what_a_file_held_is_computed_again_once_it_is_moved_away(
     name: str, eight: Run, computed: list[int], tmp_path: Path
 ) -> None:
-    folder = tmp_path / eight.folder.name
-    shutil.copytree(eight.folder, folder)
+    folder = shutil.copytree(eight.folder, tmp_path / eight.folder.name)
     (folder / name).write_bytes(b"\0" + (folder / name).read_bytes()[1:])
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"{folder / name}: .*move it away") as refused:
@@ -437,23 +399,9 @@ def test_what_a_file_held_is_computed_again_once_it_is_moved_away(
     assert bytes_of(folder) == bytes_of(eight.folder)
 
 
-def test_a_config_of_other_versions_is_no_dead_end(eight: Run, tmp_path: Path) -> None:
-    folder = tmp_path / eight.folder.name
-    shutil.copytree(eight.folder, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["versions"]["torch"] = "0.1"
-    files.write_json(folder / "config.json", config)
-    with pytest.raises(ValueError, match=r"config\.json: damaged \(it is not the one"):
-        run(8, tmp_path)
-    (folder / "config.json").unlink()
-    run(8, tmp_path)
-    assert bytes_of(folder) == bytes_of(eight.folder)
-
-
 def test_a_damaged_run_is_left_out_and_named(eight: Run, tmp_path: Path) -> None:
     good = run(2, tmp_path, small(amount=0.2))
-    folder = tmp_path / eight.folder.name
-    shutil.copytree(eight.folder, folder)
+    folder = shutil.copytree(eight.folder, tmp_path / eight.folder.name)
     with (folder / "history.parquet").open("r+b") as file:
         file.seek(400)
         file.write(bytes([file.read(1)[0] ^ 1]))
@@ -464,8 +412,7 @@ def test_a_damaged_run_is_left_out_and_named(eight: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_a_file_without_its_digest_is_refused(name: str, eight: Run, tmp_path: Path) -> None:
-    folder = tmp_path / eight.folder.name
-    shutil.copytree(eight.folder, folder)
+    folder = shutil.copytree(eight.folder, tmp_path / eight.folder.name)
     value = json.loads((folder / name).read_text())
     del value["sha256"]
     (folder / name).write_text(json.dumps(value))
@@ -528,8 +475,6 @@ def test_a_training_that_was_changed_and_stopped_is_a_run_of_its_own(tmp_path: P
 
 
 def test_nothing_is_kept_of_a_training_that_did_nothing(tmp_path: Path) -> None:
-    from evoae.evolution.cells import initial
-
     state = initial(small(), [0], 1, "cpu", "batched")
     with pytest.raises(ValueError, match="no epoch is done"):
         merge.save_training(tmp_path / "new", state, [], 0.0)

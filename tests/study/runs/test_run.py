@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import ENGINES, TINY, assert_same_bits, evolved, tiny, weights_of
+from helpers import (
+    ENGINES,
+    FILES,
+    TINY,
+    assert_same_bits,
+    begun,
+    evolved,
+    refusal,
+    stopped,
+    tiny,
+    weights_of,
+)
 from torch import nn
 from torch.nn import functional as F
 
 import evoae
 from evoae import Experiment, Run, messages
-from evoae.evolution.cells import State
+from evoae.evolution.cells import State, initial
 from evoae.networks import kernel, population
 from evoae.study.runs import checkpoints, files, jobs
 from evoae.study.runs import sweeps as study
-from evoae.study.runs.jobs import RunSpec, train_job
+from evoae.study.runs.jobs import train_job
 from evoae.study.runs.merge import COLUMNS
 
 DESIGN_COLUMNS = [
@@ -39,7 +50,6 @@ DESIGN_KEYS = {
     "trial", "train_l1", "validation_l1", "test_l1", "preserved", "preserved_at_last_prune",
     "best_cell",
 }  # fmt: skip
-FILES = {"config.json", "history.parquet", "result.json", "weights.safetensors"}
 
 
 def small(**settings: Any) -> Experiment:
@@ -116,7 +126,7 @@ def test_results_follow_from_history_and_weights(finished: Run) -> None:
         for split in ("validation", "test"):
             x = getattr(data, split)
             for cell in range(4):
-                encoder, decoder = finished.population.member(finished.index(trial, cell))
+                encoder, decoder = finished.best(trial, cell)
                 losses[split, cell] = F.l1_loss(decoder(encoder(x)), x).item()
         best = min(range(4), key=lambda cell: losses["validation", cell])
         assert row["best_cell"] == best
@@ -129,14 +139,12 @@ def test_results_follow_from_history_and_weights(finished: Run) -> None:
 
 def test_best_returns_working_modules(finished: Run) -> None:
     for row in finished.result["trials"]:
-        encoder, decoder = finished.best(row["trial"])
-        assert isinstance(encoder, nn.Sequential)
-        assert isinstance(decoder, nn.Sequential)
+        best, known = (finished.best(row["trial"], cell) for cell in (None, row["best_cell"]))
+        assert [type(side) for side in best] == [nn.Sequential, nn.Sequential]
         x = finished.data(row["trial"]).test
-        assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(row["test_l1"], abs=1e-6)
+        assert torch.equal(nn.Sequential(*best)(x), nn.Sequential(*known)(x))
     for trial, cell in ((0, None), (4, None), (1, 4), (1, -1)):
-        with pytest.raises(ValueError, match="not in this run"):
-            finished.index(trial, cell)
+        assert "not in this run" in refusal(finished.index, trial, cell)
 
 
 def test_the_best_cell_as_released_is_the_first(tmp_path: Path) -> None:
@@ -157,26 +165,7 @@ def test_runs_of_other_kinds_are_read_back(kind: str, tmp_path: Path) -> None:
     assert F.l1_loss(decoder(encoder(x)), x).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_runs_start_from_the_weights_of_other_runs(finished: Run, tmp_path: Path) -> None:
-    path = finished.folder / "weights.safetensors"
-    still = {"learning_rate": 0.0, "rate_policy": "constant", "operator": "none", "epochs": 1}
-    found = run(small(initial_weights=str(path), **still), tmp_path, trials=1)
-    before = torch.cat([side.weights for side in finished.population.sides], 1)[:4]
-    after = torch.cat([side.weights for side in found.population.sides], 1)
-    for row in after:  # selection moves networks between cells; nothing else changed
-        assert (before == row).all(1).any()
-
-
 # -- finished runs are not run again --------------------------------------------------------------
-
-
-def test_a_finished_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(small(), tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    monkeypatch.setattr(study, "compute", None)  # calling it would raise
-    again = run(small(), tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in again.folder.iterdir()} == before
-    assert_same_bits(first.history, again.history)
 
 
 def test_a_run_finished_by_another_engine_is_not_passed_off(tmp_path: Path) -> None:
@@ -225,30 +214,7 @@ def test_without_out_the_files_live_as_long_as_the_run() -> None:
 
 
 def copied(finished: Run, tmp_path: Path) -> Path:
-    folder = tmp_path / finished.folder.name
-    folder.mkdir()
-    for path in finished.folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_damaged_files_are_named(finished: Run, tmp_path: Path, name: str, damage: str) -> None:
-    folder = copied(finished, tmp_path)
-    content = (folder / name).read_bytes()
-    new = {"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x07noise" * 99}[damage]
-    (folder / name).write_bytes(new)
-
-    def read() -> None:
-        found = run(small(probability=0.9), tmp_path, trials=range(1, 4), seed=5)
-        assert found.history is not None
-        assert found.population is not None
-
-    with pytest.raises(ValueError, match=str(folder / name)):
-        read()
-    for path in FILES - {name}:
-        assert (folder / path).read_bytes() == (finished.folder / path).read_bytes()
+    return shutil.copytree(finished.folder, tmp_path / finished.folder.name)
 
 
 @pytest.mark.parametrize("name", sorted(FILES - {"result.json"}))
@@ -278,14 +244,6 @@ def test_a_directory_of_another_run_is_refused(
             run(small(probability=0.9), tmp_path, trials=range(1, 4), seed=5)
 
 
-def test_an_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match=f"{out}.*cannot be written"):
-            run(small(), out)
-    assert (tmp_path / "file").read_text() == "in the way"
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -293,7 +251,9 @@ def test_an_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ({"trials": -1}, ("0:-1", "positive")),
         ({"trials": range(3, 3)}, ("3:3", "A < B")),
         ({"trials": range(-1, 2)}, ("-1:2",)),
+        ({"trials": range(0, 6, 2)}, ("trials=range(0, 6, 2)", "step 1")),
         ({"seed": -1}, ("seed=-1", "0 or more")),
+        ({"seed": 2**64}, ("seed=", "below 2**64")),
         ({"seed": 1.5}, ("seed=1.5", "whole number")),
         ({"seed": True}, ("seed=True", "whole number")),
         ({"workers": 0}, ("workers=0", "at least 1")),
@@ -305,21 +265,9 @@ def test_an_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_bad_options_are_refused_before_any_work(
     options: dict[str, Any], words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the words are the match)
-        run(small(), tmp_path / "out", **options)
-    for word in words:
-        assert word in str(caught.value)
+    message = refusal(run, small(), tmp_path / "out", **options)
+    assert all(word in message for word in words)
     assert not (tmp_path / "out").exists()
-
-
-def test_trials_are_every_number_of_a_slice(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trials"):
-        run(small(), tmp_path, trials=range(0, 6, 2))
-
-
-def test_a_seed_too_large_for_the_streams_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="seed"):
-        run(small(), tmp_path, seed=2**64)
 
 
 def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -> None:
@@ -339,22 +287,8 @@ def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -
 # -- stopped and resumed --------------------------------------------------------------------------
 
 
-def stopped(spec: RunSpec, after: int) -> None:
-    """Train a block until it is asked to stop in an epoch."""
-    stop, epochs = threading.Event(), []
-
-    def tell(more: int, steps: int) -> None:
-        epochs.append(more)
-        if len(epochs) == after:
-            stop.set()
-
-    with pytest.raises(KeyboardInterrupt):
-        train_job(spec, spec.trials, tell, stop)
-
-
 def test_what_was_trained_before_counts_as_progress_and_not_as_speed(tmp_path: Path) -> None:
-    spec, told = RunSpec(small(epochs=7), 1, 0, 2, tmp_path), []
-    spec.open()
+    spec, told = begun(small(epochs=7), range(2), tmp_path), []
     stopped(spec, after=3)
     train_job(spec, spec.trials, lambda epochs, steps: told.append((epochs, steps)))
     assert told[0] == (6, 0)  # three epochs of two trials
@@ -367,8 +301,7 @@ def test_an_epoch_that_takes_long_tells_between_visits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "SECONDS_BETWEEN_REPORTS", 0.0)
-    spec, told = RunSpec(small(epochs=2), 1, 0, 2, tmp_path), []
-    spec.open()
+    spec, told = begun(small(epochs=2), range(2), tmp_path), []
     train_job(spec, spec.trials, lambda *more: told.append(more))
     epochs, steps = (np.cumsum(column) for column in zip(*told, strict=True))
     assert len(told) > 2 * 2  # on the way, too
@@ -386,8 +319,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
         pruned_weights="masked", statistics_window="since-prune",
     )  # fmt: skip
     whole = run(e, tmp_path / "whole", engine=engine)
-    spec = RunSpec(e, 1, 0, 2, tmp_path / "parts", engine=engine)
-    spec.open()
+    spec = begun(e, range(2), tmp_path / "parts", engine=engine)
     stopped(spec, after=2)
     path = checkpoints.path_of(spec.folder, range(2))
     assert {p.name for p in spec.folder.iterdir()} == {"config.json", path.name}
@@ -401,14 +333,12 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     timing = ("seconds", "model_steps_per_second", "sha256")
     one, other = ({k: v for k, v in r.result.items() if k not in timing} for r in (whole, resumed))
     assert one == other
-    for mine, theirs in zip(whole.population.sides, resumed.population.sides, strict=True):
-        assert torch.equal(mine.weights, theirs.weights)
+    assert torch.equal(weights_of(whole), weights_of(resumed))
 
 
 def test_a_checkpoint_holds_all_of_a_state(tmp_path: Path) -> None:
     e = small(optimiser="adam", pruned_weights="masked", epochs=6)
-    spec = RunSpec(e, 1, 0, 2, tmp_path)
-    spec.open()
+    spec = begun(e, range(2), tmp_path)
     stopped(spec, after=4)
     loaded, history, _ = checkpoints.load(
         checkpoints.path_of(spec.folder, range(2)), e, range(0, 2), 1, "cpu"
@@ -426,21 +356,6 @@ def test_a_checkpoint_holds_all_of_a_state(tmp_path: Path) -> None:
     assert sum(len(part["trial"]) for part in history) == 4 * 8
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
-def test_a_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
-    e = small()
-    spec = RunSpec(e, 1, 0, 2, tmp_path)
-    spec.open()
-    stopped(spec, after=1)
-    path = checkpoints.path_of(spec.folder, range(2))
-    content = path.read_bytes()
-    path.write_bytes({"empty": b"", "cut": content[:-100], "noise": b"\x07noise" * 99}[damage])
-    with pytest.raises(ValueError, match=rf"{path}.*damaged"):
-        run(e, tmp_path)
-    path.unlink()
-    assert len(run(e, tmp_path).history) == 2 * 4 * 4
-
-
 def test_checkpoints_are_written_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
 
@@ -449,8 +364,7 @@ def test_checkpoints_are_written_in_time(tmp_path: Path, monkeypatch: pytest.Mon
         return {key: np.concatenate([rows[key] for rows in history]) for key in history[0]}
 
     monkeypatch.setattr(checkpoints, "save", save)
-    spec = RunSpec(small(), 1, 0, 1, tmp_path)
-    spec.open()
+    spec = begun(small(), range(1), tmp_path)
     train_job(spec, spec.trials)
     assert len(saved) == 1  # the last
     monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0)
@@ -459,8 +373,7 @@ def test_checkpoints_are_written_in_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_blocks_cover_every_trial_once_and_keep_what_checkpoints_hold(tmp_path: Path) -> None:
-    spec = RunSpec(small(), 1, 2, 12, tmp_path)
-    spec.open()
+    spec = begun(small(), range(2, 12), tmp_path)
     asked = spec.trials
     assert spec.jobs(asked, 1) == [range(2, 12)]
     assert spec.jobs(asked, 3) == [range(2, 6), range(6, 9), range(9, 12)]
@@ -505,7 +418,7 @@ def test_an_interrupt_leaves_a_checkpoint_and_the_same_call_goes_on(tmp_path: Pa
             run(e, tmp_path / "parts")
     assert signal.getsignal(signal.SIGINT) is handler
     (folder,) = (tmp_path / "parts").iterdir()
-    assert "result.json" not in {path.name for path in folder.iterdir()}
+    assert not (folder / "result.json").exists()
     path = folder / "checkpoint-0-2.safetensors"
     assert checkpoints.load(path, e, range(2), 1, "cpu")[0].epoch == 2
     assert_same_bits(whole.history, run(e, tmp_path / "parts").history)
@@ -564,26 +477,21 @@ def test_a_killed_run_goes_on_with_the_same_bits(workers: int, engine: str, tmp_
         os.kill(number, signal.SIGKILL)
     assert not left, "workers outlived their parent"
     (folder,) = out.iterdir()
-    names = {path.name for path in folder.iterdir()}
-    assert any(name.startswith("checkpoint-") for name in names)
-    assert "result.json" not in names
+    assert list(folder.glob("checkpoint-*"))
+    assert not (folder / "result.json").exists()
     resumed = run(e, out, engine=engine)
     whole = run(e, tmp_path / "whole", engine=engine)
     assert_same_bits(whole.history, resumed.history)
-    for mine, theirs in zip(whole.population.sides, resumed.population.sides, strict=True):
-        assert torch.equal(mine.weights, theirs.weights)
+    assert torch.equal(weights_of(whole), weights_of(resumed))
     assert {path.name for path in resumed.folder.iterdir()} == FILES
 
 
 def test_saved_weights_go_to_trials_by_their_number(tmp_path) -> None:
     """Whatever other trials run beside a trial, it starts from the same networks."""
-    from evoae.evolution.cells import initial
-
-    tiny = {"clusters": 2, "bits": 12, "examples": 4, "model": "5-3"}
-    many = initial(Experiment.preset("canonical", **tiny), range(4), 1, "cpu", "batched").population
+    many = initial(tiny(), range(4), 1, "cpu", "batched").population
     path = tmp_path / "four.safetensors"
     population.save(many, path)
-    e = Experiment.preset("canonical", initial_weights=str(path), **tiny)
+    e = tiny(initial_weights=str(path))
     together = initial(e, range(4), 1, "cpu", "batched").population.encoder.weights
     apart = initial(e, range(2, 4), 1, "cpu", "batched").population.encoder.weights
     assert torch.equal(together[2:], apart)

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import assert_same_bits, tiny
+from helpers import FILES, assert_same_bits, tiny
 
 import evoae
 from evoae import Run, messages
@@ -29,7 +29,6 @@ from evoae.cli import main
 from evoae.study.runs import files, locks, sweeps
 from evoae.study.runs.study import collect
 
-FILES = ("config.json", "history.parquet", "result.json", "weights.safetensors")
 WORDS = "run canonical clusters=2 bits=12 examples=4 model=5-3 epochs=2 --workers 1".split()
 
 
@@ -93,7 +92,7 @@ def test_a_run_that_is_moved_after_it_was_opened_is_not_called_damaged(
 # -- permissions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*FILES, "."])
+@pytest.mark.parametrize("name", [*sorted(FILES), "."])
 def test_what_cannot_be_read_is_called_that(name: str, finished: Run) -> None:
     folder = Path(tempfile.mkdtemp())
     copy = folder / finished.folder.name
@@ -207,7 +206,7 @@ def test_a_second_user_waits_for_the_first_and_finds_the_run(umask: int) -> None
         assert code_of(one) == 0
         assert code_of(other) == 0
         (folder,) = (path for path in out.iterdir() if path.is_dir())
-        assert sorted(path.name for path in folder.iterdir()) == list(FILES)
+        assert {path.name for path in folder.iterdir()} == FILES
         assert code_of(as_user(1002, 4321, umask, third)) == (0 if umask == 0o002 else 1)
     finally:
         shutil.rmtree(out)
@@ -250,7 +249,7 @@ def test_where_there_are_no_locks_files_stand_for_them(
     other.release()
     assert not list((tmp_path / "run").iterdir())
     assert main([*WORDS, "--out", str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in next((tmp_path / "out").iterdir()).iterdir()) == list(FILES)
+    assert {path.name for path in next((tmp_path / "out").iterdir()).iterdir()} == FILES
     said = [line for line in capsys.readouterr().err.splitlines() if "has no locks" in line]
     assert len(said) == 2  # once for each of the two folders
 
@@ -294,7 +293,7 @@ def test_what_only_unix_has_is_not_needed_with_one_worker(tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "out").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == list(FILES)
+    assert {path.name for path in folder.iterdir()} == FILES
     again = evoae.run(
         tiny("lipi-ae-s", cells=3, epochs=2), 1, out=tmp_path / "here", progress=False
     )

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from evoae import Experiment, Run, cli, run
-from evoae.experiment import PRESETS, SETTINGS
+from evoae.experiment import PRESETS, SETTINGS, parse_settings
 from evoae.pruning import schedules
 from evoae.study.analysis.published import find
 from evoae.study.figures import look
@@ -496,7 +496,7 @@ def copied(training: LiveTraining) -> tuple[list[Experiment], dict[str, str]]:
     assert notebook[:3] == ["papermill", "notebooks/explore.ipynb", "explored.ipynb"]
     options = [cli.parser().parse_args(words[1:]) for words in runs]
     assert {(o.seed, o.trials, o.out) for o in options} == {(training.seed, "1", training.folder)}
-    experiments = [Experiment.preset(o.preset, **cli.parse_settings(o.words)) for o in options]
+    experiments = [Experiment.preset(o.preset, **parse_settings(o.words)) for o in options]
     return experiments, dict(zip(notebook[4::3], notebook[5::3], strict=True))
 
 
