@@ -40,6 +40,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def words(error: Exception) -> str:
+    """What an error says, in one short line."""
+    return shortened(one_line(str(error)) or type(error).__name__)
+
+
 def shortened(text: str) -> str:
     """Begin and end of a text that is too long for a message."""
     half = LONGEST // 2

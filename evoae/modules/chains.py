@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from evoae.modules.plain import kind_of, why_not_plain
 from evoae.modules.reading import is_chain
+from evoae.modules.shrinking import put, set_sizes
 from evoae.modules.tracing import LAYERS, Prunable
 from evoae.networks.compaction import Known, Link, analyse, constants, plus, rising, scaled
 
@@ -251,23 +252,15 @@ def sees_border(layer: Prunable) -> bool:
 
 def write(layer: Prunable, weight: Tensor, bias: Tensor) -> None:
     """Set the weight and bias of a layer; a bias of zeros only where there was one."""
-    needs = layer.weight.requires_grad
-    layer.weight = nn.Parameter(weight, needs)
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
-    elif bias.any():
-        layer.bias = nn.Parameter(bias, needs)
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = weight.shape
-    else:
-        layer.out_channels, layer.in_channels = weight.shape[:2]
+    if layer.bias is not None or bias.any():
+        put([(layer, "bias")], bias, layer.weight if layer.bias is None else layer.bias)
+    put([(layer, "weight")], weight, layer.weight)
+    set_sizes(layer, {})
 
 
 def select_channels(norm: nn.BatchNorm1d | nn.BatchNorm2d, units: Tensor) -> None:
     """Keep some channels of a batch normalisation."""
     for name, values in [*norm.named_parameters(), *norm.named_buffers()]:
         if values.dim():
-            part = values.detach()[units].clone()
-            is_weight = isinstance(values, nn.Parameter)
-            setattr(norm, name, nn.Parameter(part, values.requires_grad) if is_weight else part)
-    norm.num_features = int(units.sum())
+            put([(norm, name)], values.detach()[units], values)
+    set_sizes(norm, {})

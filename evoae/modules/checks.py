@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from evoae.experiment import Experiment
-from evoae.messages import one_line, short, shortened
+from evoae.messages import short, words
 from evoae.modules.layers import Part, Target
 from evoae.modules.plain import why_computed
 from evoae.pruning import operators
@@ -143,9 +143,8 @@ def check_examples(x: Any, operator: Operator, run: Callable[[Tensor], None]) ->
             with torch.random.fork_rng():
                 run(x[:2])
         except Exception as error:  # whatever the module raises on rows that do not fit it
-            words = shortened(one_line(str(error)) or type(error).__name__)
             raise ValueError(
-                f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words}"
+                f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words(error)}"
             ) from error
     return True
 

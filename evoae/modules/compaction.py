@@ -13,15 +13,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.weight_norm import WeightNorm
 
-from evoae.messages import one_line, shortened
+from evoae.messages import words
 from evoae.modules import masking, reading
 from evoae.modules.chains import REPORTED, Left, chains, shrink, why_fixed
 from evoae.modules.graph import exported
-from evoae.modules.plain import computed_of, copied, global_hooks, kind_of, why_not_a_module
+from evoae.modules.plain import (
+    computed_of,
+    copied,
+    kind_of,
+    unmasked,
+    why_not_a_module,
+)
 from evoae.modules.reading import Inputs
 from evoae.modules.shrinking import Number, Plan, owners_of, part_of, tensor_of
 
@@ -61,8 +68,7 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
         module = cast(nn.Module, module._orig_mod)  # which is as good, and can be copied
     if problem := why_not_a_module(module):
         raise ValueError(f"the module to compact {problem}")
-    whole = copied(module)
-    take_off_masks(whole)
+    whole = unmasked(module)
     if example is None:
         small, left = without_example(whole)
     else:
@@ -75,31 +81,20 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
 
 def in_words(left: Left) -> str:
     """What is left, by reason: names and types, and why."""
-    reasons = dict.fromkeys(why for _, why in left.values())
-    return "; ".join(
-        ", ".join(f"{name} ({kind})" for name, (kind, own) in left.items() if own == why)
-        + f": {why}"
-        for why in reasons
-    )
-
-
-def take_off_masks(module: nn.Module) -> None:
-    """Leave what was masked by evoae at zero."""
-    for part in list(module.modules()):
-        if parametrize.is_parametrized(part):
-            for name in list(masking.parametrizations(part)):
-                masking.remove(part, name)
+    reasons: dict[str, list[str]] = {}
+    for name, (kind, why) in left.items():
+        reasons.setdefault(why, []).append(f"{name} ({kind})")
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
 
 
 def take_off_norms(module: nn.Module, plain: Container[str]) -> None:
     """Make computed tensors parameters, where their names are among those of plain ones."""
     for where, part in list(module.named_modules()):
         names = [name for name in computed_of(part) if f"{where}.{name}".lstrip(".") in plain]
+        for name in names:
+            masking.as_parametrization(part, name)
         if names and parametrize.is_parametrized(part):
             bake(part)
-        for hook in list(part._forward_pre_hooks.values()):
-            if isinstance(hook, WeightNorm) and hook.name in names:
-                nn.utils.remove_weight_norm(part, hook.name)
 
 
 def checked_example(module: nn.Module, example: Any) -> Inputs:
@@ -112,14 +107,9 @@ def checked_example(module: nn.Module, example: Any) -> Inputs:
     return inputs
 
 
-def words(error: Exception) -> str:
-    """What an error says, in one short line."""
-    return shortened(one_line(str(error)) or type(error).__name__)
-
-
 def why_unknown(module: nn.Module, parts: tuple[type[nn.Module], ...]) -> str | None:
     """Why nothing can be said of a module, if that is so; `parts` are those that are looked at."""
-    if global_hooks():
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "hooks are registered on all modules at once"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return "other layers are lazy: pass the module some data first"
@@ -238,11 +228,12 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(part, hook._tensor_name)
             elif isinstance(hook, WeightNorm):
-                norms.append((where, str(hook.name), hook.dim, True))
-                nn.utils.remove_weight_norm(part, hook.name)
-        if is_weight_normed(part):
-            (name,) = masking.parametrizations(part)
-            norms.append((where, name, masking.parametrizations(part)[name][0].dim, False))
+                masking.as_parametrization(part, hook.name)
+        chains = masking.parametrizations(part) if parametrize.is_parametrized(part) else {}
+        alone = [(name, chain[0]) for name, chain in chains.items() if len(chain) == 1]
+        own = [each for each in alone if isinstance(each[1], parametrizations._WeightNorm)]
+        if own and len(own) == len(chains):
+            norms += [(where, name, norm.dim, hasattr(norm, "by_hook")) for name, norm in own]
             bake(part)
 
     def dress(small: nn.Module) -> nn.Module:
@@ -261,14 +252,6 @@ def undressed(module: nn.Module) -> tuple[nn.Module, Callable[[nn.Module], nn.Mo
         return small
 
     return bare, dress
-
-
-def is_weight_normed(part: nn.Module) -> bool:
-    """Whether a weight norm, and nothing else, computes a tensor of a part."""
-    if not parametrize.is_parametrized(part) or len(masking.parametrizations(part)) > 1:
-        return False
-    (chain,) = masking.parametrizations(part).values()
-    return len(chain) == 1 and isinstance(chain[0], parametrizations._WeightNorm)
 
 
 def bake(part: nn.Module) -> None:

@@ -18,21 +18,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from evoae.data.scaling import Scaling
-from evoae.messages import one_line, shortened
+from evoae.messages import words
 from evoae.modules import reading
-from evoae.modules.compaction import checked_example, take_off_masks, take_off_norms
+from evoae.modules.compaction import TOLERANCE, checked_example, take_off_norms
 from evoae.modules.graph import silent
-from evoae.modules.plain import copied, why_not_a_module
+from evoae.modules.plain import copied, unmasked, why_not_a_module
 from evoae.modules.shrinking import owners_of, put, set_sizes
 from evoae.rules import check_known
 
 if TYPE_CHECKING:
     import onnx
 
-TOLERANCE = 1e-5  # of outputs, relative to the largest
 ENTRY = "evoae"  # of the metadata
 
 
@@ -123,8 +121,7 @@ def export(
     for each in (module, module if original is None else original):
         if problem := why_not_a_module(each):
             raise ValueError(f"the module to export {problem}")
-    plain = copied(module).eval()
-    take_off_masks(plain)
+    plain = unmasked(module).eval()
     inputs = checked_example(plain, example)
     whole = copied(plain if original is None else original).eval()
     about: dict[str, Any] = {"parameters": sum(p.numel() for p in plain.parameters())}
@@ -192,10 +189,10 @@ def load_compact(module: nn.Module | Callable[[], nn.Module], path: Path | str) 
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a file of safetensors ({error})") from error
-    made = copied(module) if isinstance(module, nn.Module) else module()
-    if problem := why_not_a_module(made):
+    fresh = module if isinstance(module, nn.Module) else module()
+    if problem := why_not_a_module(fresh):
         raise ValueError(f"the module to load into {problem}")
-    take_off_masks(made)
+    made = unmasked(fresh)
     take_off_norms(made, tensors)
     own, owners = made.state_dict(keep_vars=True), owners_of(made)
     for name in tensors.keys() - own.keys():
@@ -216,9 +213,8 @@ def load_compact(module: nn.Module | Callable[[], nn.Module], path: Path | str) 
         put(owners[id(tensor)], new, tensor)
     widths = {part: getattr(part, "out_features", None) for part in made.modules()}
     for name, part in made.named_modules():
-        before = numbers_of(part)
+        guess_groups(part)
         set_sizes(part, sizes.get(id(part), {}))
-        guess_numbers(part, before)
         for key, value in about.get("numbers", {}).get(name, {}).items():
             setattr(part, key, tuple(value) if isinstance(value, list) else value)
     grown = {old: cast(nn.Linear, p).out_features for p, old in widths.items() if old}
@@ -230,20 +226,16 @@ def load_compact(module: nn.Module | Callable[[], nn.Module], path: Path | str) 
     return made
 
 
-def guess_numbers(part: nn.Module, before: dict[str, Any]) -> None:
-    """How many groups and channels a layer has, from the shape of its weight alone."""
-    if isinstance(part, nn.modules.conv._ConvNd):
+def guess_groups(part: nn.Module) -> None:
+    """Set how many groups a layer has, from its weight, and the numbers that it still holds."""
+    if isinstance(part, nn.modules.conv._ConvNd) and part.groups > 1:
         first, second = part.weight.shape[:2]
-        transposed, groups = part.transposed, part.groups
-        old = before["in_channels"], before["out_channels"]
-        if groups > 1 and second == old[1 if transposed else 0] // groups:  # whole ones are gone
-            part.groups = first * groups // old[0 if transposed else 1]
-        second *= part.groups
-        into, out = (first, second) if transposed else (second, first)
-        part.in_channels, part.out_channels = into, out
+        rows, columns = part.out_channels, part.in_channels
+        rows, columns = (columns, rows) if part.transposed else (rows, columns)
+        if second == columns // part.groups:  # whole ones are gone
+            part.groups = first * part.groups // rows
     elif isinstance(part, nn.GroupNorm) and part.weight is not None:
         part.num_groups = part.num_groups * len(part.weight) // part.num_channels
-        part.num_channels = len(part.weight)
 
 
 # -- ONNX ----------------------------------------------------------------------------------------
@@ -267,7 +259,7 @@ def write_onnx(
     names = list(inspect.signature(module.forward).parameters)[: len(inputs)]
     if len(names) != len(inputs):
         names = [f"input{number}" for number in range(len(inputs))]
-    outputs = [e for e in tree_leaves(reading.outputs(module, inputs)) if isinstance(e, Tensor)]
+    outputs = reading.outputs(module, inputs)
     given = ["output"] if len(outputs) == 1 else [f"output{n}" for n in range(len(outputs))]
     batches = {name: {0: "batch"} for name, x in zip(names, inputs, strict=True) if x.dim()}
     batches |= {name: {0: "batch"} for name, y in zip(given, outputs, strict=True) if y.dim()}
@@ -283,8 +275,7 @@ def write_onnx(
         except Exception as error:  # whatever the exporter raises for what it does not know
             errors.append(error)
     else:
-        words = shortened(one_line(str(errors[0])) or type(errors[0]).__name__)
-        raise RuntimeError(f"{path}: ONNX cannot hold the module ({words}); not written")
+        raise RuntimeError(f"{path}: ONNX cannot hold the module ({words(errors[0])}); not written")
     model: onnx.ModelProto = onnx.load(str(path))
     onnx.helper.set_model_props(model, {ENTRY: json.dumps(about)})
     onnx.save(model, str(path))

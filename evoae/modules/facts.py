@@ -8,7 +8,7 @@ next layer's bias can take in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,17 @@ from torch import Tensor, fx
 from evoae.modules import graph as graphs
 from evoae.modules import recurrent
 from evoae.modules.graph import Graph, Node, name_of, shape_of, shapes_of
-from evoae.modules.groups import run_moved, thin
+from evoae.modules.groups import along, firsts, run_moved, thin
 from evoae.networks.compaction import (
     Known,
     constants,
     plus,
     product,
-    read_of,
     rising,
     scaled,
     times,
     unknown,
+    zero_where,
 )
 
 
@@ -36,11 +36,12 @@ from evoae.networks.compaction import (
 class Fold:
     """A layer whose bias can take in constant inputs.
 
-    `weight`, `bias`: names of its tensors (`bias` may be None: then it is made); `axis`: of the
-    inputs, in the weight. `matrix` [groups, in, out]: its weights, summed over positions; `inputs`
-    [groups, 1, in]: what is known of them.
+    `x`: the node of its inputs. `weight`, `bias`: names of its tensors (`bias` may be None: then it
+    is made); `axis`: of the inputs, in the weight. `matrix` [groups, in, out]: its weights, summed
+    over positions; `inputs` [groups, 1, in]: what is known of them.
     """
 
+    x: Node
     weight: str
     bias: str | None
     axis: int
@@ -71,23 +72,33 @@ class Facts:
     def begin(self, node: Node) -> Known:
         """Parameters and buffers are constants; of an input nothing is known."""
         if node in self.graph.values:
-            return constants(doubled(self.graph.values[node].cpu()))
+            return constants(self.graph.values[node].cpu().double())
         return unknown(shape_of(node))
 
     def follow(self, node: Node) -> Any:
-        """What is known of an operation's result, except where half precision overflows."""
-        made, (kind, *others) = self.result(node), dtypes_of(node)
-        if others or not kind.is_floating_point or kind.itemsize > 2:
+        """What is known of an operation's results, except where half precision overflows."""
+        shapes, found = shapes_of(node), self.result(node)
+        found = found if isinstance(found, list) else [found]
+        found += [None] * (len(shapes) - len(found))
+        pairs = zip(found, shapes, strict=True)
+        made = [unknown(shape) if known is None else spread(known, shape) for known, shape in pairs]
+        if isinstance(node.meta["val"], tuple | list):
             return made
-        fits = made.value.abs() <= torch.finfo(kind).max
-        return Known(made.value.where(fits, 0), made.above & fits, made.below & fits)
+        (known,), kind = made, node.meta["val"].dtype
+        if not kind.is_floating_point or kind.itemsize > 2:
+            return known
+        fits = known.value.abs() <= torch.finfo(kind).max
+        return Known(known.value.where(fits, 0), known.above & fits, known.below & fits)
 
     def result(self, node: Node) -> Any:
-        """What is known of an operation's result."""
+        """What is known of an operation's result, or a list of several; None where nothing is.
+
+        It may be anything that can be broadcast to the result's shape.
+        """
         name = name_of(node.target)
         if name == "getitem":
             return self.known[node.args[0]][node.args[1]]
-        if name in graphs.CREATED or name.endswith("s_like") or name == "full_like":
+        if name in graphs.CREATED or name in graphs.LIKE:
             return self.created(node, name)
         if graphs.is_pointwise(node):
             return self.pointwise(node, name)
@@ -109,56 +120,44 @@ class Facts:
         if (call := recurrent.recurrent(node)) is not None:
             return recurrent.known(self, node, call)
         rule = getattr(self, f"of_{name.strip('_')}", None)
-        if rule is not None and (made := rule(node, *node.args)) is not None:
-            return made
-        rest = [unknown(shape) for shape in shapes_of(node)]
-        return rest if isinstance(node.meta["val"], tuple | list) else rest[0]
+        return None if rule is None else rule(node, *node.args)
 
-    def created(self, node: Node, name: str) -> Known:
+    def created(self, node: Node, name: str) -> Known | None:
         """What is made of no tensor's values."""
         if name.startswith("empty"):
-            return unknown(shape_of(node))
+            return None
         if name == "full":
-            return constants(torch.tensor(float(node.args[1])).double().expand(shape_of(node)))
-        return constants(
-            doubled(run(node, {n: torch.empty(()) for n in node.all_input_nodes})).expand(
-                shape_of(node)
-            )
-        )
+            return constants(torch.tensor(float(node.args[1])).double())
+        return constants(run(node, {each: torch.empty(()) for each in node.all_input_nodes}))
 
     def pointwise(self, node: Node, name: str) -> Known:
         """Each entry by itself."""
-        shape = shape_of(node)
-        small = self.aligned(node.all_input_nodes, shape)
+        small = self.aligned(node.all_input_nodes, shape_of(node))
         args = [small[each] if isinstance(each, fx.Node) else each for each in node.args]
-        made = by_sign(name, args, node) if dtypes_of(node)[0].is_floating_point else None
-        if made is None:
-            value = doubled(run(node, {each: known.value for each, known in small.items()}))
-            constant = value.isfinite()
-            for known in small.values():
-                constant = constant & known.constant
-            made = Known(value.where(constant, 0), constant, constant)
-        return made.map(lambda each: each.expand(shape))
+        if node.meta["val"].is_floating_point() and (made := by_sign(name, args, node)) is not None:
+            return made
+        value = run(node, {each: known.value for each, known in small.items()})
+        constant = value.isfinite()
+        for known in small.values():
+            constant = constant & known.constant
+        return Known(value.where(constant, 0), constant, constant)
 
     def aligned(self, nodes: Iterable[Node], shape: Sequence[int]) -> dict[Node, Known]:
         """What is known of operands, broadcast; dimensions of mere repetition have size 1."""
-        found = {node: self.known[node].map(lambda each: each.expand(shape)) for node in nodes}
+        found = {node: spread(self.known[node], shape) for node in nodes}
         fields = thin(*(getattr(known, f) for known in found.values() for f in FIELDS))
         return {node: Known(*fields[3 * n : 3 * n + 3]) for n, node in enumerate(found)}
 
-    def over_positions(self, node: Node, name: str, positions: int) -> Any:
+    def over_positions(self, node: Node, name: str, positions: int) -> Known:
         """Each channel by itself over the last dimensions: a constant stays what it is."""
         known = self.known[node.args[0]]
         rank = known.value.dim()
         level = uniform(known, range(rank - positions, rank))
         if name.startswith("avg_pool"):  # it may count zeros around
-            value = level.value.where(level.zero, 0)
-            level = Known(value, level.positive, level.negative)
+            return level.beside_zeros
         if "bicubic" in name:  # it swings below the least of its values
-            level = Known(level.value, level.constant, level.constant)
-        first, *others = shapes_of(node)
-        made = [level.map(lambda each: each.expand(first)), *map(unknown, others)]
-        return made if isinstance(node.meta["val"], tuple | list) else made[0]
+            return Known(level.value, level.constant, level.constant)
+        return level
 
     def summed(self, node: Node) -> Known:
         """A sum or a mean."""
@@ -166,7 +165,7 @@ class Facts:
         dims = graphs.dimensions(node, known.value.dim())
         keep = len(shape) == known.value.dim()
         above, below = (each.all(dims, keepdim=keep) for each in (known.above, known.below))
-        return Known(doubled(run(node, {node.args[0]: known.value})), above, below)
+        return Known(run(node, {node.args[0]: known.value}), above, below)
 
     def of_linear(self, node: Node, x: Node, weight: Node, bias: Node | None = None) -> Known:
         """Of `x @ weight.T + bias`."""
@@ -185,24 +184,22 @@ class Facts:
         given = self.known[x]
         inputs = uniform(given, range(given.value.dim() - 1))
         if matrix.value.dim() == 2:
-            self.note_fold(node, weight, bias, axis, matrix.value[None], inputs)
+            self.note_fold(node, x, weight, bias, axis, matrix.value[None], inputs)
         small = Known(*thin(given.value, given.above, given.below))
-        if small.value.shape[-1] == 1:  # all inputs are alike
-            small = small.map(lambda each: each.expand(*each.shape[:-1], given.value.shape[-1]))
+        small = spread(small, (*small.value.shape[:-1], given.value.shape[-1]))
         made = product(small, matrix)
-        if bias is not None:
-            made = plus(made, self.known[bias])
-        return made.map(lambda each: each.expand(shape_of(node)))
+        return made if bias is None else plus(made, self.known[bias])
 
     def note_fold(
-        self, node: Node, weight: Node, bias: Node | None, axis: int, matrix: Tensor, inputs: Known
-    ) -> None:
+        self, node: Node, x: Node, weight: Node, bias: Node | None, axis: int, matrix: Tensor,
+        inputs: Known,
+    ) -> None:  # fmt: skip
         """Say that a layer can take constants in: its weight and bias are parameters used once."""
         name, added = (self.graph.tensors.get(each) for each in (weight, bias))
         there = added in self.once if bias is not None else name in self.graph.no_bias
         if name is not None and name in self.once and there:
             inputs = inputs.map(lambda each: each.reshape(len(matrix), 1, -1))
-            self.folds[node] = Fold(name, added, axis, matrix, inputs)
+            self.folds[node] = Fold(x, name, added, axis, matrix, inputs)
 
     def of_mm(self, node: Node, a: Node, b: Node) -> Known:
         """Of a product of matrices."""
@@ -222,89 +219,66 @@ class Facts:
         level = level.map(lambda each: each.reshape(count, 1, -1))
         matrix = by_group(node, kernel.value.flatten(2).sum(2))
         if transposed or any(padding):  # where inputs end, constants end: only zeros go on
-            value = level.value.where(level.zero, 0)
-            level = Known(value, level.positive, level.negative)
+            level = level.beside_zeros
         else:
-            self.note_fold(node, weight, bias, 1, matrix, level)
+            self.note_fold(node, x, weight, bias, 1, matrix, level)
         signs = [
             by_group(node, each.flatten(2).all(2)) for each in (kernel.positive, kernel.negative)
         ]
         made = product(level, constants(matrix), (signs[0], signs[1])).map(torch.Tensor.flatten)
         if bias is not None:
             made = plus(made, self.known[bias])
-        return made.map(lambda each: each.view(-1, *[1] * (len(shape) - 2)).expand(shape))
+        return along_channels(made, len(shape))
 
     def of_batch_norm(
         self, node: Node, x: Node, weight: Node | None, bias: Node | None, mean: Node | None,
         variance: Node | None, *rest: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Known | None:  # fmt: skip
         """Of a norm by statistics that are fixed."""
-        (shape, *others), rank = shapes_of(node), len(shapes_of(node)[0])
-        if mean is None or variance is None:
+        statistics = [self.known[each] for each in (mean, variance) if each is not None]
+        if len(statistics) < 2 or not all(each.constant.all() for each in statistics):
             return None
-
-        def there(node: Node) -> Known:
-            return self.known[node].map(lambda each: each.view(-1, *[1] * (rank - 2)))
-
-        scale = (there(variance).value + rest[-1]).rsqrt()
-        scale = scale if weight is None else scale * there(weight).value
-        made = scaled(plus(self.known[x], constants(-there(mean).value)), scale)
-        if bias is not None:
-            made = plus(made, there(bias))
-        made = made.map(lambda each: each.expand(shape))
-        return [made, *map(unknown, others)] if others else made
+        rank = len(shapes_of(node)[0])
+        centre, width = (along_channels(each, rank).value for each in statistics)
+        scale = constants((width + rest[-1]).rsqrt())
+        if weight is not None:
+            scale = multiplied(scale, along_channels(self.known[weight], rank))
+        made = multiplied(plus(self.known[x], constants(-centre)), scale)
+        return made if bias is None else plus(made, along_channels(self.known[bias], rank))
 
     of_native_batch_norm_legit_no_training = of_batch_norm
 
-    def by_own(self, node: Node, weight: Any, bias: Any, rank: int) -> Known | None:
-        """Of a norm by its own statistics: known where it is scaled by 0."""
+    def of_layer_norm(
+        self, node: Node, x: Node, size: Any, weight: Any = None, bias: Any = None, *rest: Any
+    ) -> Known | None:
+        """Of a norm by statistics of its own: where it is scaled by 0, it is the bias, if any."""
         if not isinstance(weight, fx.Node):
             return None
-        parts = [self.known[each] for each in (weight, bias) if isinstance(each, fx.Node)]
-        tail = [1] * (len(shape_of(node)) - rank)
-        zero, *added = (p.map(lambda each: each.reshape(*each.shape, *tail)) for p in parts)
-        value = added[0].value if added else torch.zeros_like(zero.value)
-        return Known(value.where(zero.zero, 0), zero.zero, zero.zero).map(
-            lambda each: each.expand(shape_of(node))
-        )
+        made = zero_where(self.known[weight].zero)
+        made = plus(made, self.known[bias]) if isinstance(bias, fx.Node) else made
+        is_group_norm = name_of(node.target) == "group_norm"
+        return along_channels(made, len(shape_of(node))) if is_group_norm else made
 
-    def of_layer_norm(
-        self, node: Node, x: Node, size: Sequence[int], weight: Any = None, bias: Any = None,
-        *rest: Any,
+    of_rms_norm = of_group_norm = of_layer_norm
+
+    def of_instance_norm(
+        self, node: Node, x: Node, weight: Node | None, bias: Node | None, mean: Node | None,
+        variance: Node | None, of_its_own: bool, momentum: float, eps: float, *rest: Any,
     ) -> Known | None:  # fmt: skip
-        """Of a norm over the last dimensions."""
-        return self.by_own(node, weight, bias, len(shape_of(node)))
-
-    def of_rms_norm(
-        self, node: Node, x: Node, size: Sequence[int], weight: Any = None, *rest: Any
-    ) -> Known | None:
-        """Of a norm over the last dimensions, without a bias."""
-        return self.by_own(node, weight, None, len(shape_of(node)))
-
-    def of_group_norm(
-        self, node: Node, x: Node, count: int, weight: Any = None, bias: Any = None, *rest: Any
-    ) -> Known | None:
-        """Of a norm over groups of channels."""
-        return self.by_own(node, weight, bias, 2)
-
-    def of_instance_norm(self, node: Node, x: Node, weight: Any, bias: Any, *rest: Any) -> Known:
         """Of a norm over the positions of each channel: of zeros, it is the bias."""
-        shape, known = shape_of(node), self.known[x]
-        zero = uniform(known, range(2, len(shape))).zero
-        made = Known(torch.zeros_like(zero, dtype=torch.float64), zero, zero)
-        if isinstance(bias, fx.Node):
-            made = plus(made, self.known[bias].map(lambda e: e.view(-1, *[1] * (len(shape) - 2))))
-        return made.map(lambda each: each.expand(shape))
+        if not of_its_own:
+            return self.of_batch_norm(node, x, weight, bias, mean, variance, eps)
+        rank = len(shape_of(node))
+        made = zero_where(uniform(self.known[x], range(2, rank)).zero)
+        return made if bias is None else plus(made, along_channels(self.known[bias], rank))
 
     def of_embedding(self, node: Node, weight: Node, index: Node, *rest: Any) -> Known:
         """Of rows that an index picks."""
-        return uniform(self.known[weight], [0]).map(lambda each: each.expand(shape_of(node)))
+        return uniform(self.known[weight], [0])
 
-    def of_embedding_bag(self, node: Node, weight: Node, *rest: Any) -> list[Known]:
+    def of_embedding_bag(self, node: Node, weight: Node, *rest: Any) -> Known:
         """Of sums or means of rows that an index picks: of zeros, they are zeros."""
-        first, *others = shapes_of(node)
-        zero = uniform(self.known[weight], [0]).zero.expand(first)
-        return [Known(unknown(first).value, zero, zero), *map(unknown, others)]
+        return zero_where(uniform(self.known[weight], [0]).zero)
 
     of_embedding_bag_forward_only = of_embedding_bag
 
@@ -312,8 +286,7 @@ class Facts:
         self, node: Node, q: Node, k: Node, v: Node, *rest: Any
     ) -> Known:
         """Of means of values over positions."""
-        known, rank = self.known[v], len(shape_of(node))
-        return uniform(known, [rank - 2]).map(lambda each: each.expand(shape_of(node)))
+        return uniform(self.known[v], [len(shape_of(node)) - 2])
 
     def of_softmax(self, node: Node, x: Node, *rest: Any) -> Known:
         """Of shares."""
@@ -326,28 +299,22 @@ class Facts:
             return None
         one, other = self.known[into].about_zero, self.known[x].about_zero
         zero = one.zero & other.zero
-        return Known(unknown(zero.shape).value, zero | (one.positive & other.positive), zero)
+        return Known(zero_where(zero).value, zero | (one.positive & other.positive), zero)
 
     def of_prelu(self, node: Node, x: Node, weight: Node) -> Known:
         """Of a slope below 0, or one for each channel."""
-        shape = shape_of(node)
-        slope = self.known[weight].map(lambda e: e.view(-1, *[1] * max(0, len(shape) - 2)))
+        slope = along_channels(self.known[weight], len(shape_of(node)))
         known = self.known[x].about_zero
         value = known.value.where(known.value > 0, known.value * slope.value)
         constant = known.constant & slope.constant
         negative = known.negative & slope.positive
-        made = Known(value.where(constant, 0), known.positive | constant, negative | constant)
-        return made.map(lambda each: each.expand(shape))
+        return Known(value.where(constant, 0), known.positive | constant, negative | constant)
 
     def of_constant_pad_nd(self, node: Node, x: Node, sizes: list[int], value: Any = 0) -> Known:
         """Of what has a border of one value."""
-        known = self.known[x].about_zero
-        edge = float(value)
-        return Known(
-            *(torch.constant_pad_nd(each, sizes, fill) for each, fill in (
-                (known.value, edge), (known.above, True), (known.below, True)
-            ))
-        )  # fmt: skip
+        known, pad = self.known[x].about_zero, torch.constant_pad_nd
+        above, below = (pad(each, sizes, True) for each in (known.above, known.below))
+        return Known(pad(known.value, sizes, float(value)), above, below)
 
     def of_pad(
         self, node: Node, x: Node, sizes: list[int], mode: str = "constant", value: Any = None
@@ -355,9 +322,8 @@ class Facts:
         """Of what has a border, of one value or of its own."""
         if mode == "constant":
             return self.of_constant_pad_nd(node, x, sizes, value or 0)
-        known, rank = self.known[x], len(shape_of(node))
-        level = uniform(known, range(rank - len(sizes) // 2, rank))
-        return level.map(lambda each: each.expand(shape_of(node)))
+        rank = len(shape_of(node))
+        return uniform(self.known[x], range(rank - len(sizes) // 2, rank))
 
     # -- backward --------------------------------------------------------------------------------
 
@@ -369,142 +335,101 @@ class Facts:
         (read,) = thin(read.expand(torch.broadcast_shapes(read.shape, shape)))
         for _ in range(read.dim() - len(shape)):
             read = read.any(0)
-        read = summed_to(read, shape)
+        for dim, size in enumerate(shape):
+            read = read.any(dim, keepdim=True) if size == 1 else read
         if node in self.read:
             (before,) = thin(self.read[node])
             read = read | before
         self.read[node] = read.expand(shape)
 
+    def add_whole(self, nodes: Iterable[Node]) -> None:
+        """Say that all entries of some nodes are read."""
+        for each in nodes:
+            self.add(each, torch.tensor(True))
+
     def look_back(self, node: Node, name: str, read: Any) -> None:
         """Say which entries of its inputs an operation's results depend on that are read."""
-        args = node.args
+        args, reads = node.args, read if isinstance(read, dict) else {0: read}
         if name == "getitem":
             (small,) = thin(read)
             self.read.setdefault(args[0], {})[args[1]] = small.expand(read.shape)
-        elif name in ("full_like", "zeros_like", "ones_like"):
-            return  # which reads a shape
+        elif name in graphs.LIKE:
+            return
         elif graphs.is_pointwise(node):
             for each in node.all_input_nodes:
                 others = [n for n in node.all_input_nodes if n is not each]
                 zero = [self.known[n].zero for n in others if name == "mul"]
                 self.add(each, read & ~zero[0] if zero else read)
-        elif name in graphs.MOVES:
-            self.move_back(node, read)
+        elif name in graphs.MOVES or name == "constant_pad_nd":
+            self.move_back(node, reads)
         elif name in graphs.REDUCTIONS:
-            reads = list(read.values()) if isinstance(read, dict) else [read]
             shape = shape_of(args[0])
-            for each in reads:
+            for each in reads.values():
                 if each.dim() < len(shape):
                     for dim in sorted(graphs.dimensions(node, len(shape))):
                         each = each.unsqueeze(dim)
                 each = each.expand(shape)
                 self.add(args[0], each & ~self.known[args[0]].zero if name == "sum" else each)
         elif (call := recurrent.recurrent(node)) is not None:
-            recurrent.look_back(self, node, call, read)
+            recurrent.look_back(self, node, call, reads)
         elif (rule := getattr(self, f"back_{name.strip('_')}", None)) is not None:
-            rule(node, next(iter(read.values())) if isinstance(read, dict) else read, *args)
+            rule(node, next(iter(reads.values())), *args)
         elif name in graphs.POOLS or name in graphs.ALONG or name == "pad":
-            reads = list(read.values()) if isinstance(read, dict) else [read]
-            for each in reads:
-                rank = each.dim()
-                dims = [int(args[1]) % rank] if name in graphs.ALONG else range(2, rank)
-                self.add(
-                    args[0],
-                    summed_to(each, [1 if k in dims else each.shape[k] for k in range(rank)]),
-                )
+            if name in graphs.ALONG:
+                dims = [args[1] if len(args) > 1 else node.kwargs.get("dim", -1)]
+            else:
+                dims = list(range(-(graphs.POOLS.get(name) or len(args[1]) // 2), 0))
+            for each in reads.values():
+                self.add(args[0], each.any(dims, keepdim=True))
         else:
-            for each in node.all_input_nodes:
-                self.add(each, torch.tensor(True))
+            self.add_whole(node.all_input_nodes)
 
-    def move_back(self, node: Node, read: Any) -> None:
+    def move_back(self, node: Node, reads: dict[int, Tensor]) -> None:
         """Where the entries came from that are read now."""
         first = node.args[0]
         nodes = list(first) if isinstance(first, list | tuple) else [first]
-        with torch.enable_grad():
-            values = [torch.zeros(shape_of(each), requires_grad=True) for each in nodes]
-            if nodes is first or isinstance(first, list | tuple):
-                made = node.target(values, *node.args[1:])
-            else:
-                made = run_moved(node, values[0])
-            reads = read if isinstance(read, dict) else {0: read}
-            made = made if isinstance(made, tuple | list) else [made]
-            slopes = torch.autograd.grad(
-                [made[k] for k in reads], values, [each.float() for each in reads.values()]
-            )
-        for each, slope in zip(nodes, slopes, strict=True):
-            self.add(each, slope > 0)
 
-    def back_linear(
-        self, node: Node, read: Tensor, x: Node, weight: Node, bias: Any = None
-    ) -> None:
-        """Of `x @ weight.T + bias`."""
-        self.back_product(node, read, x, self.known[weight].map(lambda e: e.T), weight, True)
-        self.add(bias, read)
+        def move(*values: Tensor) -> Any:
+            if nodes[0] is first:
+                return run_moved(node, values[0])
+            return node.target(list(values), *node.args[1:])
 
-    def back_addmm(self, node: Node, read: Tensor, bias: Node, a: Node, b: Node) -> None:
-        """Of a product and a sum."""
-        self.back_product(node, read, a, self.known[b], b, False)
-        self.add(bias, read)
+        everything = [torch.ones(shape_of(each), dtype=torch.bool) for each in nodes]
+        for each, found in zip(nodes, depended_on(move, everything, reads), strict=True):
+            self.add(each, found)
 
-    back_baddbmm = back_addmm
-
-    def back_mm(self, node: Node, read: Tensor, a: Node, b: Node) -> None:
-        """Of a product."""
-        self.back_product(node, read, a, self.known[b], b, False)
-
-    back_bmm = back_mm
-
-    def back_product(
-        self, node: Node, read: Tensor, x: Node, matrix: Known, weight: Node, turned: bool
-    ) -> None:
+    def back_product(self, node: Node, read: Tensor, *args: Any) -> None:
         """Of a product: a constant that a bias takes in is not read, and nothing beside a zero."""
-        links, fold = ~matrix.zero, self.folds.get(node)
-        matters = ~self.known[x].zero
-        if fold is not None:
-            matters = matters & ~fold.inputs.constant.flatten()
-        (small,) = thin(read)
-        if small.shape[-1] == 1:
-            small = small.expand(*small.shape[:-1], read.shape[-1])
-        self.add(x, read_of(links, small).expand(matters.shape) & matters)
-        one, other = matters.float(), read.float()
-        if matrix.value.dim() == 2:
-            one, other = (each.reshape(-1, each.shape[-1]) for each in (one, other))
-        rows = (one.mT @ other > 0) & links
-        self.add(weight, rows.mT if turned else rows)
+        is_convolution = name_of(node.target) == "convolution"
+        there = {each: ~self.known[each].zero for each in node.all_input_nodes}
+        if (fold := self.folds.get(node)) is not None:
+            constant = fold.inputs.constant.flatten()
+            there[fold.x] &= ~along(constant, 1 if is_convolution else -1, shape_of(fold.x))
+        if is_convolution:  # as if there were one position
+            there, read = {k: one_position(each) for k, each in there.items()}, one_position(read)
+            one, none = ([k] * len(args[3]) for k in (1, 0))
+            args = (*args[:3], one, none, one, args[6], none, args[8])
 
-    def back_convolution(
-        self, node: Node, read: Tensor, x: Node, weight: Node, bias: Any, stride: Any,
-        padding: Any, dilation: Any, transposed: bool, output_padding: Any, count: int,
-    ) -> None:  # fmt: skip
-        """Of a convolution."""
-        given, kernel, rank = self.known[x], self.known[weight], len(shape_of(node))
-        tail = [1] * (rank - 2)
-        out = summed_to(read, [1, read.shape[1], *tail]).reshape(count, 1, -1)
-        links = by_group(node, ~kernel.zero.flatten(2).all(2))
-        zero = uniform(given, [k for k in range(rank) if k != 1]).zero.reshape(count, 1, -1)
-        fold = self.folds.get(node)
-        matters = ~zero if fold is None else ~zero & ~fold.inputs.constant
-        inside = read_of(links, out) & matters
-        self.add(x, inside.reshape(1, -1, *tail))
-        rows = links & matters.mT & out
-        size = [*kernel.value.shape[:2], *tail]
-        rows = rows if transposed else rows.mT
-        self.add(weight, rows.reshape(size))
-        self.add(bias, out.flatten())
+        def multiply(*values: Tensor) -> Tensor:
+            return node.target(*torch.fx.map_arg(args, dict(zip(there, values, strict=True)).get))
+
+        found = depended_on(multiply, list(there.values()), {0: read})
+        for each, mask in zip(there, found, strict=True):
+            self.add(each, mask)
+
+    back_linear = back_addmm = back_baddbmm = back_mm = back_bmm = back_convolution = back_product
 
     def back_batch_norm(self, node: Node, read: Tensor, x: Node, *given: Any) -> None:
         """Of a norm of each channel."""
         self.add(x, read)
-        out = summed_to(read, [1, read.shape[1], *[1] * (read.dim() - 2)]).flatten()
         for each in given[:4]:
-            self.add(each, out)
+            self.add(each, read.movedim(1, -1))
 
     back_native_batch_norm_legit_no_training = back_batch_norm
 
     def back_instance_norm(self, node: Node, read: Tensor, x: Node, *given: Any) -> None:
         """Of a norm of each channel over its positions."""
-        out = summed_to(read, [*read.shape[:2], *[1] * (read.dim() - 2)])
-        self.back_batch_norm(node, out.expand(read.shape), x, *given)
+        self.back_batch_norm(node, one_position(read).expand(read.shape), x, *given)
 
     def back_group_norm(self, node: Node, read: Tensor, x: Node, count: int, *given: Any) -> None:
         """Of a norm over groups of channels."""
@@ -515,8 +440,7 @@ class Facts:
 
     def back_layer_norm(self, node: Node, read: Tensor, x: Node, size: Any, *given: Any) -> None:
         """Of a norm over the last dimensions."""
-        last = read.dim() - len(size)
-        self.add(x, summed_to(read, [*read.shape[:last], *[1] * len(size)]))
+        self.add(x, read.any(tuple(range(-len(size), 0)), keepdim=True))
         for each in given[:2]:
             self.add(each, read)
 
@@ -530,48 +454,26 @@ class Facts:
     def back_scatter(self, node: Node, read: Tensor, into: Node, *rest: Any) -> None:
         """Of what is put to places."""
         self.add(into, read)
-        for each in node.all_input_nodes:
-            if each is not into:
-                self.add(each, torch.tensor(True))
+        self.add_whole(each for each in node.all_input_nodes if each is not into)
 
     def back_prelu(self, node: Node, read: Tensor, x: Node, weight: Node) -> None:
         """Of a slope, or one for each channel."""
         self.add(x, read)
-        if shape_of(weight) == (1,):
-            self.add(weight, read.any()[None])
-        else:
-            self.add(weight, summed_to(read, [1, read.shape[1], *[1] * (read.dim() - 2)]).flatten())
+        self.add(weight, read.movedim(1, -1) if read.dim() > 1 else read)
 
-    def back_embedding(self, node: Node, read: Tensor, weight: Node, index: Node, *_: Any) -> None:
-        """Of rows that an index picks."""
+    def back_embedding(self, node: Node, read: Tensor, weight: Node, *rest: Any) -> None:
+        """Of rows that an index picks, or their sums or means."""
         self.add(weight, read.reshape(-1, read.shape[-1]).any(0))
-        self.add(index, torch.tensor(True))
+        self.add_whole(node.all_input_nodes[1:])
 
-    def back_embedding_bag(self, node: Node, read: Any, weight: Node, *_: Any) -> None:
-        """Of sums or means of rows that an index picks."""
-        self.add(weight, read.any(0))
-        for each in node.all_input_nodes[1:]:
-            self.add(each, torch.tensor(True))
-
-    back_embedding_bag_forward_only = back_embedding_bag
+    back_embedding_bag = back_embedding_bag_forward_only = back_embedding
 
     def back_scaled_dot_product_attention(
         self, node: Node, read: Tensor, q: Node, k: Node, v: Node, *rest: Any
     ) -> None:
         """Of means of values over positions."""
-        rank = read.dim()
-        zero = self.known[v].zero
-        size = [1 if k == rank - 2 else read.shape[k] for k in range(rank)]
-        self.add(v, summed_to(read, size).expand(shape_of(v)) & ~zero)
-        for each in (q, k, *node.all_input_nodes[3:]):
-            self.add(each, torch.tensor(True))
-
-    def back_constant_pad_nd(
-        self, node: Node, read: Tensor, x: Node, sizes: list[int], *rest: Any
-    ) -> None:
-        """Of what has a border."""
-        inner = torch.constant_pad_nd(read, [-each for each in sizes])
-        self.add(x, inner)
+        self.add(v, read.any(-2, keepdim=True).expand(shape_of(v)) & ~self.known[v].zero)
+        self.add_whole((q, k, *node.all_input_nodes[3:]))
 
 
 # -- entries -------------------------------------------------------------------------------------
@@ -579,50 +481,68 @@ class Facts:
 FIELDS = {"value": torch.float64, "above": torch.bool, "below": torch.bool}  # of Known
 
 
-def doubled(values: Tensor) -> Tensor:
-    """Numbers in double precision, which is what is computed with here."""
-    return values.double()
-
-
-def dtypes_of(node: Node) -> list[torch.dtype]:
-    """The types of what a node gives."""
-    value = node.meta["val"]
-    found = value if isinstance(value, tuple | list) else (value,)
-    return [each.dtype for each in found]
-
-
-def run(node: Node, values: dict[Node, Tensor]) -> Any:
-    """What an operation makes of other values of its inputs."""
+def run(node: Node, values: dict[Node, Tensor]) -> Tensor:
+    """What an operation makes of other values of its inputs, in double precision."""
 
     def value(each: Node) -> Tensor:
         kind = each.meta["val"].dtype
         return values[each] if kind.is_floating_point else values[each].to(kind)
 
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), value)
-    return node.target(*args, **{k: v for k, v in kwargs.items() if k != "device"})
+    return node.target(*args, **{k: v for k, v in kwargs.items() if k != "device"}).double()
 
 
-def summed_to(read: Tensor, shape: Sequence[int]) -> Tensor:
-    """Whether any is read along dimensions that have size 1 in a shape."""
-    for dim, size in enumerate(shape):
-        if size == 1 and read.shape[dim] > 1:
-            read = read.any(dim, keepdim=True)
-    return read
+def depended_on(
+    function: Callable[..., Any], there: Sequence[Tensor], reads: dict[int, Tensor]
+) -> list[Tensor]:
+    """Which entries of a function's inputs its results depend on: where a slope is not 0.
+
+    `there`: which entries are not always 0; `reads`: which are read of the results, by number. The
+    function sums up products, or moves entries.
+    """
+    with torch.enable_grad():
+        values = [each.float().requires_grad_() for each in there]
+        made = function(*values)
+        made = made if isinstance(made, tuple | list) else [made]
+        read = [each.float() for each in reads.values()]
+        slopes = torch.autograd.grad([made[k] for k in reads], values, read)
+    # slopes are counts: a convolution's may be off by rounding
+    return [(slope > 0.5) & each for slope, each in zip(slopes, there, strict=True)]
+
+
+def one_position(read: Tensor) -> Tensor:
+    """Whether any is read of all positions, which are the dimensions from the third on."""
+    return read.any(tuple(range(2, read.dim())), keepdim=True) if read.dim() > 2 else read
+
+
+def spread(known: Known, shape: Sequence[int]) -> Known:
+    """What is known of entries that are repeated."""
+    return known.map(lambda each: each.expand(shape))
+
+
+def along_channels(known: Known, rank: int) -> Known:
+    """What is known of channels [n], along dimension 1 of `rank`."""
+    return known.map(lambda each: each.view(-1, *[1] * max(0, rank - 2)))
 
 
 def uniform(known: Known, dims: Iterable[int]) -> Known:
     """What is known of all entries along dimensions, which get size 1."""
     known = known.about_zero
     value, above, below = thin(known.value, known.above, known.below)
-    first, same = value, (above & below)
-    for dim in dims:
-        first = first.narrow(dim, 0, 1)
-    same, positive, negative = same & (value == first), above & (value >= 0), below & (value <= 0)
+    first = firsts(value, dims)
+    same = above & below & (value == first)
+    positive, negative = above & (value >= 0), below & (value <= 0)
     for dim in dims:
         same, positive, negative = (e.all(dim, keepdim=True) for e in (same, positive, negative))
     shape = [1 if k in set(dims) else size for k, size in enumerate(known.value.shape)]
-    made = Known(first.where(same, 0), positive | same, negative | same)
-    return made.map(lambda each: each.expand(shape))
+    return spread(Known(first.where(same, 0), positive | same, negative | same), shape)
+
+
+def multiplied(x: Known, y: Known) -> Known:
+    """Of products, entry by entry: of constants, more is known."""
+    fixed = [each for each in (x, y) if bool(each.constant.all())]
+    other = y if fixed and fixed[0] is x else x
+    return scaled(other, fixed[0].value) if fixed else times(x, y)
 
 
 def by_group(node: Node, weights: Tensor) -> Tensor:
@@ -639,7 +559,7 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
         return value if isinstance(value, Known) else constants(torch.tensor(value).double())
 
     def apply(value: Tensor) -> Tensor:
-        return doubled(node.target(value, *args[1:], **node.kwargs))
+        return node.target(value, *args[1:], **node.kwargs).double()
 
     if not isinstance(args[0], Known | int | float):
         return None
@@ -669,9 +589,7 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
         if name == "sub":
             return plus(x, Known(-y.value, y.below, y.above))
         if name == "mul":
-            fixed = [each for each in (x, y) if bool(each.constant.all())]
-            other = y if fixed and fixed[0] is x else x
-            return scaled(other, fixed[0].value) if fixed else times(x, y)
+            return multiplied(x, y)
         if y.constant.all() and not y.zero.any() and not node.kwargs:
             return scaled(x, 1 / y.value)
     return None

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from evoae.modules import graph as graphs
 from evoae.modules import reading
 from evoae.modules.graph import Graph, Node, name_of, shape_of
-from evoae.modules.groups import along, run_moved
+from evoae.modules.groups import along, firsts, run_moved
+from evoae.modules.plain import WEIGHTED
 from evoae.modules.reading import Inputs
-from evoae.modules.tracing import Activation, Follower
+from evoae.modules.tracing import Activation, Follower, reached
 
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+LAYERS = {"linear", "convolution", "addmm", "mm", "lstm", "gru"}
 NORMS = set("batch_norm layer_norm group_norm instance_norm rms_norm".split()) | {
     "_native_batch_norm_legit_no_training"
 }
@@ -43,7 +44,7 @@ def followers(module: nn.Module, graph: Graph) -> dict[str, Follower]:
         name = graph.parts.get(node, "")
         if name_of(node.target) not in ("linear", "convolution"):
             continue
-        if not isinstance(module.get_submodule(name), LAYERS):
+        if not isinstance(module.get_submodule(name), WEIGHTED):
             continue
         seen = Path(module, graph, node, name).follower()
         if (first := found.get(name)) is not None:
@@ -63,59 +64,42 @@ class Path:
 
     def follower(self) -> Follower:
         """What follows the layer."""
-        end, steps = self.name, list[Node]()
-        units = along(torch.arange(shape_of(self.node)[self.axis]), self.axis, shape_of(self.node))
-        at, is_output = self.node, self.is_last()
+        shape = shape_of(self.node)
+        after = reached(self.node.users, lambda node: node.users)
+        is_output = LAYERS.isdisjoint(name_of(node.target) for node in after)
+        unseen = Follower(self.name, None, is_output)
+        end, at, steps = self.name, self.node, list[Node]()
+        units = along(torch.arange(shape[self.axis]), self.axis, shape)
         while True:
-            users = [user for user in at.users if self.matters(user)]
+            # others are checks, or statistics that nothing reads
+            users = [user for user in at.users if user.users or user.op == "output"]
             if len(users) != 1:
-                return Follower(self.name, None, is_output)
+                return unseen
             at = users[0]
             name = name_of(at.target)
-            if name == "getitem":
-                steps.append(at)
-            elif name in graphs.MOVES and name not in ("cat", "stack"):
+            if name in graphs.MOVES and name not in ("cat", "stack"):
                 moved = run_moved(at, units)
                 if not isinstance(moved, Tensor) or moved.numel() != units.numel():
-                    return Follower(self.name, None, is_output)
+                    return unseen
                 units = moved
-                steps.append(at)
             elif self.keeps_units(at, name):
-                shape = graphs.shapes_of(at)[0]
-                for dim, size in enumerate(shape):
-                    if size != units.shape[dim]:
-                        units = units.narrow(dim, 0, 1)
-                units = units.expand(shape)
-                steps.append(at)
-            else:
-                return Follower(self.name, None, is_output)
+                now = graphs.shapes_of(at)[0]
+                changed = [k for k, size in enumerate(now) if size != units.shape[k]]
+                units = firsts(units, changed).expand(now)
+            elif name != "getitem":
+                return unseen
+            steps.append(at)
+            place = self.place(units)
+            if is_relu(at, name):
+                if place is None:
+                    return unseen
+                return Follower(end, self.replay(steps, place), is_output)
             where = self.graph.parts.get(at, "")
             leaf = where and not list(self.module.get_submodule(where).children())
             ends = not any(self.graph.parts.get(user) == where for user in at.users)
-            here = self.place(units) == self.axis and units.dim() == len(shape_of(self.node))
-            if is_relu(at, name):
-                if self.place(units) is None:
-                    return Follower(self.name, None, is_output)
-                return Follower(end, self.replay(steps, self.place(units)), is_output)
+            here = place == self.axis and units.dim() == len(shape)
             if leaf and ends and here and where != self.name:
                 end, steps = where, []
-
-    def matters(self, user: Node) -> bool:
-        """Whether an operation is more than a check, or statistics that nothing reads."""
-        return bool(user.users) or user.op == "output"
-
-    def is_last(self) -> bool:
-        """Whether no layer with a weight follows."""
-        waiting, seen = list(self.node.users), set[Node]()
-        while waiting:
-            at = waiting.pop()
-            if at in seen:
-                continue
-            seen.add(at)
-            if name_of(at.target) in ("linear", "convolution", "addmm", "mm", "lstm", "gru"):
-                return False
-            waiting.extend(at.users)
-        return True
 
     def keeps_units(self, node: Node, name: str) -> bool:
         """Whether an operation works on one tensor from the layer, and on parameters."""
@@ -131,33 +115,30 @@ class Path:
                 return dim - units.dim()
         return None
 
-    def replay(self, steps: list[Node], place: int | None) -> Activation:
+    def replay(self, steps: list[Node], place: int) -> Activation:
         """A function that does the steps again, with the module's values of then."""
-        assert place is not None
-        names, rows = self.graph.tensors, shape_of(self.node)[0]
 
         def activation(values: Tensor) -> Tensor:
-            made: Any = values
             for step in steps:
-                made = self.step(step, made, names, rows)
-            return made.movedim(place, self.axis) if place != self.axis else made
+                values = self.step(step, values)
+            return values.movedim(place, self.axis)
 
         return activation
 
-    def step(self, node: Node, made: Any, names: dict[Node, str], rows: int) -> Any:
+    def step(self, node: Node, made: Any) -> Any:
         """One step, of a batch of any size."""
         if name_of(node.target) == "getitem":
             return made[node.args[1]]
 
         def value(each: Node) -> Any:
-            if each in names:
-                where, _, last = names[each].rpartition(".")
+            if each in self.graph.tensors:
+                where, _, last = self.graph.tensors[each].rpartition(".")
                 return getattr(self.module.get_submodule(where), last)
             return self.graph.values.get(each, made)
 
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), value)
         if name_of(node.target) in ("view", "reshape", "_unsafe_view", "expand"):
-            sizes = list(args[1])
+            sizes, rows = list(args[1]), shape_of(self.node)[0]
             if sizes and sizes[0] % rows == 0 and len(made) != rows:
                 sizes[0] = sizes[0] // rows * len(made)
             return made.reshape(sizes) if "expand" not in str(node.target) else made.expand(sizes)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evoae.messages import one_line, shortened
-from evoae.modules.plain import copied
+from evoae.messages import words
+from evoae.modules.plain import WEIGHTED, copied
 from evoae.modules.reading import Inputs, quiet
 
 Node = Any  # of torch.fx, whose arguments may be of any type
@@ -64,10 +64,10 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
             program = torch.export.export(probe, inputs, strict=False)
             program = program.run_decompositions(decompositions())
     except Exception as error:  # whatever torch.export, or a user's forward, raises
-        words = shortened(one_line(str(error)) or type(error).__name__)
+        why = words(error)
         if "DataDependent" in type(error).__name__:
-            words = "what its forward does depends on the values of its input"
-        raise ValueError(f"torch.export cannot read {type(module).__name__}: {words}") from error
+            why = "what its forward does depends on the values of its input"
+        raise ValueError(f"torch.export cannot read {type(module).__name__}: {why}") from error
     signature, graph = program.graph_signature, program.graph
     held: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     held |= module.named_buffers(remove_duplicate=False)
@@ -81,11 +81,10 @@ def exported(module: nn.Module, inputs: Inputs) -> Graph:
     values = {node: held[name].detach() for node, name in tensors.items()}
     values |= {n: program.constants[constants[n.name]] for n in nodes if n.name in constants}
     (last,) = (node for node in graph.nodes if node.op == "output")
-    layers = (nn.Linear, nn.modules.conv._ConvNd)
     no_bias = {
         f"{name}.weight".lstrip(".")
         for name, part in module.named_modules(remove_duplicate=False)
-        if isinstance(part, layers) and part.bias is None
+        if isinstance(part, WEIGHTED) and part.bias is None
     }
     stacks = {node: list(node.meta.get("nn_module_stack", {}).values()) for node in nodes}
     parts = {
@@ -157,6 +156,7 @@ def shapes_of(node: Node) -> list[tuple[int, ...]]:
 # -- kinds of operations -------------------------------------------------------------------------
 
 CREATED = set("full arange scalar_tensor zeros ones empty eye linspace".split())
+LIKE = {"full_like", "zeros_like", "ones_like"}  # made of a shape alone
 # they move entries, or repeat them
 MOVES = set(
     "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze slice select "
@@ -181,7 +181,6 @@ REDUCTIONS = dict.fromkeys(
 ) | {"linalg_vector_norm": 2, "norm": 2}
 # of a whole row along a dimension, of the same shape
 ALONG = {"_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "sort"}
-NORMS = {"layer_norm", "rms_norm"}
 # what does not fall where its input rises, and the least that it gives
 RISING = {
     "relu": 0.0, "sigmoid": 0.0, "hardsigmoid": 0.0, "softplus": 0.0, "exp": 0.0, "sqrt": 0.0,

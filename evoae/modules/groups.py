@@ -16,36 +16,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from evoae.modules import graph as graphs
 from evoae.modules import recurrent
 from evoae.modules.graph import Graph, Node, name_of, shape_of, shapes_of, spoken
-from evoae.modules.reading import Inputs
 
 FIXED = 0  # the atom of what is never left out
 OUTPUT = "they are outputs"
 
 
-@dataclass(frozen=True)
-class Group:
-    """Entries of parameters and buffers that go together.
-
-    `members`: names of tensors, axes, and indices along them. `fixed`: why they cannot be left out
-    of the module, if they cannot; they may still be set to zero.
-    """
-
-    members: list[tuple[str, int, int]]
-    fixed: str | None = None
-
-
 @dataclass
 class Axes:
-    """Which atoms the entries of a tensor go with; `free`: its shape follows that of others."""
+    """Which atoms the entries of a tensor go with, [...] or what can be broadcast to its shape.
+
+    `free`: its shape follows that of others.
+    """
 
     shape: tuple[int, ...]
     atoms: list[Tensor] = field(default_factory=list)
     free: bool = False
+
+    def __post_init__(self) -> None:
+        self.atoms = [atoms.expand(self.shape) for atoms in self.atoms]
 
 
 @dataclass(frozen=True)
@@ -57,20 +50,6 @@ class Even:
 
     sides: list[Tensor]
     whole: bool
-
-
-def groups(module: nn.Module, inputs: Inputs) -> list[Group]:
-    """The groups of a module, found on example inputs: first those that may be left out.
-
-    Raises ValueError, in one line, where `torch.export` cannot read the module.
-    """
-    found = Coupling(graphs.exported(module, inputs))
-    together: dict[int, list[tuple[str, int, int]]] = {}
-    for (name, axis), atoms in found.of_tensors.items():
-        for index, atom in enumerate(found.roots(atoms).tolist()):
-            together.setdefault(atom, []).append((name, axis, index))
-    made = [Group(members, found.fixed.get(atom)) for atom, members in together.items()]
-    return sorted(made, key=lambda group: group.fixed is not None)
 
 
 class Coupling:
@@ -91,15 +70,13 @@ class Coupling:
 
     def begin(self, node: Node) -> Axes:
         """A parameter or buffer, whose axes are atoms each; of an input they are none."""
-        made = Axes(shape_of(node))
-        if node in self.graph.tensors:
-            name = self.graph.tensors[node]
-            for axis, size in enumerate(made.shape):
-                if size > 1:
-                    if (name, axis) not in self.of_tensors:
-                        self.of_tensors[name, axis] = self.fresh(size)
-                    made.atoms.append(along(self.of_tensors[name, axis], axis, made.shape))
-        return made
+        shape, name, made = shape_of(node), self.graph.tensors.get(node, ""), []
+        for axis, size in enumerate(shape):
+            if name and size > 1:
+                if (name, axis) not in self.of_tensors:
+                    self.of_tensors[name, axis] = self.fresh(size)
+                made.append(along(self.of_tensors[name, axis], axis, shape))
+        return Axes(shape, made)
 
     # -- atoms -----------------------------------------------------------------------------------
 
@@ -154,10 +131,7 @@ class Coupling:
 
     def level(self, atoms: Tensor, dims: Iterable[int]) -> Tensor:
         """Unite atoms along dimensions: they go together."""
-        first = atoms
-        for dim in dims:
-            first = first.narrow(dim, 0, 1)
-        first = first.expand(atoms.shape)
+        first = firsts(atoms, dims).expand(atoms.shape)
         self.unite(atoms, first)
         return first
 
@@ -165,10 +139,8 @@ class Coupling:
         """Of atoms that differ along `rows` and other dimensions, rows must stay even."""
         dims = self.varying(atoms)
         if rows in dims and len(dims) > 1:
-            for dim in set(range(atoms.dim())) - dims:
-                atoms = atoms.narrow(dim, 0, 1)
-            table = atoms.movedim(rows, 0).flatten(1)
-            self.even.append(Even([table], whole))
+            small = firsts(atoms, set(range(atoms.dim())) - dims)
+            self.even.append(Even([small.movedim(rows, 0).flatten(1)], whole))
 
     def keep_even(self, table: Tensor) -> None:
         """Of each row of atoms [rows, atoms], equally many must remain."""
@@ -179,13 +151,20 @@ class Coupling:
 
     def follow(self, node: Node) -> Any:
         """What an operation makes of the axes of its inputs."""
+        shapes, found = shapes_of(node), self.result(node)
+        found = found if isinstance(found, list) else [found]
+        found += [Axes(shape) for shape in shapes[len(found) :]]
+        return found if isinstance(node.meta["val"], tuple | list) else found[0]
+
+    def result(self, node: Node) -> Any:
+        """The axes of an operation's result, or of several; nothing goes with what is missing."""
         name = name_of(node.target)
         given = [self.axes[each] for each in node.all_input_nodes]
         if name == "getitem":
             return self.axes[node.args[0]][node.args[1]]
         if name in graphs.CREATED:
             return Axes(shape_of(node), free=True)
-        if name in ("full_like", "zeros_like", "ones_like"):
+        if name in graphs.LIKE:
             return given[0]
         if graphs.is_pointwise(node):
             return self.joined(node, given)
@@ -204,24 +183,19 @@ class Coupling:
         if name in graphs.REDUCTIONS:
             return self.reduced(node, given[0])
         if name in graphs.ALONG:
-            return self.several(node, [Axes(s, given[0].atoms) for s in shapes_of(node)])
+            return [Axes(shape, given[0].atoms) for shape in shapes_of(node)]
         return self.unknown(node, given)
 
-    def several(self, node: Node, made: list[Axes]) -> Any:
-        """One result, or a list where an operation gives several."""
-        return made if isinstance(node.meta["val"], tuple | list) else made[0]
-
-    def unknown(self, node: Node, given: Sequence[Any]) -> Any:
+    def unknown(self, node: Node, given: Sequence[Any]) -> list[Axes]:
         """Whatever an operation reads stays as it is."""
-        why = f"{spoken(node)} reads them"
         for each in given:
             for axes in each if isinstance(each, list) else [each]:
-                self.fix(axes.atoms, why)
-        return self.several(node, [Axes(shape) for shape in shapes_of(node)])
+                self.fix(axes.atoms, f"{spoken(node)} reads them")
+        return []
 
-    def joined(self, node: Node, given: Sequence[Axes], shape: Sequence[int] = ()) -> Axes:
+    def joined(self, node: Node, given: Sequence[Axes]) -> Axes:
         """Unite what meets at the same positions, broadcast from the right."""
-        shape = tuple(shape or shape_of(node))
+        shape = shapes_of(node)[0]
         sizes = [(1,) * (len(shape) - len(each.shape)) + each.shape for each in given]
         there = [
             (number, atoms.reshape(size))
@@ -243,19 +217,18 @@ class Coupling:
                 elif dims and any(size[k] > 1 for k in dims):
                     self.fix([atoms], f"{spoken(node)} combines them with what cannot shrink")
             if dims:
-                found.setdefault(dims, atoms.expand(shape))
+                found.setdefault(dims, atoms)
         return Axes(shape, list(found.values()), all(each.free for each in given))
 
     def channels(self, given: Any, rank: int) -> list[Axes]:
         """Parameters [channels] as they meet channels in dimension 1."""
-        made = [self.axes[each] for each in given if isinstance(each, fx.Node)]
-        tail = (1,) * (rank - 2)
-        return [
-            Axes((*each.shape, *tail), [a.reshape(*each.shape, *tail) for a in each.atoms])
-            for each in made
-        ]
+        made, tail = [], (1,) * max(0, rank - 2)
+        for axes in (self.axes[each] for each in given if isinstance(each, fx.Node)):
+            shape = (*axes.shape, *tail)
+            made.append(Axes(shape, [atoms.reshape(shape) for atoms in axes.atoms]))
+        return made
 
-    def moved(self, node: Node, given: Axes) -> Any:
+    def moved(self, node: Node, given: Axes) -> list[Axes]:
         """What moves entries moves their atoms."""
         name = name_of(node.target)
         made: list[list[Tensor]] = []
@@ -269,12 +242,10 @@ class Coupling:
                 dims = self.varying(each)
                 self.blocks(each, min(dims, default=0), whole=True)
             made.append(found)
-        shapes = shapes_of(node)
-        parts = [
+        return [
             Axes(shape, [found[k] for found in made if self.varying(found[k])], given.free)
-            for k, shape in enumerate(shapes)
+            for k, shape in enumerate(shapes_of(node))
         ]
-        return self.several(node, parts)
 
     def cut(self, node: Node, atoms: Tensor, varying: frozenset[int]) -> None:
         """Of what is cut into equal parts, the parts must stay equal; else nothing may go."""
@@ -284,15 +255,13 @@ class Coupling:
         dim = int(at) % atoms.dim()
         if dim not in varying:
             return
-        size, parts = atoms.shape[dim], {shape[dim] for shape in shapes_of(node)[:1]}
         if name in ("select", "unbind"):
             if len(varying) > 1:
                 self.blocks(atoms, dim, whole=False)
             else:
                 self.fix([atoms], f"{name} picks one of them")
             return
-        if name.startswith("split"):
-            parts = {shape[dim] for shape in shapes_of(node)}
+        size, parts = atoms.shape[dim], {shape[dim] for shape in shapes_of(node)}
         if parts == {size}:
             return
         start = args[2] if name == "slice" and len(args) > 2 else 0
@@ -301,10 +270,7 @@ class Coupling:
         if others or size % part or int(start) % part or step != 1 or len(varying) > 1:
             self.fix([atoms], f"{name} takes a part of them")
             return
-        small = atoms
-        for other in set(range(atoms.dim())) - {dim}:
-            small = small.narrow(other, 0, 1)
-        self.keep_even(small.reshape(size // part, part))
+        self.keep_even(first_along(atoms, dim).reshape(size // part, part))
 
     def side_by_side(self, node: Node, given: Sequence[Axes]) -> Axes:
         """What is concatenated along a dimension: atoms too; along others they are united."""
@@ -326,31 +292,29 @@ class Coupling:
                 here = [a for a in part.atoms if self.varying(a) == dims]
                 self.fix([a for a in part.atoms if self.varying(a) != dims], f"{name} reads them")
                 found.append(here[0] if here else torch.tensor(FIXED).expand(part.shape))
-            made.append(torch.cat(thin_but(found, dim), dim).expand(shape))
+            rest = set(range(len(shape))) - {dim}
+            made.append(torch.cat([firsts(each, rest) for each in found], dim))
         else:
             for dims in others:
                 found = [[a for a in p.atoms if self.varying(a) == dims] for p in parts]
                 alone = [p for p, h in zip(parts, found, strict=True) if not h and not p.free]
                 found += [[torch.tensor(FIXED).expand(p.shape)] for p in alone]
-                firsts = [here[0] for here in found if here]
-                for each in firsts[1:]:
-                    self.unite(firsts[0].narrow(dim, 0, 1), each.narrow(dim, 0, 1))
-                made.append(firsts[0].narrow(dim, 0, 1).expand(shape))
+                first, *more = (here[0].narrow(dim, 0, 1) for here in found if here)
+                for each in more:
+                    self.unite(first, each)
+                made.append(first)
         return Axes(shape, made, all(part.free for part in parts))
 
-    def over_positions(self, node: Node, given: Axes, positions: int) -> Any:
+    def over_positions(self, node: Node, given: Axes, positions: int) -> list[Axes]:
         """What is done to each channel by itself over the last dimensions."""
-        shapes = shapes_of(node)
         kept = []
         for atoms in given.atoms:
             last = range(atoms.dim() - positions, atoms.dim())
-            level = self.level(atoms, [dim for dim in last if dim in self.varying(atoms)])
-            for dim in last:
-                level = level.narrow(dim, 0, 1)
-            kept.append(level)
-        return self.several(node, [Axes(s, [a.expand(s) for a in kept]) for s in shapes])
+            level = self.level(atoms, self.varying(atoms).intersection(last))
+            kept.append(firsts(level, last))
+        return [Axes(shape, kept) for shape in shapes_of(node)]
 
-    def reduced(self, node: Node, given: Axes) -> Any:
+    def reduced(self, node: Node, given: Axes) -> list[Axes]:
         """What is summed up, or the like, over some dimensions."""
         over = graphs.dimensions(node, len(given.shape))
         kept = []
@@ -360,11 +324,10 @@ class Coupling:
                 kept.append(atoms)
             elif not varying <= set(over):
                 self.fix([atoms], f"{spoken(node)} reads them")
-        made = []
-        for shape in shapes_of(node):
-            small = [without(atoms, over, len(shape) == len(given.shape)) for atoms in kept]
-            made.append(Axes(shape, [a.expand(shape) for a in small]))
-        return self.several(node, made)
+        kept = [firsts(atoms, over) for atoms in kept]
+        if len(shapes_of(node)[0]) < len(given.shape):
+            kept = [atoms.squeeze(over) for atoms in kept]
+        return [Axes(shape, kept) for shape in shapes_of(node)]
 
     # -- operations with parameters --------------------------------------------------------------
 
@@ -378,7 +341,7 @@ class Coupling:
         for atoms in a.atoms:
             varying = self.varying(atoms)
             if last not in varying:
-                made.append(atoms.narrow(-1, 0, 1).expand(shape))
+                made.append(atoms.narrow(-1, 0, 1))
                 continue
             there = frozenset(row if k == last else k - shift for k in varying)
             other = of_b.get(there)
@@ -389,7 +352,7 @@ class Coupling:
             matched.add(there)
             one = atoms.narrow(last - 1, 0, 1).squeeze(last - 1) if last else atoms
             two = other.narrow(column, 0, 1).squeeze(column)
-            self.unite(one.reshape(one.shape[shift:]) if not shift else one, two)
+            self.unite(one, two)
             for dim in varying - {last}:
                 self.blocks(atoms, dim, whole=False)
         for varying, atoms in of_b.items():
@@ -400,7 +363,7 @@ class Coupling:
                 continue
             for dim in varying - {column}:
                 self.blocks(atoms, dim, whole=False)
-            made.append(atoms.narrow(row, 0, 1).expand(shape))
+            made.append(atoms.narrow(row, 0, 1))
         if bias is not None:
             return self.joined(node, [Axes(shape, made), bias])
         return Axes(shape, made)
@@ -428,39 +391,31 @@ class Coupling:
         dilation: Any, transposed: bool, output_padding: Any, count: int,
     ) -> Axes:  # fmt: skip
         """Of a convolution, transposed or not."""
-        given, there, shape = self.axes[x], self.axes[weight], shape_of(node)
-        positions = len(shape) - 2
-        channels = []
-        for atoms in given.atoms:
+        shape, channels = shape_of(node), []
+        for atoms in self.axes[x].atoms:
             varying = self.varying(atoms)
             if 1 in varying and 0 not in varying:  # positions of a channel go together
                 channels.append(first_along(self.level(atoms, varying - {1}), 1))
             else:
                 self.fix([atoms], "a convolution reads them")
         entries: dict[int, Tensor] = {}
-        for atoms in there.atoms:
+        for atoms in self.axes[weight].atoms:
             varying = self.varying(atoms)
             if len(varying) == 1 and min(varying) < 2:
                 entries[min(varying)] = first_along(atoms, min(varying))
             else:
                 self.fix([atoms], "they are positions of a kernel")
-        into, out = (0, 1) if transposed else (1, 0)
-        if count == 1:
-            if channels and into in entries:
-                self.unite(channels[0], entries[into])
-            else:
-                self.fix(
-                    [*channels, *([entries[into]] if into in entries else [])],
-                    "what they are combined with cannot shrink",
-                )
-            made = entries.get(out)
-        else:
+        if count > 1:
             made = self.in_groups(weight, channels, entries, count, transposed, shape[1])
+        else:
+            there = [atoms for axis, atoms in entries.items() if axis == (0 if transposed else 1)]
+            if channels and there:
+                self.unite(channels[0], there[0])
+            else:
+                self.fix([*channels, *there], "what they are combined with cannot shrink")
+            made = entries.get(1 if transposed else 0)
         outputs = Axes(shape, [] if made is None else [along(made, 1, shape)])
-        if bias is None:
-            return outputs
-        (added,) = self.channels([bias], positions + 2)
-        return self.joined(node, [outputs, added], shape)
+        return self.joined(node, [outputs, *self.channels([bias], len(shape))])
 
     def in_groups(
         self, weight: Node, channels: list[Tensor], entries: dict[int, Tensor], count: int,
@@ -489,13 +444,10 @@ class Coupling:
         self.grouped[name] = (inside, table)
         return made
 
-    def of_batch_norm(self, node: Node, x: Node, *given: Any) -> Any:
+    def of_batch_norm(self, node: Node, x: Node, *given: Any) -> Axes:
         """Of a norm of each channel by itself."""
-        rank = len(shapes_of(node)[0])
-        there = [self.axes[x], *self.channels(given[:4], rank)]
-        made = self.joined(node, there, shapes_of(node)[0])
-        rest = [Axes(shape) for shape in shapes_of(node)[1:]]
-        return self.several(node, [made, *rest])
+        shape = shapes_of(node)[0]
+        return self.joined(node, [self.axes[x], *self.channels(given[:4], len(shape))])
 
     of_native_batch_norm_legit_no_training = of_batch_norm
     of_instance_norm = of_batch_norm
@@ -507,19 +459,18 @@ class Coupling:
         back = [user for each in places for user in each.users]
         if not all(graphs.picked(user) is x for user in back) or len(values) != 1:
             self.fix(self.axes[x].atoms, "topk reads them")
-        return [Axes(shape) for shape in shapes_of(node)]
+        return []
 
-    def of_scatter(self, node: Node, into: Node, *rest: Any) -> Axes:
+    def of_scatter(self, node: Node, into: Node, *rest: Any) -> Any:
         """Of what is put to where it was."""
-        given = [self.axes[each] for each in node.all_input_nodes]
         if (x := graphs.picked(node)) is None:
-            return self.unknown(node, given)
+            return self.unknown(node, [self.axes[each] for each in node.all_input_nodes])
         return self.joined(node, [self.axes[into], self.axes[x]])
 
     def of_prelu(self, node: Node, x: Node, weight: Node) -> Axes:
         """Of a slope, or one for each channel."""
-        rank = max(2, len(shape_of(node)))
-        return self.joined(node, [self.axes[x], *self.channels([weight], rank)])
+        channels = self.channels([weight], len(shape_of(node)))
+        return self.joined(node, [self.axes[x], *channels])
 
     def of_group_norm(self, node: Node, x: Node, count: int, *given: Any) -> Axes:
         """Of groups of channels, which go as a whole."""
@@ -538,28 +489,15 @@ class Coupling:
     of_rms_norm = of_layer_norm
 
     def of_embedding(self, node: Node, weight: Node, index: Node, *rest: Any) -> Axes:
-        """Of rows that an index picks."""
-        made = []
-        for atoms in self.axes[weight].atoms:
-            if self.varying(atoms) == {1}:
-                made.append(along(first_along(atoms, 1), -1, shape_of(node)))
-            else:
-                self.fix([atoms], "an index picks from them")
+        """Of rows that an index picks, or of their sums or means."""
+        shape = shapes_of(node)[0]
+        rows = [atoms for atoms in self.axes[weight].atoms if self.varying(atoms) != {1}]
+        self.fix(rows, "an index picks from them")
         self.fix(self.axes[index].atoms, "they are indices")
-        return Axes(shape_of(node), made)
+        columns = [atoms for atoms in self.axes[weight].atoms if self.varying(atoms) == {1}]
+        return Axes(shape, [along(first_along(atoms, 1), -1, shape) for atoms in columns])
 
-    def of_embedding_bag(self, node: Node, weight: Node, index: Node, *rest: Any) -> list[Axes]:
-        """Of sums or means of rows that an index picks."""
-        first, *others = shapes_of(node)
-        made = []
-        for atoms in self.axes[weight].atoms:
-            if self.varying(atoms) == {1}:
-                made.append(along(first_along(atoms, 1), -1, first))
-            else:
-                self.fix([atoms], "an index picks from them")
-        return [Axes(first, made), *(Axes(shape) for shape in others)]
-
-    of_embedding_bag_forward_only = of_embedding_bag
+    of_embedding_bag = of_embedding_bag_forward_only = of_embedding
 
     def of_scaled_dot_product_attention(
         self, node: Node, q: Node, k: Node, v: Node, *rest: Any
@@ -573,7 +511,7 @@ class Coupling:
                 continue
             for dim in self.varying(atoms) - {rank - 1}:
                 self.blocks(atoms, dim, whole=False)
-            made.append(atoms.narrow(rank - 2, 0, 1).expand(shape_of(node)))
+            made.append(atoms.narrow(rank - 2, 0, 1))
         return Axes(shape_of(node), made)
 
     def of_constant_pad_nd(self, node: Node, x: Node, sizes: list[int], *rest: Any) -> Axes:
@@ -583,9 +521,7 @@ class Coupling:
         made = []
         for atoms in given.atoms:
             if padded.isdisjoint(self.varying(atoms)):
-                for dim in padded:
-                    atoms = atoms.narrow(dim, 0, 1)
-                made.append(atoms.expand(shape))
+                made.append(firsts(atoms, padded))
             else:
                 made.append(torch.nn.functional.pad(atoms, sizes, value=FIXED))
         return Axes(shape, made)
@@ -603,11 +539,16 @@ def along(atoms: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     return atoms.reshape(size).expand(*shape)
 
 
+def firsts(values: Tensor, dims: Iterable[int]) -> Tensor:
+    """The first along some dimensions, which get size 1."""
+    for dim in dims:
+        values = values.narrow(dim, 0, 1)
+    return values
+
+
 def first_along(atoms: Tensor, axis: int) -> Tensor:
     """The atoms [n] along an axis, where all others are alike."""
-    for dim in set(range(atoms.dim())) - {axis}:
-        atoms = atoms.narrow(dim, 0, 1)
-    return atoms.flatten()
+    return firsts(atoms, set(range(atoms.dim())) - {axis % atoms.dim()}).flatten()
 
 
 def thin(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -616,20 +557,6 @@ def thin(*tensors: Tensor) -> tuple[Tensor, ...]:
         if tensors[0].shape[dim] > 1 and all(each.stride(dim) == 0 for each in tensors):
             tensors = tuple(each.narrow(dim, 0, 1) for each in tensors)
     return tensors
-
-
-def thin_but(tensors: list[Tensor], dim: int) -> list[Tensor]:
-    """The first along all dimensions but one."""
-    for other in set(range(tensors[0].dim())) - {dim}:
-        tensors = [each.narrow(other, 0, 1) for each in tensors]
-    return tensors
-
-
-def without(values: Tensor, dims: Sequence[int], keep: bool) -> Tensor:
-    """The first along some dimensions, which stay, of size 1, or go."""
-    for dim in sorted(dims, reverse=True):
-        values = values.narrow(dim, 0, 1) if keep else values.select(dim, 0)
-    return values
 
 
 def run_moved(node: Node, values: Tensor) -> Any:

@@ -281,18 +281,16 @@ def coverage(module: nn.Module, targets: list[Target]) -> tuple[str, float]:
 
     Norms are not counted in the latter: they scale what others compute.
     """
-    tensors = tensors_of(module).values()
-    norms = [each for each in tensors if isinstance(each.holders[0][0], NORMS)]
-    layers = [each for held in weights_of(module).values() for each in held]
+    known = [each for each in tensors_of(module).values() if isinstance(each.holders[0][0], NORMS)]
+    known += [each for held in weights_of(module).values() for each in held]
     within = [each for target in targets for each in target.tensors.values()]
-    covered, layered, normed = (
-        {id(parameter) for each in kind for parameter in each.behind}
-        for kind in (within, layers, norms)
+    covered, considered = (
+        {id(parameter) for each in kind for parameter in each.behind} for kind in (within, known)
     )
     sizes = {name: (id(p), p.numel()) for name, p in module.named_parameters()}
     total = sum(size for _, size in sizes.values())
     left = {name: size for name, (key, size) in sizes.items() if key not in covered}
-    unasked = sum(size for key, size in sizes.values() if key not in covered | layered | normed)
+    unasked = sum(size for key, size in sizes.values() if key not in considered)
     done = total - sum(left.values())
     words = f"covers {done:,} of {total:,} parameters ({done / total:.1%})"
     names = (name.replace("parametrizations.", "") for name in left)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from evoae.modules.masking import Mask, parametrizations
+from evoae.modules.masking import Mask, parametrizations, remove
+
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)  # layers with a weight, and a bias or none
 
 
 class Hook:
@@ -77,11 +78,6 @@ def what_computes(part: nn.Module) -> str:
     return "a hook"
 
 
-def global_hooks() -> bool:
-    """Whether hooks are registered on all modules at once."""
-    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
-
-
 def copied(module: nn.Module) -> nn.Module:
     """A deep copy, also of a module that keeps results of computations with gradients.
 
@@ -90,6 +86,16 @@ def copied(module: nn.Module) -> nn.Module:
     held = (tensor for part in module.modules() for tensor in tensors_in(vars(part)))
     memo = {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
     return copy.deepcopy(module, memo)
+
+
+def unmasked(module: nn.Module) -> nn.Module:
+    """A copy without masks of evoae: what they held at zero is zero."""
+    made = copied(module)
+    for part in list(made.modules()):
+        if parametrize.is_parametrized(part):
+            for name in list(parametrizations(part)):
+                remove(part, name)
+    return made
 
 
 def sharing_parameters(module: nn.Module) -> nn.Module:
@@ -114,7 +120,8 @@ def why_not_a_module(module: Any) -> str | None:
         return f"must be a torch.nn.Module; it is of type {type(module).__name__}"
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by TorchScript, which hides its layers: give the module it was made of"
-    if is_compiled(module):
+    compiled = [part for part in module.modules() if part._compiled_call_impl is not None]
+    if compiled or any(type(part).__name__ == "OptimizedModule" for part in module.modules()):
         return "is compiled: give the module itself, and compile it afterwards"
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return f"is wrapped in {type(module).__name__}: give its .module, and wrap it afterwards"
@@ -122,14 +129,6 @@ def why_not_a_module(module: Any) -> str | None:
     if any(tensor.is_meta for tensor in tensors):
         return "is on the meta device, where tensors have no values: load some first"
     return None
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether `torch.compile` or `Module.compile` was applied to a module or a part of it."""
-    return any(
-        type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None
-        for part in module.modules()
-    )
 
 
 def kind_of(part: nn.Module) -> str:

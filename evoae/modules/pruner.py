@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,13 +18,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from evoae import identity
 from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
-from evoae.messages import one_line, shortened
+from evoae.messages import shortened, words
 from evoae.modules import checks, masking
 from evoae.modules.following import followers_on
 from evoae.modules.layers import OF_ACTIVATIONS, Chosen, Part, coverage, find_layers, mask_all
 from evoae.modules.observing import FROM_GRADIENTS, NO_EXAMPLES, Observer, together
 from evoae.modules.plain import Hook, why_not_a_module
-from evoae.modules.units import positional, units_of
+from evoae.modules.units import units_of
 from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.pruning.units import Units
@@ -148,10 +149,9 @@ class Pruner:
         if self.operator.function is operators.apoz and unclear:
             rows = (examples[:2],) if isinstance(examples, Tensor) and len(examples) else None
             self.targets = find_layers(*given, followers_on(module, rows))
-        self.size, weights = (
-            sum(t.tensors[part].value.numel() for t in self.targets for part in parts(t))
-            for parts in (lambda target: target.tensors, lambda target: ["weight"])
-        )
+        tensors = [(p, each) for t in self.targets for p, each in t.tensors.items()]
+        self.size = sum(tensor.value.numel() for _, tensor in tensors)
+        weights = sum(tensor.value.numel() for part, tensor in tensors if part == "weight")
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
         if self.experiment.operator != "none":
@@ -237,7 +237,7 @@ class Pruner:
         self.note_call()
         self.handles.pop().remove()
         if self.granularity == "unit":
-            self.inputs = positional(module, given, named)
+            self.inputs = inspect.signature(module.forward).bind(*given, **named).args
 
     def find_units(self) -> None:
         """The units, before the first prune. Raises ValueError where there are none."""
@@ -506,8 +506,8 @@ class Pruner:
             self.module.load_state_dict(dict(state))  # without the masks in its metadata
         except RuntimeError as error:
             self.module.load_state_dict(before)
-            words = shortened(one_line(str(error)))
-            raise ValueError(f"the state to rewind to does not fit the module: {words}") from error
+            why = words(error)
+            raise ValueError(f"the state to rewind to does not fit the module: {why}") from error
         for tensor in tensors:
             tensor.prune(tensor.keeps, opens=False)
         self.forget_moments([optimiser] if optimiser else [])

@@ -19,8 +19,8 @@ from torch.fx.proxy import TraceError
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from evoae.messages import one_line, shortened
-from evoae.modules.plain import copied
+from evoae.messages import words
+from evoae.modules.plain import WEIGHTED, copied
 
 Inputs = tuple[Any, ...]
 T = TypeVar("T")
@@ -261,8 +261,7 @@ def why_not_followed(module: nn.Module, given: dict[str, Any], error: Exception)
     where = f"{type(module).__name__}.forward" + (f" with {', '.join(symbols)}" if symbols else "")
     if isinstance(error, TraceError):
         return f"{where} depends on its input, and cannot be followed without example="
-    words = shortened(one_line(str(error)) or type(error).__name__)
-    return f"{where} cannot be followed without example= ({words})"
+    return f"{where} cannot be followed without example= ({words(error)})"
 
 
 # -- on an example -------------------------------------------------------------------------------
@@ -304,8 +303,7 @@ def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:
 
 def guessed(module: nn.Module) -> Inputs | None:
     """An input that the module takes, made for its first layer; None if none is found."""
-    kinds = nn.Linear | nn.modules.conv._ConvNd
-    first = next((part for part in module.modules() if isinstance(part, kinds)), None)
+    first = next((part for part in module.modules() if isinstance(part, WEIGHTED)), None)
     if first is None or first.weight is None:
         return None
     draw = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evoae.modules.graph import Node, name_of, shape_of, shapes_of
-from evoae.networks.compaction import Known, unknown
+from evoae.networks.compaction import Known, zero_where
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 NEW = {"lstm": 2, "gru": 2, "rnn_tanh": 0, "rnn_relu": 0}  # the gate that says what a unit becomes
@@ -72,13 +72,11 @@ def couple(coupling: Any, node: Node, call: Recurrent, axes: Any) -> list[Any] |
             unit = of_tensors[states, 1]
             for each in (weight, states, *biases):
                 coupling.unite(of_tensors[each, 0].view(GATES[call.kind], -1), unit)
-            if (weight, 1) in of_tensors and inputs is not None:
-                coupling.unite(of_tensors[weight, 1], inputs)
+            both = [each for each in (of_tensors.get((weight, 1)), inputs) if each is not None]
+            if len(both) == 2:
+                coupling.unite(*both)
             else:
-                alone = [of_tensors[weight, 1]] if (weight, 1) in of_tensors else []
-                coupling.fix(
-                    alone if inputs is None else [*alone, inputs], f"{call.kind} reads them"
-                )
+                coupling.fix(both, f"{call.kind} reads them")
             here.append(unit)
         inputs = torch.cat(here)
         units += here
@@ -94,10 +92,7 @@ def couple(coupling: Any, node: Node, call: Recurrent, axes: Any) -> list[Any] |
             coupling.fix([table], f"{call.kind} begins with what cannot shrink")
     first, *rest = shapes_of(node)
     assert inputs is not None
-    return [
-        axes(first, [inputs.expand(*first)]),
-        *(axes(shape, [table[:, None].expand(shape)]) for shape in rest),
-    ]
+    return [axes(first, [inputs]), *(axes(shape, [table[:, None]]) for shape in rest)]
 
 
 def silent(facts: Any, call: Recurrent) -> tuple[list[Tensor], list[Tensor]]:
@@ -131,7 +126,7 @@ def known(facts: Any, node: Node, call: Recurrent) -> list[Known]:
     first, *rest = shapes_of(node)
     last = torch.cat(units[-len(call.layers[0]) :]).expand(*first)
     zeros = [last, *(torch.stack(units)[:, None].expand(shape) for shape in rest)]
-    return [Known(unknown(zero.shape).value, zero, zero) for zero in zeros]
+    return [zero_where(zero) for zero in zeros]
 
 
 def look_back(facts: Any, node: Node, call: Recurrent, read: dict[int, Any]) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from evoae.modules.facts import Facts
 from evoae.modules.graph import Graph, name_of, shape_of
 from evoae.modules.groups import OUTPUT, Coupling, Even, first_along
-from evoae.modules.plain import kind_of
+from evoae.modules.plain import WEIGHTED, kind_of
 
 # attributes of modules of PyTorch that say how large a tensor of theirs is, and along which axis
 SIZES = {
     nn.Linear: {"out_features": ("weight", 0), "in_features": ("weight", 1)},
     nn.Bilinear: {"out_features": ("weight", 0)},
     nn.modules.batchnorm._NormBase: {"num_features": ("weight", 0)},
+    nn.GroupNorm: {"num_channels": ("weight", 0)},
     nn.Embedding: {"embedding_dim": ("weight", 1)},
     nn.EmbeddingBag: {"embedding_dim": ("weight", 1)},
     nn.RNNBase: {"hidden_size": ("weight_hh_l0", 1), "input_size": ("weight_ih_l0", 1)},
@@ -26,7 +27,6 @@ SIZES = {
 }
 
 Number = tuple[str, str, int]  # a module's name, its attribute, and what it is set to
-LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 NEEDED = "what reads them needs them (a norm over units, a border, a shape)"
 
 
@@ -36,17 +36,16 @@ class Plan:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.coupling, self.facts = graph, Coupling(graph), Facts(graph)
         self.needed = torch.zeros(len(self.coupling.parent), dtype=torch.bool)
-        for node in graph.nodes:
-            axes, read = self.coupling.axes[node], self.facts.read.get(node)
-            pairs = (
-                [(axes[k], r) for k, r in read.items()]
-                if isinstance(read, dict)
-                else [(axes, read)]
-            )
-            for each, mask in pairs:
-                if mask is not None:
-                    self.note(each.atoms, mask)
-        self.gone = self.most()
+        for node, read in self.facts.read.items():
+            axes = self.coupling.axes[node]
+            if isinstance(read, dict):
+                for number, each in read.items():
+                    self.note(axes[number].atoms, each)
+            else:
+                self.note(axes.atoms, read)
+        gone = ~self.needed
+        gone[list(self.coupling.fixed)] = False
+        self.gone = self.settled(gone)  # all that are neither needed nor fixed, by their roots
         self.families = self.split()
 
     def note(self, atoms: Iterable[Tensor], read: Tensor) -> None:
@@ -57,12 +56,6 @@ class Plan:
                 if each.stride(dim) == 0 and each.shape[dim] > 1:
                     each, there = each.narrow(dim, 0, 1), there.any(dim, keepdim=True)
             self.needed[self.coupling.roots(each[there])] = True
-
-    def most(self) -> Tensor:
-        """All atoms that are neither needed nor fixed, by their roots."""
-        gone = ~self.needed
-        gone[list(self.coupling.fixed)] = False
-        return self.settled(gone)
 
     def settled(self, gone: Tensor) -> Tensor:
         """Without those that must stay so that none is left empty, and blocks stay even."""
@@ -126,7 +119,7 @@ class Plan:
             weight, where = tensor_of(module, name), name.removesuffix(".weight")
             part = part_of(module, where)
             units = int(isinstance(part, nn.modules.conv._ConvTransposeNd))
-            if weight.dim() < 2 or (axis != units and isinstance(part, LAYERS)):
+            if weight.dim() < 2 or (axis != units and isinstance(part, WEIGHTED)):
                 continue
             silent = (weight.detach().movedim(axis, 0).flatten(1) == 0).all(1).cpu()
             roots = self.coupling.roots(atoms[silent])
@@ -237,10 +230,7 @@ class Plan:
                 inside = self.coupling.grouped.get(self.graph.tensors.get(node.args[1], ""))
                 if inside is not None:
                     part.groups = int((~gone[inside[0]]).any(1).sum())
-                first, second = part.weight.shape[:2]
-                into, out = (first, second) if part.transposed else (second, first)
-                scale = (1, part.groups) if part.transposed else (part.groups, 1)
-                part.in_channels, part.out_channels = into * scale[0], out * scale[1]
+                    set_sizes(part, {})
             elif isinstance(
                 part, nn.GroupNorm | nn.Unflatten | nn.modules.instancenorm._InstanceNorm
             ):
@@ -286,7 +276,14 @@ def put(owners: Iterable[tuple[nn.Module, str]], small: Tensor, tensor: Tensor) 
 
 
 def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
-    """Set what a module says of its own size, where its tensors have another one now."""
+    """Set what a module says of its own size, where its tensors have another one now.
+
+    `sizes`: what was so large, and is now, for attributes of a user's modules.
+    """
+    if not type(part).__module__.startswith("torch.nn."):
+        for name, value in vars(part).items():
+            if type(value) is int and value in sizes:  # as in Hugging Face's Conv1D
+                setattr(part, name, sizes[value])
     known = {
         k: v for kind, names in SIZES.items() if isinstance(part, kind) for k, v in names.items()
     }
@@ -295,12 +292,11 @@ def set_sizes(part: nn.Module, sizes: dict[int, int]) -> None:
         tensor = getattr(part, "running_mean", None) if tensor is None else tensor
         if tensor is not None:
             setattr(part, name, tensor.shape[axis])
-    if isinstance(part, nn.LayerNorm):
+    if isinstance(part, nn.LayerNorm) and part.weight is not None:
         part.normalized_shape = tuple(part.weight.shape)
-    if not type(part).__module__.startswith("torch.nn."):
-        for name, value in vars(part).items():
-            if type(value) is int and value in sizes:  # as in Hugging Face's Conv1D
-                setattr(part, name, sizes[value])
+    if isinstance(part, nn.modules.conv._ConvNd):
+        channels = part.weight.shape[0], part.weight.shape[1] * part.groups
+        part.in_channels, part.out_channels = channels if part.transposed else channels[::-1]
 
 
 def part_of(module: nn.Module, name: str) -> nn.Module:

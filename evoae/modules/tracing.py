@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -93,13 +93,15 @@ def followers_in(module: nn.Module) -> dict[str, Follower]:
 
     graph, whole = decided(run)
     named = dict(whole.named_modules())
-    alive = reaching_output(graph)
+    for node in graph.nodes:  # the part that it calls, if it calls one
+        node.meta["part"] = named.get(str(node.target)) if node.op == "call_module" else None
+    outputs = [node for node in graph.nodes if node.op == "output"]
+    alive = reached(outputs, lambda node: node.all_input_nodes)
     found: dict[str, Follower] = {}
     for node in graph.nodes:
-        layer = called(node, named)
-        if isinstance(layer, LAYERS):
+        if isinstance(node.meta["part"], LAYERS):
             name = str(node.target).removeprefix("module.").removeprefix("module")
-            seen = follower(node, name, layer, named, alive)
+            seen = follower(node, name, alive)
             if name in found:  # called more than once
                 alike = (found[name].end, found[name].activation) == (seen.end, seen.activation)
                 end, activation = (seen.end, seen.activation) if alike else (name, None)
@@ -108,25 +110,24 @@ def followers_in(module: nn.Module) -> dict[str, Follower]:
     return found
 
 
-def follower(
-    node: fx.Node, name: str, layer: nn.Module, named: dict[str, nn.Module], alive: set[fx.Node]
-) -> Follower:
+def follower(node: fx.Node, name: str, alive: set[fx.Node]) -> Follower:
     """Follow a layer's output, as long as one operation alone reads it."""
-    is_output = not any(isinstance(called(n, named), LAYERS) for n in after(node))
-    conv = not isinstance(layer, nn.Linear)
+    after = reached(node.users, lambda each: each.users)
+    is_output = not any(isinstance(each.meta["part"], LAYERS) for each in after)
+    conv = not isinstance(node.meta["part"], nn.Linear)
     end, at, behind_norm = name, node, name
     in_place = True  # units lie where the layer puts them
     while True:
-        users = [user for user in at.users if reads_values(user, alive, named)]
-        if users and is_in_place(users[0], named):
+        users = [user for user in at.users if reads_values(user, alive)]
+        if users and is_in_place(users[0]):
             users = users[:1]
-        found = [relu_of(user, named) for user in users]
+        found = [relu_of(user) for user in users]
         if found and found[0] and all(each is found[0] for each in found):
             return Follower(end, found[0], is_output)
         if len(users) != 1:
             return Follower(behind_norm, None, is_output)
         user = users[0]
-        kind = kind_of(user, named)
+        kind = kind_of(user)
         keeps = kind in KEEP_UNITS or (conv and kind in OVER_POSITIONS)
         if keeps and in_place:
             end = str(user.target).removeprefix("module.")
@@ -141,77 +142,59 @@ def follower(
         at = user
 
 
-def reaching_output(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that the output is made of."""
-    found: set[fx.Node] = set()
-    left = [node for node in graph.nodes if node.op == "output"]
+def reached(begin: Iterable[fx.Node], step: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """These nodes, and all that steps from one to others lead to."""
+    found, left = set[fx.Node](), list(begin)
     while left:
         node = left.pop()
         if node not in found:
             found.add(node)
-            left.extend(node.all_input_nodes)
+            left.extend(step(node))
     return found
 
 
-def after(node: fx.Node) -> Iterator[fx.Node]:
-    """All nodes that a node's value goes into, directly or not."""
-    found: set[fx.Node] = set()
-    left = list(node.users)
-    while left:
-        at = left.pop()
-        if at not in found:
-            found.add(at)
-            yield at
-            left.extend(at.users)
-
-
-def reads_values(node: fx.Node, alive: set[fx.Node], named: dict[str, nn.Module]) -> bool:
+def reads_values(node: fx.Node, alive: set[fx.Node]) -> bool:
     """Whether the output depends on a node, and not by its input's shape or type alone."""
     if node.target is getattr or (node.op == "call_method" and node.target in SHAPE):
         return False
-    return node in alive or is_in_place(node, named)
+    return node in alive or is_in_place(node)
 
 
-def called(node: fx.Node, named: dict[str, nn.Module]) -> nn.Module | None:
-    """The module that a node calls, if it calls one."""
-    return named.get(str(node.target)) if node.op == "call_module" else None
-
-
-def kind_of(node: fx.Node, named: dict[str, nn.Module]) -> Any:
+def kind_of(node: fx.Node) -> Any:
     """What a node does: the type of a module, a function, or the name of a method."""
-    part = called(node, named)
+    part = node.meta["part"]
     return node.target if part is None else type(part)
 
 
-def argument(node: fx.Node, position: int, name: str, named: dict[str, nn.Module]) -> Any:
+def argument(node: fx.Node, position: int, name: str) -> Any:
     """An argument of a function, or what a module has by that name."""
-    part = called(node, named)
+    part = node.meta["part"]
     if part is not None:
         return getattr(part, name)
     return node.args[position] if len(node.args) > position else node.kwargs.get(name)
 
 
-def is_in_place(node: fx.Node, named: dict[str, nn.Module]) -> bool:
+def is_in_place(node: fx.Node) -> bool:
     """Whether a node writes what it makes over its input."""
-    part = called(node, named)
+    part = node.meta["part"]
     inplace = node.kwargs.get("inplace", False) if part is None else getattr(part, "inplace", False)
-    return bool(inplace) or kind_of(node, named) in IN_PLACE
+    return bool(inplace) or kind_of(node) in IN_PLACE
 
 
-def relu_of(node: fx.Node, named: dict[str, nn.Module]) -> Activation | None:
+def relu_of(node: fx.Node) -> Activation | None:
     """What a node does if it is a ReLU, or one that is bounded above."""
-    kind = kind_of(node, named)
+    kind = kind_of(node)
     if kind in RELUS:
         return torch.relu
     if kind in RELUS_TO_SIX:
         return F.relu6
-    if kind in BOUNDED and argument(node, 1, "min_val", named) == 0:
-        return torch.relu if (top := argument(node, 2, "max_val", named)) is None else bounded(top)
-    if kind in CLAMPS and argument(node, 1, "min", named) == 0:
-        top = argument(node, 2, "max", named)
+    if kind in BOUNDED and argument(node, 1, "min_val") == 0:
+        return torch.relu if (top := argument(node, 2, "max_val")) is None else bounded(top)
+    if kind in CLAMPS and argument(node, 1, "min") == 0:
+        top = argument(node, 2, "max")
         return torch.relu if top is None else bounded(top)
     if kind in THRESHOLDS and not any(
-        argument(node, n, name, named) for n, name in ((1, "threshold"), (2, "value"))
+        argument(node, n, name) for n, name in ((1, "threshold"), (2, "value"))
     ):
         return torch.relu
     return None

@@ -6,7 +6,6 @@ of an attention go whole.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoae.modules import masking
 from evoae.modules.graph import Node, exported, shape_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
-from evoae.modules.plain import copied
+from evoae.modules.plain import unmasked
 from evoae.pruning.units import NONE, Units
 
 
@@ -72,13 +70,13 @@ class Coupled(Coupling):
 
     def of_index_select(self, node: Node, x: Node, dim: int, index: Node) -> Axes:
         """Some of the entries along a dimension."""
-        made, shape = [], shape_of(node)
+        made = []
         for atoms in self.axes[x].atoms:
             if dim % atoms.dim() in self.varying(atoms):
                 self.fix([atoms], "an index picks from them")
             else:
-                made.append(atoms.narrow(dim, 0, 1).expand(shape))
-        return Axes(shape, made)
+                made.append(atoms.narrow(dim, 0, 1))
+        return Axes(shape_of(node), made)
 
 
 def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) -> Units:
@@ -87,12 +85,8 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
     Raises ValueError, in one line, where `torch.export` cannot read the module, or no channel of
     it is between layers.
     """
-    plain = copied(module)
-    for part in list(plain.modules()):
-        for name in list(getattr(part, "parametrizations", ())):
-            masking.remove(part, name)
     try:
-        found = Coupled(exported(plain, inputs))
+        found = Coupled(exported(unmasked(module), inputs))
     except ValueError as error:
         raise ValueError(f"granularity=unit cannot follow channels: {error}") from error
     numbers: dict[int, int] = {}
@@ -113,9 +107,7 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
             if name in found.grouped:
                 inside, table = found.grouped[name]
                 written = numbered(table.flatten(), name, 0)
-                read = torch.from_numpy(numbered(inside, name, 1))
-                each = target.units // target.groups, target.weight.shape[2:].numel()
-                read = read.repeat_interleave(each[0], 0).repeat_interleave(each[1], 1)
+                read = target.by_entry(torch.from_numpy(numbered(inside.flatten(), name, 1)))
                 arrays = [np.broadcast_to(written[:, None], read.shape), read.numpy()]
                 break
             for axis in range(len(target.weight.shape)):
@@ -132,9 +124,3 @@ def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) 
     keys = [frozenset(where[root]) for root in numbers]
     spaces = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return Units(weights, rows, np.array([spaces[key] for key in keys]))
-
-
-def positional(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """The inputs of a call, all of them by position."""
-    bound = inspect.signature(module.forward).bind(*given, **named)
-    return bound.args

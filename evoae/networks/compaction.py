@@ -139,6 +139,11 @@ class Known:
         value = self.value.where(self.constant, 0)
         return Known(value, self.positive | self.constant, self.negative | self.constant)
 
+    @property
+    def beside_zeros(self) -> Known:
+        """The same where zeros may stand beside an entry, or instead of it."""
+        return Known(self.value.where(self.zero, 0), self.positive, self.negative)
+
     def itself(self) -> Known:
         """What nothing is done to."""
         return self
@@ -154,10 +159,14 @@ def constants(values: Tensor) -> Known:
     return Known(values, yes, yes)
 
 
+def zero_where(zero: Tensor) -> Known:
+    """Of entries some of which are always 0, and the others may have any value."""
+    return Known(torch.zeros((), dtype=torch.float64).expand(zero.shape), zero, zero)
+
+
 def unknown(shape: Sequence[int]) -> Known:
     """Of entries that may have any value."""
-    no = torch.zeros((), dtype=torch.bool).expand(*shape)
-    return Known(torch.zeros((), dtype=torch.float64).expand(*shape), no, no)
+    return zero_where(torch.zeros((), dtype=torch.bool)).map(lambda each: each.expand(shape))
 
 
 def plus(a: Known, b: Known) -> Known:
@@ -253,9 +262,7 @@ def analyse(links: Sequence[Link]) -> tuple[list[Tensor], list[Tensor]]:
     units, spread = unknown((1, links[0].weight.shape[1])), 1
     for link in links:
         before = units.map(partial(torch.repeat_interleave, repeats=spread, dim=1))
-        if link.pads:
-            value = before.value.where(before.zero, 0)
-            before = Known(value, before.positive, before.negative)
+        before = before.beside_zeros if link.pads else before
         weight = (
             link.weight.double().flatten(2)
             if link.weight.dim() > 2

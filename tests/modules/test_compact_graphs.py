@@ -110,6 +110,51 @@ def test_outputs_of_every_kind_are_equal(name: str) -> None:
     assert largest_gap(module, small, x, more) <= 1e-5
 
 
+class OwnLinear(nn.Linear):
+    pass
+
+
+def fixed_norm() -> nn.Module:
+    norm = nn.InstanceNorm2d(8, affine=True, track_running_stats=True)
+    for tensor in (norm.running_mean, norm.bias):
+        nn.init.uniform_(tensor, -1, 1)
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("parts", "shape", "widths"),
+    [
+        ([nn.Linear(9, 8), OwnLinear(8, 16), nn.Linear(16, 9)], (5, 9), (4, 8, 9)),
+        ([nn.Conv2d(1, 8, 3), fixed_norm(), nn.Conv2d(8, 1, 3)], (3, 1, 8, 8), (4, 1)),
+        ([nn.Conv2d(1, 8, 3), nn.AvgPool2d(2), nn.Conv2d(8, 1, 1)], (1, 8, 8), (4, 1)),
+        ([nn.Linear(9, 8), nn.ReLU(), nn.ReplicationPad1d(1), nn.Linear(10, 9)], (5, 9), (8, 9)),
+        ([nn.Linear(9, 8), nn.Softmax(1), nn.Linear(8, 9)], (5, 9), (8, 9)),
+    ],
+    ids=["a class of its own", "fixed norm", "no batch", "padded units", "shares of units"],
+)
+def test_silent_units_before_what_is_rarely_used(
+    parts: list[nn.Module], shape: tuple[int, ...], widths: tuple[int, ...]
+) -> None:
+    module, x = nn.Sequential(*parts).eval(), torch.rand(shape)
+    layers = [part for part in parts if isinstance(part, LAYERS)]
+    with torch.no_grad():
+        for layer in layers[:-1]:
+            layer.weight[: len(layer.weight) // 2] = 0
+            layer.bias[: len(layer.bias) // 2] = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small = compact(module, example=x)
+    assert largest_gap(module, small, x, -x) <= 1e-5
+    assert not [each for each in caught if "would differ" in str(each.message)]
+    assert not [each for each in caught if "cannot be followed" in str(each.message)]
+    layers = [part for part in small if isinstance(part, LAYERS)]
+    assert tuple(len(layer.weight) for layer in layers) == widths
+    said = [
+        part.out_features if isinstance(part, nn.Linear) else part.out_channels for part in layers
+    ]
+    assert tuple(said) == widths
+
+
 class Shaped(nn.Module):
     """A reshape by a number: `sides` says how the forward knows the channels."""
 
@@ -259,6 +304,16 @@ def test_a_state_dict_alone_is_loaded_by_its_shapes(tmp_path: Path) -> None:
         loaded = load_compact(lambda name=name: ZOO[name]()[0], tmp_path / "a").eval()
         assert largest_gap(small, loaded, x) == 0
         assert size(module) > size(loaded)
+
+
+def test_a_norm_without_parameters_is_loaded(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        norms = nn.LayerNorm(6, elementwise_affine=False), nn.GroupNorm(2, 6, affine=False)
+        return nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 6), *norms, nn.Linear(6, 9))
+
+    module, x = make().eval(), torch.rand(5, 9)
+    export(module, tmp_path / "a.safetensors", x)
+    assert largest_gap(module, load_compact(make, tmp_path / "a.safetensors").eval(), x) == 0
 
 
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ PYTEST_DONT_REWRITE: an `assert` in a forward must be one.
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_compact_modules import dense
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,13 +23,7 @@ X = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
 
 def chain(*widths: int) -> nn.Sequential:
     """Layers with ReLU in between, each with a silent and a constant unit."""
-    parts: list[nn.Module] = []
-    for a, b in itertools.pairwise(widths):
-        layer = nn.Linear(a, b)
-        with torch.no_grad():
-            layer.weight[:2] = 0
-            layer.bias[0], layer.bias[1] = -3, 0.7
-        parts += [layer, nn.ReLU()]
+    parts = [part for layer in dense(*widths) for part in (layer, nn.ReLU())]
     return nn.Sequential(*parts[:-1])
 
 

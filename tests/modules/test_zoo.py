@@ -11,6 +11,7 @@ import pytest
 import torch
 import zoo
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
@@ -304,6 +305,26 @@ def test_heads_and_hidden_units_go_with_all_their_rows() -> None:
     assert rows
     assert {row % 8 + 8 * gate for row in rows for gate in range(4)} == rows
     assert rows == masked_rows(pruner, "encoder.weight_hh_l0")
+
+
+def test_values_of_an_attention_without_heads_go_with_what_reads_them() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(6, 8) for _ in range(3))
+            self.out = nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x)))
+
+    module, x = Attention(), torch.rand(3, 5, 6)
+    given = {"target_sparsity": 0.5, "granularity": "unit"}
+    pruner = Pruner(module, "magnitude", "one-shot", 1, **given)
+    module(x).sum().backward()
+    pruner.epoch_end()
+    assert masked_rows(pruner, "q") == masked_rows(pruner, "k") != set()
+    gone = ~pruner.masks()["out.weight"].keeps.any(0)
+    assert masked_rows(pruner, "v") == set(gone.nonzero().flatten().tolist()) != set()
 
 
 @pytest.mark.parametrize("allocation", ["layer", "erk", "global"])

@@ -38,13 +38,12 @@ def elbo(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     return F.mse_loss(y, x) - 5e-4 * (1 + logvar - mean.square() - logvar.exp()).mean()
 
 
-def kind(*shape: int, tokens: int = 0, loss: Loss | None = None) -> Callable[[Any], Any]:
+def kind(
+    *shape: int, tokens: int = 0, loss: Loss | None = None, name: str = ""
+) -> Callable[[Any], Any]:
     """Add a class or function that makes a module to the zoo, with inputs of a shape."""
 
     def add(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-        name = make.__name__.strip("_").replace("_", "-").lower()
-
-        @functools.wraps(make, updated=())
         def made() -> Kind:
             draw = torch.Generator().manual_seed(2)
             with torch.random.fork_rng(devices=[]):
@@ -54,7 +53,7 @@ def kind(*shape: int, tokens: int = 0, loss: Loss | None = None) -> Callable[[An
                 return module, torch.randint(tokens, shape, generator=draw), loss or tokens_loss
             return module, torch.rand(shape, generator=draw), loss or mse
 
-        ZOO[name] = made
+        ZOO[name or make.__name__.replace("_", "-").lower()] = made
         return make
 
     return add
@@ -590,34 +589,15 @@ class Recurrent(nn.Module):
         return self.out(seen)
 
 
-@kind(4, 6, 5)
-def lstm() -> nn.Module:
-    return Recurrent(nn.LSTM)
-
-
-@kind(4, 6, 5)
-def lstm_layers() -> nn.Module:
-    return Recurrent(nn.LSTM, 2, both_ways=True)
-
-
-@kind(4, 6, 5)
-def lstm_projected() -> nn.Module:
-    return Recurrent(nn.LSTM, proj_size=4)
-
-
-@kind(4, 6, 5)
-def gru() -> nn.Module:
-    return Recurrent(nn.GRU)
-
-
-@kind(4, 6, 5)
-def gru_layers() -> nn.Module:
-    return Recurrent(nn.GRU, 2, both_ways=True, dropout=0.1)
-
-
-@kind(4, 6, 5)
-def rnn() -> nn.Module:
-    return Recurrent(nn.RNN)
+for name, cell, more in (
+    ("lstm", nn.LSTM, {}),
+    ("lstm-layers", nn.LSTM, {"layers": 2, "both_ways": True}),
+    ("lstm-projected", nn.LSTM, {"proj_size": 4}),
+    ("gru", nn.GRU, {}),
+    ("gru-layers", nn.GRU, {"layers": 2, "both_ways": True, "dropout": 0.1}),
+    ("rnn", nn.RNN, {}),
+):
+    kind(4, 6, 5, name=name)(functools.partial(Recurrent, cell, **more))
 
 
 @kind(4, 6, 5)

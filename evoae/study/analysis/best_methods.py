@@ -34,23 +34,21 @@ def at_size(table: pd.DataFrame, size: str, share: float) -> pd.DataFrame:
     `target` the share; methods that do not reach the size in every trial are left out.
     """
     require_columns(table, [size, *LOSSES])
-    found = []
-    for dataset, rows in table[table[size] > 0].groupby("dataset", sort=False):
-        wanted = share * table.loc[table.dataset == dataset, size].max()
-        for (method, trial), own in rows.groupby(["method", "trial"], sort=False):
-            own = own.sort_values(size)
-            if own[size].iloc[0] <= wanted <= own[size].iloc[-1]:
+    found, wanted = [], share * table.groupby("dataset")[size].max()
+    for (dataset, method), rows in table.groupby(["dataset", "method"], sort=False):
+        at, reached = wanted[dataset], []
+        for trial, own in rows.groupby("trial", sort=False):
+            own = own[own[size] > 0].sort_values(size)
+            if own[size].min() <= at <= own[size].max():
                 losses = {
-                    name: np.interp(np.log(wanted), np.log(own[size]), own[name].fillna(np.inf))
+                    name: np.interp(np.log(at), np.log(own[size]), own[name].fillna(np.inf))
                     for name in LOSSES
                 }
                 which = {"dataset": dataset, "method": method, "trial": trial}
-                found.append(which | {"target": share, size: wanted} | losses)
-    reached = pd.DataFrame(found, columns=[*POINT, "trial", size, *LOSSES])
-    every = table.groupby(["dataset", "method"]).trial.nunique().rename("every").reset_index()
-    reached = reached.merge(every, on=["dataset", "method"])
-    here = reached.groupby(["dataset", "method"]).trial.transform("size")
-    return reached[here == reached.every].drop(columns="every").reset_index(drop=True)
+                reached.append(which | {"target": share, size: at} | losses)
+        if len(reached) == rows.trial.nunique():
+            found += reached
+    return pd.DataFrame(found, columns=[*POINT, "trial", size, *LOSSES])
 
 
 def living(rows: pd.DataFrame) -> list[str]:

@@ -27,6 +27,7 @@ TUNING = range(1000, 1001)  # the trial on which rates are chosen: no block has 
 SEED = 1
 SEEDS = ["data_seed", "training_seed"]
 BLOCK = SEEDS[0]
+OUTCOMES = {"train_l1": "mean over cells", "test_l1": "best cell"}
 LOSSES = ["train_l1", "validation_l1", "test_l1", "constant_train_l1", "constant_test_l1"]
 
 

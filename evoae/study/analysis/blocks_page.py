@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from evoae.study.analysis import blocks, mechanism, results, uniformity
-from evoae.study.analysis.markdown import number, share, table, with_interval
+from evoae.study.analysis.markdown import by_place, estimates, number, of_frame, share
 from evoae.study.analysis.sentences import count, listed, lowered, raised
 
 
@@ -36,8 +36,7 @@ def reach(found: pd.DataFrame, by: list[str]) -> str:
     rows = found.groupby(by, sort=True).agg(
         blocks=("data_seed", "nunique"), runs=("data_seed", "size")
     )
-    header = [*(name.replace("_", " ") for name in by), "blocks", "runs"]
-    return table(header, [[*row] for row in rows.reset_index().itertuples(index=False)])
+    return of_frame(rows.reset_index())
 
 
 def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     sized = sized[(sized.value == "train_l1") & (sized.says != "nothing learnt")]
     return {
         "u_found": " ".join(words),
-        "u_parts": table(["prediction", "verdict"], said[["prediction", "verdict"]].to_numpy()),
+        "u_parts": of_frame(said[["prediction", "verdict"]]),
         "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
         "u_inputs": compared(uniformity.inputs_in_a_ring(found), ["rate", "outcome"]),
         "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
@@ -99,20 +98,9 @@ def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
     if not len(found):
         return dict.fromkeys(("a_means", "a_advantages", "a_luck", "a_rates"), "")
     keys = ["bits", "pruning", "rate"]
-    means = found.groupby([*keys, "place"])[["train_l1", "test_l1"]].mean()
-    rows = []
-    for key in dict.fromkeys(each[:3] for each in means.index):
-        own = means.loc[key]
-        both = [
-            f"{number(own.train_l1[name])} / {number(own.test_l1[name])}"
-            for name in mechanism.ARRANGEMENTS
-        ]
-        rows.append([*key, *both])
     return {
-        "a_means": table([*keys, *mechanism.ARRANGEMENTS], rows),
-        "a_advantages": compared(
-            mechanism.advantages(found), ["bits", "pruning", "rate", "contrast", "outcome"]
-        ),
+        "a_means": of_frame(by_place(found, keys, mechanism.ARRANGEMENTS)),
+        "a_advantages": compared(mechanism.advantages(found), [*keys, "contrast", "outcome"]),
         "a_luck": compared(mechanism.luck(cells), ["bits", "pruning", "place"]),
         "a_rates": compared(mechanism.of_rates(found), ["bits", "pruning", "outcome"]),
     }
@@ -121,16 +109,8 @@ def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
 def compared(found: pd.DataFrame, keys: list[str]) -> str:
     """A table of `blocks.compared` in Markdown."""
     words = ["says"] if "says" in found else []
-    rows = [
-        [
-            *(row[key] for key in keys),
-            row["n"],
-            with_interval(row["estimate"], row["low"], row["high"], sign=True),
-            *(row[name] for name in words),
-        ]
-        for row in found.to_dict("records")
-    ]
-    return table([*keys, "blocks", "estimate", *words], rows)
+    found = found.assign(blocks=found["n"], estimate=estimates(found))
+    return of_frame(found.reindex(columns=[*keys, "blocks", "estimate", *words]))
 
 
 def guided(found: pd.DataFrame) -> dict[str, str]:
@@ -145,17 +125,12 @@ def guided(found: pd.DataFrame) -> dict[str, str]:
         if name != "random"
     )
     compared = compared[compared.outcome == "best cell"].merge(constant, on=where)
-    rows = [
-        [
-            *(row["dataset"], row["bits"], row["width"], row["place"], share(row["sparsity"])),
-            *(row["operator"], number(row["mean guided"]), number(row["mean random"])),
-            number(row["constant_test_l1"]),
-            with_interval(row["estimate"], row["low"], row["high"], sign=True),
-            row["says"],
-        ]
-        for row in compared.sort_values(where, kind="stable").to_dict("records")
-    ]
-    head = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random", "constant"]
+    names = {"dataset": "data", "mean guided": "its loss", "mean random": "random"}
+    names["constant_test_l1"] = "constant"
+    shown = compared.sort_values(where, kind="stable").rename(columns=names)
+    shown = shown.assign(zeros=shown.sparsity.map(share), difference=estimates(shown))
+    columns = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random"]
+    columns += ["constant", "difference", "says"]
     said = []
     for operator, own in compared.groupby("operator", sort=False):
         worse = own[own["mean guided"] >= own.constant_test_l1]
@@ -166,7 +141,7 @@ def guided(found: pd.DataFrame) -> dict[str, str]:
         )
     return {
         "g_found": f"Beside random pruning, {'; '.join(said)}.",
-        "guided": table([*head, "difference", "says"], rows),
+        "guided": of_frame(shown[columns]),
     }
 
 
@@ -183,19 +158,13 @@ def pairs(found: pd.DataFrame) -> dict[str, str]:
         said.append(f"{place}: {best.operator}, {best.when} ({number(best['mean'])}; {others})")
         own = group.groupby("operator")["mean"].mean().sort_values()
         averages.append(f"{place}: {listed([f'{k} {number(v)}' for k, v in own.items()])}")
-    rows = [
-        [
-            *(row["place"], row["operator"], row["when"], number(row["mean"])),
-            with_interval(row["estimate"], row["low"], row["high"], sign=True),
-            row["says"],
-        ]
-        for row in compared.to_dict("records")
-    ]
-    head = ["place", "operator", "when", "best cell", "difference from the best", "says"]
+    shown = compared.rename(columns={"mean": "best cell"})
+    shown["difference from the best"] = estimates(compared)
+    columns = ["place", "operator", "when", "best cell", "difference from the best", "says"]
     return {
         "s_found": (
             f"The pairs with the lowest test loss of the best cell: {'; '.join(said)}. Averaged "
             f"over schedules: {'; '.join(averages)}."
         ),
-        "s_pairs": table(head, rows),
+        "s_pairs": of_frame(shown[columns]),
     }

@@ -62,12 +62,11 @@ class Which:
         when = when or f"under {self.schedule}"
         return f"{article} {noun} pruned by {self.operator} {when}"
 
-    def matching(self, study: Study, as_released: bool) -> list[Run]:
-        """The study's runs that this is about, of whatever size."""
-        schedule = {"schedule": self.schedule} if self.schedule else {}
-        return matching(
-            study, self.algorithm, as_released, operator=self.operator, model=self.model, **schedule
-        )
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those that tell its runs from others of the algorithm."""
+        named = {"operator": self.operator, "model": self.model, "schedule": self.schedule}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -239,8 +238,10 @@ def comparable(runs: Sequence[Run]) -> bool:
 
 def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, Any]:
     """Means, budgets, shift and p of a contrast; empty if one of its runs is missing."""
-    whiches = (*contrast.a, *contrast.b)
-    candidates = [which.matching(study, as_released) for which in whiches]
+    candidates = [
+        matching(study, which.algorithm, as_released, **which.settings)
+        for which in (*contrast.a, *contrast.b)
+    ]
     fitting = [runs for runs in itertools.product(*candidates) if comparable(runs)]
     if not fitting:
         return {}
@@ -260,9 +261,7 @@ def measured(contrast: Contrast, study: Study, as_released: bool) -> dict[str, A
         found |= against_each(losses.iloc[:, 0], losses.iloc[:, cut:])
     a_is_better = bool(found.get("lowest", found["shift"] - contrast.margin < 0))
     better = losses.iloc[:, :cut] if a_is_better else losses.iloc[:, cut:]
-    best = better.iloc[
-        :, int(np.argmin(better.mean()))
-    ]  # of several runs, the best may have learnt
+    best = better.iloc[:, int(better.mean().argmin())]  # of several runs, it may have learnt
     return found | {
         "size": dimensions(max(runs, key=lambda run: run.setting("cells"))),
         "steps a": float(np.mean(steps[:cut])),

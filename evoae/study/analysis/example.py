@@ -10,8 +10,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evoae.data import datasets
 from evoae.data.datasets import Dataset
-from evoae.modules.compaction import compact
+from evoae.modules.compaction import compact, size_of
 from evoae.modules.pruner import Pruner
 from evoae.networks.training import one_thread
 from evoae.randomness import normals, stream
@@ -78,7 +79,7 @@ def loss(module: nn.Module, x: Tensor, seed: int) -> float:
     return F.l1_loss(image_of(module.eval()(with_noise(x, seed, 0, 0, cell=1))), x).item()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Comparison:
     """What came of `compare`: a row per trained network, and those of the first trial.
 
@@ -89,7 +90,7 @@ class Comparison:
     """
 
     results: pd.DataFrame
-    modules: dict[tuple[str, str, float], nn.Module] = field(default_factory=dict)
+    modules: dict[tuple[str, str, float], nn.Module]
 
 
 def compare(
@@ -107,43 +108,40 @@ def compare(
     """Each network of NETWORKS, pruned in several ways to the same sizes, after as many steps.
 
     All of a trial begin with the same weights and see the same batches, and all that prune spread
-    the target evenly over layers. Operators prune weights and
-    units on the schedule `cubic` up to three quarters of the run. There PyTorch's own magnitude
-    pruning and Torch-Pruning, if it is installed, prune at once, and train on; a small network is
-    trained from the start. Raises ValueError for a name that is not known, or no images.
+    the target evenly over layers. Operators prune weights and units on the schedule `cubic` up to
+    three quarters of the run. There PyTorch's own magnitude pruning and Torch-Pruning, if it is
+    installed, prune at once, and train on; a small network is trained from the start. Raises
+    ValueError for a name that is not known, or no images.
     """
     unknown = [name for name in networks if name not in NETWORKS]
     if unknown:
         raise ValueError(f"no network {unknown[0]!r}; choose from {', '.join(NETWORKS)}")
     data = datasets.load(dataset, seed=seed, trial=0)
     parts = {s: images(getattr(data, s), data) for s in ("train", "validation", "test")}
-    found, constant = Comparison(pd.DataFrame()), data.constant_loss("l1", "test")
-    rows = []
+    test, constant = parts["test"], data.constant_loss("l1", "test")
+    rows, first = [], {}
     with one_thread():
-        for network in networks:
-            for trial in range(trials):
-                made = methods(
-                    network, operators, targets, parts["train"], epochs,
-                    learning_rate=learning_rate, seed=seed, trial=trial,
-                )  # fmt: skip
-                labels, modules, small = [], list[nn.Module](), list[nn.Module]()
-                for method, target, module in made:
-                    labels.append((network, method, target))
-                    modules.append(module.eval())
-                    small.append(compacted(module, parts["test"][:2]))
-                taken = milliseconds(small, parts["test"], repeats)
-                for label, module, light, time_ in zip(labels, modules, small, taken, strict=True):
-                    losses = {k: loss(module, parts[k], seed) for k in ("validation", "test")}
-                    row = dict(zip(("network", "method", "target"), label, strict=True))
-                    row |= {"trial": trial, "constant_test_l1": constant}
-                    row |= {f"{name}_l1": value for name, value in losses.items()}
-                    row |= {"parameters": sum(int(p.count_nonzero()) for p in module.parameters())}
-                    row |= {"compact_parameters": size_of(light), "milliseconds": time_}
-                    rows.append(row | {"macs": macs(light, parts["test"][:1])})
+        for network, trial in product(networks, range(trials)):
+            common = {"learning_rate": learning_rate, "seed": seed, "trial": trial}
+            made = list(methods(network, operators, targets, parts["train"], epochs, **common))
+            small = [compacted(module.eval(), test[:2]) for *_, module in made]
+            taken = milliseconds(small, test, repeats)
+            for (method, target, module), light, time_ in zip(made, small, taken, strict=True):
                 if trial == 0:
-                    found.modules |= dict(zip(labels, modules, strict=True))
-    found.results = pd.DataFrame(rows)
-    return found
+                    first[network, method, target] = module
+                rows.append(
+                    {
+                        **{"network": network, "method": method, "target": target, "trial": trial},
+                        "constant_test_l1": constant,
+                        "validation_l1": loss(module, parts["validation"], seed),
+                        "test_l1": loss(module, test, seed),
+                        "parameters": sum(int(p.count_nonzero()) for p in module.parameters()),
+                        "compact_parameters": size_of(light),
+                        "milliseconds": time_,
+                        "macs": macs(light, test[:1]),
+                    }
+                )
+    return Comparison(pd.DataFrame(rows), first)
 
 
 def methods(
@@ -262,11 +260,6 @@ def compacted(module: nn.Module, example: Tensor) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "compact leaves as it is")
         return compact(module, example)
-
-
-def size_of(module: nn.Module) -> int:
-    """Parameters, zeros included."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()

@@ -19,13 +19,23 @@ KL = 2e-3  # weight of its divergence
 
 def convolutional(width: int) -> nn.Sequential:
     """Convolutions to a code, and transposed ones back."""
-    return nn.Sequential(
-        nn.Conv2d(1, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU(),
-        nn.Conv2d(2 * width, CODE, 1),
+    return nn.Sequential(*down(width), nn.Conv2d(2 * width, CODE, 1), *up(width))
+
+
+def down(width: int) -> list[nn.Module]:
+    """Layers from an image to a quarter of its size."""
+    return [
+        nn.Conv2d(1, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU()
+    ]  # fmt: skip
+
+
+def up(width: int) -> list[nn.Module]:
+    """Layers from a code to an image."""
+    return [
         nn.ConvTranspose2d(CODE, 2 * width, 4, 2, 1), nn.ReLU(),
         nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU(),
         nn.Conv2d(width, 1, 3, padding=1), nn.Sigmoid(),
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 class UNet(nn.Module):
@@ -61,15 +71,9 @@ class VAE(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU()
-        )
+        self.encoder = nn.Sequential(*down(width))
         self.mean, self.logvar = nn.Conv2d(2 * width, CODE, 1), nn.Conv2d(2 * width, CODE, 1)
-        self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(CODE, 2 * width, 4, 2, 1), nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(width, 1, 3, padding=1), nn.Sigmoid(),
-        )  # fmt: skip
+        self.decoder = nn.Sequential(*up(width))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images of images [n, 1, height, width]; means and log variances [n, CODE, ...]."""

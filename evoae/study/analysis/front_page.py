@@ -13,8 +13,7 @@ import pandas as pd
 
 from evoae.study.analysis import front_ways, results
 from evoae.study.analysis.front_ways import OURS
-from evoae.study.analysis.frontier_page import probability, shifted
-from evoae.study.analysis.markdown import number, table
+from evoae.study.analysis.markdown import table, tested
 from evoae.study.analysis.sentences import listed, raised
 from evoae.study.analysis.statistics import LEVEL
 
@@ -31,35 +30,29 @@ SAID = {
     ),
 }
 EQUAL = "there is no difference"
-UNTESTED = "none was tested"
 
 
 def values() -> dict[str, Any]:
     """What the text names."""
     kept = results.front_of_ways()
     found = front_ways.measures(kept)
-    tested = front_ways.tests(found).set_index(["where", "a"])
+    tests = front_ways.tests(found)
+    groups = kept.groupby(["dataset", "steps", "way"])
+    taken = groups.model_steps.sum() / groups.trial.nunique()
     lines = []
-    for (dataset, steps), rows in found.groupby(["dataset", "steps"]):
-        for way, own in rows.groupby("way", sort=False):
-            here = kept[(kept.dataset == dataset) & (kept.steps == steps) & (kept.way == way)]
-            taken = here.model_steps.sum() / here.trial.nunique()
-            line = [dataset, f"{steps:,}", f"`{way}`", f"{taken:,.0f}", len(own)]
-            line += [number(own.mean_l1.mean()), number(own.hypervolume.mean())]
-            key = (f"{dataset} at {steps:,} steps", way)
-            if key in tested.index and tested.n[key] >= PLANNED:
-                row = tested.loc[key]
-                line += [shifted(row), probability(row.p_holm)]
-            else:
-                line += ["–", "–"]
-            lines.append(line)
+    for key, own in found.groupby(["dataset", "steps", "way"]):
+        dataset, steps, way = key
+        line = [dataset, f"{steps:,}", f"`{way}`", f"{taken[key]:,.0f}", len(own)]
+        line += [own.mean_l1.mean(), own.hypervolume.mean()]
+        here = (tests["where"] == f"{dataset} at {steps:,} steps") & (tests.a == way)
+        lines.append([*line, *tested(tests[here & (tests.n >= PLANNED)])])
     head = ["data", "steps", "way", "taken", "trials", "mean loss", "hypervolume"]
     return {
         "ways_planned": PLANNED,
         "ways_ours": OURS,
         "ways_state": state(found),
-        "ways_answer": answer(found),
-        "ways_found": verdict(found),
+        "ways_answer": answer(found, tests),
+        "ways_found": verdict(tests),
         "ways_table": table([*head, f"way – `{OURS}`", "Holm's p"], lines),
     }
 
@@ -87,12 +80,11 @@ def extent(trials: int, ways: list[str]) -> str:
     return f"{trials} trials of {which}"
 
 
-def answer(found: pd.DataFrame) -> str:
+def answer(found: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Whether evolution helps: what inheriting does, and what selecting among neighbours adds."""
-    tested = front_ways.tests(found)
     said = []
     for way, (helps, fails) in SAID.items():
-        rows = tested[tested.a == way]
+        rows = tests[tests.a == way]
         gap = rows["mean a"] - rows["mean b"]
         counts = {helps: (gap > 0).sum(), fails: (gap < 0).sum(), EQUAL: (gap == 0).sum()}
         said += [f"{words} (in {n} of {len(rows)} comparisons)" for words, n in counts.items() if n]
@@ -104,15 +96,15 @@ def answer(found: pd.DataFrame) -> str:
     )
 
 
-def verdict(found: pd.DataFrame) -> str:
+def verdict(tests: pd.DataFrame) -> str:
     """Where each way has a lower mean loss than OURS, and how much of it is significant."""
-    tested = front_ways.tests(found)
     said = []
-    for way, rows in tested.groupby("a", sort=False):
+    for way, rows in tests.groupby("a", sort=False):
         lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
         higher = int((rows["mean a"] > rows["mean b"]).sum())
         known = rows[rows.n >= PLANNED]
-        sure = f"significant: {(known.p_holm < LEVEL).sum()}" if len(known) else UNTESTED
+        count = (known.p_holm < LEVEL).sum()
+        sure = f"significant: {count}" if len(known) else "none was tested"
         words = f"on {listed(lower)}" if lower else "nowhere"
         said.append(
             f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from evoae.experiment import Experiment
 from evoae.networks import population
 from evoae.study.analysis import statistics
+from evoae.study.analysis.statistics import mean_loss
 from evoae.study.runs import fronts
 from evoae.study.runs.files import whole
 from evoae.study.runs.fronts import LOOK, NEXT, Stage, Trained
@@ -210,13 +212,13 @@ def mixed(runs: Sequence[Run], folder: Path) -> Path:
 # -- measures ------------------------------------------------------------------------------------
 
 
-def hypervolume(sparsity: Sequence[float], loss: Sequence[float]) -> float:
+def hypervolume(sparsity: ArrayLike, loss: ArrayLike) -> float:
     """The share of the area between no network at all and a perfect one that a front dominates.
 
     Kept share and loss, as a multiple of the constant's, both within [0, 1]; the reference point is
     the constant with all parameters. A loss that is nan, or above the constant's, adds nothing.
     """
-    order = np.argsort(sparsity)[::-1]
+    order = np.argsort(np.asarray(sparsity))[::-1]
     kept = 1 - np.asarray(sparsity, dtype=float)[order]
     lowest = np.minimum.accumulate(np.nan_to_num(loss, nan=1.0).clip(0, 1)[order])
     return float(((1 - lowest) * np.diff([*kept, 1.0])).sum())
@@ -225,13 +227,10 @@ def hypervolume(sparsity: Sequence[float], loss: Sequence[float]) -> float:
 def measures(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, way, steps and trial: mean test loss over the sizes, and hypervolume."""
     keys = ["dataset", "steps", "way", "trial"]
+    table = table.assign(relative=table.test_l1 / table.constant_test_l1)
     rows = [
-        (
-            *names,
-            group.test_l1.fillna(np.inf).mean(),
-            hypervolume(group.sparsity.tolist(), (group.test_l1 / group.constant_test_l1).tolist()),
-        )
-        for names, group in table.groupby(keys, sort=False)
+        (*names, mean_loss(own.test_l1), hypervolume(own.sparsity, own.relative))
+        for names, own in table.groupby(keys, sort=False)
     ]
     return pd.DataFrame(rows, columns=[*keys, "mean_l1", "hypervolume"])
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from evoae.experiment import PRESETS, Experiment
 from evoae.networks.activations import layer_names
@@ -312,11 +313,15 @@ def at_target(study: Study, dataset: str, target: float) -> dict[str, Run]:
     }
 
 
+def layers_of(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weights [P, out, in] and biases [P, out] of each layer, by name."""
+    layers = [layer for side in run.population.sides for layer in side.layers()]
+    return dict(zip(layer_names(run.population), layers, strict=True))
+
+
 def layer_sizes(run: Run) -> dict[str, int]:
     """Weights and biases of each layer."""
-    layers = [layer for side in run.population.sides for layer in side.layers()]
-    sizes = [weight[0].numel() + bias[0].numel() for weight, bias in layers]
-    return dict(zip(layer_names(run.population), sizes, strict=True))
+    return {name: w[0].numel() + b[0].numel() for name, (w, b) in layers_of(run).items()}
 
 
 def left_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -324,20 +329,17 @@ def left_by_layer(runs: Mapping[str, Run]) -> pd.DataFrame:
 
     Columns are the layers, and are counted with their biases.
     """
-    found = {}
-    for name, run in runs.items():
-        layers = [layer for side in run.population.sides for layer in side.layers()]
-        counts = [
-            float((weight != 0).sum() + (bias != 0).sum()) / len(weight) for weight, bias in layers
-        ]
-        found[name] = dict(zip(layer_names(run.population), counts, strict=True))
+    found = {
+        name: {
+            layer: float((weight != 0).sum() + (bias != 0).sum()) / len(weight)
+            for layer, (weight, bias) in layers_of(run).items()
+        }
+        for name, run in runs.items()
+    }
     return pd.DataFrame(found).T
 
 
 def masks_of(run: Run, trial: int = 0) -> dict[str, np.ndarray]:
     """Which weights of a trial's best autoencoder are left: bool [out, in] by layer."""
-    member, names = run.index(trial), layer_names(run.population)
-    weights = [weight for side in run.population.sides for weight, _ in side.layers()]
-    return {
-        name: (weight[member] != 0).numpy() for name, weight in zip(names, weights, strict=True)
-    }
+    member = run.index(trial)
+    return {name: (weight[member] != 0).numpy() for name, (weight, _) in layers_of(run).items()}

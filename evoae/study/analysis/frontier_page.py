@@ -13,8 +13,8 @@ import pandas as pd
 
 from evoae.experiment import PRESETS
 from evoae.study.analysis import best_methods, frontier, results, statistics
-from evoae.study.analysis.markdown import share, table
-from evoae.study.analysis.sentences import count, decimals, interval, listed, raised
+from evoae.study.analysis.markdown import by_method, share, table, tested, with_interval
+from evoae.study.analysis.sentences import count, listed, raised
 from evoae.study.analysis.statistics import LEVEL, mean_interval
 from evoae.study.runs import mask_controls
 
@@ -84,21 +84,17 @@ def complete(rows: pd.DataFrame) -> bool:
 
 def loss(rows: pd.DataFrame) -> str:
     """The mean test loss, with its interval if there are trials enough."""
-    return decimals(statistics.mean_loss(rows.test_l1)) + interval(*mean_interval(rows.test_l1))
+    return with_interval(statistics.mean_loss(rows.test_l1), *mean_interval(rows.test_l1))
 
 
 def losses(front: pd.DataFrame) -> str:
     """Mean test losses, a row per data set and target, a column per method."""
-    methods = list(dict.fromkeys(front.method))
-    lines = []
-    for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False):
-        alive, own = best_methods.living(rows), dict(list(rows.groupby("method")))
-        cells = [
-            loss(own[name]) + ("" if name in alive else f" {DEAD}") if name in own else "–"
-            for name in methods
-        ]
-        lines.append([dataset, share(target), *cells])
-    return table(["data", "zeros", *(f"`{name}`" for name in methods)], lines)
+    cells = {}
+    for (dataset, target), rows in front.groupby(["dataset", "target"]):
+        alive = best_methods.living(rows)
+        for name, own in rows.groupby("method"):
+            cells[dataset, target, name] = loss(own) + ("" if name in alive else f" {DEAD}")
+    return by_method(cells, dict.fromkeys(front.method))
 
 
 def standing(rows: pd.DataFrame) -> list[Any]:
@@ -116,10 +112,7 @@ def standing(rows: pd.DataFrame) -> list[Any]:
     open_ = tests[((tests.a == first) | (tests.b == first)) & ~(tests.p_holm < LEVEL)]
     near = [name for name in alive[1 : best_methods.BEST] if name in {*open_.a, *open_.b}]
     found.append(listed(f"`{name}`" for name in near) if near else "none")
-    pair = tests[(tests.a == first) & (tests.b == rival)]
-    if pair.empty:
-        return [*found, *beside, "–", "–"]
-    return [*found, *beside, shifted(pair.iloc[0]), probability(pair.p_holm.iloc[0])]
+    return [*found, *beside, *tested(tests[(tests.a == first) & (tests.b == rival)])]
 
 
 def against(trials: pd.DataFrame, baseline: str, names: Iterable[str]) -> str:
@@ -133,11 +126,7 @@ def against(trials: pd.DataFrame, baseline: str, names: Iterable[str]) -> str:
         for name, own in rows.groupby("method", sort=False):
             dead = best_methods.living(own) == []
             line = [dataset, name, len(own), loss(own) + f" {DEAD}" * dead]
-            test = tests[tests.a == name]
-            if name == baseline or not complete(rows):
-                lines.append([*line, "–", "–"])
-            else:
-                lines.append([*line, shifted(test.iloc[0]), probability(test.p_holm.iloc[0])])
+            lines.append([*line, *tested(tests[(tests.a == name) & complete(rows)])])
     return table(["data", "setting", "trials", "loss", f"difference from “{baseline}”", "Holm's p"],
                  lines)  # fmt: skip
 
@@ -161,13 +150,3 @@ def parts_found(parts: pd.DataFrame) -> str:
         words.append(f"{rest} changes make no significant difference")
         said.append(f"on {dataset}, {'; '.join(words)}")
     return f"{'. '.join(map(raised, said))}." if said else ""
-
-
-def shifted(row: Any) -> str:
-    """A shift with its sign and interval."""
-    return decimals(row["shift"], signed=True) + interval(row["low"], row["high"], signed=True)
-
-
-def probability(p: float) -> str:
-    """A p-value."""
-    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else decimals(p)

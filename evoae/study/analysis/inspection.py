@@ -200,25 +200,23 @@ def change_of_loss(runs: Mapping[str, Run], names: Sequence[str], seed: int = 1)
         for number, (name, pruning) in enumerate(prunings.items()):
             rng = np.random.default_rng([seed, whose["trial"], number, 1])
             shuffled, removed = before.take([0]), 0
-            sides = zip(before.sides, pruning.population.sides, shuffled.sides, strict=True)
-            for old, new, other in sides:
-                for layer in zip(old.layers(), new.layers(), other.layers(), strict=True):
-                    for was, now, target in zip(*layer, strict=True):
-                        alive = torch.nonzero(was.flatten())[:, 0].numpy()
-                        gone = int(((was != 0) & (now == 0)).sum())
-                        target.view(-1)[rng.choice(alive, gone, replace=False)] = 0
-                        removed += gone
-            losses = [l1(member, test) for member in (before, pruning.population, shuffled)]
-            rows.append(
-                whose
-                | {
-                    "operator": name,
-                    "removed": removed / before.parameters,
-                    "change": losses[1] - losses[0],
-                    "change_by_chance": losses[2] - losses[0],
-                }
-            )
+            members = (before, pruning.population, shuffled)
+            for was, now, target in zip(*map(tensors, members), strict=True):
+                alive = torch.nonzero(was.flatten())[:, 0].numpy()
+                gone = int(((was != 0) & (now == 0)).sum())
+                target.view(-1)[rng.choice(alive, gone, replace=False)] = 0
+                removed += gone
+            unpruned, pruned, chance = (l1(member, test) for member in members)
+            found = {"operator": name, "removed": removed / before.parameters}
+            found |= {"change": pruned - unpruned, "change_by_chance": chance - unpruned}
+            rows.append(whose | found)
     return pd.DataFrame(rows)
+
+
+def tensors(population: Population) -> list[Tensor]:
+    """Weights and biases of all layers, which share memory with the population."""
+    layers = [layer for side in population.sides for layer in side.layers()]
+    return [tensor for layer in layers for tensor in layer]
 
 
 def l1(member: Population, rows: Tensor) -> float:

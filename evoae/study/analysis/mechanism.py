@@ -76,13 +76,13 @@ def rates_of(tuned: Study) -> dict[tuple[str, str, int], float]:
     return found | equal
 
 
-def dose_of(experiment: Experiment, trial: int, seed: int = blocks.SEED) -> float:
+def dose_of(experiment: Experiment, trial: int) -> float:
     """The share of all parameters that one prune sets to zero, those left out that were zero.
 
     The mean over all prunes of a trial. Raises ValueError if it never prunes.
     """
     shares: list[float] = []
-    for state in evolve(experiment, [trial], seed):
+    for state in evolve(experiment, [trial], blocks.SEED):
         pruned = state.records["pruned"]
         if pruned.any() and "removed" in state.population.encoder.tensors:
             gone = np.zeros(int(pruned.sum()))
@@ -116,8 +116,8 @@ def mechanism(
         how |= ARRANGEMENTS[place] | pruned_by(pruning, dose) | settings
         how |= {"bits": bits} if bits else {}
         factors = {"place": place, "pruning": pruning, "rate": rate, "bits": bits}
-        found.add(", ".join(map(str, factors.values())), Experiment.preset("lipi-ae-s", **how),
-                  **factors)  # fmt: skip
+        e = Experiment.preset("lipi-ae-s", **how)
+        found.add(", ".join(map(str, factors.values())), e, **factors)
     return found
 
 
@@ -171,9 +171,8 @@ def guided(
             model=f"{width}-10",
             **{**CLEAN, **data, **places[place], **settings},
         )
-        dataset, bits = e.dataset, e.dimension
-        values = (dataset, bits, width, place, operator, sparsity)
-        factors = dict(zip(FACTORS["guided"], values, strict=True))
+        factors = {"dataset": e.dataset, "bits": e.dimension, "width": width, "place": place}
+        factors |= {"operator": operator, "sparsity": sparsity}
         found.add(" ".join(map(str, factors.values())), e, **factors)
     return found
 
@@ -217,8 +216,8 @@ def schedules(
         e = Experiment.preset(
             "canonical" if place == "alone" else "lipi-ae-s", operator=operator, **how
         )
-        values = (e.dataset, e.dimension, place, operator, name)
-        factors = dict(zip(FACTORS["schedules"], values, strict=True))
+        factors = {"dataset": e.dataset, "bits": e.dimension, "place": place}
+        factors |= {"operator": operator, "when": name}
         found.add(" ".join(map(str, factors.values())), e, **factors)
     return found
 
@@ -230,7 +229,6 @@ CONTRASTS = {  # of arrangements: a less b
     "neighbours": ("ring without selection", "isolated"),
     "selection": ("ring", "ring without selection"),
 }
-OUTCOMES = {"train_l1": "mean over cells", "test_l1": "best cell"}
 
 
 def advantages(table: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +239,7 @@ def advantages(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (bits, pruning, rate), group in table.groupby(["bits", "pruning", "rate"], sort=False):
         for name, (a, b) in CONTRASTS.items():
-            for value, outcome in OUTCOMES.items():
+            for value, outcome in blocks.OUTCOMES.items():
                 gap = blocks.means(group, value, place=a) - blocks.means(group, value, place=b)
                 about = {"bits": bits, "pruning": pruning, "rate": rate}
                 rows.append((about | {"contrast": name, "outcome": outcome}, gap))
@@ -277,7 +275,7 @@ def of_rates(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (bits, pruning), group in table.groupby(["bits", "pruning"], sort=False):
-        for value, outcome in OUTCOMES.items():
+        for value, outcome in blocks.OUTCOMES.items():
             gaps = {
                 rate: blocks.means(own, value, place="ring")
                 - blocks.means(own, value, place="isolated")
@@ -298,21 +296,21 @@ def guided_less_random(table: pd.DataFrame, guided: str = "conjunctive") -> pd.D
     rows, learnt = [], []
     where = ["dataset", "bits", "width", "place", "sparsity"]
     for levels, group in table.groupby(where, sort=False):
-        for value, outcome in OUTCOMES.items() if guided in set(group.operator) else ():
+        if guided not in set(group.operator):
+            continue
+        for value, outcome in blocks.OUTCOMES.items():
             gaps = group.assign(gap=group[value].fillna(np.inf) - group[f"constant_{value}"])
             both = (guided, "random")
-            sides = [blocks.means(group, value, operator=name) for name in both]
+            ours, chance = (blocks.means(group, value, operator=name) for name in both)
             over = [blocks.effect(blocks.means(gaps, "gap", operator=name)) for name in both]
-            means = {
-                f"mean {k}": v.mean() for k, v in zip(("guided", "random"), sides, strict=True)
-            }
-            about = dict(zip(where, levels, strict=True)) | {"outcome": outcome} | means
-            rows.append((about, sides[0] - sides[1]))
+            about = dict(zip(where, levels, strict=True)) | {"outcome": outcome}
+            about |= {"mean guided": ours.mean(), "mean random": chance.mean()}
+            rows.append((about, ours - chance))
             learnt.append(any(each.high < 0 for each in over))
     return blocks.compared(rows, tested=learnt)
 
 
-def best_pairs(table: pd.DataFrame, value: str = "test_l1") -> pd.DataFrame:
+def best_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Operators with schedules at equal dose: the best of each place, and how far others are.
 
     A row per pair: its mean, and its difference from the best with Holm's p over the pairs of the
@@ -321,7 +319,7 @@ def best_pairs(table: pd.DataFrame, value: str = "test_l1") -> pd.DataFrame:
     found = []
     for (dataset, bits, place), group in table.groupby(["dataset", "bits", "place"], sort=False):
         losses = {
-            pair: blocks.means(own, value) for pair, own in group.groupby(["operator", "when"])
+            pair: blocks.means(own, "test_l1") for pair, own in group.groupby(["operator", "when"])
         }
         order = sorted(losses, key=lambda pair: losses[pair].mean())
         rows = []
@@ -329,7 +327,6 @@ def best_pairs(table: pd.DataFrame, value: str = "test_l1") -> pd.DataFrame:
             about = {"dataset": dataset, "bits": bits, "place": place}
             about |= {"operator": pair[0], "when": pair[1], "mean": losses[pair].mean()}
             rows.append((about, losses[pair] - losses[order[0]]))
+        found.append(pd.DataFrame([rows[0][0] | {"says": "best", "n": len(rows[0][1])}]))
         found.append(blocks.compared(rows[1:]).assign(best=" ".join(order[0])))
-        first = pd.DataFrame([rows[0][0] | {"says": "best", "n": len(losses[order[0]])}])
-        found.insert(-1, first)
     return pd.concat(found, ignore_index=True)

@@ -10,7 +10,7 @@ guided 250, schedules 110. Before the first block, rates are tuned for some ten 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,27 +92,25 @@ SPARSITIES = [0.5, 0.8, 0.9]
 MORE = [*mechanism.GUIDED, "variance-low", "magnitude"]
 
 
+# Parts of guided against random pruning: place, operators, sizes of clusters, and images. First
+# one autoencoder on small data, then the ring, then one autoencoder on what takes longest.
+DIGITS: dict[str, Any] = {"dataset": "digits", "epochs": EPOCHS}
+MNIST: dict[str, Any] = {"dataset": "mnist_5k", "epochs": 114}
+G_PARTS: list[tuple[str, Sequence[str], list[Size], dict[str, Any]]] = [
+    ("alone", MORE, SMALL, DIGITS),
+    ("ring", mechanism.GUIDED, SMALL[1:], DIGITS),
+    ("alone", MORE, [*LARGE, *WIDTHS], MNIST),
+]
+
+
 def guided_parts() -> Iterator[Design]:
-    """Guided against random pruning at equal sparsity: over bits and widths, and on images.
-
-    First one autoencoder on small data, then the ring, then one autoencoder on what takes longest.
-    """
-
-    def part(place: str, operators: Sequence[str], *data: tuple[dict[str, Any], int]) -> Design:
+    """Guided against random pruning at equal sparsity: over bits and widths, and on images."""
+    for place, operators, sizes, pictures in G_PARTS:
         found, here = Design(), {place: PLACES[place]}
-        for settings, width in data:
-            e = {"epochs": EPOCHS} | settings
-            found |= mechanism.guided(e, width, SPARSITIES, here, operators)
-        return found
-
-    def clusters(sizes: list[Size]) -> list[tuple[dict[str, Any], int]]:
-        return [({"bits": bits}, width) for bits, width in sizes]
-
-    digits: tuple[dict[str, Any], int] = ({"dataset": "digits"}, 30)
-    mnist: tuple[dict[str, Any], int] = ({"dataset": "mnist_5k", "epochs": 114}, 30)
-    yield part("alone", MORE, *clusters(SMALL), digits)
-    yield part("ring", mechanism.GUIDED, *clusters(SMALL[1:]), digits)
-    yield part("alone", MORE, *clusters([*LARGE, *WIDTHS]), mnist)
+        clusters = [({"bits": bits, "epochs": EPOCHS}, width) for bits, width in sizes]
+        for settings, width in [*clusters, (pictures, 30)]:
+            found |= mechanism.guided(settings, width, SPARSITIES, here, operators)
+        yield found
 
 
 CHOSEN = ["random", "conjunctive", "variance-high", "variance-low", "magnitude"]
@@ -127,16 +125,13 @@ def schedules_part() -> Design:
 # -- computing -----------------------------------------------------------------------------------
 
 
-def parts_of(name: str, run: Sweep) -> Iterator[Design]:
-    """The parts of a design, each made in its turn: some need rates that are tuned first."""
-    if name == "uniformity":
-        yield from (u_part(run, number) for number in range(len(U_PARTS)))
-    elif name == "mechanism":
-        yield from (a_part(run, number) for number in range(len(A_PARTS)))
-    elif name == "guided":
-        yield from guided_parts()
-    else:
-        yield schedules_part()
+# The parts of a design, each made in its turn: some need rates that are tuned first.
+DESIGNS: dict[str, Callable[[Sweep], Iterable[Design]]] = {
+    "uniformity": lambda run: (u_part(run, number) for number in range(len(U_PARTS))),
+    "mechanism": lambda run: (a_part(run, number) for number in range(len(A_PARTS))),
+    "guided": lambda run: guided_parts(),
+    "schedules": lambda run: [schedules_part()],
+}
 
 
 def compute(name: str, number: int, out: Path | str, most: int = 100, **how: Any) -> None:
@@ -151,7 +146,7 @@ def compute(name: str, number: int, out: Path | str, most: int = 100, **how: Any
     def run(design: Design, trials: int | range) -> Study:
         return sweep(design, trials, blocks.SEED, out=out, **how)
 
-    for part in islice(parts_of(name, run), most):
+    for part in islice(DESIGNS[name](run), most):
         keep(name, run(part, number))
 
 
@@ -163,9 +158,6 @@ def keep(name: str, study: Study) -> None:
     results.keep(name, blocks.table_of(study, mechanism.FACTORS[name]))
     if name == "mechanism":
         results.keep("mechanism_cells", mechanism.cells_of(study))
-
-
-DESIGNS = ("uniformity", "mechanism", "guided", "schedules")
 
 
 def main() -> None:

@@ -16,17 +16,16 @@ from evoae.study.runs.study import Study
 SIZES = {"epochs", "cells", "clusters", "bits", "examples"}
 WHEN = {"schedule", "probability"}
 PAPER = ("1000 bits, 400 epochs", "1000 bits, 10 cells, 400 epochs")
+USUAL = {"schedule": "none", "model": "standard", "loss": "l1"}  # what a label leaves out
 NAMES = ["label", "algorithm", "model", "loss", "operator", "schedule", "epoch", "metric"]
 
 
 def name_of(row: Any) -> dict[str, Any]:
     """What a published row is about, and a label for a figure."""
-    words = [row.algorithm, row.operator]
-    words += [row.schedule] if row.schedule != "none" else []
-    words += [row.model] if row.model != "standard" else []
-    words += [row.loss] if row.loss != "l1" else []
-    label = {"label": f"{' '.join(words)}, epoch {row.epoch}"}
-    return label | {name: getattr(row, name) for name in NAMES[1:]}
+    about = {name: getattr(row, name) for name in NAMES[1:]}
+    unusual = [about[name] for name, usual in USUAL.items() if about[name] != usual]
+    label = " ".join([row.algorithm, row.operator, *unusual])
+    return {"label": f"{label}, epoch {row.epoch}"} | about
 
 
 def size(run: Run) -> tuple[bool, int, int, int]:

@@ -16,10 +16,8 @@ from evoae.study.analysis import (
     claims,
     confounds,
     front_ways,
-    frontier,
     mechanism,
     published,
-    statistics,
     uniformity,
 )
 from evoae.study.analysis.best_methods import POINT
@@ -31,14 +29,6 @@ FRONTIER = FOLDER / "frontier_results.csv"
 WAYS = FOLDER / "front_results.csv"
 TRIALS, TUNING = FOLDER / "frontier_trials.csv", FOLDER / "frontier_tuning.csv"
 CONTRAST = ["claim", "role", "reading", "a", "b"]
-# the designs of `confounds`, and what tells apart the runs of one data seed and trial
-DESIGNS = {
-    "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
-    "gap": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
-    "timing": ["operator", "when"],
-    "populations": ["cells", "place"],
-}
-MEASURED = ["train_l1", "validation_l1", "test_l1"]
 # the designs of `plan`, and what tells apart the runs of one block
 IN_BLOCKS = {
     "uniformity": uniformity.FACTORS,
@@ -60,14 +50,12 @@ def contrasts() -> pd.DataFrame:
 
 
 def front() -> pd.DataFrame:
-    """Means of every method at every sparsity of the full-size front, as of `points_of`.
+    """The first front of full size, which stays as it is: its methods were not tuned alike.
 
-    `p_holm` has Holm's correction over the methods of a data set and target.
+    A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
+    constant's, sizes, steps; and the shift from magnitude with its interval and p.
     """
-    table = pd.read_csv(FRONTIER)
-    tested = table[table.p.notna()]  # magnitude is what the others are compared with
-    by = tested.groupby(["dataset", "target"], sort=False).p
-    return table.assign(p_holm=by.transform(statistics.holm))
+    return pd.read_csv(FRONTIER)
 
 
 def front_trials(design: str) -> pd.DataFrame:
@@ -90,15 +78,15 @@ def front_of_ways() -> pd.DataFrame:
 
 def update_front_of_ways(table: pd.DataFrame) -> None:
     """Take over fronts of a table of `front_ways.study`."""
-    old = [front_of_ways()] if WAYS.exists() else []
-    columns = [*front_ways.KEYS, *front_ways.MEASURED]
-    both = pd.concat([*old, table[columns]], ignore_index=True)
-    both = both.drop_duplicates(front_ways.KEYS, keep="last").sort_values(front_ways.KEYS)
-    both.round(6).to_csv(WAYS, index=False)
+    add(WAYS, table[[*front_ways.KEYS, *front_ways.MEASURED]], front_ways.KEYS)
 
 
 def design(name: str, dataset: str = "binary-clusters") -> pd.DataFrame:
-    """Runs of a design of `DESIGNS` on a data set, a row each, as of `confounds.table_of`."""
+    """Runs of a design of `confounds` on a data set, a row each, as of `confounds.table_of`.
+
+    "tuning", "gap", "timing" or "populations", whose data seeds share training seeds; they stay as
+    they are.
+    """
     table = pd.read_csv(file_of(name))
     return confounds.with_blocks(table[table.dataset == dataset].reset_index(drop=True))
 
@@ -119,12 +107,18 @@ def in_blocks(name: str) -> pd.DataFrame:
 
 def keep(name: str, table: pd.DataFrame) -> None:
     """Add runs of a design of `IN_BLOCKS` to its table; those that are there are replaced."""
-    file, keys = file_of(name), [*IN_BLOCKS[name], *blocks.SEEDS]
-    old = [pd.read_csv(file)] if file.exists() else []
+    keys = [*IN_BLOCKS[name], *blocks.SEEDS]
     rest = [c for c in table if c not in keys and c != "label"]
-    table = pd.concat([*old, table], ignore_index=True).drop_duplicates(keys, keep="last")
-    digits = {name: 9 if name == "mean_rate" else 6 for name in rest}
-    table[[*keys, *rest]].sort_values(keys).round(digits).to_csv(file, index=False)
+    add(file_of(name), table[[*keys, *rest]], keys)
+
+
+def add(file: Path, table: pd.DataFrame, keys: list[str]) -> None:
+    """Add rows to the table in a file, if there is one; what `keys` tell apart is there once."""
+    old = [pd.read_csv(file)] if file.exists() else []
+    both = pd.concat([*old, table], ignore_index=True).drop_duplicates(keys, keep="last")
+    # what tells runs apart stays as it is
+    digits = {name: 9 if name == "mean_rate" else 6 for name in both if name not in keys}
+    both.sort_values(keys, kind="stable").round(digits).to_csv(file, index=False)
 
 
 def update(study: Study) -> None:
@@ -139,54 +133,14 @@ def update(study: Study) -> None:
     measured[CONTRAST].merge(best).to_csv(CONTRASTS, index=False, float_format="%.6g")
 
 
-def update_front(study: Study) -> None:
-    """Take over what a study of `frontier.points` has measured in more trials than the table."""
-    measured = points_of(frontier.trials(study))
-    most(pd.read_csv(FRONTIER), measured, POINT, ["steps", "n"]).sort_values(POINT).round(6).to_csv(
-        FRONTIER, index=False
-    )
-
-
 def update_front_trials(design: str, table: pd.DataFrame) -> None:
     """Take over trials of a design of `front_trials`, of a table of `frontier.trials`."""
-    both = pd.concat([pd.read_csv(TRIALS), table.assign(design=design)], ignore_index=True)
-    both = both.drop_duplicates(TRIAL, keep="last")[TRIALS_COLUMNS]
-    both.sort_values(TRIAL, kind="stable").round(6).to_csv(TRIALS, index=False)
+    add(TRIALS, table.assign(design=design)[TRIALS_COLUMNS], TRIAL)
 
 
 def update_front_tuning(table: pd.DataFrame) -> None:
     """Take over what a search chose."""
-    keys = ["dataset", "tuned_at", "method"]
-    both = pd.concat([pd.read_csv(TUNING), table], ignore_index=True)
-    both = both.drop_duplicates(keys, keep="last").sort_values(keys)
-    both.round(6).to_csv(TUNING, index=False)
-
-
-def update_design(name: str, study: Study) -> None:
-    """Take over the runs of a design of `DESIGNS` from a study of full-size runs."""
-    file, keys = file_of(name), ["dataset", "data_seed", "trial", *DESIGNS[name]]
-    old = [pd.read_csv(file)] if file.exists() else []
-    table = pd.concat([*old, confounds.table_of(study)], ignore_index=True)
-    table = table.drop_duplicates(keys, keep="last")[[*keys, *MEASURED]]
-    digits = dict.fromkeys(MEASURED, 6)  # what tells runs apart stays as it is
-    table.sort_values(keys).round(digits).to_csv(file, index=False)
-
-
-def points_of(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per data set, method and target: trials, mean test L1 with its 95 % interval, the best
-    constant's, sizes, steps; and the shift from magnitude with its interval and p. `table` is of
-    `frontier.trials`.
-    """
-    sizes = ["constant_test_l1", "macs", "compact_parameters", "steps"]
-    means = statistics.summary(table, POINT, ["test_l1", *sizes]).drop(columns="median")
-    beside = []
-    for (dataset, target), rows in table.groupby(["dataset", "target"], sort=False):
-        if "magnitude" in set(rows.method):
-            tests = statistics.compare(rows, by="method", value="test_l1", baseline="magnitude")
-            named = {"a": "method", "low": "shift_low", "high": "shift_high"}
-            tests = tests.rename(columns=named)[["method", "shift", "shift_low", "shift_high", "p"]]
-            beside.append(tests.assign(dataset=dataset, target=target))
-    return means.merge(pd.concat(beside), on=POINT, how="left") if beside else means
+    add(TUNING, table, ["dataset", "tuned_at", "method"])
 
 
 def most(

@@ -7,7 +7,6 @@ setting, so that page and tables cannot disagree. `12_results` writes the page.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,18 @@ import pandas as pd
 from evoae.experiment import SETTINGS
 from evoae.study.analysis import blocks_page, claims, confounds, front_page, frontier_page, results
 from evoae.study.analysis.findings import READ
-from evoae.study.analysis.frontier_page import DEAD, probability
-from evoae.study.analysis.markdown import number, share, table, with_interval
+from evoae.study.analysis.frontier_page import DEAD
+from evoae.study.analysis.markdown import (
+    by_method,
+    by_place,
+    estimates,
+    number,
+    of_frame,
+    probability,
+    share,
+    table,
+    with_interval,
+)
 from evoae.study.analysis.published import NAMES
 from evoae.study.analysis.sentences import listed
 from evoae.study.analysis.statistics import mean_interval
@@ -49,13 +58,6 @@ def span(counts: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def both(means: pd.DataFrame, arrangement: str) -> str:
-    """The mean over cells and the best cell of one arrangement; a dash for none."""
-    if arrangement not in means.index:
-        return "–"
-    return f"{number(means.train_l1[arrangement])} / {number(means.test_l1[arrangement])}"
-
-
 # -- what the text names -------------------------------------------------------------------------
 
 
@@ -65,13 +67,11 @@ def published_values() -> dict[str, Any]:
     found = found[found.metric == "train_l1"].drop_duplicates(NAMES[1:])
     met = (found.low - READ <= found.value) & (found.value <= found.high + READ)
     difference = found.reproduced - found.value
-    names = ["algorithm", "operator", "schedule", "model", "loss", "epoch"]
-    missed = [
-        [row[name] for name in names]
-        + [number(row["value"]), with_interval(row["reproduced"], row["low"], row["high"])]
-        for row in found[~met].to_dict("records")
-    ]
-    header = ["training", "operator", "schedule", "model", "trained on", "epoch"]
+    missed = found[~met].rename(
+        columns={"algorithm": "training", "loss": "trained on", "value": "published"}
+    )
+    missed["reproduced"] = estimates(missed, "reproduced", sign=False)
+    columns = ["training", "operator", "schedule", "model", "trained on", "epoch"]
     return {
         "met": met.sum(),
         "losses": len(found),
@@ -80,7 +80,7 @@ def published_values() -> dict[str, Any]:
         "difference": with_interval(difference.mean(), *mean_interval(difference), sign=True),
         "absolute": number(difference.abs().mean()),
         "largest": number(difference.abs().max()),
-        "missed": table([*header, "published", "reproduced"], missed),
+        "missed": of_frame(missed[[*columns, "published", "reproduced"]]),
     }
 
 
@@ -90,18 +90,11 @@ def paper_claims() -> dict[str, Any]:
     verdicts = claims.verdicts(contrasts)
     by_reading = verdicts.pivot(index=["claim", "text"], columns="reading", values="verdict")
     by_reading = by_reading[list(claims.READINGS)]
-    tested = [
-        [
-            *(row["claim"], row["reading"], row["a"]),
-            row["b"] + (" (control)" if row["role"] != "claim" else ""),
-            *(int(row["n"]), number(row["mean a"]), number(row["mean b"])),
-            with_interval(row["shift"], row["low"], row["high"], sign=True),
-            probability(row["p_holm"]),
-            row["says"],
-        ]
-        for row in contrasts[contrasts.says != "not run"].to_dict("records")
-    ]
-    header = ["claim", "reading", "a", "b", "trials", "mean a", "mean b", "a – b", "Holm's p"]
+    run = contrasts[contrasts.says != "not run"]
+    control = pd.Series(" (control)", run.index).where(run.role != "claim", "")
+    tested = run.assign(b=run.b + control, trials=run.n.astype(int))
+    tested["a – b"], tested["Holm's p"] = estimates(run, "shift"), run.p_holm.map(probability)
+    columns = ["claim", "reading", "a", "b", "trials", "mean a", "mean b", "a – b", "Holm's p"]
     constants = contrasts.groupby("reading").constant.mean()
     judged = [(f"{row[0][0]}. {row[0][1]}", *row[1:]) for row in by_reading.itertuples(name=None)]
     return {
@@ -115,15 +108,15 @@ def paper_claims() -> dict[str, Any]:
         "noise": SETTINGS["noise"].default,
         "family": claims.FAMILY,
         "verdicts": table(["claim", *by_reading], judged),
-        "contrasts": table([*header, "says"], tested),
+        "contrasts": of_frame(tested[[*columns, "says"]]),
     }
 
 
 def parts_of_gap() -> dict[str, Any]:
     """The gap's parts, cells alone and in a ring, restarts, pruning of one dose, tuning."""
-    parts, flat, arrangements, restarts, timing, below, tuned, rings = ([] for _ in range(8))
-    for dataset in DATASETS:
-        crossed = results.design("gap", dataset)
+    parts, flat, timing, below, tuned, rings = ([] for _ in range(6))
+    both = pd.concat([results.design("gap", dataset) for dataset in DATASETS])
+    for dataset, crossed in both.groupby("dataset"):
         shapley = {
             pruning: rows.set_index("factor")
             for pruning, rows in confounds.parts_of_gap(crossed).groupby("pruning", sort=False)
@@ -137,25 +130,16 @@ def parts_of_gap() -> dict[str, Any]:
                 )
                 continue
             order = ["whole gap", "optimiser", "rate_policy", "neighbours", "selection"]
-            words = [
-                with_interval(row.value, row.low, row.high, sign=True)
-                for row in part.loc[order].itertuples()
-            ]
-            parts.append([dataset, pruning, *words])
-        means = crossed.groupby(["pruning", "optimiser", "rate_policy", "place"])
-        means = means[["train_l1", "test_l1"]].mean()
-        for keys in dict.fromkeys(key[:3] for key in means.index):
-            each = [both(means.loc[keys], name) for name in confounds.ARRANGEMENTS]
-            arrangements.append([dataset, *keys, *each])
-        at_rates = means.loc[("random", "adam-per-batch", "mutated")].map(number)
-        alone, ring = (at_rates.loc[name] for name in ("isolated", "ring"))
+            parts.append([dataset, pruning, *estimates(part.loc[order], "value")])
+        rates = (crossed.optimiser == "adam-per-batch") & (crossed.rate_policy == "mutated")
+        here = crossed[rates & (crossed.pruning == "random")].groupby("place")
+        mean, best = (here[name].mean().map(number) for name in ("train_l1", "test_l1"))
         rings.append(
-            f"On {dataset} the mean is {alone.train_l1} in isolated cells and {ring.train_l1} in "
-            f"the ring; the best cell has {alone.test_l1} and {ring.test_l1}."
+            f"On {dataset} the mean is {mean.isolated} in isolated cells and {mean.ring} in "
+            f"the ring; the best cell has {best.isolated} and {best.ring}."
         )
-        restarts += restarts_of(dataset)
         rows, counts = timing_of(dataset)
-        timing += rows
+        timing.append(rows)
         below.append(counts)
         settings = confounds.best_rate(results.design("tuning", dataset))
         best = settings.iloc[0]
@@ -166,7 +150,8 @@ def parts_of_gap() -> dict[str, Any]:
         )
         if dataset == DATASETS[0]:
             gap, seeds = shapley["none"].value, crossed.data_seed.nunique()
-    trained = ["data", "pruned by", "optimiser", "rates"]
+    named = {"dataset": "data", "pruning": "pruned by", "rate_policy": "rates"}
+    trained = ["dataset", "pruning", "optimiser", "rate_policy"]
     head = ["data", "pruned by", "whole gap", "optimiser", "rates", "neighbours", "selection"]
     return {
         "data_seeds": seeds,
@@ -176,46 +161,39 @@ def parts_of_gap() -> dict[str, Any]:
         "random_in_a_ring": " ".join(rings),
         "parts": table(head, parts),
         "no_gap": " ".join(flat),
-        "arrangements": table([*trained, *confounds.ARRANGEMENTS], arrangements),
-        "restarts": table(["data", "cells", "restarts", "ring", "ring better in"], restarts),
-        "timing": table(["data", "operator", *confounds.WHEN, "never", "Holm's p"], timing),
+        "arrangements": of_frame(
+            by_place(both, trained, confounds.ARRANGEMENTS).rename(columns=named)
+        ),
+        "restarts": of_frame(pd.concat(map(restarts_of, DATASETS))),
+        "timing": of_frame(pd.concat(timing)),
         "below_noise": "; ".join(below),
         "tuned": "\n".join(tuned),
     }
 
 
-def restarts_of(dataset: str) -> list[list[Any]]:
+def restarts_of(dataset: str) -> pd.DataFrame:
     """Design C: rings and as many isolated cells, by the number of cells."""
-    rows = []
-    for cells, group in results.design("populations", dataset).groupby("cells"):
-        seeds = group.groupby(["place", "data_seed"])[["train_l1", "test_l1"]].mean()
-        if "ring" in set(group.place):
-            lower = seeds.loc["ring"].test_l1 < seeds.loc["isolated"].test_l1
-            means = seeds.groupby("place").mean()
-            count = f"{lower.sum()} of {len(lower)}"
-            rows.append([dataset, cells, both(means, "isolated"), both(means, "ring"), count])
-    return rows
+    found = results.design("populations", dataset)
+    tests = confounds.against_restarts(found)
+    lower = tests["a lower in"].astype(str) + " of " + tests["n"].astype(str)
+    tests = tests[["cells"]].assign(data=dataset, **{"ring better in": lower})
+    rows = by_place(found, ["cells"], ["isolated", "ring"]).rename(columns={"isolated": "restarts"})
+    return rows.merge(tests)[["data", "cells", "restarts", "ring", "ring better in"]]
 
 
-def timing_of(dataset: str) -> tuple[list[list[Any]], str]:
+def timing_of(dataset: str) -> tuple[pd.DataFrame, str]:
     """Design B: means by operator and time, the test of each operator's times, and where random
     pruning ends below noise.
     """
     timed = results.design("timing", dataset)
     means = timed.groupby(["operator", "when"]).train_l1.mean().unstack()
+    rows = means.loc[means.mean(axis=1).sort_values().index].assign(data=dataset)
     tested = confounds.when_matters(timed).set_index("operator").p_holm
-    rows = [
-        [
-            *(dataset, operator),
-            *(number(means[when][operator]) for when in (*confounds.WHEN, "never")),
-            probability(tested.get(operator, float("nan"))),
-        ]
-        for operator in means.mean(axis=1).sort_values().index
-    ]
-    seeds = timed.groupby(["operator", "when", "data_seed"]).train_l1.mean()
-    lower = {when: seeds["random", when] < seeds["noise", when] for when in confounds.WHEN}
-    counts = [f"{each.sum()} of {len(each)} ({when})" for when, each in lower.items()]
-    return rows, f"on {dataset} in {listed(counts)}"
+    rows["Holm's p"] = tested.reindex(rows.index).map(probability)
+    noise = confounds.against_noise(timed).set_index("when").loc[list(confounds.WHEN)]
+    counts = [f"{row['a lower in']} of {row['n']} ({when})" for when, row in noise.iterrows()]
+    columns = ["data", "operator", *confounds.WHEN, "never", "Holm's p"]
+    return rows.reset_index()[columns], f"on {dataset} in {listed(counts)}"
 
 
 def frontier() -> dict[str, Any]:
@@ -226,9 +204,10 @@ def frontier() -> dict[str, Any]:
     here = front[front.target == target]
     best = here.loc[here.groupby("dataset")["mean"].idxmin()]
     lowest = [
-        f"{number(row['mean'])} on {row['dataset']} (`{row['method']}`)"
-        for row in best.to_dict("records")
+        f"{number(mean)} on {dataset} (`{method}`)"
+        for dataset, method, mean in best[["dataset", "method", "mean"]].itertuples(index=False)
     ]
+    losses = {(r.dataset, r.target, r.method): loss_of(r) for _, r in front.iterrows()}
     constants = front.groupby("dataset", sort=False).constant_test_l1.mean()
     sizes = [
         (row.dataset, f"`{row.method}`", f"{row.macs:,.0f}", f"{row.compact_parameters:,.0f}")
@@ -242,8 +221,8 @@ def frontier() -> dict[str, Any]:
         "steps": f"{front.steps.median():,.0f}",
         "front_constants": listed([f"{number(v)} on {name}" for name, v in constants.items()]),
         "dead": DEAD,
-        "recipes": front_table(front, RECIPES),
-        "operators": front_table(front, OPERATORS),
+        "recipes": by_method(losses, RECIPES),
+        "operators": by_method(losses, OPERATORS),
         "operators_found": earlier(front),
         "sizes": table(head, sizes),
     }
@@ -266,16 +245,6 @@ def earlier(front: pd.DataFrame) -> str:
         f"`conjunctive` has a lower mean loss than `random` {words}, of those in which one of them "
         "beats the constant."
     )
-
-
-def front_table(front: pd.DataFrame, methods: Sequence[str]) -> str:
-    """Mean test losses with intervals, a row per data set and target."""
-    rows = []
-    for (dataset, target), group in front.groupby(["dataset", "target"]):
-        here = group.set_index("method")
-        cells = [loss_of(here.loc[name]) if name in here.index else "–" for name in methods]
-        rows.append([dataset, share(target), *cells])
-    return table(["data", "zeros", *(f"`{name}`" for name in methods)], rows)
 
 
 def loss_of(row: pd.Series) -> str:

@@ -128,10 +128,10 @@ def differences(rows: Mapping[str, Any], a: str, b: str, value: str) -> str:
     return "; ".join(f"{words} {listed(where)}" for words, where in said.items())
 
 
-def state(loss: float, has: str = "has ") -> str:
+def state(loss: float) -> str:
     """A loss, or why there is none: what stands after the name of what has it."""
     if np.isfinite(loss):
-        return f"{has}{decimals(loss)}"
+        return f"has {decimals(loss)}"
     return "was not measured" if np.isnan(loss) else "had a trial that diverged"
 
 
@@ -147,28 +147,30 @@ def lowest(means: Mapping[str, float], value: str, baseline: str = "", every: bo
     """Which of all these has the lowest value, what the baseline has, or else the next one, and
     which has the highest; or what `every` other one has.
     """
-    first, others = leaders(means), [name for name in means if not np.isfinite(means[name])]
+    first = leaders(means)
     if not first:
         return f"there is no {value} to compare: " + listed(f"{k} {state(means[k])}" for k in means)
     if len(first) > 1:
-        shown = first if len(first) <= MOST else [*dict.fromkeys([first[0], baseline])]
-        shown = [name for name in shown if name in first]
-        more = len(first) - len(shown)
-        names = [*shown, *([f"{count(more)} other{'s' * (more > 1)}"] if more else [])]
+        named = first if len(first) <= MOST else {first[0], baseline}
+        names = [name for name in first if name in named]
+        names += [count(len(first) - len(names), "other")] if len(first) > len(names) else []
         words = f"{listed(names)} have the same lowest {value}, {decimals(means[first[0]])} "
         words += "to three decimals"
     else:
         words = f"{first[0]} has the lowest {value}, {decimals(means[first[0]])}"
-    known = sorted((name for name in means if name not in others), key=means.__getitem__)
-    beside = [baseline] if baseline in means and baseline not in first else []
-    if not beside and len(first) == 1:
-        beside = known[1:2]
-    beside = [name for name in known if name not in first] if every else beside
-    beside = [f"{k} {state(means[k])}" for k in [*beside, *(k for k in others if k not in beside)]]
-    last, shown = known[-1], [baseline, *first, *known[: 1 + (len(first) == 1)]]
-    if len(known) > 2 and last not in shown and not every:
-        beside.append(f"{last} has the highest, {decimals(means[last])}")
-    return words + (f"; {listed(beside)}" if beside else "")
+    rest = [name for name in means if np.isfinite(means[name]) and name not in first]
+    rest.sort(key=means.__getitem__)
+    unknown = [name for name in means if not np.isfinite(means[name])]
+    if every:
+        beside = rest
+    elif baseline in means and baseline not in first:
+        beside = [baseline]
+    else:
+        beside = rest[:1] if len(first) == 1 else []
+    said = [f"{name} {state(means[name])}" for name in dict.fromkeys([*beside, *unknown])]
+    if len(first) + len(rest) > 2 and rest and rest[-1] not in (baseline, *beside):
+        said.append(f"{rest[-1]} has the highest, {decimals(means[rest[-1]])}")
+    return words + (f"; {listed(said)}" if said else "")
 
 
 def lowest_within(groups: Mapping[str, Mapping[str, float]], value: str) -> str:

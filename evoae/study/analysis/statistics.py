@@ -70,17 +70,15 @@ def scored(study: Study, split: str = "train") -> pd.DataFrame:
 # -- intervals -----------------------------------------------------------------------------------
 
 
-def mean_interval(
-    values: ArrayLike, confidence: float = CONFIDENCE, least: int = LEAST
-) -> tuple[float, float]:
-    """Student's interval (low, high) of the mean of `values` [n], one value for each trial.
+def mean_interval(values: ArrayLike, least: int = LEAST) -> tuple[float, float]:
+    """Student's 95 % interval (low, high) of the mean of `values` [n], one for each trial.
 
     (nan, nan) below `least` values, or if one is not finite; equal values v give (v, v).
     """
     values = np.asarray(values, dtype=float).ravel()
     if len(values) < least or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    half = special.stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1)
+    half = special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1)
     half /= np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
@@ -96,7 +94,7 @@ class Shift:
     n: int
 
 
-def shift(differences: ArrayLike, confidence: float = CONFIDENCE) -> Shift:
+def shift(differences: ArrayLike) -> Shift:
     """Hodges and Lehmann's (1963) centre of `differences` [n], one for each pair of trials.
 
     The interval inverts the exact signed-rank test: it covers at least as often as it says, however
@@ -116,7 +114,7 @@ def shift(differences: ArrayLike, confidence: float = CONFIDENCE) -> Shift:
         return Shift(estimate, math.nan, math.nan, math.nan, n)
     # Tukey: the signed-rank statistic is the number of averages above 0, so one table serves both
     tail = np.cumsum(signed_rank_null(n))
-    left_out = int(np.searchsorted(tail, (1 - confidence) / 2, "right"))
+    left_out = int(np.searchsorted(tail, (1 - CONFIDENCE) / 2, "right"))
     low, high = walsh[left_out - 1], walsh[len(walsh) - left_out]
     fewer = min((walsh <= 0).sum(), (walsh >= 0).sum())  # zeros count against a difference
     return Shift(estimate, float(low), float(high), float(min(1, 2 * tail[fewer])), n)
@@ -127,10 +125,7 @@ def signed_rank_null(n: int) -> np.ndarray:
     """The chance that the ranks with a plus sum to 0, 1, ..., n (n + 1) / 2, if signs are even."""
     chances = np.ones(1)
     for rank in range(1, n + 1):
-        longer = np.zeros(len(chances) + rank)
-        longer[: len(chances)] += chances / 2
-        longer[rank:] += chances / 2
-        chances = longer
+        chances = np.convolve(chances, [0.5, *[0.0] * (rank - 1), 0.5])
     return chances
 
 
@@ -206,13 +201,12 @@ def compare(
 
 def samples_of(table: pd.DataFrame, by: str, value: str, key: str) -> dict[object, pd.Series]:
     """The values of each group, by key. Raises ValueError for a key that a group has twice."""
-    samples = {}
-    for name, rows in table.groupby(by, sort=False, observed=True):
-        samples[name] = rows.set_index(key)[value].astype(float)
-        if samples[name].index.has_duplicates:
-            twice = samples[name].index[samples[name].index.duplicated()][0]
-            raise ValueError(f"{by} {name} has {key} {twice} more than once; pairs need it once")
-    return samples
+    twice = table.loc[table.duplicated([by, key]), [by, key]]
+    if len(twice):
+        name, again = next(twice.itertuples(index=False))
+        raise ValueError(f"{by} {name} has {key} {again} more than once; pairs need it once")
+    groups = table.groupby(by, sort=False, observed=True)
+    return {name: rows.set_index(key)[value].astype(float) for name, rows in groups}
 
 
 def compare_groups(samples: dict[object, pd.Series], by: str, baseline: object) -> pd.DataFrame:

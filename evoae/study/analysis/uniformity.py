@@ -10,7 +10,7 @@ or inputs. In a population every cell draws its own positions, or all share one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -38,12 +38,8 @@ CODE = 10  # units of the code, whatever the width of the hidden layer
 PRUNES_MEASURED = 3  # of each network
 # positions whose constant rate is tuned together: that of the first is
 KINDS = {"independent": ("independent", "even"), "units": ("units", "inputs")}
-NAMED = {  # what a sentence calls the outcomes
-    "train_l1": "mean over cells",
-    "test_l1": "best cell",
-    "discrepancy": "share to move",
-    "pooled less own": "share to move",
-}
+# what a sentence calls the outcomes
+NAMED = blocks.OUTCOMES | dict.fromkeys(("discrepancy", "pooled less own"), "share to move")
 Size = tuple[int, int]  # bits, width
 Rates = Mapping[tuple[str, str, int, int], float]
 
@@ -195,51 +191,32 @@ Arm = tuple[str, str, str]  # place, positions, mask
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the paper's explanation: its words, what it predicts, and of which gap.
+    """A part of the paper's explanation: its words, what it predicts, and of which arms.
 
-    `gap` takes a table of one rate: rows are a block and a size, columns a place, positions and a
-    mask; it gives a number for each row, or for each block. `sign` is that of the prediction;
-    `reads` the arms of which one must have learnt something. Parts without are about positions,
-    which are the same at every rate: they are tested once.
+    `gap_of` its `arms` has the predicted `sign`; with `by_bits`, the gap at the fewest bits less
+    that at the most. If its `values` are losses, one of the arms must have learnt something; others
+    are about positions, which are the same at every rate, and are tested once.
     """
 
     name: str
     text: str
     sign: int
-    gap: Callable[[pd.DataFrame], pd.Series]
+    arms: tuple[Arm, ...]
     values: tuple[str, ...] = ("train_l1",)
-    reads: tuple[Arm, ...] = ()
+    by_bits: bool = False
 
-
-INDEPENDENT: Arm = ("alone", "independent", "own")
-
-
-def with_bits(gap: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], pd.Series]:
-    """A gap at the fewest bits less the one at the most, of hidden layers of one width."""
-
-    def by_bits(wide: pd.DataFrame) -> pd.Series:
-        by_size = gap(wide).dropna().rename("gap").reset_index()
-        width = by_size.groupby("width").bits.nunique().idxmax() if len(by_size) else 0
-        table = by_size[by_size.width == width].pivot(
-            index=blocks.BLOCK, columns="bits", values="gap"
-        )
-        if table.shape[1] < 2:
-            return pd.Series(dtype=float)
-        return table[table.columns.min()] - table[table.columns.max()]
-
-    return by_bits
+    @property
+    def of_loss(self) -> bool:
+        """Whether its values are losses."""
+        return "train_l1" in self.values
 
 
 def alone(
     name: str, sign: int, positions: str, other: str, text: str, by_bits: bool = False
 ) -> Part:
     """Of autoencoders alone: some positions less others, or how that changes with the bits."""
-    one, two = ("alone", positions, "own"), ("alone", other, "own")
-
-    def gap(wide: pd.DataFrame) -> pd.Series:
-        return wide[one] - wide[two]
-
-    return Part(name, text, sign, with_bits(gap) if by_bits else gap, reads=(one, two))
+    arms = (("alone", positions, "own"), ("alone", other, "own"))
+    return Part(name, text, sign, arms, by_bits=by_bits)
 
 
 def in_ring(name: str, sign: int, positions: str, mask: str, text: str) -> Part:
@@ -248,12 +225,7 @@ def in_ring(name: str, sign: int, positions: str, mask: str, text: str) -> Part:
     """
     names = ((positions, mask), ("independent", "own"))
     arms = tuple((place, *name) for name in names for place in ("ring", "isolated"))
-
-    def gap(wide: pd.DataFrame) -> pd.Series:
-        ring, isolated, own_ring, own_isolated = (wide[arm] for arm in arms)
-        return ring - isolated - (own_ring - own_isolated)
-
-    return Part(name, text, sign, gap, ("train_l1", "test_l1"), arms)
+    return Part(name, text, sign, arms, ("train_l1", "test_l1"))
 
 
 PARTS = (
@@ -261,14 +233,15 @@ PARTS = (
         "low dimensions",
         "At the fewest bits, independent positions deviate more from even ones than at the most",
         1,
-        with_bits(lambda wide: wide[INDEPENDENT]),
+        (("alone", "independent", "own"),),
         ("discrepancy",),
+        by_bits=True,
     ),
     Part(
         "pool",
         "A ring's cells together prune more evenly than each, as independent draws do anywhere",
         -1,
-        lambda wide: wide["ring", "independent", "own"],
+        (("ring", "independent", "own"),),
         ("pooled less own",),
     ),
     alone("even", -1, "even", "independent",
@@ -289,7 +262,7 @@ PARTS = (
 
 
 # The contrasts that were declared: Holm's family, however many of them have been run.
-FAMILY = sum(len(part.values) * (len(RATES) if part.reads else 1) for part in PARTS)
+FAMILY = sum(len(part.values) * (len(RATES) if part.of_loss else 1) for part in PARTS)
 GUIDANCE = (
     alone("guidance", -1, "conjunctive", "random",
           "Alone, at a rate of 0.001, conjunctive beats random pruning at equal sparsity"),
@@ -308,7 +281,9 @@ def as_arms(guided: pd.DataFrame) -> pd.DataFrame:
 
 
 def wide_of(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """The table of `Part.gap` for a value; losses that diverged are infinite."""
+    """The table of `gap_of` for a value: rows are a block and a size, columns an arm; losses that
+    diverged are infinite.
+    """
     if value == "pooled less own":
         values = table["pooled_discrepancy"] - table["discrepancy"]
     else:
@@ -320,12 +295,38 @@ def wide_of(table: pd.DataFrame, value: str) -> pd.DataFrame:
     )
 
 
-def learnt(table: pd.DataFrame, reads: Sequence[Arm]) -> bool:
+def gap_of(wide: pd.DataFrame, arms: Sequence[Arm]) -> pd.Series:
+    """An arm; of two their difference; of four the difference of their differences."""
+    half = len(arms) // 2
+    return gap_of(wide, arms[:half]) - gap_of(wide, arms[half:]) if half else wide[arms[0]]
+
+
+def fewest_less_most(gap: pd.Series) -> pd.Series:
+    """A gap at the fewest bits less the one at the most, of hidden layers of one width."""
+    by_size = gap.rename("gap").reset_index()
+    width = by_size.groupby("width").bits.nunique().idxmax() if len(by_size) else 0
+    table = by_size[by_size.width == width].pivot(index=blocks.BLOCK, columns="bits", values="gap")
+    if table.shape[1] < 2:
+        return pd.Series(dtype=float)
+    return table[table.columns.min()] - table[table.columns.max()]
+
+
+def gaps(table: pd.DataFrame, part: Part) -> Iterator[tuple[str, pd.Series]]:
+    """The gap of a part by outcome, the mean over sizes in each block; none if it lacks an arm."""
+    if not set(part.arms) <= set(zip(table.place, table.positions, table["mask"], strict=True)):
+        return
+    for value in part.values:
+        gap = gap_of(wide_of(table, value), part.arms).dropna()
+        gap = fewest_less_most(gap).dropna() if part.by_bits else gap
+        if len(gap):
+            yield value, over_sizes(gap)
+
+
+def learnt(table: pd.DataFrame, arms: Sequence[Arm]) -> bool:
     """Whether one of the arms is better than the best constant, over the blocks."""
     gaps = table.assign(gap=table.train_l1.fillna(np.inf) - table.constant_train_l1)
     wide = gaps.pivot_table("gap", blocks.BLOCK, ["place", "positions", "mask"])
-    own = [blocks.effect(wide[arm].dropna()) for arm in reads if arm in wide]
-    return not reads or any(found.high < 0 for found in own)
+    return any(blocks.effect(wide[arm].dropna()).high < 0 for arm in arms if arm in wide)
 
 
 def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFrame:
@@ -339,18 +340,13 @@ def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFram
     for levels, group in table.groupby(list(by), sort=False):
         for part in (*PARTS, *GUIDANCE):
             once = (part.name, *levels[1:])
-            if not part.reads and once in seen:
+            if not part.of_loss and once in seen:
                 continue
-            for value in part.values:
-                try:
-                    gap = part.gap(wide_of(group, value)).dropna()
-                except KeyError:  # an arm that was not run
-                    continue
-                if len(gap):
-                    seen.add(once)
-                    about = dict(zip(by, levels, strict=True)) | {"part": part.name}
-                    rows.append((about | {"value": value}, over_sizes(gap)))
-                    known.append(learnt(group, part.reads))
+            for value, gap in gaps(group, part):
+                seen.add(once)
+                about = dict(zip(by, levels, strict=True)) | {"part": part.name, "value": value}
+                rows.append((about, gap))
+                known.append(not part.of_loss or learnt(group, part.arms))
     found = blocks.compared(rows, tested=known, family=FAMILY)
     signs = {part.name: part.sign for part in (*PARTS, *GUIDANCE)}
     found["verdict"] = [stands(row.says, signs[row.part]) for row in found.itertuples()]
@@ -362,15 +358,12 @@ def inputs_in_a_ring(table: pd.DataFrame) -> pd.DataFrame:
 
     It was not declared. The rows, a rate and an outcome each, are a family of their own.
     """
-    part, rows = in_ring("inputs", 1, "inputs", "own", ""), []
-    for rate, group in table.groupby("rate", sort=False):
-        for value in part.values:
-            try:
-                gap = over_sizes(part.gap(wide_of(group, value)).dropna())
-            except KeyError:  # an arm that was not run
-                continue
-            if len(gap):
-                rows.append(({"rate": rate, "outcome": NAMED[value]}, gap))
+    part = in_ring("inputs", 1, "inputs", "own", "")
+    rows = [
+        ({"rate": rate, "outcome": NAMED[value]}, gap)
+        for rate, group in table.groupby("rate", sort=False)
+        for value, gap in gaps(group, part)
+    ]
     return blocks.compared(rows)
 
 

@@ -1,13 +1,12 @@
 """Figures of a study: tables and arrays in, matplotlib figures out. Nothing here trains."""
 
-from evoae.study.figures.claims import forest
 from evoae.study.figures.curves import (
     loss_over_epochs,
     preserved_over_epochs,
     schedule_curves,
     size_over_epochs,
 )
-from evoae.study.figures.effects import interaction, parts_of_gap
+from evoae.study.figures.effects import forest, interaction, parts_of_gap
 from evoae.study.figures.frontier import front_of, fronts, inheritance, left_by_layer, mask_pictures
 from evoae.study.figures.heatmaps import (
     before_after_heatmap,

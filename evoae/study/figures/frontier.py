@@ -41,6 +41,8 @@ SIZES = {
     "milliseconds": ("Milliseconds of a forward pass of 256 images", True),
 }
 OTHERS = "#BBBBBB"
+POINT: Look = {"marker": "o", "ms": 4.5}  # of a method that is named
+OTHER: Look = {"marker": "o", "ms": 2.5, "color": OTHERS}
 INHERITED = {"itself": 0, "denser": -1, "sparser": 1}  # where the network comes from, in sizes
 
 
@@ -56,6 +58,7 @@ def fronts(
     """
     require_columns(table, [by, "method", "target", x, y])
     title, shrinks = SIZES[x]
+    table = table.assign(sparsity=100 * table.sparsity) if x == "sparsity" else table
     chosen = means[means.on_front]
     looks = method_looks(list(table.method.unique()))
     looks = {m: look for m, look in looks.items() if m in {*chosen.method, *named}}
@@ -64,27 +67,21 @@ def fronts(
             drawn = {}
             for method, own in rows.groupby("method", sort=False):
                 at = own.groupby("target")[x].mean()
-                at = 100 * at if x == "sparsity" else at
                 line = summary(own, "target", y).set_index("target").loc[at.index].reset_index()
-                front, colour = method in looks, looks.get(method, {"color": OTHERS})["color"]
-                size: Look = {"lw": 0.8, "ms": 2.5}
-                if front:
-                    size = {"lw": 1.6, "ms": 4.5, "zorder": 3}
-                    ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
-                look: Look = {"marker": "o"} | looks.get(method, {"color": OTHERS}) | size
-                ax.plot(at, line["mean"], **look)
-                if front:
-                    drawn[method] = np.array([at, line["mean"]])
-                if front and line["n"].max() < LEAST:
+                if method not in looks:
+                    ax.plot(at, line["mean"], lw=0.8, **OTHER)
+                    continue
+                colour = looks[method]["color"]
+                ax.vlines(at, line["low"], line["high"], color=colour, lw=1.8)
+                ax.plot(at, line["mean"], lw=1.6, zorder=3, **POINT | looks[method])
+                drawn[method] = np.array([at, line["mean"]])
+                if line["n"].max() < LEAST:
                     ends = own.target.map(at)
                     ax.scatter(ends, own[y], s=7, color=colour, alpha=0.5, lw=0, zorder=2)
             say_unseen(ax, drawn, looks)
             here = rows.merge(chosen[[by, "method", "target"]])
             here = here.groupby(["method", "target"])[[x, y]].mean()
-            scale = 100 if x == "sparsity" else 1
-            ax.scatter(
-                scale * here[x], here[y], s=110, facecolors="none", edgecolors=INK, lw=1.1, zorder=4
-            )
+            ax.scatter(here[x], here[y], s=110, facecolors="none", edgecolors=INK, lw=1.1, zorder=4)
             if y == "relative_test":
                 ax.axhline(1, color="#666666", ls="--", lw=1.2, zorder=1)
             ax.margins(x=0.1)  # rings are large
@@ -101,10 +98,9 @@ def fronts(
                 ax.xaxis.set_minor_locator(NullLocator())
         figure.supxlabel(title, fontsize=LOOK["axes.labelsize"])
         figure.supylabel(label_of(y), fontsize=LOOK["axes.labelsize"])
-        point: Look = {"marker": "o", "ms": 4.5}
-        keys = [Line2D([], [], label=name, **point | look) for name, look in looks.items()]
+        keys = [Line2D([], [], label=name, **POINT | look) for name, look in looks.items()]
         if len(looks) < table.method.nunique():
-            keys.append(Line2D([], [], color=OTHERS, marker="o", ms=2.5, label="other methods"))
+            keys.append(Line2D([], [], **OTHER, label="other methods"))
         ring: Look = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": INK}
         keys.append(Line2D([], [], **ring, ls="", label="front of means,\nchosen on validation"))
         if y == "relative_test":

@@ -89,8 +89,6 @@ LABELS = {
     "discrepancy": "Pruned weights to move for an even spread (share)",
     "bits": "Bits D",
     "change": "Change of test loss by one prune (L1)",
-    "unevenness": "Unevenness beyond chance",
-    "shared": "Positions shared by two networks / expected of independent ones",
     "preserved": "Preserved share (%)",
     "preserved_at_last_prune": "Preserved share at the last prune (%)",
 }
@@ -347,6 +345,13 @@ def name_ticks(ax: Axes, names: Sequence, panels: int = 1) -> None:
     long = sum(len(str(name)) for name in names) * panels > 60
     slant: Look = {"rotation": 25, "ha": "right"} if long else {}
     ax.set_xticks(range(len(names)), names, **slant)
+
+
+def name_rows(ax: Axes, names: Sequence[str] | pd.Series) -> None:
+    """The names beside rows from 0 on, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(False, axis="y")
 
 
 def diamonds(ax: Axes, x: ArrayLike, y: ArrayLike, colours: Iterable) -> None:

@@ -30,6 +30,7 @@ from evoae.study.figures.look import (
     keys_of,
     label_of,
     legend,
+    name_rows,
     name_ticks,
     notice,
     palette_of,
@@ -206,9 +207,8 @@ def published_comparison(table: pd.DataFrame, value: str = "train_l1") -> Figure
         means = table.rename(columns={"reproduced": "mean"})
         intervals(ax, table.index, means, colour, across=True, marker="o", markersize=7, ls="")
         diamonds(ax, table["published"], table.index, ["black"] * len(table))
-        ax.set_yticks(table.index, table["label"])
-        ax.set(xlabel=label_of(value), ylim=(len(table) - 0.5, -0.5))
-        ax.grid(False, axis="y")
+        name_rows(ax, table["label"])
+        ax.set(xlabel=label_of(value))
         key = Line2D([], [], color=colour, marker="o", label="reproduced, 95 % interval")
         legend(figure, None, [key], published=True)
     return figure

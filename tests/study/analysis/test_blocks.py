@@ -9,7 +9,7 @@ from helpers import TINY
 
 from evoae import Experiment, sweep
 from evoae.study.analysis import blocks
-from evoae.study.analysis.blocks import compared, effect, means, rates_by, says, table_of
+from evoae.study.analysis.blocks import compared, effect, means, rates_by, table_of
 from evoae.study.runs.grids import Design
 
 
@@ -87,8 +87,3 @@ def test_a_block_has_data_and_training_of_its_own() -> None:
 
 def test_trials_of_tuning_are_none_of_a_block() -> None:
     assert set(blocks.TUNING).isdisjoint(range(10 * blocks.PLANNED))
-
-
-def test_a_row_without_a_test_says_so() -> None:
-    row = pd.Series({"n": 3, "p_holm": 0.01, "p_equal_holm": 1.0, "estimate": 1.0})
-    assert says(row) == "too few blocks"

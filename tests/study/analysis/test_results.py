@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_claims import finished, paper
 
-from evoae.study.analysis import claims, confounds, published, results
+from evoae.study.analysis import claims, published, results
 from evoae.study.analysis.published import published as figures
 from evoae.study.runs.study import Study
 
@@ -78,43 +78,18 @@ def test_the_front_has_each_point_once_within_its_interval() -> None:
     assert (found.n >= 6).all()
 
 
-def test_a_front_grows_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "FRONTIER", tmp_path / "front.csv")
-
-    def rows_of(trials: int, **more: float) -> pd.DataFrame:
-        noise = [0.001 * (t % 3) for t in range(trials)]
-        means = {"frontier": 0.05, "magnitude": 0.17} | more
-        rows = [
-            {"dataset": "d", "method": name, "target": 0.9, "trial": t, "test_l1": mean + noise[t]}
-            for name, mean in means.items()
-            for t in range(trials)
-        ]
-        sizes = {"constant_test_l1": 0.27, "macs": 10.0, "compact_parameters": 20, "steps": 30.0}
-        return pd.DataFrame(rows).assign(**sizes)
-
-    monkeypatch.setattr(results.frontier, "trials", lambda study: study)
-    pd.DataFrame(columns=[*results.POINT, "n"]).to_csv(results.FRONTIER, index=False)
-    results.update_front(rows_of(10))
-    results.update_front(rows_of(6, obd=0.06))
-    front = results.front().set_index("method")
-    assert front.n.to_dict() == {"frontier": 10, "magnitude": 10, "obd": 6}
-    assert front["shift"].frontier == pytest.approx(-0.12)
-    assert front.p_holm.frontier == pytest.approx(2 * 2 / 2**10, rel=1e-3)
-    assert pd.isna(front["shift"].magnitude)
+# the older designs, and what tells apart the runs of one data seed and trial
+DESIGNS = {
+    "tuning": ["learning_rate", "optimiser", "rate_policy", "loss"],
+    "gap": ["pruning", "optimiser", "rate_policy", "place", "neighbours", "selection"],
+    "timing": ["operator", "when"],
+    "populations": ["cells", "place"],
+}
 
 
-@pytest.mark.parametrize("name", results.DESIGNS)
+@pytest.mark.parametrize("name", DESIGNS)
 @pytest.mark.parametrize("dataset", ["digits", "binary-clusters"])
 def test_no_run_of_a_design_is_twice(name: str, dataset: str) -> None:
     table = results.design(name, dataset)
-    assert not table.duplicated(["data_seed", "trial", *results.DESIGNS[name]]).any()
+    assert not table.duplicated(["data_seed", "trial", *DESIGNS[name]]).any()
     assert table.data_seed.nunique() == 5
-
-
-def test_runs_of_a_design_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = results.design("gap")
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    monkeypatch.setattr(confounds, "table_of", lambda study: study)
-    results.update_design("gap", table[table.data_seed == 0])
-    results.update_design("gap", table.assign(loss="l1"))
-    pd.testing.assert_frame_equal(results.design("gap"), table)

@@ -43,11 +43,6 @@ def test_numbers_have_three_decimals_and_no_negative_zero(value: float, said: st
     assert results_page.number(value) == said
 
 
-def test_words_are_listed() -> None:
-    assert results_page.listed(["a"]) == "a"
-    assert results_page.listed(["a", "b", "c"]) == "a, b and c"
-
-
 @pytest.mark.parametrize("name", results.IN_BLOCKS)
 def test_tables_in_blocks_hold_each_run_once_with_streams_of_its_own(name: str) -> None:
     table = results.in_blocks(name)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from test_figures import legend
 
 from evoae.study.figures import heatmaps
-
-
-@pytest.fixture(autouse=True)
-def no_warnings_and_nothing_left_in_pyplot():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert plt.get_fignums() == []
-
-
-def legend(figure) -> list[str]:
-    return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
 
 def test_reconstructions_have_the_inputs_on_top():
