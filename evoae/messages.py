@@ -51,6 +51,14 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that people would choose."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @cache
 def say_once(text: str) -> None:
     """Print a line for the user, once in a process."""

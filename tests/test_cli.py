@@ -16,7 +16,7 @@ from helpers import refused_command
 from evoae import experiment
 from evoae.cli import main, parse_trials
 from evoae.experiment import Experiment, parse_settings
-from evoae.study.report import execution, notebooks
+from evoae.study.report import notebooks
 from evoae.study.runs.run import Run
 
 TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "epochs=3"]
@@ -151,7 +151,7 @@ def test_notebook_parameters_are_those_of_its_cell():
     notebook = notebooks.read("00_tour")
     known = notebooks.defaults(notebook)
     assert known["dataset"] == "digits"
-    assert execution.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
+    assert notebooks.parse_parameters("00_tour", known, ["trials=3", "learning_rate=1"]) == {
         "trials": 3,
         "learning_rate": 1.0,
     }

@@ -90,14 +90,14 @@ def lab(tmp_path) -> Iterator[str]:
 
 def answer(address: str, server: subprocess.Popen, log: Path) -> str:
     """The address, once something answers there."""
-    end = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < end and server.poll() is None:
+    for _ in range(PATIENCE // 300):
+        if server.poll() is not None:
+            break
         try:
             urllib.request.urlopen(f"{address}/api", timeout=5).close()
+            return address
         except (urllib.error.URLError, TimeoutError):
             time.sleep(0.3)
-        else:
-            return address
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
@@ -187,11 +187,11 @@ class Screen:
 
     def changes(self, number: int, before: str) -> str:
         """Wait until a chart draws something else."""
-        end = time.monotonic() + PATIENCE / 1000
-        while (now := self.curves(number)) == before:
-            assert time.monotonic() < end, f"chart {number} did not change"
+        for _ in range(PATIENCE // 100):
+            if (now := self.curves(number)) != before:
+                return now
             self.page.wait_for_timeout(100)
-        return now
+        pytest.fail(f"chart {number} did not change")
 
     def heading(self, number: int) -> str:
         """What stands above pictures of pixels: 0, of the data; 1, of the network."""
@@ -408,11 +408,12 @@ def after_a_restart(screen: Screen, saved: str) -> None:
     runs = page.locator("select", has=page.locator("option", has_text="binary-clusters, none"))
     label = runs.locator("option", has_text=saved).text_content()
     slider = page.locator(".widget-hslider", has_text="Epoch").locator(".noUi-handle")
-    end = time.monotonic() + PATIENCE / 1000
-    while "epoch 0" not in screen.heading(1):  # of the run that was saved with its epochs
-        assert time.monotonic() < end, screen.heading(1)
+    for _ in range(PATIENCE // 500):
+        if "epoch 0" in screen.heading(1):  # of the run that was saved with its epochs
+            break
         runs.select_option(label=label)  # cells that still run may draw the widget anew
         slider.focus()
         page.keyboard.press("Home")
         page.wait_for_timeout(500)
+    assert "epoch 0" in screen.heading(1)
     screen.shoot("restarted")

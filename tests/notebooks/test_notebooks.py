@@ -49,7 +49,7 @@ def code(name: str) -> list[nbformat.NotebookNode]:
 # -- what a notebook may hold ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NAMES, "explore"])
+@pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     tagged = [cell for cell in code(name) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
@@ -59,7 +59,7 @@ def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     assert known["out"] == "out"
 
 
-@pytest.mark.parametrize("name", [*NAMES, "explore"])
+@pytest.mark.parametrize("name", NAMES)
 def test_notebooks_are_thin_and_stripped(name):
     cells = code(name)
     assert len(cells) <= MOST_CODE_CELLS
@@ -150,7 +150,7 @@ def test_every_scale_sets_known_parameters_of_the_right_type(name, scale):
     assert {key: type(value) for key, value in settings.items()} == {
         key: type(known[key]) for key in settings
     }
-    planned = execution.plan([name], scale, Path("x"), None, [])[name]
+    planned = notebooks.plan([name], scale, Path("x"), None, [])[name]
     assert planned == settings | {"out": str(Path("x").absolute())}
 
 

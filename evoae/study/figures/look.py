@@ -2,9 +2,7 @@
 
 Figures are drawn in a fixed style, whatever the user's matplotlibrc says, and are not held by
 pyplot, so a notebook shows each once. Those of the widgets are 900 pixels wide and opaque white,
-which both themes frame well. A front end may be drawing them in one thread while the user draws in
-another, so they touch neither pyplot nor rcParams (unless the user has changed these): they are
-made, and styled, by hand.
+which both themes frame well.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -389,33 +386,3 @@ def notice(text: str) -> Figure:
     figure = blank(1.6)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=INK, wrap=True)
     return figure
-
-
-def panel(
-    figure: Figure, area: SubplotSpec | tuple[float, float, float, float], x: str, y: str
-) -> Axes:
-    """Axes in the look of `figures`, set by hand.
-
-    Labels and titles get fixed positions: looking for free ones takes a third of the drawing time.
-    """
-    ax = figure.add_axes(area) if isinstance(area, tuple) else figure.add_subplot(area)
-    ax.set_facecolor("white")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#888888")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-    ax.grid(True, color=GRID, lw=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=9, colors=INK, length=3)
-    inches = ax.get_position().height * figure.get_size_inches()[1]
-    ax.set_xlabel(x, fontsize=9.5, color=INK, va="top")
-    ax.xaxis.set_label_coords(0.5, -0.24 / inches)
-    ax.set_ylabel(y, fontsize=9.5, color=INK)
-    ax.yaxis.set_label_coords(-0.1, 0.5)
-    return ax
-
-
-def title(ax: Axes, text: str) -> None:
-    """A panel's title at a fixed position, left."""
-    inches = ax.bbox.height / ax.figure.dpi
-    ax.set_title(text, fontsize=10, color=INK, loc="left", y=1 + 0.06 / inches)

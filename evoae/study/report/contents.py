@@ -52,7 +52,13 @@ class Report:
         from evoae.study.figures import look  # seconds that `evoae list` does without
 
         png, _ = look.save(figure, self.out / "figures", f"{self.notebook}-{name}", title)
-        return figure_of(self.figures.index(name) + 1, name, title, png)
+        data, words = base64.b64encode(png.read_bytes()).decode(), html.escape(title)
+        number = self.figures.index(name) + 1
+        body = (
+            f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
+            f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
+        )
+        return Output(body, "figure", f"Figure {number}. {title}")
 
     def table(self, name: str, table: pd.DataFrame, title: str, unfolded: bool = False) -> Output:
         """Write a table as CSV; show it folded away, with consistent decimals.
@@ -130,17 +136,6 @@ class Output:
         return {"text/html": self.body, "text/plain": self.text, MIME: said}
 
 
-def figure_of(number: int, name: str, title: str, png: Path) -> Output:
-    """A numbered figure, with what is compared in its title."""
-    data = base64.b64encode(png.read_bytes()).decode()
-    words = html.escape(title)
-    body = (
-        f'<figure id="figure-{name}"><figcaption><b>Figure {number}.</b> {words}</figcaption>'
-        f'<img alt="{words}" src="data:image/png;base64,{data}"></figure>'
-    )
-    return Output(body, "figure", f"Figure {number}. {title}")
-
-
 def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: bool) -> Output:
     """A numbered table, folded away; links in its cells stay links."""
     words = pd.DataFrame({str(name): decimals(table[name]) for name in table})
@@ -163,22 +158,22 @@ def table_of(number: int, name: str, title: str, table: pd.DataFrame, unfolded: 
 
 def linked(value: str) -> str:
     """A value of a table, escaped; only a link made here stays one."""
-    return (
-        value
-        if re.fullmatch(r'<a href="#figure-[\w-]+">Figure \d+</a>', value)
-        else html.escape(value)
-    )
+    if re.fullmatch(r'<a href="#figure-[\w-]+">Figure \d+</a>', value):
+        return value
+    return html.escape(value)
 
 
 def decimals(column: pd.Series) -> list[str]:
     """A column's values for people: whole numbers as such, three decimals for others."""
+    known, form = column.dropna(), "{:,.3f}"
     if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-        return ["–" if pd.isna(value) else str(value) for value in column]
-    known = column.dropna()
-    if str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
+        form = "{}"
+    elif str(column.name).startswith("p") and known.between(0, 1).all():  # p, p_holm
         return ["–" if pd.isna(v) else "<0.001" if v < 0.001 else f"{v:.3f}" for v in column]
-    whole = (known % 1 == 0).all() and known.abs().max() > 1
-    whole |= pd.api.types.is_integer_dtype(column)
-    small = not whole and 0 < known.abs().max() < 0.01
-    form = "{:,.0f}" if whole else "{:.2g}" if small else "{:,.3f}"
+    elif pd.api.types.is_integer_dtype(column) or (
+        (known % 1 == 0).all() and known.abs().max() > 1
+    ):
+        form = "{:,.0f}"
+    elif 0 < known.abs().max() < 0.01:
+        form = "{:.2g}"
     return ["–" if pd.isna(value) else form.format(value) for value in column]

@@ -6,14 +6,14 @@ A notebook has one cell tagged `parameters` of flat scalars, and its metadata sa
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nbformat
 import papermill
@@ -23,11 +23,10 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
-from evoae.messages import display
+from evoae.messages import display, duration
 from evoae.study.report import pages
-from evoae.study.report.notebooks import available, folder, parse_parameters, plan, read
+from evoae.study.report.notebooks import available, folder, plan
 
-__all__ = ["parse_parameters", "plan", "reproduce"]
 REPORT = "report"
 KERNEL_STARTS = 3  # kernels started at the same time can race for ports
 # what a kernel says passes through ports that others on a shared machine might listen to
@@ -83,7 +82,7 @@ def reproduce(
     written: list[Path] = []
     failures: dict[str, Exception] = {}
     # the notebooks' processes inherit where their sweeps run
-    with environment(EVOAE_SHARE=f"{index}/{of}", EVOAE_DASK=dask or ""):
+    with mock.patch.dict(os.environ, EVOAE_SHARE=f"{index}/{of}", EVOAE_DASK=dask or ""):
         begun = time.monotonic()
         for number, (name, parameters) in enumerate(plans.items()):
             said = standing(number, len(plans), name, time.monotonic() - begun)
@@ -91,10 +90,8 @@ def reproduce(
                 written += execute(name, parameters, target, scale, said)
             except Exception as error:  # whatever a notebook raises is reported with its name
                 failures[name] = error
-    names = available()
-    pictures = {name: read(name)["metadata"]["evoae"].get("picture", "") for name in names}
     page = target / "index.html"
-    page.write_text(pages.index_of(target, [REPORT, *(n for n in names if n != REPORT)], pictures))
+    page.write_text(pages.index_of(target, sorted(available(), key=lambda name: name != REPORT)))
     return [*written, page], failures
 
 
@@ -104,29 +101,7 @@ def standing(done: int, total: int, name: str, seconds: float) -> str:
     The time left is unknown until two notebooks are done, which took `seconds`.
     """
     text = f"{done + 1} of {total}, {name}" if total > 1 else name
-    left = seconds / max(done, 1) * (total - done)
-    if done < 2:
-        return text
-    return (
-        f"{text}, about {left:.0f} s left"
-        if left < 90
-        else f"{text}, about {left / 60:.0f} min left"
-    )
-
-
-@contextlib.contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Environment variables as they are to be in the context, and as they were after it."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return text if done < 2 else f"{text}, about {duration(seconds / done * (total - done))} left"
 
 
 def execute(

@@ -20,7 +20,6 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
-from traitlets.config import Config
 
 from evoae.study.report.contents import MIME, head
 from evoae.study.report.notebooks import question_of, title_of
@@ -32,13 +31,9 @@ WARNINGS = {
     "quick": "Quick runs are smaller and fewer than the paper's: enough for plots, too few to test "
     "a claim. Below six trials no interval is drawn and nothing is tested.",
 }
-
-
-def rendered(**fields: Any) -> str:
-    """The page, or with `entries` the index; what is not HTML already is escaped."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(autoescape=True, trim_blocks=True, loader=loader)
-    return environment.get_template("page.html").render(**fields)
+# the page, or with `entries` the index; what is not HTML already is escaped
+LOADER = FileSystemLoader(Path(__file__).parent)
+TEMPLATE = Environment(autoescape=True, trim_blocks=True, loader=LOADER).get_template("page.html")
 
 
 def answer_of(notebook: NotebookNode) -> tuple[int, NotebookNode] | None:
@@ -83,10 +78,7 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         headed = number > 1 and notebook.cells[number - 1].source.startswith("## Answer")
         del notebook.cells[number - headed : number + 1]
     exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input=True,
-        exclude_output_prompt=True,
-        config=Config({"HTMLExporter": {"embed_images": True}}),
+        template_name="basic", exclude_input=True, exclude_output_prompt=True, embed_images=True
     )
     figure = lead(notebook, about.get("picture", ""))
     sections = []
@@ -94,7 +86,7 @@ def page_of(notebook: NotebookNode, name: str) -> str:
         body = exporter.from_notebook_node(new_notebook(cells=cells))[0].strip()
         words = markdown2html(heading).strip().removeprefix("<p>").removesuffix("</p>")
         sections.append({"heading": words, "body": body})
-    return rendered(
+    return TEMPLATE.render(
         title=title,
         question=question,
         answer=answer,
@@ -105,35 +97,37 @@ def page_of(notebook: NotebookNode, name: str) -> str:
     )
 
 
+def shown_as(notebook: NotebookNode, picture: str) -> NotebookNode | None:
+    """The output that shows the figure of that name."""
+    begins = f'<figure id="figure-{picture}"'
+    shown = (data for _, data in outputs_of(notebook) if data["text/html"].startswith(begins))
+    return next(shown, None)
+
+
 def lead(notebook: NotebookNode, picture: str) -> str:
     """The figure of that name, which is to stand first; in its place a link to it is left."""
-    for _, data in outputs_of(notebook):
-        shown = data["text/html"]
-        if shown.startswith(f'<figure id="figure-{picture}"'):
-            number = data[MIME]["text"].partition(".")[0]
-            data["text/html"] = (
-                f'<p><a href="#figure-{picture}">{number}</a> is at the top of the page.</p>'
-            )
-            return shown
-    return ""
+    data = shown_as(notebook, picture)
+    if data is None:
+        return ""
+    figure, number = data["text/html"], data[MIME]["text"].partition(".")[0]
+    link = f'<a href="#figure-{picture}">{number}</a>'
+    data["text/html"] = f"<p>{link} is at the top of the page.</p>"
+    return figure
 
 
-def sections_of(notebook: NotebookNode, question: str) -> Iterator[tuple[str, list[NotebookNode]]]:
+def sections_of(notebook: NotebookNode, question: str) -> list[tuple[str, list[NotebookNode]]]:
     """The headings of a notebook, and the cells below each; first what follows the question."""
     first, *others = notebook.cells
     text = " ".join(first.source.partition("\n\n")[2].splitlines())
     intro = first.source.partition("\n\n")[2][len(question) :] if question in text else text
-    heading, cells = "What was done", [new_markdown_cell(intro.strip())]
+    sections = [("What was done", [new_markdown_cell(intro.strip())])]
     for one in others:
         if one.cell_type == "markdown" and one.source.startswith("## "):
-            if any(shows(each) for each in cells):
-                yield heading, cells
             heading, _, below = one.source.removeprefix("## ").partition("\n")
-            cells = [new_markdown_cell(below.strip())]
+            sections.append((heading, [new_markdown_cell(below.strip())]))
         else:
-            cells.append(one)
-    if any(shows(each) for each in cells):
-        yield heading, cells
+            sections[-1][1].append(one)
+    return [section for section in sections if any(map(shows, section[1]))]
 
 
 def shows(cell: NotebookNode) -> bool:
@@ -143,17 +137,15 @@ def shows(cell: NotebookNode) -> bool:
 
 def made_by(name: str, scale: str, ran: Mapping[str, Any]) -> dict[str, Any]:
     """What made a page: command, time, machine, versions, parameters."""
-    parameters = dict(ran.get("parameters", {}))
+    again = "evoae report out" if name == "report" else f"evoae reproduce {name} --scale {scale}"
+    parameters = ran.get("parameters", {}).items()
     versions = [f"{package} {version(package)}" for package in PACKAGES]
-    known = ", ".join([f"Python {platform.python_version()}", *versions])
     return {
-        "command": "evoae report out"
-        if name == "report"
-        else f"evoae reproduce {name} --scale {scale}",
+        "command": again,
         "seconds": ran.get("duration"),
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": known,
-        "parameters": " ".join(f"{k}={v}" for k, v in parameters.items() if k != "out"),
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "parameters": " ".join(f"{key}={value}" for key, value in parameters if key != "out"),
     }
 
 
@@ -167,35 +159,33 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def index_of(folder: Path, order: Sequence[str], pictures: Mapping[str, str]) -> str:
+def index_of(folder: Path, order: Sequence[str]) -> str:
     """The page over all pages in a folder: the question, the answer and a picture of each.
 
-    `order` are the notebooks that may be there, `pictures` the names of their figures to show.
+    `order` are the notebooks that may be there.
     """
-    entries, warnings = [], []
+    entries = []
     for name in order:
         executed = folder / f"{name}.ipynb"
         if not (executed.exists() and (folder / f"{name}.html").exists()):
             continue
         notebook = nbformat.read(executed, 4)
-        picture = f"figures/{name}-{pictures.get(name)}.png"
-        anchor = f'id="figure-{pictures.get(name)}"'
-        titles = [d[MIME]["text"] for _, d in outputs_of(notebook) if anchor in d["text/html"]]
-        warnings.append(warning_of(notebook))
-        found = answer_of(notebook)
-        scale = notebook.metadata.get("evoae", {}).get("scale")
+        about, title, found = notebook.metadata.evoae, title_of(notebook), answer_of(notebook)
+        picture = about.get("picture", "")
+        file, shown = f"figures/{name}-{picture}.png", shown_as(notebook, picture)
         entries.append(
             {
                 "name": name,
-                "title": title_of(notebook).partition(":")[0],
+                "title": title.partition(":")[0],
                 "question": question_of(notebook),
-                "picture": picture if (folder / picture).exists() else "",
-                "alt": titles[0] if titles else title_of(notebook),
-                "warning": f"{scale}: no evidence" if warnings[-1] else "",
+                "picture": file if (folder / file).exists() else "",
+                "alt": shown[MIME]["text"] if shown else title,
+                "warning": warning_of(notebook),
+                "scale": about.get("scale"),
                 "said": head(found[1][MIME]["text"])[0] if found else "",
             }
         )
-    alike = len(set(warnings)) == 1  # then it is said once, above them
-    for entry in entries if alike else []:
-        entry["warning"] = ""
-    return rendered(title="evoae: the study", entries=entries, warning=warnings[0] if alike else "")
+    warnings = {entry["warning"] for entry in entries}
+    alike = len(warnings) == 1  # then it is said once, above them
+    warning = warnings.pop() if alike else ""
+    return TEMPLATE.render(title="evoae: the study", entries=entries, alike=alike, warning=warning)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipywidgets import (
-    HTML,
-    Dropdown,
-    IntText,
-    SelectionSlider,
-    SelectMultiple,
-    VBox,
-)
+from ipywidgets import HTML, Dropdown, IntText, SelectionSlider, SelectMultiple, VBox
 
 from evoae.experiment import SETTINGS, Experiment
 from evoae.pruning import schedules as known
 from evoae.pruning.schedules import SCHEDULES
+from evoae.rules import check_known
 from evoae.study.widgets import views
 from evoae.study.widgets.hand import Drawing
-from evoae.study.widgets.parts import Charted, knob, knob_of, row, slider_of
+from evoae.study.widgets.parts import View, knob, knob_of, row, slider_of
+from evoae.study.widgets.plots import Chart
 
-SLIDERS = (
-    "probability", "steepness", "last_share", "target_sparsity", "prune_until", "amount",
-)  # fmt: skip
+SLIDERS = ("probability", "steepness", "last_share", "target_sparsity", "prune_until", "amount")
 READINGS = {"released": True, "intended": False}
 SUBPOPULATIONS = [1, 3, 5, 7, 9]
 MOST_EPOCHS = 100_000  # in a notebook
@@ -35,7 +28,7 @@ HOW = (
 )
 
 
-class ScheduleExplorer(Charted):
+class ScheduleExplorer(View):
     """What schedules mean, before anything is trained.
 
     The arguments are the first values of the knobs; `schedules` are names separated by spaces, at
@@ -44,7 +37,7 @@ class ScheduleExplorer(Charted):
     ValueError for impossible arguments.
     """
 
-    plot = staticmethod(views.schedule_plot)
+    described = staticmethod(views.schedule_plot)
 
     def __init__(
         self,
@@ -69,8 +62,7 @@ class ScheduleExplorer(Charted):
         for name in by_points:
             kind, first = name.partition(":")[0], list(map(list, known.points_of(name)))
         for name in names or [""]:
-            numbers = values | {"epochs": epochs}
-            preset, settings = settings_meant(name, reading, subpopulation, numbers)
+            preset, settings = settings_meant(name, reading, subpopulation, epochs, **values)
             Experiment.preset(preset, **settings)
         self.schedules = knob(
             SelectMultiple,
@@ -81,27 +73,23 @@ class ScheduleExplorer(Charted):
             rows=len(options()),
         )
         self.drawing = Drawing(points=first)
-        self.means = knob(
-            Dropdown, "Points mean", "What the height of a point is", options=MEANINGS, value=kind
-        )
+        tip = "What the height of a point is"
+        self.means = knob(Dropdown, "Points mean", tip, options=MEANINGS, value=kind)
         self.drawn = VBox([self.means, self.drawing, HTML(HOW)])
         for name in SLIDERS:
             setattr(self, name, slider_of(name, values[name]))
-        self.reading = knob(
-            Dropdown, "Reading", SETTINGS["as_released"].says, options=list(READINGS), value=reading
-        )
-        self.subpopulation = knob(
-            SelectionSlider,
-            "Sub-population",
-            f"A cell and its neighbours; 1 is canonical training. {SETTINGS['radius'].says}",
-            options=SUBPOPULATIONS,
-            value=subpopulation,
-        )
+        tip = SETTINGS["as_released"].says
+        self.reading = knob(Dropdown, "Reading", tip, options=list(READINGS), value=reading)
+        tip = f"A cell and its neighbours; 1 is canonical training. {SETTINGS['radius'].says}"
+        sizes = {"options": SUBPOPULATIONS, "value": subpopulation}
+        self.subpopulation = knob(SelectionSlider, "Sub-population", tip, **sizes)
         self.epochs = knob_of("epochs", IntText, value=epochs)
         sliders = [getattr(self, name) for name in SLIDERS]
         columns = [*sliders, self.reading, self.subpopulation, self.epochs]
         left, right = VBox(columns[:4]), VBox(columns[4:])
-        super().__init__(row(self.schedules, left, right), self.drawn)
+        super().__init__(
+            Chart("ScheduleExplorer.csv"), row(self.schedules, left, right), self.drawn
+        )
         for each in (self.schedules, self.means, *columns):
             each.observe(self.redraw, "value")
         self.drawing.observe(self.redraw, "points")
@@ -136,11 +124,9 @@ class ScheduleExplorer(Charted):
 
     def settings(self, schedule: str = "") -> tuple[str, dict[str, Any]]:
         """Preset and settings of one schedule, by default the first that is picked."""
-        numbers = self.parameters()
-        picked, reading, size = (
-            numbers.pop(name) for name in ("schedules", "reading", "subpopulation")
-        )
-        return settings_meant(schedule or "".join(picked.split()[:1]), reading, size, numbers)
+        given = self.parameters()
+        first = "".join(given.pop("schedules").split()[:1])
+        return settings_meant(schedule or first, **given)
 
     def look(self) -> views.Schedules:
         """The schedules that are picked."""
@@ -168,22 +154,20 @@ def options() -> list[tuple[str, str]]:
 
 
 def settings_meant(
-    schedule: str, reading: str, subpopulation: int, numbers: dict[str, Any]
+    schedule: str, reading: str, subpopulation: int, epochs: int, **shares: float
 ) -> tuple[str, dict[str, Any]]:
     """The preset and settings that the explorer's knobs mean. Raises ValueError."""
     if not schedule:
         raise ValueError(f"pick at least one schedule of {', '.join(SCHEDULES)}, or draw one")
-    if reading not in READINGS:
-        raise ValueError(f"unknown reading {reading!r}; choose one of {', '.join(READINGS)}")
-    if numbers["epochs"] > MOST_EPOCHS:
+    check_known(reading, READINGS, f"unknown reading {reading!r}")
+    if epochs > MOST_EPOCHS:
         raise ValueError(
-            f"epochs={numbers['epochs']} must be at most {MOST_EPOCHS} in a notebook; "
-            "`evoae run` takes more"
+            f"epochs={epochs} must be at most {MOST_EPOCHS} in a notebook; `evoae run` takes more"
         )
     if subpopulation not in SUBPOPULATIONS:
         raise ValueError(f"subpopulation={subpopulation} must be one of {SUBPOPULATIONS}")
-    settings = {"operator": "random", "schedule": schedule, **numbers}
-    settings["as_released"] = READINGS[reading]
+    settings: dict[str, Any] = {"operator": "random", "schedule": schedule}
+    settings |= {**shares, "epochs": epochs, "as_released": READINGS[reading]}
     settings.pop(known.replaced_by_points(schedule) or "", None)
     if subpopulation == 1:
         return "canonical", settings

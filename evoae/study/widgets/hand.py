@@ -46,13 +46,6 @@ class Handing(anywidget.AnyWidget):
         self.send({"name": name, "text": text})
 
 
-class Pictures(anywidget.AnyWidget):
-    """Pictures of pixels: `shown` has a heading, pictures (title, png, legend, ...) and words."""
-
-    _esm = HERE / "inside.js"
-    shown: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
-
-
 class Network(anywidget.AnyWidget):
     """A drawing of `layers` (name, units, share of zeros), input first; `value` is the chosen."""
 

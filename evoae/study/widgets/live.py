@@ -12,26 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import traitlets
-from ipywidgets import (
-    Combobox,
-    Dropdown,
-    FloatText,
-    IntProgress,
-    IntText,
-    Layout,
-    Text,
-    ToggleButton,
-)
+from ipywidgets import Combobox, Dropdown, FloatText, IntProgress, IntText, Layout, Text, Textarea
 
 from evoae.data import datasets
-from evoae.experiment import (
-    MAY_CHANGE,
-    PRESETS,
-    READING,
-    SETTINGS,
-    Experiment,
-    parse_settings,
-)
+from evoae.experiment import MAY_CHANGE, PRESETS, READING, SETTINGS, Experiment, parse_settings
 from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -42,7 +26,8 @@ from evoae.study.runs.run import Run
 from evoae.study.widgets import views
 from evoae.study.widgets.explorer import SLIDERS, ScheduleExplorer, options
 from evoae.study.widgets.hand import Handing
-from evoae.study.widgets.parts import Charted, button, knob, knob_of, lines_to_copy, row
+from evoae.study.widgets.parts import View, button, knob, knob_of, row, switch
+from evoae.study.widgets.plots import Chart
 from evoae.study.widgets.remembered import Remembered
 from evoae.study.widgets.trainer import Curves, Trainer
 
@@ -59,7 +44,7 @@ def in_a_ring(preset: str) -> bool:
     return e.cells > 1 and e.topology == "ring"
 
 
-class LiveTraining(Charted):
+class LiveTraining(View):
     """Train in the background, and watch.
 
     What is not among its knobs comes from the schedule explorer. Operator, schedule, learning rate
@@ -71,7 +56,7 @@ class LiveTraining(Charted):
 
     ended = traitlets.Int(0)
     saved = traitlets.Unicode("")
-    plot = staticmethod(views.training_plot)
+    described = staticmethod(views.training_plot)
 
     def __init__(
         self,
@@ -94,22 +79,23 @@ class LiveTraining(Charted):
         self.past: list[Curves] = []  # what trainings that ended came to
         self._before: Curves | None = None
         self._problem = self._note = self._hint = ""
+
         schedule, epochs = self.explorer.schedules.value[0], self.explorer.epochs.value
         self.dataset = knob_of("dataset", Combobox, options=list(datasets.BUILT_IN), value=dataset)
         self.scale = knob(Dropdown, "Values", SETTINGS["scale"].says, options=SCALES, value=scale)
         self.model = knob_of("model", Combobox, options=list(population.MODELS), value=model)
-        what = "Which algorithm: canonical training of one cell, or a way to coevolve several."
-        self.preset = knob(Dropdown, "Preset", what, options=list(PRESETS), value=preset)
+        tip = "Which algorithm: canonical training of one cell, or a way to coevolve several."
+        self.preset = knob(Dropdown, "Preset", tip, options=list(PRESETS), value=preset)
         self.epochs = knob_of("epochs", IntText, value=epochs)
         traitlets.link((self.explorer.epochs, "value"), (self.epochs, "value"))
         self.operator = knob_of("operator", Dropdown, options=list(OPERATORS), value=operator)
-        self.allocation = knob_of(
-            "allocation", Dropdown, options=list(ALLOCATIONS), value=allocation
-        )
+        spread = list(ALLOCATIONS)
+        self.allocation = knob_of("allocation", Dropdown, options=spread, value=allocation)
         self.schedule = knob_of("schedule", Dropdown, options=options(), value=schedule)
         self.learning_rate = knob_of("learning_rate", FloatText, value=learning_rate, step=1e-4)
         tip = "Any other settings, such as header=yes prune_biases=false; `evoae list` explains all"
         self.more = knob(Text, "More settings", tip, value=more)
+
         self.start = button("Train", "play", "Train from the beginning", self.train)
         self.start.button_style = "primary"
         self.pause = button("Pause", "pause", "Rest after this epoch, or go on", self.toggle)
@@ -117,29 +103,27 @@ class LiveTraining(Charted):
         self.keep = button("Save", "save", f"Write it as a run into {self.folder}", self.save)
         tip = "Save it, and write its best network as a file for other programs"
         self.give = button("Export", "share", tip, self.export)
-        self.compare = ToggleButton(
-            description="Compare",
-            icon="clone",
-            tooltip="Show the training before this one, pale, behind it",
-        )
-        self.epochs_too = ToggleButton(
-            value=True,
-            description="Save epochs",
-            icon="film",
-            tooltip="Save, too, the epochs that were kept, so that the run can be watched later",
-        )
-        tip = "The command lines for what these knobs, here and above, mean"
-        self.copy = lines_to_copy(tip)
+        tip = "Show the training before this one, pale, behind it"
+        self.compare = switch("Compare", "clone", tip)
+        tip = "Save, too, the epochs that were kept, so that the run can be watched later"
+        self.epochs_too = switch("Save epochs", "film", tip, value=True)
         self.reset = button("Reset knobs", "undo", "As the notebook says", self._reset)
-        self.unfold = ToggleButton(description="Show command", icon="terminal", tooltip=tip)
-        self.clip = Handing("Copy command", tip, lambda: ("", self.copy.value))
         self.bar = IntProgress(layout=Layout(width="430px", max_width="98%"))
         self.bar.style.description_width = "160px"
+
+        tip = "The command lines for what these knobs, here and above, mean"
+        hidden = Layout(width="98%", display="none")
+        self.copy = Textarea(tooltip=tip, rows=9, layout=hidden)  # 9, where CSS cannot fit it
+        self.copy.add_class("evoae-lines")
+        self.unfold = switch("Show command", "terminal", tip)
+        self.clip = Handing("Copy command", tip, lambda: ("", self.copy.value))
+
         own = {name: getattr(self, name) for name in OWN}
         above = (self.explorer.reading, self.explorer.subpopulation, self.explorer.epochs)
         fixed = [each for name, each in own.items() if name not in MAY_CHANGE]
         self.fixed = [self.preset, *fixed, *above, self.more, self.reset]  # while it trains
         super().__init__(
+            Chart("LiveTraining.csv"),
             row(self.preset, *own.values(), self.more),
             row(self.start, self.pause, self.stop, self.keep, self.give, self.compare),
             row(self.unfold, self.clip, self.reset, self.epochs_too),
@@ -154,12 +138,11 @@ class LiveTraining(Charted):
         self.explorer.observe(self._follow, "state")
         self.remembered: Remembered | None = None
         if attended() if remember is None else remember:
-            knobs = {"preset": (self.preset, "value")} | self.explorer.knobs
-            knobs |= {name: (each, "value") for name, each in own.items()}
-            knobs["more"] = self.more, "value"
-            remembered = Remembered(self.folder, knobs, self._checked)
-            remembered.restore()
-            self._note, self.remembered = remembered.words, remembered
+            knobs = {"preset": (self.preset, "value")} | self.explorer.knobs  # it moves the others
+            knobs |= {name: (each, "value") for name, each in (own | {"more": self.more}).items()}
+            self.remembered = Remembered(self.folder, knobs, self._checked)
+            self.remembered.restore()
+            self._note = self.remembered.words
         self._adjust()
 
     def settings(self, schedule: str = "") -> dict[str, Any]:
@@ -231,11 +214,8 @@ class LiveTraining(Charted):
                 words = [f"{key}={value}" for key, value in settings.items()]
                 where = ["--trials", "1", "--seed", str(self.seed), "--out", str(self.folder)]
                 lines.append(["evoae", "run", self.preset.value, *words, *where])
-        parameters = self.explorer.parameters() | {
-            name: getattr(self, name).value
-            for name in (*OWN, "more", "preset")
-            if name != "schedule"
-        }
+        own = [name for name in (*OWN, "more", "preset") if name != "schedule"]
+        parameters = self.explorer.parameters() | {name: getattr(self, name).value for name in own}
         lines.append(["papermill", "notebooks/explore.ipynb", "explored.ipynb"])
         for name, value in (parameters | {"seed": self.seed}).items():
             lines[-1] += ["-r" if isinstance(value, str) else "-p", name, str(value)]
@@ -270,15 +250,12 @@ class LiveTraining(Charted):
             new, self._problem = self._checked(), ""
             self.allocation.disabled = not new.has_target
             self.scale.disabled = new.dataset in datasets.BUILT_IN
-            shown = self.explorer.subpopulation.value
-            self._hint = (
-                ""
-                if new.subpopulation == shown
-                else (
+            shown, self._hint = self.explorer.subpopulation.value, ""
+            if new.subpopulation != shown:
+                self._hint = (
                     f"{self.preset.value} trains in sub-populations of {new.subpopulation}; "
                     f"the schedules above are drawn for {shown}."
                 )
-            )
             if trainer := self.running:
                 trainer.change(**{name: getattr(new, name) for name in MAY_CHANGE})
             self.copy.value = self.command_lines(new)

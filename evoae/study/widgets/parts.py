@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import traitlets
 from ipywidgets import (
     HTML,
@@ -27,7 +28,7 @@ from ipywidgets import (
     Layout,
     SelectMultiple,
     Text,
-    Textarea,
+    ToggleButton,
     VBox,
 )
 from matplotlib.figure import Figure
@@ -36,8 +37,7 @@ from evoae.experiment import SETTINGS
 from evoae.resources import attended
 from evoae.rules import Range
 from evoae.study.figures import look
-from evoae.study.widgets import plots
-from evoae.study.widgets.hand import HERE, Handing
+from evoae.study.widgets.hand import HERE
 
 MOST = 10.0  # of a slider whose setting has no upper bound
 NARROWEST, WIDEST = "240px", "900px"  # of a knob, and of a widget
@@ -47,29 +47,27 @@ STYLE = f"<style>{(HERE / 'style.css').read_text()}</style>"
 class View(VBox):
     """Knobs, a line of words, and a picture of the state that the knobs describe.
 
-    A subclass gives `look() -> state`, which raises ValueError for impossible knobs, and shows it
-    on its `canvas`; `figure` is the same by matplotlib. `state` is what is on view.
+    A subclass gives `look() -> state`, which raises ValueError for impossible knobs, and
+    `described(state)`, which is what its `canvas` shows and can draw a `figure` of itself by
+    matplotlib. `state` is what is on view.
     """
 
     state = traitlets.Any()
+    described: Callable[[Any], Any]
 
-    def __init__(self, *rows: Any) -> None:
-        self.message = HTML()
+    def __init__(self, canvas: Any, *rows: Any) -> None:
+        self.canvas, self.message = canvas, HTML()
         self._drawing = threading.RLock()
-        super().__init__([HTML(STYLE), *rows, self.message, *self.canvas()])
+        super().__init__([HTML(STYLE), *rows, self.message, canvas])
         self.redraw()
-
-    def canvas(self) -> list[Any]:
-        """The picture, as widgets."""
-        raise NotImplementedError
-
-    def show(self, state: Any) -> None:
-        """Let the picture be that of a state."""
-        raise NotImplementedError
 
     def look(self) -> Any:
         """The state that the knobs describe. Raises ValueError if they describe none."""
         raise NotImplementedError
+
+    def show(self, state: Any) -> None:
+        """Let the picture be that of a state."""
+        self.canvas.show(type(self).described(state))
 
     def words(self, state: Any) -> tuple[str, bool]:
         """What to say about a state, and whether it is an error."""
@@ -90,13 +88,12 @@ class View(VBox):
     def say(self, words: object, wrong: bool = True) -> None:
         """Words between knobs and picture, in colours that both themes define."""
         colour = "var(--jp-error-color1, #b71c1c)" if wrong else "var(--jp-ui-font-color1, #333)"
-        text = f'<span style="color: {colour}">{html.escape(str(words))}</span>' if words else ""
-        if text != self.message.value:
-            self.message.value = text
+        text = f'<span style="color: {colour}">{html.escape(str(words))}</span>'
+        self.message.value = text if words else ""
 
     def figure(self) -> Figure:
-        """The picture on view, as a matplotlib figure."""
-        raise NotImplementedError
+        """The picture on view, by matplotlib."""
+        return type(self).described(self.state).figure()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget, and for front ends without widgets its picture; in batch only that."""
@@ -104,37 +101,6 @@ class View(VBox):
         if attended():
             return super()._repr_mimebundle_(**kwargs) | bundle
         return bundle | {"image/png": base64.b64encode(look.png(self.figure())).decode()}
-
-
-class Charted(View):
-    """A view of curves: `plot` describes those of a state."""
-
-    plot: Callable[[Any], plots.Plot]
-
-    def canvas(self) -> list[Any]:
-        """The curves, and a button for their numbers."""
-        self.chart = plots.Chart()
-        tip = "Download the curves as a table; the camera above them downloads the figure"
-        self.csv = Handing("Download CSV", tip, self.numbers)
-        width = Layout(width="100%", max_width=WIDEST, overflow="hidden")
-        self.frame = Box([self.chart.widget], layout=width)
-        self.frame.add_class("evoae-chart")
-        return [self.frame, self.csv]
-
-    def show(self, state: Any) -> None:
-        """Let the curves be those of a state."""
-        plot = type(self).plot(state)
-        self.chart.show(plot)
-        self.frame.layout.height = f"{100 * plot.height:.0f}px" if plot.panels else "90px"
-
-    def figure(self) -> Figure:
-        """The same, as a matplotlib figure."""
-        return plots.drawn(type(self).plot(self.state))
-
-    def numbers(self) -> tuple[str, str]:
-        """The curves on view as a file: its name, and its text."""
-        name = f"{type(self).__name__}.csv"
-        return name, type(self).plot(self.state).table.to_csv(index=False)
 
 
 # -- knobs ---------------------------------------------------------------------------------------
@@ -184,12 +150,9 @@ def button(description: str, icon: str, tooltip: str, action: Callable[[], objec
     return made
 
 
-def lines_to_copy(tooltip: str) -> Textarea:
-    """A folded field of command lines, as wide as the widget and as high as they are."""
-    rows = 9  # where a browser cannot fit it to its text
-    made = Textarea(tooltip=tooltip, rows=rows, layout=Layout(width="98%", display="none"))
-    made.add_class("evoae-lines")
-    return made
+def switch(description: str, icon: str, tooltip: str, value: bool = False) -> ToggleButton:
+    """A button that stays pressed."""
+    return ToggleButton(description=description, icon=icon, tooltip=tooltip, value=value)
 
 
 def fit(slider: IntSlider, low: int, high: int) -> None:
@@ -208,3 +171,8 @@ def count(number: int, noun: str) -> str:
 def data_name(dataset: object) -> str:
     """What a data set is called: of a file, its name without the folders."""
     return Path(str(dataset)).name
+
+
+def evenly(size: int, most: int) -> np.ndarray:
+    """At most so many whole numbers below `size`, evenly spaced."""
+    return np.linspace(0, size - 1, min(size, most)).round().astype(int)

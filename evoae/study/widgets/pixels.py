@@ -7,20 +7,21 @@ pages and files.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anywidget
 import numpy as np
+import traitlets
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from PIL import Image
 
 from evoae.data.splits import pictures
-from evoae.study.figures.look import INK, Look, blank, notice, panel, plain, title
-from evoae.study.widgets.hand import Pictures
-from evoae.study.widgets.parts import View
+from evoae.study.figures.look import WIDTH, draw_panels, notice
+from evoae.study.widgets.hand import HERE
+from evoae.study.widgets.parts import evenly
 
 MOST_SIDE = 400  # of more rows or columns of a matrix, evenly spaced ones are drawn
 MOST_BITS = 120  # of rows that are no images
@@ -49,63 +50,43 @@ class Shown:
     pictures: tuple[Picture, ...] = ()
     words: str = ""
 
+    def figure(self) -> Figure:
+        """The pictures by matplotlib."""
+        if not self.pictures:
+            return notice(self.heading)
+        size = WIDTH, 1.1 + 2.9 * -(-len(self.pictures) // 2)
+        with draw_panels(count=len(self.pictures), size=size) as (figure, axes):
+            figure.suptitle(self.heading, x=0.02, ha="left", fontsize=11, weight="bold")
+            figure.supxlabel(self.words, x=0.02, ha="left", fontsize=9, wrap=True)
+            for ax, each in zip(axes.flat, self.pictures, strict=True):
+                ax.set_title(each.title, loc="left", fontsize=10)
+                ax.set_axis_off()
+                if each.pixels is None:
+                    ax.text(0.5, 0.5, each.words, ha="center", va="center", wrap=True)
+                    continue
+                aspect = "equal" if each.square else "auto"
+                ax.imshow(each.pixels, aspect=aspect, interpolation="none")
+                ax.set_anchor("NW")
+                for name, colour in each.legend:
+                    ax.plot([], [], "s", color=colour, label=name)
+                if each.legend:
+                    ax.legend(loc="upper left", bbox_to_anchor=(-0.02, 0), ncols=len(each.legend))
+        return figure
 
-class Pictured(View):
-    """A view of pixels: `described` says which are those of a state."""
 
-    described: Callable[[Any], Shown]
+class Pictures(anywidget.AnyWidget):
+    """Pictures in a notebook: `shown` has heading, pictures (title, png, legend, ...) and words."""
 
-    def canvas(self) -> list[Any]:
-        """The pictures."""
-        self.pictures = Pictures()
-        return [self.pictures]
+    _esm = HERE / "inside.js"
+    shown: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
 
-    def show(self, state: Any) -> None:
-        """Let the pictures be those of a state."""
-        found = type(self).described(state)
+    def show(self, found: Shown) -> None:
+        """Show these pictures."""
         made = [
             vars(each) | {"png": None if each.pixels is None else png(each.pixels), "pixels": None}
             for each in found.pictures
         ]
-        self.pictures.shown = vars(found) | {"pictures": made}
-
-    def figure(self) -> Figure:
-        """The same, as a matplotlib figure."""
-        return drawn(type(self).described(self.state))
-
-
-@plain()
-def drawn(found: Shown) -> Figure:
-    """Pictures as a matplotlib figure, two beside each other."""
-    if not found.pictures:
-        return notice(found.heading)
-    rows = -(-len(found.pictures) // 2)
-    height = 1.1 + 2.9 * rows
-    figure = blank(height)
-    grid = GridSpec(
-        rows, min(len(found.pictures), 2), figure, left=0.03, right=0.97, top=1 - 0.85 / height,
-        bottom=0.7 / height, hspace=0.4, wspace=0.12,
-    )  # fmt: skip
-    figure.text(0.02, 1 - 0.3 / height, found.heading, fontsize=11, weight="bold", color=INK)
-    for number, each in enumerate(found.pictures):
-        ax = panel(figure, grid[number], "", "")
-        title(ax, each.title)
-        ax.set_axis_off()
-        if each.pixels is None:
-            middle: Look = {"ha": "center", "va": "center", "fontsize": 10, "wrap": True}
-            ax.text(0.5, 0.5, each.words, color=INK, **middle)
-            continue
-        ax.imshow(each.pixels, aspect="equal" if each.square else "auto", interpolation="none")
-        ax.set_anchor("NW")
-        for name, colour in each.legend:
-            ax.plot([], [], "s", color=colour, label=name, ms=7)
-        if each.legend:
-            ax.legend(
-                loc="upper left", bbox_to_anchor=(-0.02, 0), ncols=len(each.legend), frameon=False,
-                fontsize=8.5, labelcolor=INK, handletextpad=0.2, columnspacing=1,
-            )  # fmt: skip
-    figure.text(0.02, 0.12 / height, found.words, fontsize=9, color=INK, wrap=True)
-    return figure
+        self.shown = vars(found) | {"pictures": made}
 
 
 # -- pixels --------------------------------------------------------------------------------------
@@ -138,11 +119,6 @@ def sampled(values: np.ndarray) -> np.ndarray:
     """Evenly spaced rows and columns, at most MOST_SIDE each."""
     rows, columns = (evenly(size, MOST_SIDE) for size in values.shape)
     return values[np.ix_(rows, columns)]
-
-
-def evenly(size: int, most: int) -> np.ndarray:
-    """At most so many whole numbers below `size`, evenly spaced."""
-    return np.linspace(0, size - 1, min(size, most)).round().astype(int)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ class Remembered:
 
     def restore(self) -> None:
         """Set the knobs as the file says, where that is still possible."""
+        if not self.path.exists():
+            return
         try:
             said = read_json(self.path)
             if said.get("version") != VERSION:
@@ -49,19 +52,17 @@ class Remembered:
             given, values = said["given"], said["knobs"]
             wanted = {n: v for n, v in values.items() if given.get(n) == self.given.get(n)}
         except (ValueError, KeyError, AttributeError) as error:
-            if self.path.exists():
-                words = str(error).partition(";")[0] if isinstance(error, ValueError) else ""
-                words = words or f"{self.path}: damaged"
-                self.words = f"{words}; the knobs are as the notebook says."
+            known = str(error).partition(";")[0] if isinstance(error, ValueError) else ""
+            why = known or f"{self.path}: damaged"
+            self.words = f"{why}; the knobs are as the notebook says."
             return
         refused = [name for name, value in wanted.items() if not self._set(name, value)]
         refused += self._until_valid([name for name in wanted if name not in refused])
-        if self.values() != self.given:
-            self.words = "The knobs are as you left them."
+        words = ["The knobs are as you left them."] if self.values() != self.given else []
         if refused:
             names = ", ".join(refused)
-            self.words += f" Not possible any more, and left as the notebook says: {names}."
-            self.words = self.words.strip()
+            words.append(f"Not possible any more, and left as the notebook says: {names}.")
+        self.words = " ".join(words)
 
     def write(self) -> None:
         """Write the file, if anything has changed. Raises OSError."""
@@ -80,33 +81,24 @@ class Remembered:
             return False
         widget, trait = self.knobs[name]
         before = getattr(widget, trait)
-        kinds = {type(before)} | ({int} if type(before) is float else set())
-        kinds |= {list} if type(before) is tuple else set()
-        if type(value) not in kinds:
-            return False
-        try:
+        with contextlib.suppress(TraitError, ValueError, TypeError):
             setattr(widget, trait, value)
-            if json.loads(json.dumps(getattr(widget, trait))) == value:
+            if json.dumps(getattr(widget, trait)) == json.dumps(value):  # True is not 1
                 return True
-        except (TraitError, ValueError, TypeError):
-            pass
         setattr(widget, trait, before)
         return False
 
     def _until_valid(self, names: list[str]) -> list[str]:
         """Bring back what the notebook says of one knob, or of all, if they do not go together."""
-        try:
+        with contextlib.suppress(ValueError):
             self.check()
             return []
-        except ValueError:
-            pass
         for name in names:
             value = self.values()[name]
             self._set(name, self.given[name])
-            try:
+            with contextlib.suppress(ValueError):
                 self.check()
                 return [name]
-            except ValueError:
-                self._set(name, value)
+            self._set(name, value)
         self.reset()
         return names

@@ -80,9 +80,7 @@ class Trainer:
         self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float]] = []
         self._history: list[dict[str, np.ndarray]] = []
         self._reached: State | None = None  # after the last epoch that was recorded
-        self._changes: list[tuple[int, str, Any, Any]] = []
-        self._constant: float | None = None
-        self._floor: float | None = None
+        self._levels: dict[str, Any] = {}
         self._error, self._stride = "", 1
         self._lock = threading.Lock()
         self._go, self._stop, self._ended = threading.Event(), threading.Event(), threading.Event()
@@ -147,6 +145,7 @@ class Trainer:
                 np.reshape(row, (len(seconds), self.experiment.cells)) for row in rows
             )
             recent, rest = seconds[-RECENT:], self.experiment.epochs - len(seconds)
+            changes = self._reached.changes if self._reached else []
             return Curves(
                 self._wanted,
                 self.status,
@@ -155,12 +154,9 @@ class Trainer:
                 pruned,
                 seconds=sum(seconds),
                 left=float(np.mean(recent)) * rest if recent else None,
-                changes=tuple(
-                    (epoch, f"{name}: {name_of(new)}") for epoch, name, _, new in self._changes
-                ),
-                constant=self._constant,
-                floor=self._floor,
+                changes=tuple((at, f"{name}: {name_of(new)}") for at, name, _, new in changes),
                 error=self._error,
+                **self._levels,
             )
 
     @property
@@ -211,9 +207,8 @@ class Trainer:
             side.tensors["removed"] = torch.zeros_like(side.weights)
         self.data = state.data[0]
         shown = replace(self.data, validation=self.data.validation[:SHOWN_ROWS])
-        with self._lock:
-            self._constant = shown.constant_loss("l1", "validation")
-            self._floor = shown.noise_floor
+        constant = shown.constant_loss("l1", "validation")
+        self._levels = {"constant": constant, "floor": shown.noise_floor}
         begun = time.perf_counter()
         for state in evolve(self.experiment, state=state, abandon=self._stop.is_set):  # noqa: B020
             with training.one_thread():
@@ -227,7 +222,7 @@ class Trainer:
             with self._lock:
                 if self._pending:
                     state.change(**self._pending)
-                    self._pending, self._changes = {}, list(state.changes)
+                    self._pending = {}
 
     def _record(self, state: State, loss: np.ndarray, seconds: float) -> None:
         zeros = state.records["encoder_zeros"] + state.records["decoder_zeros"]
@@ -237,30 +232,26 @@ class Trainer:
             preserved = 1 - zeros / state.population.parameters
             self._rows.append((loss, preserved, state.records["pruned"].copy(), seconds))
             self._history.append(history_rows(state))
-            newest = max(self._snapshots, default=0)
-            if newest % self._stride:  # it was kept as the last one only
-                del self._snapshots[newest]
-            self._snapshots[state.epoch] = kept = copy_of(state.population)
+            kept = copy_of(state.population)
+            self._keep(state.epoch, kept)
             self._reached = replace(
                 state,
                 population=kept,
                 learning_rate=state.learning_rate.copy(),
                 changes=list(state.changes),
             )
-            self._thin()
 
-    def _thin(self) -> None:
-        """Keep every second epoch, and the last, when there are too many."""
-        sides = next(iter(self._snapshots.values())).sides
-        size = sum(tensor.nbytes for side in sides for tensor in side.tensors.values())
-        while len(self._snapshots) > max(2, min(SNAPSHOTS, SNAPSHOT_BYTES // size)):
+    def _keep(self, epoch: int, population: Population) -> None:
+        """Keep the last epoch, and of those before every second, fourth ... if there are many."""
+        size = sum(tensor.nbytes for side in population.sides for tensor in side.tensors.values())
+        most = max(2, min(SNAPSHOTS, SNAPSHOT_BYTES // size))
+        every = self._snapshots | {epoch: population}
+        while True:
+            kept = {e: p for e, p in every.items() if e % self._stride == 0 or e == epoch}
+            if len(kept) <= most:
+                break
             self._stride *= 2
-            last = max(self._snapshots)
-            self._snapshots = {
-                epoch: kept
-                for epoch, kept in self._snapshots.items()
-                if epoch % self._stride == 0 or epoch == last
-            }
+        self._snapshots = kept
 
 
 def kept_epochs(folder: Path) -> dict[int, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ipywidgets import HTML, Checkbox, GridBox, Layout
 
 from evoae.experiment import Experiment
 from evoae.networks import population
 from evoae.study.figures.look import OTHER_COLOURS
 from evoae.study.runs.run import Run
+from evoae.study.widgets.inside import runs_in
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import WIDEST, Charted, button, data_name, row
-from evoae.study.widgets.plots import Panel, Plot, Series
-from evoae.study.widgets.sources import runs_in
+from evoae.study.widgets.parts import WIDEST, View, button, data_name, row
+from evoae.study.widgets.plots import Chart, Panel, Plot, Series
 from evoae.study.widgets.trainer import Curves
 
 MOST_ROWS = 40  # of the table: the newest
@@ -58,8 +58,7 @@ def of_curves(name: str, curves: Curves) -> Trained:
 def of_folder(folder: Path) -> Trained:
     """A run on disk. Raises ValueError if it cannot be read."""
     run = Run(folder)
-    trials = pd.DataFrame(run.result["trials"])
-    loss, share = (trials[n].astype(float).to_numpy() for n in ("validation_l1", "best_preserved"))
+    loss, share = run.trials[["validation_l1", "best_preserved"]].to_numpy(float).T
     changed = "changed on the way" if run.changes else ""
     return trained(folder.name[:8], run.experiment, loss, share, changed)
 
@@ -92,7 +91,7 @@ def described(each: Trained, names: Sequence[str]) -> str:
 def trainings_plot(rows: tuple[Trained, ...]) -> Plot:
     """Sparsity and loss of every training that is ticked."""
     if not rows:
-        return Plot("Tick trainings to compare them.")
+        return Plot(("Tick trainings to compare them.",))
     names, series = differing(rows), []
     for number, each in enumerate(rows):
         words = f": {described(each, names)}" if 0 < len(names) <= 3 else ""
@@ -101,30 +100,27 @@ def trainings_plot(rows: tuple[Trained, ...]) -> Plot:
         colour = OTHER_COLOURS[number % len(OTHER_COLOURS)]
         series.append(Series(0, each.zeros, each.loss, each.name, colour, "", 1, 1, 9,
                              said=f"{each.name}{words}", hover=hover))  # fmt: skip
-    height = 3.6 + 0.2 * len(rows)
-    low = (0.6 + 0.2 * len(rows)) / height
     title = "Validation loss (L1) of the best cell; a point per trial"
-    area = (0.08, low, 0.89, 1 - 0.4 / height - low)
-    return Plot("", (Panel(title, area, "Sparsity (%)"),), tuple(series), height=height)
+    panels = (Panel(title, "Sparsity (%)"),)
+    return Plot((), panels, tuple(series), height=3.6 + 0.2 * len(rows))
 
 
-class TrainingsSoFar(Charted):
+class TrainingsSoFar(View):
     """A table of what was trained: by `live` in this notebook, and the runs in `folder`.
 
     `ticks` are the boxes, by name. Those of this notebook are ticked at first.
     """
 
-    plot = staticmethod(trainings_plot)
-    ticks: dict[str, Checkbox]
+    described = staticmethod(trainings_plot)
 
     def __init__(self, live: LiveTraining | None = None, folder: str | Path = "out/runs") -> None:
         self.live, self.folder = live, Path(folder)
         self.rows: dict[str, Trained] = {}
-        self.ticks, self._read = {}, dict[Path, Trained]()
+        self.ticks: dict[str, Checkbox] = {}
         columns = "40px 90px minmax(200px, 1fr) 90px 80px 110px"
         self.grid = GridBox(layout=Layout(grid_template_columns=columns, max_width=WIDEST))
         self.again = button("Look again", "refresh", "Search the folder anew", self.search)
-        super().__init__(row(self.again), self.grid)
+        super().__init__(Chart("TrainingsSoFar.csv"), row(self.again), self.grid)
         self.search()
         if live is not None:
             live.observe(self.search, ["ended", "saved"])
@@ -134,40 +130,32 @@ class TrainingsSoFar(Charted):
         done = self.live.past if self.live else []
         found = [of_curves(f"training {n + 1}", each) for n, each in enumerate(done)][::-1]
         for path in list(runs_in(self.folder).values())[: MOST_ROWS - len(found)]:
-            try:
-                if path not in self._read:
-                    self._read[path] = of_folder(path)
-                found.append(self._read[path])
-            except (ValueError, KeyError, OSError):
-                continue
+            with contextlib.suppress(ValueError, KeyError, OSError):
+                found.append(of_folder(path))
         with self._drawing:
             self.rows = {each.name: each for each in found[:MOST_ROWS]}
             ticked = {name: box.value for name, box in self.ticks.items()}
-            self.ticks = {
-                name: Checkbox(
-                    value=ticked.get(name, name.startswith("training")), indent=False,
-                    tooltip=f"Draw {name}", layout=Layout(width="30px"),
-                )
-                for name in self.rows
-            }  # fmt: skip
-            for box in self.ticks.values():
+            self.ticks = {}
+            for name in self.rows:
+                box = Checkbox(indent=False, tooltip=f"Draw {name}", layout=Layout(width="30px"))
+                box.value = ticked.get(name, name.startswith("training"))
                 box.observe(self.redraw, "value")
+                self.ticks[name] = box
             self.grid.children = self.cells()
         self.redraw()
 
     def cells(self) -> list[Any]:
         """The cells of the table, its head first."""
         heads = ("", "Training", "Settings that differ", "Loss (L1)", "Zeros", "Parameters left")
-        found = [HTML(f"<b>{head}</b>") for head in heads]
+        found: list[Any] = [HTML(f"<b>{head}</b>") for head in heads if self.rows]
         names = differing(list(self.rows.values()))
         for name, each in self.rows.items():
-            words = described(each, names)
+            said = "; ".join(filter(None, [described(each, names), each.changed]))
             size = "–" if each.size is None else f"{each.size:,.0f}"
-            said = "; ".join(filter(None, [words, each.changed]))
             loss, zeros = f"{each.loss.mean():.4f}", f"{each.zeros.mean():.1f} %"
             texts = (name, said, loss, zeros, size)
             found += [self.ticks[name], *(HTML(html.escape(text)) for text in texts)]
-        return found if self.rows else [HTML("")]
+        return found
 
     def look(self) -> tuple[Trained, ...]:
         """What is ticked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +14,18 @@ from matplotlib.colors import Normalize, to_hex
 
 from evoae.experiment import Experiment
 from evoae.identity import name_of
+from evoae.messages import duration
 from evoae.pruning import schedules
 from evoae.study.figures.heatmaps import PRUNED
 from evoae.study.figures.look import palette_of, schedule_look
-from evoae.study.widgets.parts import count, data_name
+from evoae.study.widgets.parts import count, data_name, evenly
 from evoae.study.widgets.plots import Panel, Plot, Series
 from evoae.study.widgets.trainer import Curves
 
-ACCENT = PRUNED["color"]
+ACCENT, BLUE, GREEN = PRUNED["color"], "#0072B2", "#009E73"
 PALE = 0.35  # of the curves that others are compared with
 SAMPLES = 960  # epochs of a long run at which its schedule is looked at
+MOST_STEPS = 10  # of schedules, beside which they are looked at, too
 TRAIL = 400  # points of a trail at most
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -57,9 +60,6 @@ class Schedules:
     def values(self, name: str) -> np.ndarray:
         """Probability of a prune, or target sparsity, after each of the epochs."""
         return np.array([self.experiment.pruning_at(t, name) for t in self.epochs.tolist()])
-
-
-MOST_STEPS = 10
 
 
 def expected_prunes(
@@ -100,41 +100,32 @@ def schedule_plot(state: Schedules) -> Plot:
     for name in state.names:
         values, target = state.values(name), schedules.find(name).target
         prunes = expected_prunes(values, target, state.weights)
-        share = {
-            regrowth: 100
-            * expected_preserved(
+        regrown, lasting = (
+            100 * expected_preserved(
                 values, e.amount, regrowth=regrowth, target=target, weights=state.weights
             )
             for regrowth in (True, False)
-        }
-        many = (
-            f"about {prunes:,.{0 if prunes > 100 else 1}f}"
-            if len(state.epochs) < e.epochs
-            else f"{prunes:,.1f}"
-        )
+        )  # fmt: skip
+        many = f"{prunes:,.1f}"
+        if len(state.epochs) < e.epochs:
+            many = f"about {prunes:,.{0 if prunes > 100 else 1}f}"
         said = (
-            f"{name}: {many} prunes, {share[True][-1]:.1f} % left with regrowth, "
-            f"{share[False][-1]:.1f} % without"
+            f"{name}: {many} prunes, {regrown[-1]:.1f} % left with regrowth, "
+            f"{lasting[-1]:.1f} % without"
         )
-        for number, curve in enumerate((values, share[True], share[False])):
+        for number, curve in enumerate((values, regrown, lasting)):
             series.append(
                 Series(
                     number, state.epochs, curve, name, colours[name], schedule_look(name)[1], 2,
                     said="" if number else said, size=5 if len(values) == 1 else 0,
                 )
             )  # fmt: skip
-    height = 3.1 + 0.2 * len(state.names)
-    low, high = (0.55 + 0.2 * len(state.names)) / height, 1 - 0.4 / height
-    titles = (
-        "Probability,\nor target sparsity",
-        "% left\nwith regrowth",
-        "% left\nwithout regrowth",
+    panels = (
+        Panel("Probability,\nor target sparsity", "Epoch", ylim=(-0.03, 1.03)),
+        Panel("% left\nwith regrowth", "Epoch", ylim=(-3, 103)),
+        Panel("% left\nwithout regrowth", "Epoch", ylim=(-3, 103)),
     )
-    panels = tuple(
-        Panel(words, (left, low, 0.26, high - low), "Epoch", ylim=(-0.03 * top, 1.03 * top))
-        for words, left, top in zip(titles, (0.05, 0.38, 0.71), (1, 100, 100), strict=True)
-    )
-    return Plot("", panels, tuple(series), height=height)
+    return Plot((), panels, tuple(series), height=3.1 + 0.2 * len(state.names))
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -146,42 +137,30 @@ def training_plot(state: Curves | None) -> Plot:
     The curves of a training to compare are pale, and behind.
     """
     if state is None:
-        return Plot("Nothing is trained yet: press Train.")
-    e, before, series = state.experiment, state.before, []
-    note = f"pale: {title_of(before.experiment)}, {epochs_of(before)}" if before else ""
-    for number, (kind, colour, scale) in enumerate(
-        (("loss", "#0072B2", 1), ("preserved", "#009E73", 100))
-    ):
-        for curves, alpha in ((before, PALE), (state, 1.0)):
-            if curves is None or not curves.done:
-                continue
-            values = getattr(curves, kind) * scale
-            edges = {"low": values.min(1), "high": values.max(1)} if curves is state else {}
-            name = "this training" if curves is state else "the one before"
-            series.append(
-                Series(number, np.arange(curves.done), values.mean(1), name, colour, alpha=alpha,
-                       size=4 if curves.done < 3 else 0, **edges)
-            )  # fmt: skip
-    for curves, alpha in ((before, PALE), (state, 1.0)):
+        return Plot(("Nothing is trained yet: press Train.",))
+    e, before = state.experiment, state.before
+    heading, series = [title_of(e), standing(state)], []
+    if before:
+        heading.append(f"pale: {title_of(before.experiment)}, {epochs_of(before)}")
+    for curves, name, alpha in ((before, "the one before", PALE), (state, "this training", 1.0)):
         if curves is not None and curves.done:
-            series += trail(curves, alpha)
-    known = ((state.constant, "constant predictor", "--"), (state.floor, "noise floor", ":"))
-    levels = tuple((v, f"{words} {v:.3f}", dash) for v, words, dash in known if v is not None)
-    marks = tuple((at - 0.5, words) for at, words in joined(state.changes))
+            series += [*means(curves, name, alpha), *trail(curves, name, alpha)]
+    marks = tuple(
+        (epoch - 0.5, ", ".join(words for _, words in together))
+        for epoch, together in itertools.groupby(state.changes, lambda change: change[0])
+    )
     # the axis doubles until it holds all epochs, so that a curve is seen growing
     grown = min(e.epochs, max(10, 2 ** state.done.bit_length()))
     xlim = (-0.5, max(grown, before.done if before else 0, 1) - 0.5)
     ring, cells = ring_of(state)
     panels = (
-        Panel("Validation loss (L1):\nmean and range of cells", (0.08, 0.55, 0.4, 0.29),
-              "After epoch", xlim, levels=levels, marks=marks),
-        Panel("Preserved share (%):\nmean and range of cells", (0.58, 0.55, 0.39, 0.29),
-              "After epoch", xlim, marks=marks),
-        Panel("Sparsity versus loss (L1),\nepoch after epoch", (0.08, 0.1, 0.4, 0.31),
-              "Sparsity (%)"),
-        Panel(cells, (0.58, 0.06, 0.39, 0.35), xlim=(-1.9, 1.9), ylim=(-1.3, 1.3), bare=True),
+        Panel("Validation loss (L1):\nmean and range of cells", "After epoch", xlim,
+              constant=state.constant, floor=state.floor, marks=marks),
+        Panel("Preserved share (%):\nmean and range of cells", "After epoch", xlim, marks=marks),
+        Panel("Sparsity versus loss (L1),\nepoch after epoch", "Sparsity (%)"),
+        Panel(cells, xlim=(-1.9, 1.9), ylim=(-1.3, 1.3), bare=True),
     )  # fmt: skip
-    return Plot(title_of(e), panels, (*series, *ring), standing(state), note, height=6.6)
+    return Plot(tuple(heading), panels, (*series, *ring), height=6.6)
 
 
 def title_of(e: Experiment) -> str:
@@ -203,25 +182,27 @@ def standing(state: Curves) -> str:
     return f"{where}, {duration(state.seconds)}" if state.done else where
 
 
-def joined(changes: tuple[tuple[int, str], ...]) -> list[tuple[int, str]]:
-    """The changes of each epoch in one line."""
-    return [
-        (epoch, ", ".join(text for at, text in changes if at == epoch))
-        for epoch in sorted({epoch for epoch, _ in changes})
-    ]
-
-
 def shades(values: np.ndarray) -> list[str]:
     """Colours of numbers, from yellow (lowest) to dark (highest)."""
     norm = Normalize(values.min(), max(values.max(), values.min() + 1e-9))
     return [to_hex(colour) for colour in mpl.colormaps["viridis_r"](norm(values))]
 
 
-def trail(curves: Curves, alpha: float) -> list[Series]:
+def means(curves: Curves, name: str, alpha: float) -> list[Series]:
+    """Mean loss and preserved share of the cells; their range, unless the curves are pale."""
+    found = []
+    size = 4 if curves.done < 3 else 0
+    for number, values, colour in ((0, curves.loss, BLUE), (1, 100 * curves.preserved, GREEN)):
+        edges = {"low": values.min(1), "high": values.max(1)} if alpha == 1 else {}
+        x, y = np.arange(curves.done), values.mean(1)
+        found.append(Series(number, x, y, name, colour, alpha=alpha, size=size, **edges))
+    return found
+
+
+def trail(curves: Curves, name: str, alpha: float) -> list[Series]:
     """Sparsity and loss after each epoch, from yellow to dark, and where the last one is."""
     x, y = 100 * (1 - curves.preserved.mean(1)), curves.loss.mean(1)
-    some = np.unique(np.linspace(0, len(x) - 1, min(len(x), TRAIL)).round().astype(int))
-    name = "this training" if alpha == 1 else "the one before"
+    some = evenly(len(x), TRAIL)
     colours = shades(some.astype(float)) if alpha == 1 else "#888888"
     hover = [f"epoch {t}: {x[t]:.1f} % zeros, loss {y[t]:.4f}" for t in some]
     found = [
@@ -231,8 +212,7 @@ def trail(curves: Curves, alpha: float) -> list[Series]:
     if alpha == 1 and curves.loss.shape[1] > 1:
         last = 100 * (1 - curves.preserved[-1]), curves.loss[-1]
         hover = [f"cell {cell}" for cell in range(len(last[0]))]
-        white = ["#FFFFFF"] * len(last[0])
-        found.append(Series(2, *last, name, white, "", 1, 0.7, 5, "#888888", hover=hover))
+        found.append(Series(2, *last, name, "#FFFFFF", "", 1, 0.7, 5, "#888888", hover=hover))
     return found
 
 
@@ -256,11 +236,3 @@ def ring_of(state: Curves) -> tuple[list[Series], str]:
         closed = np.append(np.arange(cells), 0)
         found.insert(0, Series(3, x[closed], y[closed], "cells", "#CCCCCC", width=1.5, alpha=0.99))
     return found, words
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that people would choose."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from evoae.data import datasets
 from evoae.data.files import SUFFIXES
 from evoae.data.splits import Dataset
 from evoae.messages import short
 from evoae.rules import nearest
-from evoae.study.runs.files import replace_file
+from evoae.study.runs.files import digest, replace_file
 from evoae.study.widgets.hand import Drop
 from evoae.study.widgets.live import LiveTraining
-from evoae.study.widgets.parts import data_name
-from evoae.study.widgets.pixels import COLUMNS, MOST_BITS, Picture, Pictured, Shown, examples
+from evoae.study.widgets.parts import View, data_name
+from evoae.study.widgets.pixels import COLUMNS, MOST_BITS, Picture, Pictures, Shown, examples
 
 LINES = 16  # rows in a preview that are no images
 LEAST_SIDE = 8  # pixels: smaller squares are hardly pictures
@@ -27,26 +24,14 @@ LONGEST = 80  # characters of a file's name
 INSTEAD = "Drop one file. For a folder of pictures, write its path into Dataset."
 
 
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What is known of a data set before anything is trained on it."""
-
-    data: Dataset
-    notes: tuple[str, ...]
-
-    @property
-    def image_shape(self) -> tuple[int, ...] | None:
-        """How a row is drawn: as the data say, or as a square, if it has as many columns."""
-        side = math.isqrt(self.data.dimension)
-        square = side >= LEAST_SIDE and side * side == self.data.dimension
-        return self.data.image_shape or ((side, side) if square else None)
-
-
-def preview(state: Preview | None) -> Shown:
-    """Rows, range, some of them, and what will be done with them."""
+def preview(state: tuple[Dataset, tuple[str, ...]] | None) -> Shown:
+    """Rows, range, some of them, and what will be done with them; and notes on the data set."""
     if state is None:
         return Shown("The data set cannot be read.")
-    data, shape = state.data, state.image_shape
+    data, notes = state
+    side = math.isqrt(data.dimension)
+    square = (side, side) if side >= LEAST_SIDE and side * side == data.dimension else None
+    shape = data.image_shape or square
     parts = {split: len(getattr(data, split)) for split in datasets.SPLITS}
     rows = sum(parts.values())
     some = data.test[: COLUMNS if shape else LINES].numpy()
@@ -55,15 +40,14 @@ def preview(state: Preview | None) -> Shown:
     else:
         drawn = "" if data.image_shape else ", if they are pictures"
         words = f"Some of the rows, as {' × '.join(map(str, shape))} pixels{drawn}"
-    picture = Picture(
-        words, examples(some, shape), (("0", "#000000"), ("1", "#FFFFFF")), square=bool(shape)
-    )
+    legend = (("0", "#000000"), ("1", "#FFFFFF"))
+    picture = Picture(words, examples(some, shape), legend, square=bool(shape))
     heading = f"{data_name(data.name)}: {rows:,} rows of {data.dimension:,} columns, {span(data)}"
     done = (
         f"{scaled(data)} Parts: {parts['train']:,} rows to train on, {parts['validation']:,} to "
         f"choose by (validation), {parts['test']:,} to test."
     )
-    return Shown(heading, (picture,), "\n".join([done, *state.notes]))
+    return Shown(heading, (picture,), "\n".join([done, *notes]))
 
 
 def span(data: Dataset) -> str:
@@ -85,17 +69,7 @@ def scaled(data: Dataset) -> str:
     return "The values are scaled to 0 to 1, each column by its own minimum and maximum."
 
 
-@dataclass
-class Arriving:
-    """A file of which some bytes are there, in `part`."""
-
-    name: str
-    part: Path
-    bytes: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-
-
-class YourData(Pictured):
+class YourData(View):
     """Drop a file, see what it holds, and what will be done with it; it becomes `live`'s data set.
 
     The preview is of whatever that data set is. Files are kept below `folder` under a digest of
@@ -106,13 +80,12 @@ class YourData(Pictured):
 
     def __init__(self, live: LiveTraining, folder: str | Path = "out/uploads") -> None:
         self.live, self.folder = live, Path(folder)
-        self._arriving: Arriving | None = None
-        self._problem = ""
+        self._part: Path | None = None  # what is there of a file that arrives
         tip = f"It is kept in {self.folder} and becomes the data set. Files: {', '.join(SUFFIXES)}"
         self.drop = Drop(tip, self.take)
-        super().__init__(self.drop)
+        super().__init__(Pictures(), self.drop)
         for each in (live.dataset, live.scale, live.more):
-            each.observe(self._another, "value")
+            each.observe(self.redraw, "value")
 
     def take(self, name: str, start: int, size: int, piece: bytes | None) -> bool:
         """Bytes of a file of this `size`, from `start` on. Whether more of it are wanted."""
@@ -122,13 +95,8 @@ class YourData(Pictured):
             return self._append(name, start, size, piece)
         except (ValueError, OSError) as error:
             self._give_up()
-            self._problem = "; ".join(str(error).splitlines())
-            self.say(self._problem)
+            self.say("; ".join(str(error).splitlines()))
             return False
-
-    def receive(self, name: str, content: bytes) -> None:
-        """A whole file at once."""
-        self.take(name, 0, len(content), content)
 
     def _append(self, name: str, start: int, size: int, piece: bytes) -> bool:
         if start == 0:
@@ -136,70 +104,60 @@ class YourData(Pictured):
             if not size:
                 raise ValueError(f"{short(name)} is empty")
             if not name.lower().endswith(tuple(SUFFIXES)):
-                ending = Path(name).suffix
                 raise ValueError(
-                    f"{short(name)} has an unknown suffix{nearest(ending, SUFFIXES)} "
+                    f"{short(name)} has an unknown suffix{nearest(Path(name).suffix, SUFFIXES)} "
                     f"(choose one of {', '.join(SUFFIXES)})"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f".{secrets.token_hex(8)}.part"
-            self._arriving = Arriving(safe(name), part)
-        now = self._arriving
-        if now is None or now.bytes != start:
+            self._part = self.folder / f".{secrets.token_hex(8)}.part"
+        part = self._part
+        if part is None or (start and part.stat().st_size != start):
             raise ValueError(f"{short(name)} did not arrive whole; drop it again")
-        with now.part.open("ab") as file:
+        with part.open("ab") as file:
             file.write(piece)
-        now.digest.update(piece)
-        now.bytes += len(piece)
-        if now.bytes < size:
+            arrived = file.tell()
+        if arrived < size:
             return True
-        self._arriving = None
-        target = self.folder / now.digest.hexdigest()[:16] / now.name
+        self._part = None
+        target = self.folder / digest(part)[:16] / safe(name)
         target.parent.mkdir(exist_ok=True)
-        replace_file(now.part, target)
-        self._use(target)
+        new = not target.exists()  # otherwise runs may be of it
+        replace_file(part, target)
+        try:
+            self._use(str(target))
+        except ValueError:
+            if new:
+                target.unlink()
+            raise
         return False
 
-    def _use(self, path: Path) -> None:
-        """Check a file that has arrived, and let it be the data set; a bad one is not kept.
+    def _use(self, name: str) -> None:
+        """Let a file that has arrived be the data set. Raises ValueError if it cannot be.
 
         If its values do not lie in [0, 1], they are to be scaled: those of pictures together.
         """
-        name, scale = str(path), "no"
+        how, scale = self.live.reading, "no"
         try:
-            how = self.live.reading
-            try:
-                datasets.summary(name, **how | {"scale": False})
-            except ValueError:
-                how["scale"] = "columns"
-                data = datasets.load(name, seed=self.live.seed, trial=0, **how)
-                scale = "yes" if data.image_shape else "columns"
+            datasets.summary(name, **how | {"scale": False})
         except ValueError:
-            path.unlink()
-            raise
+            how["scale"] = "columns"
+            data = datasets.load(name, seed=self.live.seed, trial=0, **how)
+            scale = "yes" if data.image_shape else "columns"
         self.live.scale.value, self.live.dataset.value = scale, name
-        self._another()
+        self.redraw()
 
     def _give_up(self) -> None:
         """Forget a file that has not arrived whole."""
-        if self._arriving is not None:
-            self._arriving.part.unlink(missing_ok=True)
-        self._arriving = None
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+        self._part = None
 
-    def _another(self, *_: Any) -> None:
-        self._problem = ""
-        self.redraw()
-
-    def look(self) -> Preview:
+    def look(self) -> tuple[Dataset, tuple[str, ...]]:
         """What the data set holds. Raises ValueError if it cannot be read."""
         name = self.live.dataset.value
         how = self.live.reading
         data = datasets.load(name, seed=self.live.seed, trial=0, **how)
-        return Preview(data, datasets.summary(name, **how).notes)
-
-    def words(self, state: Preview) -> tuple[str, bool]:
-        """What is wrong with a file that was dropped."""
-        return self._problem, bool(self._problem)
+        return data, datasets.summary(name, **how).notes
 
 
 def safe(name: str) -> str:

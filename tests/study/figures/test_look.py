@@ -11,7 +11,7 @@ from helpers import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evoae.study.figures import look
-from evoae.study.widgets import plots, views
+from evoae.study.widgets import views
 
 USERS = (
     {"text.usetex": True},
@@ -43,7 +43,7 @@ def pictures() -> list[bytes]:
     shown = io.BytesIO()
     FigureCanvasAgg(panels()).print_png(shown)
     state = views.Schedules(tiny(epochs=5), ["fixed"])
-    widget = look.png(plots.drawn(views.schedule_plot(state)))
+    widget = look.png(views.schedule_plot(state).figure())
     made = [shown.getvalue(), panels()._repr_png_(), widget, look.png(look.notice("nothing"))]
     return [*found, *made]
 

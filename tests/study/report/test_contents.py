@@ -75,6 +75,15 @@ def notebook_of(*shown: object) -> nbformat.NotebookNode:
     return new_notebook(cells=made, metadata={"evoae": {"scale": "smoke"}})
 
 
+def indexed(folder: Path, *made: nbformat.NotebookNode) -> str:
+    """The index of a folder that holds these executed notebooks."""
+    names = ["00_tour", "01_canonical_pruning"]
+    for name, notebook in zip(names, made, strict=False):
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        (folder / f"{name}.html").write_text("page")
+    return pages.index_of(folder, names)
+
+
 def test_a_page_begins_with_what_was_found_and_how_sure_that_is(report: Report) -> None:
     found, sure = f"Found {NASTY}.", "Six trials."
     page = pages.page_of(notebook_of(report.answer(Answer(found, sure))), "00_tour")
@@ -116,9 +125,7 @@ def test_a_long_answer_is_one_sentence_and_more(report: Report, tmp_path: Path) 
     made = notebook_of(report.answer(Answer(found.strip(), "Sure.")))
     page = pages.page_of(made, "00_tour")
     assert '<p class="answer">It is 0.5 or less.</p><details class="sure">' in page
-    nbformat.write(made, tmp_path / "00_tour.ipynb")
-    (tmp_path / "00_tour.html").write_text("page")
-    assert '<p class="said">It is 0.5 or less.</p>' in pages.index_of(tmp_path, ["00_tour"], {})
+    assert '<p class="said">It is 0.5 or less.</p>' in indexed(tmp_path, made)
     ten = [Finding(f"Heading {n}", "Text", "loss") for n in range(10)]
     body = report.findings(ten).body
     assert body.index("Heading 0") < body.index("9 more findings") < body.index("Heading 1")
@@ -132,10 +139,7 @@ def test_large_tables_stay_folded_on_paper(rows: int, columns: int, large: bool)
 
 
 def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> None:
-    made = notebook_of(report.findings([Finding("A & b", NASTY, "loss")]))
-    nbformat.write(made, tmp_path / "00_tour.ipynb")
-    (tmp_path / "00_tour.html").write_text("page")
-    index = pages.index_of(tmp_path, ["00_tour", "01_canonical_pruning"], {})
+    index = indexed(tmp_path, notebook_of(report.findings([Finding("A & b", NASTY, "loss")])))
     assert index.count('class="entry"') == 1
     assert "A &amp; b. &lt;script&gt;" in index
     assert "<script" not in index
@@ -143,26 +147,17 @@ def test_the_index_escapes_what_it_repeats(report: Report, tmp_path: Path) -> No
 
 
 def test_the_index_says_once_what_holds_of_all_pages(report: Report, tmp_path: Path) -> None:
-    for name, scale in (("00_tour", "smoke"), ("01_canonical_pruning", "smoke")):
-        made = notebook_of(report.answer(Answer("Found.")))
-        made.metadata.evoae.scale = scale
-        nbformat.write(made, tmp_path / f"{name}.ipynb")
-        (tmp_path / f"{name}.html").write_text("page")
-    order = ["00_tour", "01_canonical_pruning"]
-    index = pages.index_of(tmp_path, order, {})
-    assert index.count("evidence") == 1
-    made.metadata.evoae.full_size = True
-    nbformat.write(made, tmp_path / "01_canonical_pruning.ipynb")
-    index = pages.index_of(tmp_path, order, {})
+    one, other = (notebook_of(report.answer(Answer("Found."))) for _ in range(2))
+    assert indexed(tmp_path, one, other).count("evidence") == 1
+    other.metadata.evoae.full_size = True
+    index = indexed(tmp_path, one, other)
     assert index.count("smoke: no evidence") == 1
     assert index.index("smoke: no evidence") < index.index("01_canonical_pruning")
 
 
 def test_the_index_names_the_pictures_that_it_shows(report: Report, tmp_path: Path) -> None:
     made = notebook_of(report.figure("loss", look.blank(1), "Loss < size"))
-    nbformat.write(made, tmp_path / "00_tour.ipynb")
-    (tmp_path / "00_tour.html").write_text("page")
-    (tmp_path / "figures").mkdir(exist_ok=True)
-    (tmp_path / "figures/00_tour-loss.png").write_bytes(b"")
-    index = pages.index_of(tmp_path, ["00_tour"], {"00_tour": "loss"})
+    made.metadata.evoae.picture = "loss"
+    index = indexed(tmp_path, made)
     assert re.search(r'alt="Figure \d+\. Loss &lt; size"', index)
+    assert 'src="figures/00_tour-loss.png"' in index

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,13 +41,17 @@ def data(shared) -> YourData:
     return shared
 
 
+def drop(data: YourData, name: str, content: bytes) -> None:
+    data.take(name, 0, len(content), content)
+
+
 def test_a_file_is_seen_trained_on_and_found_again(data):
-    data.receive("my table.csv", TABLE.encode())
+    drop(data, "my table.csv", TABLE.encode())
     assert data.message.value == ""
     path = data.live.dataset.value
     assert path.startswith(str(data.folder))
     assert path.endswith("/my_table.csv")
-    shown = data.pictures.shown
+    shown = data.canvas.shown
     assert shown["heading"].startswith("my_table.csv: 40 rows of 3 columns, values from 0.0")
     assert "each column by its own minimum and maximum" in shown["words"]
     assert "28 rows to train on, 6 to choose by (validation), 6 to test" in shown["words"]
@@ -57,9 +62,9 @@ def test_a_file_is_seen_trained_on_and_found_again(data):
     data.live.scale.value = "no"
     assert "values must lie in [0, 1]" in data.message.value
     data.live.dataset.value = "digits"
-    data.receive("my table.csv", TABLE.encode())
+    drop(data, "my table.csv", TABLE.encode())
     assert data.live.dataset.value == path
-    data.receive("my table.csv", TABLE.replace("a,b", "x,y").encode())
+    drop(data, "my table.csv", TABLE.replace("a,b", "x,y").encode())
     assert data.live.dataset.value != path
     assert look.png(data.figure())
 
@@ -72,9 +77,9 @@ def test_pieces_become_the_file(data):
     ]
     assert wants == [True] * (len(wants) - 1) + [False]
     whole = data.live.dataset.value
-    data.receive("a.npy", content)
+    drop(data, "a.npy", content)
     assert data.live.dataset.value == whole
-    shown = data.pictures.shown
+    shown = data.canvas.shown
     assert "50 rows of 100 columns" in shown["heading"]
     assert "as 10 × 10 pixels, if they are pictures" in shown["pictures"][0]["title"]
     pixels = np.asarray(Image.open(io.BytesIO(shown["pictures"][0]["png"])))
@@ -92,14 +97,14 @@ def test_pieces_become_the_file(data):
     ],
 )
 def test_what_is_previewed(data, rows, title, words):
-    data.receive("x.npy", npy(rows))
+    drop(data, "x.npy", npy(rows))
     assert data.message.value == ""
-    assert title in data.pictures.shown["pictures"][0]["title"]
-    assert words in data.pictures.shown["words"]
+    assert title in data.canvas.shown["pictures"][0]["title"]
+    assert words in data.canvas.shown["words"]
 
 
 def test_the_data_set_that_is_typed_is_previewed_too(data):
-    assert data.pictures.shown["heading"].startswith("digits: 1,797 rows of 64 columns")
+    assert data.canvas.shown["heading"].startswith("digits: 1,797 rows of 64 columns")
     data.live.dataset.value = "nothing"
     assert "neither a built-in name nor an existing file" in data.message.value
     data.live.dataset.value = "digits"
@@ -123,21 +128,21 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_refused_in_one_line_and_not_kept(data, name):
     content, words = BAD[name]
-    data.receive(name, content)
+    drop(data, name, content)
     assert words in data.message.value
     assert "\n" not in data.message.value
     assert data.live.dataset.value == "digits"
     assert not list(data.folder.glob(f"*/{name}"))
-    data.receive("good.csv", TABLE.encode())
+    drop(data, "good.csv", TABLE.encode())
     assert data.message.value == ""
 
 
 def test_how_a_file_is_read_can_be_said(data):
     content = b"400,401,402\n" + b"".join(b"%d,%d,%d\n" % (n % 3, n % 5, n) for n in range(20))
     data.live.more.value = "header=yes leave_out=402"
-    data.receive("spectra.csv", content)
+    drop(data, "spectra.csv", content)
     assert data.message.value == ""
-    assert "20 rows of 2 columns, values from 0 to 4" in data.pictures.shown["heading"]
+    assert "20 rows of 2 columns, values from 0 to 4" in data.canvas.shown["heading"]
     assert {"header=yes", "leave_out=402"} < set(shlex.split(data.live.copy.value))
     assert data.live.experiment().header == "yes"
     data.live.more.value = "leave_out=402"
@@ -150,6 +155,15 @@ def test_how_a_file_is_read_can_be_said(data):
     assert "No closing quotation" in data.live.message.value
     data.live.more.value = "haeder=yes"
     assert "did you mean header?" in data.live.message.value
+
+
+def test_a_file_that_is_there_stays_when_it_can_no_longer_be_read(data):
+    drop(data, "kept.csv", TABLE.encode())
+    path = Path(data.live.dataset.value)
+    data.live.more.value = "leave_out=gone"
+    drop(data, "kept.csv", TABLE.encode())
+    assert "gone" in data.message.value
+    assert path.read_bytes() == TABLE.encode()
 
 
 def test_what_does_not_arrive_whole_is_refused(data):
@@ -167,7 +181,7 @@ def test_what_does_not_arrive_whole_is_refused(data):
 def test_a_folder_that_cannot_be_written_is_said(data, tmp_path):
     (tmp_path / "file").write_text("")
     closed = YourData(data.live, tmp_path / "file")
-    closed.receive("a.csv", TABLE.encode())
+    drop(closed, "a.csv", TABLE.encode())
     assert str(tmp_path / "file") in closed.message.value
     assert data.live.dataset.value == "digits"
 
