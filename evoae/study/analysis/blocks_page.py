@@ -10,6 +10,10 @@ from evoae.study.analysis import blocks, mechanism, results, uniformity
 from evoae.study.analysis.markdown import by_place, estimates, number, of_frame, share
 from evoae.study.analysis.sentences import count, listed, lowered, raised
 
+# At this width a prune takes fewer weights of a layer than the layer has lines, so that nearly
+# every draw counts as even.
+COARSE = 5
+
 
 def values() -> dict[str, Any]:
     """All that the text names of these designs."""
@@ -55,20 +59,37 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     contrasts = contrasts.assign(
         prediction=contrasts["part"].map(names), outcome=contrasts.value.map(uniformity.NAMED)
     )
+    inputs = uniformity.undeclared(found, uniformity.INPUTS_IN_A_RING)
     sized = uniformity.contrasts(found, ["rate", "bits", "width"])
     sized = sized[(sized.value == "train_l1") & (sized.says != "nothing learnt")]
     return {
-        "u_found": " ".join(words),
+        "u_found": " ".join([*words, of_inputs(inputs)]).strip(),
         "u_parts": of_frame(said[["prediction", "verdict"]]),
         "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
-        "u_inputs": compared(uniformity.inputs_in_a_ring(found), ["rate", "outcome"]),
+        "u_inputs": f"{compared(inputs, ['rate', 'outcome'])}\n\n{of_inputs(inputs)}".rstrip(),
         "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
-        "u_deviation": deviation(found, contrasts),
+        "u_deviation": deviation(found),
     }
 
 
-def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+def of_inputs(found: pd.DataFrame) -> str:
+    """What whole inputs in a ring say of whole units there, which deviate as much."""
+    said = set(found.says) if len(found) else set()
+    if "higher" in said and "lower" not in said:
+        return (
+            "With whole inputs, which deviate as much, the ring's advantage is smaller, not "
+            "larger, so what it gains with whole units is no evidence for uniformity."
+        )
+    if "lower" in said and "higher" not in said:
+        return "With whole inputs, which deviate as much, the ring's advantage is larger too."
+    return ""
+
+
+def deviation(found: pd.DataFrame) -> str:
     """How far each kind of positions deviates alone, and what that says of a cause."""
+    less = uniformity.undeclared(found, uniformity.UNITS_LESS_INPUTS)
+    coarse = COARSE in set(found.width)
+    found = found[found.width != COARSE]
     means = found[found.place == "alone"].groupby("positions").discrepancy.mean()
     shares = [f"{number(means[name])} ({name})" for name in uniformity.POSITIONS if name in means]
     text = (
@@ -83,12 +104,17 @@ def deviation(found: pd.DataFrame, contrasts: pd.DataFrame) -> str:
             f" At {bits} bits, independent positions deviate by {by_width} with the width of the "
             "first layer."
         )
-    higher = contrasts[contrasts.says.str.startswith("higher")]
-    if "units" in set(higher["part"]) and "inputs" not in set(higher["part"]):
+    if coarse:
         text += (
-            " Alone, whole units and whole inputs deviate alike, and as a mean over sizes only "
-            "whole units are shown to raise the loss. So this measure of deviation alone does not "
-            "predict the loss."
+            f" Width {COARSE} is left out: a prune there takes fewer weights of some layers than "
+            "they have lines, so that nearly every draw counts as even."
+        )
+    rows = less[less.rate == "constant"] if len(less) else less
+    if "higher" in set(rows.says if len(rows) else ()):
+        text += (
+            " Whole units and whole inputs deviate alike by construction, and alone, at constant "
+            f"rates, units have the higher loss, by {estimates(rows)[0]}; this was not "
+            "declared beforehand. So this measure of deviation alone does not predict the loss."
         )
     return text
 
@@ -134,10 +160,13 @@ def guided(found: pd.DataFrame) -> dict[str, str]:
     said = []
     for operator, own in compared.groupby("operator", sort=False):
         worse = own[own["mean guided"] >= own.constant_test_l1]
+        lower = own[own.says == "lower"]
+        dead = (lower["mean random"] >= lower.constant_test_l1).sum()
+        but = f" (in {dead} of them random pruning is no better than the constant)" if dead else ""
         said.append(
-            f"`{operator}` has a significantly lower loss in {(own.says == 'lower').sum()} and a "
-            f"higher one in {(own.says == 'higher').sum()} of {len(own)} settings, and is no "
-            f"better than the constant in {len(worse)}"
+            f"`{operator}` ({listed(sorted(own.place.unique()))}) has a significantly lower loss "
+            f"in {len(lower)}{but} and a higher one in {(own.says == 'higher').sum()} of "
+            f"{len(own)} settings, and is no better than the constant in {len(worse)}"
         )
     return {
         "g_found": f"Beside random pruning, {'; '.join(said)}.",

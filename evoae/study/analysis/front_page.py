@@ -23,10 +23,13 @@ SPARSITIES = (0.5, 0.8, 0.9, 0.92, 0.94, 0.96)
 BUDGETS = (60_000, 180_000, 480_000)
 # a way, and what it means that OURS has a lower mean loss than it, or a higher one
 SAID = {
-    "separate": ("inheriting from the next denser size helps", "training each size anew is better"),
+    "separate": (
+        "beginning each size from the next denser one is better than training each anew",
+        "training each size anew is better than beginning from the next denser one",
+    ),
     "population": (
-        "selection in a population of sizes does not pay",
-        "a population of sizes is better",
+        f"the population of sizes, as it is built here, is worse than `{OURS}`",
+        f"the population of sizes is better than `{OURS}`",
     ),
 }
 EQUAL = "there is no difference"
@@ -103,11 +106,14 @@ def verdict(tests: pd.DataFrame) -> str:
         lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
         higher = int((rows["mean a"] > rows["mean b"]).sum())
         known = rows[rows.n >= PLANNED]
-        count = (known.p_holm < LEVEL).sum()
-        sure = f"significant: {count}" if len(known) else "none was tested"
+        clear = known[known.p_holm < LEVEL]
+        sure = (
+            f"significantly lower in {(clear['shift'] < 0).sum()}, higher in "
+            f"{(clear['shift'] > 0).sum()}"
+        )
         words = f"on {listed(lower)}" if lower else "nowhere"
         said.append(
             f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "
-            f"{higher} of {len(rows)} comparisons; {sure}."
+            f"{higher} of {len(rows)} comparisons; {sure if len(known) else 'none was tested'}."
         )
     return "\n".join(said)

@@ -239,11 +239,10 @@ def earlier(front: pd.DataFrame) -> str:
         f"{name} at {listed([share(each) for each in own.target])}"
         for name, own in lower.groupby("dataset")
     ]
-    of = f"{len(lower)} of {len(means)} settings"
-    words = f"in {of}, on {listed(where)}" if where else f"in none of {len(means)} settings"
+    words = f"in {len(lower)}: {listed(where)}" if where else "in none"
     return (
-        f"`conjunctive` has a lower mean loss than `random` {words}, of those in which one of them "
-        "beats the constant."
+        f"`conjunctive` has a lower mean loss than `random`, of the {len(means)} settings in which "
+        f"one of them beats the constant, {words}."
     )
 
 

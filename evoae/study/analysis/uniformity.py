@@ -253,7 +253,7 @@ PARTS = (
     alone("inputs", 1, "inputs", "independent",
           "Alone, pruning whole inputs gives a higher loss than independent positions"),
     in_ring("shared", 1, "independent", "shared",
-            "The ring loses its advantage if all its cells share one mask"),
+            "A mask that all its cells share reduces the ring's advantage"),
     in_ring("even in a ring", 1, "even", "own",
             "The ring has less of an advantage where positions are even already"),
     in_ring("units in a ring", -1, "units", "own",
@@ -353,12 +353,13 @@ def contrasts(table: pd.DataFrame, by: Sequence[str] = ("rate",)) -> pd.DataFram
     return found
 
 
-def inputs_in_a_ring(table: pd.DataFrame) -> pd.DataFrame:
-    """The ring's advantage with whole inputs, less the one with independent positions.
+# Not declared before the runs: whole inputs, which deviate as much as whole units.
+INPUTS_IN_A_RING = in_ring("inputs", 1, "inputs", "own", "")
+UNITS_LESS_INPUTS = alone("units less inputs", 1, "units", "inputs", "")
 
-    It was not declared. The rows, a rate and an outcome each, are a family of their own.
-    """
-    part = in_ring("inputs", 1, "inputs", "own", "")
+
+def undeclared(table: pd.DataFrame, part: Part) -> pd.DataFrame:
+    """A part that was not declared: its rows, a rate and an outcome each, are their own family."""
     rows = [
         ({"rate": rate, "outcome": NAMED[value]}, gap)
         for rate, group in table.groupby("rate", sort=False)

@@ -82,8 +82,14 @@ def test_the_paper_s_operators_are_counted_where_one_has_learnt() -> None:
         for method, mean in zip(("conjunctive", "random"), pair, strict=True)
     ]
     front = pd.DataFrame(rows).assign(constant_test_l1=0.3)  # at 90 % both are worse
-    assert "in 1 of 2 settings, on d at 50 %, of those" in results_page.earlier(front)
-    assert "in none of 1 settings" in results_page.earlier(front[front.target == 0.8])
+    assert (
+        "of the 2 settings in which one of them beats the constant, in 1: d at 50 %."
+        in results_page.earlier(front)
+    )
+    assert (
+        "of the 1 settings in which one of them beats the constant, in none."
+        in results_page.earlier(front[front.target == 0.8])
+    )
 
 
 def test_operators_at_equal_sparsity_are_counted() -> None:
@@ -98,5 +104,25 @@ def test_operators_at_equal_sparsity_are_counted() -> None:
         train_l1=table.test_l1, constant_train_l1=0.3, constant_test_l1=0.3, training_seed=0
     )
     said = blocks_page.guided(table)["g_found"]
-    assert "`magnitude` has a significantly lower loss in 1 and a higher one in 0 of 1" in said
+    assert (
+        "`magnitude` (alone) has a significantly lower loss in 1 and a higher one in 0 of" in said
+    )
     assert "higher one in 1 of 1 settings, and is no better than the constant in 1" in said
+    dead = blocks_page.guided(table.assign(constant_test_l1=0.15))["g_found"]
+    assert "lower loss in 1 (in 1 of them random pruning is no better than the constant)" in dead
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (["higher", "open"], "is smaller, not larger"),
+        (["lower", "open"], "is larger too"),
+        (["higher", "lower"], ""),
+        (["open"], ""),
+        ([], ""),
+    ],
+)
+def test_what_whole_inputs_say_of_whole_units(says: list[str], words: str) -> None:
+    said = blocks_page.of_inputs(pd.DataFrame({"says": says}))
+    assert words in said
+    assert bool(said) == bool(words)

@@ -205,7 +205,8 @@ def test_sizes_are_read_or_refused() -> None:
 def test_whole_inputs_in_a_ring_beside_independent_positions() -> None:
     arms = [(place, p, "own") for place in ("isolated", "ring") for p in ("independent", "inputs")]
     effects = dict.fromkeys(arms, 0.0) | {("ring", "independent", "own"): -0.05}
-    found = uniformity.inputs_in_a_ring(table(effects)).set_index("outcome")
+    found = uniformity.undeclared(table(effects), uniformity.INPUTS_IN_A_RING).set_index("outcome")
     assert found.estimate.to_numpy() == pytest.approx(0.05, abs=0.002)
     assert set(found.says) == {"higher"}
-    assert uniformity.inputs_in_a_ring(table(dict.fromkeys(arms[:2], 0.0))).empty
+    few = table(dict.fromkeys(arms[:2], 0.0))
+    assert uniformity.undeclared(few, uniformity.INPUTS_IN_A_RING).empty
