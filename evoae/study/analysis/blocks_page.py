@@ -63,7 +63,7 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     sized = uniformity.contrasts(found, ["rate", "bits", "width"])
     sized = sized[(sized.value == "train_l1") & (sized.says != "nothing learnt")]
     return {
-        "u_found": " ".join([*words, of_inputs(inputs)]).strip(),
+        "u_found": "\n".join(f"  - {line}" for line in (*words, of_inputs(inputs)) if line),
         "u_parts": of_frame(said[["prediction", "verdict"]]),
         "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
         "u_inputs": f"{compared(inputs, ['rate', 'outcome'])}\n\n{of_inputs(inputs)}".rstrip(),
