@@ -228,11 +228,11 @@ class Observer:
         """Add one backward pass to a computed tensor; returned is what its parameters get of it."""
         if not self.watching:
             return None
-        self.see_gradient(part, self.target.tensors[part].value, gradient)
+        self.see_gradient(part, None, gradient)
         return masking.select(gradient, mask.kept.to(gradient.dtype))
 
-    def see_gradient(self, part: str, value: Tensor, gradient: Tensor) -> None:
-        """Add one backward pass.
+    def see_gradient(self, part: str, parameter: Tensor | None, gradient: Tensor) -> None:
+        """Add one backward pass to a parameter, or to a tensor that is computed.
 
         Mixed precision scales the loss: gradients then compare with each other, and a pass whose
         gradients overflow counts as zeros.
@@ -254,6 +254,7 @@ class Observer:
             self.add(f"slope_squares.{part}", self.product(part, gradient, gradient))
         weighs = "sensitivity" in names and part not in self.weighed
         if weighs or "movement" in names:
+            value = self.target.tensors[part].value if parameter is None else parameter
             product = self.product(part, gradient, value.detach())
             if "movement" in names:
                 self.sum_of(f"movement.{part}", product).sub_(product)
