@@ -494,7 +494,10 @@ class Experiment:
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values; functions by their name and a digest of their source."""
         values = {name: getattr(self, name) for name in SETTINGS}
-        return {k: described(v) if callable(v) else v for k, v in values.items()}
+        for name in ("operator", "schedule"):
+            if callable(values[name]):
+                values[name] = described(getattr(self, f"resolved_{name}"))
+        return values
 
     def hash(self, **more: Any) -> str:
         """Hash of all settings, defaults included, of `more`, and of the files they name.
@@ -511,9 +514,12 @@ class Experiment:
         if self.initial_weights is not None:
             settings["initial_weights"] = "*"
             files["*"] = population.fingerprint(self.initial_weights)
-        for registry in (operators.OPERATORS, schedules.SCHEDULES):
-            named = registry.of_user([self.operator, self.schedule])
-            files |= {name: described(entry) for name, entry in named.items()}
+        kinds = (operators.OPERATORS, self.operator), (schedules.SCHEDULES, self.schedule)
+        for registry, name in kinds:
+            for name, entry in registry.of_user([name]).items():
+                while name in files:  # an operator and a schedule may have one name, or the rows'
+                    name = f"{registry.kind} {name}"
+                files[name] = described(entry)
         # under their former names, so that older runs are found
         before = {new: old for old, new in RENAMED.items()}
         settings = {before.get(name, name): value for name, value in settings.items()}
@@ -541,14 +547,16 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def described(function: Any) -> str:
+def described(entry: operators.Operator | schedules.Schedule) -> str:
     """An operator or schedule of a user: its function's name, and a hash of code and abilities."""
-    if isinstance(function, operators.Operator | schedules.Schedule):
-        kind: Any = type(function)
-        abilities = repr(kind(**vars(function) | {"function": None}))
-        extra = [] if function == kind(function.function) else [abilities]
-        return identity.describe(function.function, *extra)
-    return identity.describe(function)
+    kind: Any = type(entry)
+    if entry == kind(entry.function):
+        return identity.describe(entry.function)
+    # the repr of a score would be of its address
+    score = getattr(entry, "score", None)
+    others = {"function": None} if score is None else {"function": None, "score": None}
+    scores = [] if score is None else [identity.describe(score)]
+    return identity.describe(entry.function, repr(kind(**vars(entry) | others)), *scores)
 
 
 # What must stay at its default where every encoder trains with every decoder.

@@ -36,7 +36,7 @@ def describe(function: Any, *more: str, seen: tuple[Any, ...] = ()) -> str:
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):
-        source = repr(named)
+        source = "" if hasattr(named, "__code__") else repr(named)  # no address in memory
     code = as_text(getattr(named, "__code__", None))
     texts = [source, code, *(as_text(value, (*seen, function)) for value in held), *more]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

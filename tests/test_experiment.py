@@ -606,6 +606,44 @@ def test_registered_functions_count_by_what_they_do() -> None:
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("name", ["mine", "binary-clusters", "rows", "*"])
+def test_names_that_collide_are_told_apart_in_the_hash(name: str, tmp_path: Path) -> None:
+    """An operator is not taken for a schedule of its name, nor for the rows or weights."""
+    _, state = evolved(tiny())
+    population.save(state.population, tmp_path / "a.safetensors")
+    own = {"operator": name, "initial_weights": tmp_path / "a.safetensors"}
+    operators.register(name, prune_nothing)
+    found = [tiny(**own).hash()]
+    schedules.register(name, never)
+    assert tiny(**own).hash() == found[0]  # the schedule that it does not use
+    found += [tiny(**own, schedule=name).hash(), tiny(**own, dataset="digits").hash()]
+    operators.OPERATORS[name] = operators.Operator(operators.random)
+    again = [e.hash() for e in (tiny(**own), tiny(**own, schedule=name))]
+    schedules.SCHEDULES[name] = schedules.Schedule(at_threshold)
+    assert len({*found, *again, tiny(**own, schedule=name).hash()}) == 6
+
+
+def worth(layer: Any, rng: Any, s: Any) -> Any:
+    return layer.weight.abs(), layer.bias.abs()
+
+
+def test_a_score_counts_by_what_it_does() -> None:
+    """Not by where it lies in memory, which another process would not find again."""
+
+    def hash_with(score: Callable) -> str:
+        operators.OPERATORS["mine"] = operators.Operator(prune_nothing, score)
+        return tiny(operator="mine").hash()
+
+    source = "lambda layer, rng, s: (layer.weight.abs(), layer.bias.abs())"
+    assert hash_with(eval(source)) == hash_with(eval(source)) != hash_with(worth)
+
+
+def test_a_function_counts_with_the_abilities_it_is_registered_with() -> None:
+    plain = tiny(operator=prune_nothing).hash()
+    operators.register("able", prune_nothing, compares=True)
+    assert tiny(operator=prune_nothing).hash() != plain
+
+
 def test_hand_worked_probability_of_the_papers_default() -> None:
     e = Experiment(**TINY | {"epochs": 8})
     assert e.pruning_at(4) == pytest.approx(0.5 * (1 - math.exp(-1)))
