@@ -296,6 +296,7 @@ class Experiment:
             given["leave_out"] = joined_names(self.leave_out)
         dataset = given.pop("dataset")
         given = {name: SETTINGS[name].typed(value) for name, value in given.items()}
+        given["operator"] = operators.OPERATORS.spelt(given["operator"])
         given["schedule"] = schedules.spelt(given["schedule"])
         given["leave_out"] = joined_names(sorted(set(split_names(given["leave_out"]))))
         if not isinstance(dataset, os.PathLike):
@@ -372,7 +373,7 @@ class Experiment:
 
         `size` is the number of all parameters.
         """
-        if self.operator == "none" or not self.has_target or self.prune_biases:
+        if self.resolved_operator.idle or not self.has_target or self.prune_biases:
             return
         most = max(map(self.pruning_at, self.checked_epochs))
         if round(most * size) > weights:
@@ -515,11 +516,11 @@ class Experiment:
             settings["initial_weights"] = "*"
             files["*"] = population.fingerprint(self.initial_weights)
         kinds = (operators.OPERATORS, self.operator), (schedules.SCHEDULES, self.schedule)
-        for registry, name in kinds:
-            for name, entry in registry.of_user([name]).items():
-                while name in files:  # an operator and a schedule may have one name, or the rows'
-                    name = f"{registry.kind} {name}"
-                files[name] = described(entry)
+        for registry, given in kinds:
+            for key, entry in registry.of_user([given]).items():
+                while key in files:  # an operator and a schedule may have one name, or the rows'
+                    key = f"{registry.kind} {key}"
+                files[key] = described(entry)
         # under their former names, so that older runs are found
         before = {new: old for old, new in RENAMED.items()}
         settings = {before.get(name, name): value for name, value in settings.items()}
@@ -723,7 +724,8 @@ def check_schedule(e: Experiment) -> None:
             f"{idle}={getattr(e, idle)} has no effect with schedule={short(e.schedule)}, whose "
             f"points say it; leave {idle} out"
         )
-    if e.allocation == "global" and e.has_target and name != "none" and not operator.compares:
+    ranks = e.allocation == "global" and e.has_target and not operator.idle
+    if ranks and not operator.compares:
         able = [known for known, each in operators.OPERATORS.items() if each.compares]
         raise ValueError(
             f"allocation=global ranks all layers together, but scores of operator={name} cannot be "
@@ -737,7 +739,7 @@ def check_schedule(e: Experiment) -> None:
         )
     if e.prune_count is not None:
         check_count(e, e.prune_count)
-    if e.positions != "independent" and (e.has_target or name not in ("random", "noise")):
+    if e.positions != "independent" and (e.has_target or not operator.heeds_positions):
         raise ValueError(
             f"positions={e.positions} needs operator=random or noise and a schedule of "
             f"probabilities, not operator={name} with schedule={identity.name_of(e.schedule)}"

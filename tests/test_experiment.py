@@ -639,9 +639,25 @@ def test_a_score_counts_by_what_it_does() -> None:
 
 
 def test_a_function_counts_with_the_abilities_it_is_registered_with() -> None:
-    plain = tiny(operator=prune_nothing).hash()
+    plain = tiny(operator=prune_nothing).hash(), tiny(schedule=never).hash()
     operators.register("able", prune_nothing, compares=True)
-    assert tiny(operator=prune_nothing).hash() != plain
+    schedules.register("goal", never, target=True)
+    assert tiny(operator=prune_nothing).hash() != plain[0]
+    assert tiny(schedule=never).hash() != plain[1]
+
+
+def test_positions_need_the_operators_that_heed_them() -> None:
+    """By what they do, and not by what they are called."""
+    operators.register("mine", operators.random)
+    for operator in ("random", operators.noise, operators.Operator(operators.random), "mine"):
+        assert Experiment(operator=operator, positions="even").positions == "even"
+
+    def random(layer: Any, rng: Any, s: Any) -> Any:
+        return operators.none(layer, rng, s)
+
+    for operator in ("magnitude", random):
+        with pytest.raises(ValueError, match="positions=even needs operator=random or noise"):
+            Experiment(operator=operator, positions="even")
 
 
 def test_hand_worked_probability_of_the_papers_default() -> None:

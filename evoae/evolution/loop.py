@@ -277,7 +277,7 @@ def to_be_pruned(state: State) -> np.ndarray:
     e, everyone = state.experiment, all_cells(state)
     if e.shared_pruning != "nothing":
         everyone = with_one_stream(everyone)
-    value = 0 if e.operator == "none" else e.pruning_at(state.epoch)
+    value = 0 if e.resolved_operator.idle else e.pruning_at(state.epoch)
     if value == 0 or e.has_target:  # a target is aimed at in every epoch
         return np.full(len(everyone), value != 0)
     if e.prune_count is not None:

@@ -69,7 +69,7 @@ def check_granularity(granularity: str, operator: str, e: Experiment) -> None:
     """Raise ValueError for a granularity that is unknown, or that an operator does not have."""
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity={short(granularity)} must be weight or unit")
-    if granularity == "weight" or operator == "none":
+    if granularity == "weight" or e.resolved_operator.idle:
         return
     if e.resolved_operator.score is None:
         raise ValueError(

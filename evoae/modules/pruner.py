@@ -154,7 +154,7 @@ class Pruner:
         weights = sum(tensor.value.numel() for part, tensor in tensors if part == "weight")
         self.experiment.check_target(self.size, weights)
         self.called = self.finished = False
-        if self.experiment.operator != "none":
+        if not self.operator.idle:
             checks.check_frozen(self.name, self.parts_with_gradients(), self.parts())
         if self.operator.function is operators.apoz:
             checks.check_relu(self.targets, self.experiment.has_target)
@@ -304,10 +304,10 @@ class Pruner:
         `zeros` parameters are pruned, by default as many as there are now.
         """
         e = self.experiment
-        value = 0 if e.operator == "none" else e.pruning_at(t)
+        value = 0 if self.operator.idle else e.pruning_at(t)
         if e.prune_count is not None:
             drawn = self.seed, 0, self.cell, e.prune_count, tuple(e.pruning_probabilities)
-            return e.operator != "none" and t in driver.drawn_epochs(*drawn)
+            return not self.operator.idle and t in driver.drawn_epochs(*drawn)
         if value == 0 or not e.has_target:
             return driver.fires(value, False, self.draw(t, "prune or not"))
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
@@ -448,7 +448,7 @@ class Pruner:
     def shortfall(self) -> str | None:
         """What was asked for and not reached, in words."""
         e = self.experiment
-        if e.operator == "none":
+        if self.operator.idle:
             return None
         done = f"finished after {self.epoch + 1} of {e.epochs} epochs"
         if self.epoch < 0:

@@ -67,6 +67,16 @@ class Operator:
         return tuple(name for name in self.needs if name in LASTING)
 
     @property
+    def idle(self) -> bool:
+        """Whether it prunes nothing."""
+        return self.function is none
+
+    @property
+    def heeds_positions(self) -> bool:
+        """Whether the setting `positions` says where it prunes."""
+        return self.function in (random, noise)
+
+    @property
     def description(self) -> str:
         """One sentence."""
         return sentence(getattr(self.function, "score", self.function))
@@ -297,5 +307,4 @@ def find(operator: str | Function) -> Operator:
         return operator
     if not callable(operator):
         return OPERATORS.named(operator)
-    own = [known for known in OPERATORS.values() if known.function is operator]
-    return own[0] if own else Operator(operator)
+    return OPERATORS.of(operator) or Operator(operator)

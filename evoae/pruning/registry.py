@@ -36,6 +36,15 @@ class Registry(dict[str, Entry], Generic[Entry]):
             )
         self[name] = entry
 
+    def of(self, function: Callable[..., Any]) -> Entry | None:
+        """The entry of a function, if it has one."""
+        return next((e for e in self.values() if getattr(e, "function", e) == function), None)
+
+    def spelt(self, given: Any) -> Any:
+        """An entry of evoae's own, or its function, by its name; anything else as it is."""
+        own = ((name, self[name]) for name in self.own if callable(given))
+        return next((n for n, e in own if given in (e, getattr(e, "function", e))), given)
+
     def of_user(self, names: list[Any]) -> dict[str, Entry]:
         """Those of the names that a user has added, with their entries."""
         return {n: self[n] for n in names if isinstance(n, str) and n in self and n not in self.own}

@@ -197,9 +197,9 @@ def drawn(name: str) -> Schedule | None:
 
 
 def spelt(schedule: str | Callable[..., float]) -> str | Callable[..., float]:
-    """A schedule that is named by points under its one name; any other as it is."""
+    """One of evoae's schedules by its one name; any other as it is."""
     if not isinstance(schedule, str) or not drawn(schedule):
-        return schedule
+        return SCHEDULES.spelt(schedule)
     return named_by_points(schedule.partition(":")[0], points_of(schedule))
 
 
@@ -228,7 +228,7 @@ def find(schedule: str | Callable[..., float]) -> Schedule:
     if isinstance(schedule, Schedule):
         return schedule
     if callable(schedule):
-        return Schedule(schedule)
+        return SCHEDULES.of(schedule) or Schedule(schedule)
     if isinstance(schedule, str) and (found := drawn(schedule)):
         return found
     known = [*SCHEDULES, *(f"{kind}:X,Y;..." for kind in BY_POINTS)]

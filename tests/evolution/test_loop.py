@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from helpers import ENGINES, assert_same_bits, evolved, tiny, weights_of
+from torch import nn
 
-from evoae import Experiment, evolve, run
+from evoae import Experiment, Pruner, evolve, run
 from evoae.evolution.cells import MAY_CHANGE, initial, rows_of
 from evoae.evolution.loop import EXAMPLES, batch_count, steps_of_an_epoch
 from evoae.networks import population
@@ -385,6 +386,23 @@ def test_only_the_conjunctive_operator_reads_test_data(monkeypatch: pytest.Monke
         assert torch.equal(*bits)
     _, state = evolved(e)
     assert set(seen) <= set(map(tuple, state.data[0].train.tolist()))
+
+
+@pytest.mark.parametrize("schedule", ["fixed", "cubic"])
+@pytest.mark.parametrize("operator", ["none", operators.none, operators.Operator(operators.none)])
+def test_the_control_is_never_pruned(operator: Any, schedule: str) -> None:
+    """Whether it comes by its name or as a function; a registered one too."""
+    operators.register("nothing", operators.none)
+    for each in (operator, "nothing"):
+        e = tiny(operator=each, schedule=schedule, probability=1.0, epochs=2, prune_biases=False,
+                 target_sparsity=1.0, allocation="global")  # fmt: skip
+        assert not evolved(e)[0].pruned.any()
+        e.replace(prune_count=1, schedule="fixed", allocation="layer")
+        with Pruner(nn.Linear(2, 3), each, schedule, 2, probability=1.0, granularity="unit",
+                    target_sparsity=1.0, prune_biases=False) as pruner:  # fmt: skip
+            for _ in range(2):
+                pruner.module(torch.ones(1, 2))
+                assert not pruner.epoch_end()
 
 
 def test_the_state_is_one_epoch_a_step() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 
 from evoae import Experiment, Pruner, Run, run
 from evoae.evolution.cells import initial
-from evoae.pruning import schedules
+from evoae.pruning import operators, schedules
+from evoae.pruning.registry import Registry
 from evoae.pruning.schedules import ScheduleSettings
 
 PROBABILITIES = {name: s for name, s in schedules.SCHEDULES.items() if not s.target}
@@ -118,6 +120,33 @@ def test_a_users_function_is_its_own_schedule() -> None:
         return float(t % 3 == 0)
 
     assert schedules.find(every_third).function is every_third
+
+
+@pytest.mark.parametrize("kind", [operators, schedules])
+def test_a_function_is_found_with_what_is_known_of_it(kind: ModuleType) -> None:
+    registry = next(each for each in vars(kind).values() if isinstance(each, Registry))
+    kind.register("mine", len)
+    for name, entry in registry.items():
+        assert kind.find(name) is kind.find(entry) is kind.find(entry.function) is entry
+        given = {registry.kind: entry.function}, {registry.kind: entry}, {registry.kind: name}
+        if name in registry.own:
+            assert len({Experiment(**each).hash() for each in given}) == 1
+            assert {getattr(Experiment(**each), registry.kind) for each in given} == {name}
+
+
+def test_the_function_of_a_target_sets_a_target() -> None:
+    by_name, by_function = (
+        Experiment(operator="magnitude", schedule=cubic) for cubic in ("cubic", schedules.cubic)
+    )
+    assert by_function == by_name
+    assert by_function.final_target == by_name.target_sparsity
+    schedules.register("half", half := lambda t, final, s: 0.5, target=True)
+    assert Experiment(schedule=half).has_target
+    with Pruner(nn.Linear(4, 4), "magnitude", schedules.cubic, 1) as pruner:
+        pruner.module(torch.ones(1, 4))
+        assert pruner.masked
+        assert pruner.epoch_end()
+        assert pruner.report().zeros.iloc[-1] == 10
 
 
 def test_a_registered_name_is_found_and_cannot_be_taken_again() -> None:

@@ -99,7 +99,8 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
     e = experiment
     if not isinstance(e, Experiment):
         raise ValueError(f"experiment={short(e)} must be an Experiment, such as a preset's")
-    if e.resolved_operator.renews or e.operator == "none" or e.schedule not in TARGETED:
+    operator = e.resolved_operator
+    if operator.renews or operator.idle or e.schedule not in TARGETED:
         raise ValueError(
             f"operator={name_of(e.operator)} with schedule={name_of(e.schedule)} reaches no target "
             f"sparsity; a front needs an operator that prunes, and schedule={' or '.join(TARGETED)}"

@@ -96,7 +96,7 @@ def one_at_a_time(preset: str, *, prefix: str = "", **settings: Any) -> Design:
     released = Experiment.preset(preset, as_released=True, **settings)
     intended = Experiment.preset(preset, as_released=False, **settings)
     clusters = released.dataset == "binary-clusters"
-    prunes = released.operator != "none"
+    prunes = not released.resolved_operator.idle
     recalls = released.resolved_operator.reads_test
     felt = {
         "as_released": False,  # by itself it changes nothing
