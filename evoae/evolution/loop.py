@@ -33,7 +33,8 @@ from evoae.evolution.cells import (
     wave_at,
 )
 from evoae.evolution.rates import next_rates
-from evoae.experiment import Experiment
+from evoae.experiment import SETTINGS, Experiment
+from evoae.messages import short
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members, schedules
@@ -45,28 +46,54 @@ CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.ma
 
 def evolve(
     experiment: Experiment,
-    trials: int | Sequence[int] = 1,
-    seed: int = 1,
+    trials: int | Sequence[int] | None = None,
+    seed: int | None = None,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     engine: str = "auto",
     state: State | None = None,
     abandon: Callable[[], bool] = lambda: False,
 ) -> Iterator[State]:
     """Yield the state after each epoch; it is updated in place. `state` continues a run.
 
-    `abandon` is asked between visits: if it says yes, the epoch under way is left unfinished, its
-    state is of no further use, and nothing more is yielded. Raises ValueError for wrong settings.
+    By default one trial, seed 1, on the CPU; or what the state has. `abandon` is asked between
+    visits: if it says yes, the epoch under way is left unfinished, its state is of no further use,
+    and nothing more is yielded. Raises ValueError for wrong settings, or others than the state's.
     """
+    trials = range(trials) if isinstance(trials, int) else trials
     if state is None:
-        trials = list(range(trials)) if isinstance(trials, int) else list(trials)
-        state = initial(experiment, trials, seed, device, engine)
+        trials, seed = [0] if trials is None else list(trials), 1 if seed is None else seed
+        state = initial(experiment, trials, seed, device or "cpu", engine)
+    else:
+        check_continues(state, experiment, trials, seed, device, engine)
     while state.epoch + 1 < state.experiment.epochs:
         with training.one_thread():
             for _ in run_epoch(state):
                 if abandon():
                     return
         yield state
+
+
+def check_continues(
+    state: State,
+    experiment: Experiment,
+    trials: Sequence[int] | None,
+    seed: int | None,
+    device: str | None,
+    engine: str,
+) -> None:
+    """Raise ValueError for what is given and is not the state's."""
+    there = str(state.population.encoder.weights.device)
+    here = there if device is None or there.startswith(device) else device  # cuda is cuda:0
+    pairs = {n: (getattr(experiment, n), getattr(state.experiment, n)) for n in SETTINGS} | {
+        "trials": (state.trials if trials is None else list(trials), state.trials),
+        "seed": (state.seed if seed is None else seed, state.seed),
+        "device": (here, there),
+        "engine": (state.engine if engine == "auto" else engine, state.engine),
+    }
+    for name, (given, held) in pairs.items():
+        if given != held:
+            raise ValueError(f"{name}={short(given)} must be that of the state, {short(held)}")
 
 
 def run_epoch(state: State) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +410,27 @@ def test_the_state_is_one_epoch_a_step() -> None:
     running = evolve(tiny(epochs=3), engine="batched")
     assert [state.epoch for state in running] == [0, 1, 2]
     assert list(evolve(tiny(epochs=1), state=next(evolve(tiny(epochs=1))))) == []
+
+
+def test_a_state_continues_with_what_it_has() -> None:
+    e = tiny(epochs=2)
+    state = next(evolve(e, [3, 1], 7, engine="batched"))
+    wrong = [
+        ("epochs=3 must be that of the state, 2", (e.replace(epochs=3),), {}),
+        ("trials=[0, 1] must be that of the state, [3, 1]", (e, 2), {}),
+        ("seed=1 must be that of the state, 7", (e, [3, 1], 1), {}),
+        ("device='cuda' must be that of the state, 'cpu'", (e,), {"device": "cuda"}),
+        ("engine='fused' must be that of the state, 'batched'", (e,), {"engine": "fused"}),
+    ]
+    for message, given, named in wrong:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            next(evolve(*given, **named, state=state))
+    found = evolve(e, [3, 1], 7, device="cpu", engine="batched", state=state)
+    assert [each.epoch for each in found] == [1]
+    state.change(learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate=0\.01 must be that of the state, 0\.5"):
+        next(evolve(e, state=state))
+    assert list(evolve(state.experiment, state=state)) == []
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "increase", "final-n"])
