@@ -498,9 +498,10 @@ def front(options: argparse.Namespace) -> int:
     datasets.check_there(options.dataset)
     experiment = Experiment.preset("frontier", dataset=options.dataset, **settings)
 
-    from evoae.study import front as fronts
+    from evoae.study.front import front as train_front
+    from evoae.study.front import printed
 
-    found = fronts.front(
+    found = train_front(
         experiment,
         parse_sparsities(options.sparsities),
         options.steps,
@@ -509,7 +510,7 @@ def front(options: argparse.Namespace) -> int:
         within=options.within,
         **where_of(options),
     )
-    print(fronts.printed(found))
+    print(printed(found))
     print(found.sentence)
     for name in ("front.csv", "front.png"):
         print(found.out / name)

@@ -310,7 +310,7 @@ def to_be_pruned(state: State) -> np.ndarray:
     if e.prune_count is not None:
         at = zip(everyone.slot, everyone.stream_cell, strict=True)
         return np.array([state.epoch in prune_epochs(state, slot, cell) for slot, cell in at])
-    return np.array([driver.fires(value, False, g) for g in draws(state, everyone, "prune or not")])
+    return np.array([g.random() < value for g in draws(state, everyone, "prune or not")])
 
 
 def with_one_stream(wave: Wave) -> Wave:

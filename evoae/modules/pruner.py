@@ -304,12 +304,14 @@ class Pruner:
         `zeros` parameters are pruned, by default as many as there are now.
         """
         e = self.experiment
-        value = 0 if self.operator.idle else e.pruning_at(t)
+        if self.operator.idle:
+            return False
         if e.prune_count is not None:
             drawn = self.seed, 0, self.cell, e.prune_count, tuple(e.pruning_probabilities)
-            return not self.operator.idle and t in driver.drawn_epochs(*drawn)
+            return t in driver.drawn_epochs(*drawn)
+        value = e.pruning_at(t)
         if value == 0 or not e.has_target:
-            return driver.fires(value, False, self.draw(t, "prune or not"))
+            return value > self.draw(t, "prune or not").random()
         zeros = sum(self.counts()["zeros"]) if zeros is None else zeros
         settings = e.operator_settings(t)
         pruned = np.asarray(zeros)

@@ -63,11 +63,6 @@ def prune(
     return source.apply(masks, operator.regrows or settings.drop_fraction > 0, fresh)
 
 
-def fires(value: float, is_target: bool, rng: np.random.Generator) -> bool:
-    """Whether a schedule's value asks for a prune: a target does, a probability by a draw."""
-    return value != 0 and (is_target or bool(rng.random() < value))
-
-
 @functools.lru_cache(maxsize=4096)
 def drawn_epochs(
     seed: int, trial: int, cell: int, count: int, weights: tuple[float, ...]
