@@ -82,9 +82,8 @@ def test_the_paper_s_operators_are_counted_where_one_has_learnt() -> None:
         for method, mean in zip(("conjunctive", "random"), pair, strict=True)
     ]
     front = pd.DataFrame(rows).assign(constant_test_l1=0.3)  # at 90 % both are worse
-    assert (
-        results_page.earlier(front)
-        == "in 1 of the 2 settings in which one of them beats the constant, `conjunctive` has a lower "
+    assert results_page.earlier(front) == (
+        "in 1 of the 2 settings in which one of them beats the constant, `conjunctive` has a lower "
         "mean loss than `random`: d at 50 %."
     )
     assert results_page.earlier(front[front.target == 0.8]).startswith("in none of the 1 settings")
