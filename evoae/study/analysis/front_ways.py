@@ -36,6 +36,7 @@ from evoae.study.runs.sweeps import bar_of
 OURS = "trajectory"
 TRUNK_SHARE = 0.3  # of the steps
 KEYS = ["dataset", "way", "steps", "trial", "sparsity"]
+GROUP = ["dataset", "steps", "way"]
 MEASURED = [
     *("validation_l1", "test_l1", "constant_test_l1", "dense_test_l1"),
     *("macs", "compact_parameters", "model_steps"),
@@ -93,6 +94,9 @@ EVOLVED: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "nsga-ii": by_dominance,
 }
 WAYS = (*PLANS, *EVOLVED)
+# Further pairs: a way, how many times as many steps it has, and the other. Where sizes are trained
+# side by side, a second core gives at most twice the steps in the same time.
+BESIDE = (("pbt", 1, "random-search"), ("separate", 2, OURS), ("population", 2, OURS))
 
 
 def compute(
@@ -171,13 +175,12 @@ def hypervolume(sparsity: ArrayLike, loss: ArrayLike) -> float:
 
 def measures(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, way, steps and trial: mean test loss over the sizes, and hypervolume."""
-    keys = ["dataset", "steps", "way", "trial"]
     table = table.assign(relative=table.test_l1 / table.constant_test_l1)
     rows = [
         (*names, mean_loss(own.test_l1), hypervolume(own.sparsity, own.relative))
-        for names, own in table.groupby(keys, sort=False)
+        for names, own in table.groupby([*GROUP, "trial"], sort=False)
     ]
-    return pd.DataFrame(rows, columns=[*keys, "mean_l1", "hypervolume"])
+    return pd.DataFrame(rows, columns=[*GROUP, "trial", "mean_l1", "hypervolume"])
 
 
 def tests(found: pd.DataFrame) -> pd.DataFrame:
@@ -195,3 +198,19 @@ def tests(found: pd.DataFrame) -> pd.DataFrame:
     pairs = statistics.compare(here, by="way", value="mean_l1", baseline=OURS, within="where")
     by_place = pairs.groupby("where", sort=False).p
     return pairs.assign(p_holm=by_place.transform(statistics.holm, family=len(WAYS) - 1))
+
+
+def beside(found: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of BESIDE, trial by trial, as `tests`; those at one `where` are a family."""
+    samples = {key: own.set_index("trial").mean_l1 for key, own in found.groupby(GROUP)}
+    rows = []
+    for way, times, other in BESIDE:
+        for dataset, steps, _ in (key for key in samples if key[2] == other):
+            a = samples.get((dataset, times * steps, way))
+            if a is not None:
+                name = f"{way} with twice the steps" if times > 1 else way
+                row = statistics.paired(a, samples[dataset, steps, other])
+                rows.append({"where": f"{dataset} at {steps:,} steps", "a": name, "b": other} | row)
+    pairs = pd.DataFrame(rows, columns=["where", *statistics.COLUMNS])
+    by_place = pairs.groupby("where", sort=False).p
+    return pairs.assign(p_holm=by_place.transform(statistics.holm, family=len(BESIDE)))

@@ -52,7 +52,7 @@ def test_hypervolume_by_hand() -> None:
 def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     rows = [
-        {"dataset": "digits", "steps": 1000, "way": way, "trial": trial, "sparsity": size}
+        {"dataset": "digits", "steps": 60_000, "way": way, "trial": trial, "sparsity": size}
         | {"test_l1": loss + noise * rng.random(), "constant_test_l1": 0.4, "model_steps": 500}
         for way, loss in losses.items()
         for trial in range(trials)
@@ -74,7 +74,7 @@ FEW = " These are means of few trials; nothing was tested."
             {"separate": 0.05}, 10, 
             "Training each size anew is better than beginning from the next denser one (in 1 of 1 "
             "comparisons).",
-            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; "
+            "`trajectory` on digits at 60,000 steps, and a higher one in 0 of 1 comparisons; "
             "significantly lower in 1, higher in 0",
         ),
         (
@@ -102,7 +102,8 @@ def test_the_page_says_which_way_is_lower(
     found = front_page.values()
     assert found["ways_answer"] == answer
     assert said in found["ways_found"]
-    assert f"digits at 1,000 steps ({trials} trials of trajectory" in found["ways_state"]
+    assert f"{trials} trials of all ways but `" in found["ways_state"]
+    assert "binary-clusters (60,000, 180,000 and 480,000 steps);" in found["ways_state"]
     for way in others:
         (line,) = (row for row in found["ways_table"].splitlines() if f"`{way}` |" in row)
         assert ("–" in line) == (trials < front_page.PLANNED)
@@ -143,3 +144,26 @@ def test_more_data_sets_do_not_take_from_what_ten_trials_can_decide() -> None:
     tested = front_ways.tests(front_ways.measures(many))
     assert np.allclose(tested.p_holm, (len(front_ways.WAYS) - 1) * 2 / 2**10)
     assert front_page.extent(10, list(front_ways.WAYS)) == "10 trials of all ways"
+
+
+def test_further_pairs_are_compared_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {"trajectory": 0.1, "separate": 0.2, "pbt": 0.3, "random-search": 0.25}
+    double = fronts({"separate": 0.05}, 10).assign(steps=120_000)
+    table = pd.concat([fronts(losses, 10), double])
+    pairs = front_ways.beside(front_ways.measures(table))
+    assert pairs[["a", "b"]].values.tolist() == [
+        ["pbt", "random-search"],
+        ["separate with twice the steps", "trajectory"],
+    ]
+    assert (pairs["where"] == "digits at 60,000 steps").all()
+    assert (pairs["shift"] > 0).tolist() == [True, False]
+    assert np.allclose(pairs.p_holm, len(front_ways.BESIDE) * 2 / 2**10)
+    monkeypatch.setattr(results, "front_of_ways", lambda: table)
+    found = front_page.values()
+    assert "120,000" not in found["ways_table"]
+    assert (
+        "`separate` with twice the steps has a lower mean loss than `trajectory` on digits at "
+        "60,000 steps, and a higher one in 0 of 1 comparisons; significantly lower in 1, higher in "
+        "0." in found["beside_found"]
+    )
+    assert found["beside_table"].count("digits at 60,000 steps") == 2
