@@ -118,7 +118,7 @@ def visit(state: State, wave: Wave) -> None:
     else:
         encoders, decoders = select(state, wave)
         pair = TRAIN[state.experiment.pairing](state, wave, encoders, decoders)
-    shrink(state, wave, pair)
+    apply_l1_penalty(state, wave, pair)
     observe_movement(state, wave, pair)
     loss = prune_and_evaluate(state, wave, pair)
     replace(state, wave, pair, loss)
@@ -224,12 +224,12 @@ def train_all_pairs(state: State) -> Iterator[None]:
         yield
 
 
-def shrink(state: State, wave: Wave, pair: Population) -> None:
-    """L1 regularisation of a visit's training pass, until the target is reached."""
+def apply_l1_penalty(state: State, wave: Wave, pair: Population) -> None:
+    """L1 regularisation of a visit's training pass, until the share `prune_until` of the run."""
     e = state.experiment
     if e.l1_penalty and schedules.elapsed(state.epoch, e.epochs - 1) <= e.prune_until:
         rates = state.learning_rate[wave.slot, wave.cell]
-        pair.shrink(torch.from_numpy(e.l1_penalty * rates * batch_count(state)))
+        pair.soft_threshold(torch.from_numpy(e.l1_penalty * rates * batch_count(state)))
 
 
 def observe_movement(state: State, wave: Wave, pair: Population) -> None:

@@ -125,7 +125,7 @@ class Networks:
         for key, tensor in self.tensors.items():
             tensor[index] = other.tensors[key].to(tensor.device)
 
-    def shrink(self, amount: Tensor) -> None:
+    def soft_threshold(self, amount: Tensor) -> None:
         """Move the weights of each network towards zero by amount [P], not beyond; biases stay."""
         for i, by in enumerate(amount.tolist()):
             for weight, _ in self.layers():
@@ -185,10 +185,10 @@ class Population:
         for mine, theirs in zip(self.sides, other.sides, strict=True):
             mine.put(index, theirs)
 
-    def shrink(self, amount: Tensor) -> None:
+    def soft_threshold(self, amount: Tensor) -> None:
         """Move all weights towards zero by amount [P] for each autoencoder; biases stay."""
         for side in self.sides:
-            side.shrink(amount)
+            side.soft_threshold(amount)
 
     def cpu(self) -> Population:
         """In the CPU's memory: itself if it lies there, else a copy."""
