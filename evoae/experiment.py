@@ -53,7 +53,7 @@ RENAMED = {"shrinkage": "l1_penalty", "exchange": "drop_fraction", "exchange_unt
 SCHEDULE_CHECKS = 1000  # epochs of a long run at which its schedule is checked beforehand
 RATE_BOUNDS = (1e-9, 10.0)  # of mutated learning rates
 # How a file is read: the rows that come of it are part of a run's hash, these settings are not.
-READING = ("header", "leave_out", "key", "size", "colour")
+FILE_OPTIONS = ("header", "leave_out", "key", "size", "colour")
 # Settings that did not exist when older runs were made, with the value those runs had in effect:
 # only another value is part of a run's hash.
 LATER = {"positions": "independent", "shared_pruning": "nothing"}
@@ -507,7 +507,7 @@ class Experiment:
         """
         every = self.settings().items()
         settings = {
-            k: v for k, v in every if k not in READING and (k not in LATER or v != LATER[k])
+            k: v for k, v in every if k not in FILE_OPTIONS and (k not in LATER or v != LATER[k])
         }
         if self.dataset not in datasets.BUILT_IN:
             settings["dataset"] = "rows"

@@ -19,7 +19,7 @@ from helpers import TINY, evolved, refusal, tiny
 from PIL import Image
 
 from evoae import Experiment, experiment, run
-from evoae.experiment import DIFFERENCES, LATER, PRESETS, READING, RENAMED, SETTINGS, meaning
+from evoae.experiment import DIFFERENCES, LATER, PRESETS, FILE_OPTIONS, RENAMED, SETTINGS, meaning
 from evoae.networks import population
 from evoae.pruning import operators, schedules
 from evoae.rules import Choice
@@ -436,7 +436,7 @@ def test_weights_count_by_what_they_hold(tmp_path: Path, monkeypatch: pytest.Mon
 def test_hashes_of_runs_that_are_kept_stay() -> None:
     """Settings that came later are part of it where they say something else."""
     e = tiny(dataset="digits")
-    older = {k: v for k, v in e.settings().items() if k not in READING and k not in LATER}
+    older = {k: v for k, v in e.settings().items() if k not in FILE_OPTIONS and k not in LATER}
     before = {new: old for old, new in RENAMED.items()}
     older = {before.get(k, k): v for k, v in older.items()}
     text = json.dumps([meaning(older), older, {"seed": 1}, {"digits": None}], sort_keys=True)

@@ -20,7 +20,7 @@ from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
 from evoae.evolution.evaluation import trial_results
 from evoae.evolution.loop import evolve, steps_of_an_epoch
-from evoae.experiment import READING, SETTINGS, Experiment
+from evoae.experiment import FILE_OPTIONS, SETTINGS, Experiment
 from evoae.messages import display, say_once, short
 from evoae.networks import training
 from evoae.rules import MOST, File
@@ -138,7 +138,7 @@ def same(found: Any, wanted: Any) -> bool:
             if isinstance(declared.rule, File)
             and None not in (found[name], wanted[name])
             and not {found[name], wanted[name]} & set(declared.rule.names)
-        } | {name: wanted[name] for name in READING if name in wanted}
+        } | {name: wanted[name] for name in FILE_OPTIONS if name in wanted}
         found = found | moved
     return found == wanted
 

@@ -15,7 +15,7 @@ import traitlets
 from ipywidgets import Combobox, Dropdown, FloatText, IntProgress, IntText, Layout, Text, Textarea
 
 from evoae.data import datasets
-from evoae.experiment import MAY_CHANGE, PRESETS, READING, SETTINGS, Experiment, parse_settings
+from evoae.experiment import MAY_CHANGE, PRESETS, FILE_OPTIONS, SETTINGS, Experiment, parse_settings
 from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
@@ -159,7 +159,9 @@ class LiveTraining(View):
     def reading(self) -> dict[str, Any]:
         """The settings that say how a file is read. Raises ValueError."""
         others = self.others
-        return {"scale": self.scaled} | {name: others[name] for name in READING if name in others}
+        return {"scale": self.scaled} | {
+            name: others[name] for name in FILE_OPTIONS if name in others
+        }
 
     @property
     def others(self) -> dict[str, Any]:
