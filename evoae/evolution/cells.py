@@ -1,7 +1,8 @@
 """The cells of a run: where they lie, what they draw, what they hold.
 
-A run's trials lie side by side in one population. `State` is a run after an epoch, `Wave` names
-the cells that are visited together, and every draw comes from the stream of its cell.
+A run's trials lie side by side in one population; a *slot* is the position of a trial among them.
+`State` is a run after an epoch, a `Wave` the cells that are visited together, for their visits do
+not depend on each other. Every draw comes from the stream of its cell.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ RECORDS = {
 
 @dataclass
 class State:
-    """A run after an epoch. Networks of trial s (by position) and cell c lie at s * cells + c.
+    """A run after an epoch. Networks of slot s and cell c lie at s * cells + c.
 
     `learning_rate` [trials, cells]; `records` holds a [trials * cells] array per history column;
     `changes` lists settings replaced on the way as (epoch, name, old, new).
@@ -68,7 +69,7 @@ class State:
 
 
 def members_of(slots: Sequence[int], cells: int) -> np.ndarray:
-    """Where the networks of trials at these slots lie, [slots * cells]."""
+    """Where the networks of these slots lie, [slots * cells]."""
     return np.add.outer(np.array(slots) * cells, np.arange(cells)).ravel()
 
 
@@ -90,8 +91,8 @@ def changed(experiment: Experiment, **settings: Any) -> Experiment:
 
 @dataclass(frozen=True)
 class Wave:
-    """V cells visited together: positions of their trials, their cells, the cell number of their
-    streams, [V] each; flat indices of their centres [V] and sub-populations [V, n].
+    """V cells visited together: slots, cells, and the cells whose streams they draw from, [V] each;
+    where the networks of their centres [V] and of their sub-populations [V, n] lie.
     """
 
     slot: np.ndarray
@@ -111,7 +112,7 @@ class Wave:
 def wave_at(
     state: State, slot: np.ndarray, cell: np.ndarray, stream_cell: np.ndarray | None = None
 ) -> Wave:
-    """Wave by the positions of their trials, and their cells, [V] each."""
+    """The wave of these slots and cells, [V] each."""
     e = state.experiment
     neighbours = topology.neighbourhood(e.topology, e.cells, e.radius)
     stream_cell = cell if stream_cell is None else stream_cell

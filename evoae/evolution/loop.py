@@ -3,10 +3,8 @@
 Canonical training is a population of one cell. `evolve` is a generator, one epoch a step; progress
 bars, checkpoints and widgets consume it, and none of them is inside it.
 
-A *slot* is a trial's position in the run. A *visit* is what the paper does at one cell; a *wave* is
-a set of visits that do not depend on each other and are made together: one `Wave`, V of them.
-`pairs` [V, batches, k, 2] are the (encoder, decoder) pairs that take a step on each batch of a
-visit, one after the other, as indices into the networks at hand.
+A *visit* is what the paper does at one cell. The visits of a `Wave` do not depend on each other and
+are made together.
 """
 
 from __future__ import annotations
