@@ -99,7 +99,7 @@ class Wave:
     cell: np.ndarray
     stream_cell: np.ndarray
     centre: np.ndarray
-    subpopulation: np.ndarray
+    neighbourhood: np.ndarray
 
     def __len__(self) -> int:
         return len(self.slot)

@@ -127,14 +127,14 @@ def visit(state: State, wave: Wave) -> None:
 
 def select(state: State, wave: Wave) -> tuple[np.ndarray, np.ndarray]:
     """Tournament in each sub-population; the winning encoders and decoders as indices [V]."""
-    e, subpopulation = state.experiment, wave.subpopulation
-    visits, n = subpopulation.shape
-    pairs = np.stack([np.repeat(subpopulation, n, axis=1), np.tile(subpopulation, (1, n))], axis=-1)
-    loss = batch_losses(state, wave, state.population, pairs, "train", "selection batch")
+    near = wave.neighbourhood
+    visits, n = near.shape
+    entrants = np.stack([np.repeat(near, n, axis=1), np.tile(near, (1, n))], axis=-1)  # [V, n n, 2]
+    loss = batch_losses(state, wave, state.population, entrants, "train", "selection batch")
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
-    winners, best = tournament(loss, draws(state, wave, "tournament"), e)
+    winners, best = tournament(loss, draws(state, wave, "tournament"), state.experiment)
     state.records["selection_loss"][wave.centre] = best
-    encoders, decoders = np.take_along_axis(subpopulation[None], winners[..., None], axis=2)[..., 0]
+    encoders, decoders = np.take_along_axis(near[None], winners[..., None], axis=2)[..., 0]
     return encoders, decoders
 
 
@@ -176,11 +176,11 @@ def train_with_random_partners(
     """Lipi-AE (2024): per batch, the encoder with a random decoder of the sub-population, then the
     decoder with a random encoder. Partners move too, and are dropped after the visit.
     """
-    visits, n = wave.subpopulation.shape
+    visits, n = wave.neighbourhood.shape
     working = copies(
         state,
-        np.column_stack([encoders, wave.subpopulation]).ravel(),
-        np.column_stack([decoders, wave.subpopulation]).ravel(),
+        np.column_stack([encoders, wave.neighbourhood]).ravel(),
+        np.column_stack([decoders, wave.neighbourhood]).ravel(),
     )
     own = np.arange(visits) * (n + 1)
     partners = np.stack(
@@ -261,7 +261,11 @@ def steps_of_an_epoch(state: State) -> int:
 
 
 def learn(state: State, wave: Wave, working: Population, pairs: np.ndarray) -> None:
-    """One pass over each cell's training data, in an order of its own."""
+    """One pass over each cell's training data, in an order of its own.
+
+    `pairs` [V, batches, k, 2] are the (encoder, decoder) pairs that take a step on each batch of a
+    visit, one after the other, as indices into the working networks.
+    """
     e, data = state.experiment, [state.data[slot].train for slot in wave.slot]
     at = zip(draws(state, wave, "training batches"), wave.slot, wave.cell, strict=True)
     orders = [g.permutation(rows_of(state, slot, cell)) for g, slot, cell in at]
