@@ -20,7 +20,7 @@ from evoae.pruning import scores
 from evoae.pruning.layer import LASTING, STATISTICS, Layer, Masks, OperatorSettings
 from evoae.pruning.positions import POSITIONS, independent
 from evoae.pruning.registry import Registry, sentence
-from evoae.pruning.scores import Score, kept_with, rescaled
+from evoae.pruning.scores import Score, keep_probability, rescaled
 from evoae.rules import check_known
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ class PruneLowest:
     def __call__(self, layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
         """The masks of weights and biases to keep."""
         weight, bias = self.score(layer, rng, s)
-        return (without_lowest(weight, layer.active, s), without_lowest(bias, layer.active_bias, s))
+        return (
+            without_lowest_share(weight, layer.active, s),
+            without_lowest_share(bias, layer.active_bias, s),
+        )
 
 
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -131,25 +134,25 @@ def noise(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     return random(layer, rng, s)
 
 
-def keep_with(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
+def draw_masks(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
     """Keep each incoming weight of a unit, and its bias, with the unit's probability [out].
 
     Rescaled over the units first, unless all are equal.
     """
     out, fan_in = layer.weight.shape
     draws = torch.from_numpy(rng.random((out, fan_in + 1), np.float32))
-    keep = draws < kept_with(probability)[:, None]
+    keep = draws < keep_probability(probability)[:, None]
     return keep[:, :-1], keep[:, -1]
 
 
 def variance_high(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Prune units whose activation varies most, the more the likelier (as released)."""
-    return keep_with(1 - layer.deviation, layer, rng)
+    return draw_masks(1 - layer.deviation, layer, rng)
 
 
 def variance_low(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Prune units whose activation varies least, the less the likelier (the paper's text)."""
-    return keep_with(layer.deviation, layer, rng)
+    return draw_masks(layer.deviation, layer, rng)
 
 
 def conjunctive(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -177,8 +180,8 @@ def all_but_lowest(scores: Tensor, count: int) -> Tensor:
     return keep.view(scores.shape)
 
 
-def without_lowest(worth: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
-    """Keep-mask without the lowest scores: a share `amount` of the active entries."""
+def without_lowest_share(worth: Tensor, active: Tensor, s: OperatorSettings) -> Tensor:
+    """Keep-mask without the lowest scores, a share `amount` of the active entries."""
     return all_but_lowest(
         worth.masked_fill(~active, torch.inf), round(s.amount * int(active.sum()))
     )
@@ -202,7 +205,7 @@ def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     order = torch.from_numpy(np.lexsort((worth.flatten(), share.flatten())))
     keep = torch.ones(active.numel(), dtype=torch.bool)
     keep[order[: round(s.amount * int(active.sum()))]] = False
-    bias = without_lowest(layer.bias.abs(), layer.active_bias, s)
+    bias = without_lowest_share(layer.bias.abs(), layer.active_bias, s)
     return keep.view(active.shape), bias
 
 
@@ -217,9 +220,9 @@ def apoz(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     return without_units(layer, chosen & (share > 0))
 
 
-def without_smallest(layer: Layer, s: OperatorSettings) -> tuple[Tensor, int]:
-    """The active weights but the smallest, [out, in], and how many these are: a share `amount`, at
-    a target no more than can open.
+def drop_smallest(layer: Layer, s: OperatorSettings) -> tuple[Tensor, int]:
+    """The active weights without the smallest, [out, in], and how many were dropped: a share
+    `amount`, at a target no more than can open.
     """
     active = layer.active
     count = round(s.amount * int(active.sum()))
@@ -236,7 +239,7 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     not active, drawn at random, may be trained again. They begin at zero, and count as zeros until
     training has moved them. Biases stay as they are.
     """
-    keep, count = without_smallest(layer, s)
+    keep, count = drop_smallest(layer, s)
     idle = np.flatnonzero(~layer.active.numpy())
     regrown = rng.choice(idle, min(count, len(idle)), replace=False)
     keep.view(-1)[torch.from_numpy(regrown)] = True
@@ -249,7 +252,7 @@ def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) 
     As `set`, but the weights that open are those of the largest absolute gradient.
     """
     active = layer.active
-    keep, count = without_smallest(layer, s)
+    keep, count = drop_smallest(layer, s)
     slope = layer.gradients().weight.abs().masked_fill(active, -1.0)
     opened = slope.flatten().topk(min(count, int((~active).sum()))).indices
     keep.view(-1)[opened] = True

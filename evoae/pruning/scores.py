@@ -27,7 +27,7 @@ def rescaled(values: Tensor) -> Tensor:
     return (values - low) / (high - low)
 
 
-def kept_with(probability: Tensor) -> Tensor:
+def keep_probability(probability: Tensor) -> Tensor:
     """The released probability of keeping a unit's weights, [out]: rescaled unless all equal."""
     if probability.amin() == probability.amax():
         return probability
@@ -63,7 +63,7 @@ def variance_key(probability: Tensor, layer: Layer, rng: np.random.Generator) ->
     Efraimidis and Spirakis (2006): the largest log(U) / p are a weighted sample without
     replacement. `probability` is that of keeping, before it is rescaled.
     """
-    pruned = (1 - kept_with(probability)).clamp(min=0).double()[:, None]
+    pruned = (1 - keep_probability(probability)).clamp(min=0).double()[:, None]
     out, fan_in = layer.weight.shape
     draws = torch.from_numpy(np.log1p(-rng.random((out, fan_in + 1))))
     keys = torch.where(pruned > 0, -draws / pruned, torch.inf)
