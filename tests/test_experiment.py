@@ -298,7 +298,7 @@ def test_experiments_cannot_be_changed_in_place() -> None:
         Experiment().epochs = 3  # type: ignore[misc]
 
 
-def test_prune_and_regrow_implies_masked_weights() -> None:
+def test_set_implies_masked_weights() -> None:
     assert tiny(operator="set").pruned_weights == "masked"
     assert tiny(operator="set").replace(operator="random").pruned_weights == "regrow"
     assert tiny(operator="random").replace(operator="set").pruned_weights == "masked"

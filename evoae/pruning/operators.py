@@ -232,7 +232,7 @@ def drop_smallest(layer: Layer, s: OperatorSettings) -> tuple[Tensor, int]:
     return active & all_but_lowest(worth, count), count
 
 
-def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+def set_(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (SET, Mocanu et al. 2018): prune the smallest, and regrow as many at random.
 
     The smallest of the active weights are pruned, a share `amount` of them, and as many that were
@@ -246,7 +246,7 @@ def prune_and_regrow(layer: Layer, rng: np.random.Generator, s: OperatorSettings
     return keep, layer.active_bias
 
 
-def prune_and_grow(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
+def rigl(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (RigL, Evci et al. 2020): prune the smallest, regrow the largest gradients.
 
     As `set`, but the weights that open are those of the largest absolute gradient.
@@ -287,8 +287,8 @@ OPERATORS: Registry[Operator] = Registry(
         "obd": scored(scores.obd, needs=("curvature",)),
         "movement": scored(scores.movement, needs=("movement",)),
         "snip": scored(scores.snip, needs=("sensitivity",)),
-        "set": Operator(prune_and_regrow, regrows=True, needs=()),
-        "rigl": Operator(prune_and_grow, regrows=True, needs=("gradients",)),
+        "set": Operator(set_, regrows=True, needs=()),
+        "rigl": Operator(rigl, regrows=True, needs=("gradients",)),
     },
 )
 

@@ -268,7 +268,7 @@ def test_apoz_leaves_units_alone_that_are_pruned_already() -> None:
     assert pruned_units(*apply("apoz", on, amount=1.0)) == [0, 2, 3]
 
 
-def test_prune_and_regrow_by_hand() -> None:
+def test_set_by_hand() -> None:
     on = layer(weight=[[0.5, 0.0, -0.1], [0.0, 2.0, 0.0], [-3.0, 0.2, 1.0], [0.0, 0.4, 5.0]])
     seen = set()
     for seed in range(40):
@@ -479,7 +479,7 @@ def test_at_a_target_no_more_is_pruned_than_can_regrow(operator: str) -> None:
     assert pruned == {round(0.4 * found[0].parameters)}
 
 
-def test_prune_and_regrow_keeps_the_number_and_moves_the_places() -> None:
+def test_set_keeps_the_number_and_moves_the_places() -> None:
     e = Experiment.preset(
         "canonical", operator="set", schedule="fixed", probability=1.0, amount=0.25, epochs=6,
         pruned_weights="masked", clusters=2, bits=16, examples=40, learning_rate=0.01,
