@@ -108,6 +108,9 @@ class PruneLowest:
         )
 
 
+magnitude = PruneLowest(scores.magnitude)
+
+
 def none(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Prune nothing: the control."""
     return without_units(layer, torch.zeros(len(layer.bias), dtype=torch.bool))
@@ -187,11 +190,6 @@ def without_lowest_share(worth: Tensor, active: Tensor, s: OperatorSettings) -> 
     )
 
 
-def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Baseline: prune the smallest absolute weights, and biases, of each layer."""
-    return PruneLowest(scores.magnitude)(layer, rng, s)
-
-
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     """Baseline (Sun et al. 2024): prune the smallest |weight| times norm of its input in each row.
 
@@ -199,8 +197,7 @@ def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
     many, or one more or less.
     """
     active = layer.active
-    worth = (layer.weight.abs() * layer.input_norm).masked_fill(~active, torch.inf)
-    rank = worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    worth, rank = scores.ranked_in_rows(layer, torch.inf)
     share = (rank / active.sum(1, keepdim=True)).masked_fill(~active, torch.inf)
     order = torch.from_numpy(np.lexsort((worth.flatten(), share.flatten())))
     keep = torch.ones(active.numel(), dtype=torch.bool)
@@ -279,7 +276,7 @@ OPERATORS: Registry[Operator] = Registry(
         "conjunctive": Operator(
             conjunctive, scores.conjunctive, needs=("recall",), reads_test=True
         ),
-        "magnitude": Operator(magnitude, scores.magnitude, compares=True, needs=()),
+        "magnitude": scored(scores.magnitude, needs=()),
         "wanda": Operator(wanda, scores.wanda, needs=("input_norm",)),
         "apoz": Operator(apoz, scores.apoz, needs=("zero_share",)),
         "lamp": scored(scores.lamp, needs=()),

@@ -43,8 +43,15 @@ def random(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks
 
 
 def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
-    """Prune the smallest absolute weights and biases."""
+    """Baseline: prune the smallest absolute weights and biases."""
     return layer.weight.abs(), layer.bias.abs()
+
+
+def ranked_in_rows(layer: Layer, pruned: float) -> tuple[Tensor, Tensor]:
+    """|weight| times norm of its input, `pruned` where that is pruned, and ranks in the rows from 0,
+    [out, in] each."""
+    worth = (layer.weight.abs() * layer.input_norm).masked_fill(~layer.active, pruned)
+    return worth, worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
 
 
 def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
@@ -52,9 +59,8 @@ def wanda(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Masks:
 
     The score is the rank within the row, from 0 to 1: as published, rows are not compared.
     """
-    worth = (layer.weight.abs() * layer.input_norm).masked_fill(~layer.active, -1.0)
-    rank = worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    return rank / max(1, worth.shape[1]), layer.bias.abs()
+    _, rank = ranked_in_rows(layer, -1.0)
+    return rank / max(1, rank.shape[1]), layer.bias.abs()
 
 
 def variance_key(probability: Tensor, layer: Layer, rng: np.random.Generator) -> Masks:
