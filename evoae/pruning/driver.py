@@ -15,12 +15,12 @@ from torch import Tensor
 
 from evoae.pruning import allocation
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
-from evoae.pruning.operators import Operator
+from evoae.pruning.operators import Operator, scored
 from evoae.pruning.scores import random as random_scores
 from evoae.pruning.units import Units, select
 from evoae.randomness import stream
 
-AT_RANDOM = Operator(random_scores, random_scores, needs=())  # how `set` and `rigl` begin
+AT_RANDOM = scored(random_scores, needs=())  # how `set` and `rigl` begin
 
 
 class Source(Protocol):
