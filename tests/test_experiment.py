@@ -19,7 +19,7 @@ from helpers import TINY, evolved, refusal, tiny
 from PIL import Image
 
 from evoae import Experiment, experiment, run
-from evoae.experiment import DIFFERENCES, LATER, PRESETS, FILE_OPTIONS, RENAMED, SETTINGS, meaning
+from evoae.experiment import DIFFERENCES, FILE_OPTIONS, LATER, PRESETS, RENAMED, SETTINGS, meaning
 from evoae.networks import population
 from evoae.pruning import operators, schedules
 from evoae.rules import Choice

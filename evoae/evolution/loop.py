@@ -129,8 +129,9 @@ def select(state: State, wave: Wave) -> tuple[np.ndarray, np.ndarray]:
     """Tournament in each sub-population; the winning encoders and decoders as indices [V]."""
     near = wave.neighbourhood
     visits, n = near.shape
-    entrants = np.stack([np.repeat(near, n, axis=1), np.tile(near, (1, n))], axis=-1)  # [V, n n, 2]
-    loss = batch_losses(state, wave, state.population, entrants, "train", "selection batch")
+    # [V, n * n, 2]
+    combinations = np.stack([np.repeat(near, n, axis=1), np.tile(near, (1, n))], axis=-1)
+    loss = batch_losses(state, wave, state.population, combinations, "train", "selection batch")
     loss = loss.reshape(visits, n, n)  # encoder i with decoder j
     winners, best = tournament(loss, draws(state, wave, "tournament"), state.experiment)
     state.records["selection_loss"][wave.centre] = best

@@ -48,8 +48,9 @@ def magnitude(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> Ma
 
 
 def ranked_in_rows(layer: Layer, pruned: float) -> tuple[Tensor, Tensor]:
-    """|weight| times norm of its input, `pruned` where that is pruned, and ranks in the rows from 0,
-    [out, in] each."""
+    """|weight| times norm of its input, or `pruned` where it is pruned, and ranks in its row
+    from 0, [out, in] each.
+    """
     worth = (layer.weight.abs() * layer.input_norm).masked_fill(~layer.active, pruned)
     return worth, worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
 

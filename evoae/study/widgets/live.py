@@ -15,7 +15,7 @@ import traitlets
 from ipywidgets import Combobox, Dropdown, FloatText, IntProgress, IntText, Layout, Text, Textarea
 
 from evoae.data import datasets
-from evoae.experiment import MAY_CHANGE, PRESETS, FILE_OPTIONS, SETTINGS, Experiment, parse_settings
+from evoae.experiment import FILE_OPTIONS, MAY_CHANGE, PRESETS, SETTINGS, Experiment, parse_settings
 from evoae.networks import population
 from evoae.pruning import schedules
 from evoae.pruning.allocation import ALLOCATIONS
