@@ -551,13 +551,14 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 def described(entry: operators.Operator | schedules.Schedule) -> str:
     """An operator or schedule of a user: its function's name, and a hash of code and abilities."""
     kind: Any = type(entry)
-    if entry == kind(entry.function):
-        return identity.describe(entry.function)
-    # the repr of a score would be of its address
-    score = getattr(entry, "score", None)
-    others = {"function": None} if score is None else {"function": None, "score": None}
-    scores = [] if score is None else [identity.describe(score)]
-    return identity.describe(entry.function, repr(kind(**vars(entry) | others)), *scores)
+    usual, known, scores = kind(None), vars(entry) | {"function": None}, []
+    if isinstance(entry, operators.Operator):
+        # as in hashes of older runs; the repr of a score would be of its address in memory
+        usual, known["needs"] = kind(None, needs=operators.ANY), entry.statistics
+        if score := known.pop("score"):
+            scores = [identity.describe(score)]
+    extra = [] if kind(**known) == usual and not scores else [repr(kind(**known)), *scores]
+    return identity.describe(entry.function, *extra)
 
 
 # What must stay at its default where every encoder trains with every decoder.

@@ -143,7 +143,7 @@ class Pruner:
         self.unit_groups: Units | None = None
         self.epoch = -1
         given = module, layers, exclude, relu
-        followed = not set(self.operator.needs).isdisjoint(OF_ACTIVATIONS)
+        followed = not set(self.operator.statistics).isdisjoint(OF_ACTIVATIONS)
         self.targets = find_layers(*given, followed=followed)
         unclear = not all(target.relu or target.is_output for target in self.targets)
         if self.operator.function is operators.apoz and unclear:
@@ -160,7 +160,7 @@ class Pruner:
             checks.check_relu(self.targets, self.experiment.has_target)
         has_examples = checks.check_examples(examples, self.operator, self.run)
         needs = self.needs(has_examples)
-        if self.operator.needs != operators.ANY:
+        if self.operator.needs is not None:
             checks.check_seen(self.name, needs, self.targets)
         self.coverage, unasked = coverage(module, self.targets)
         if unasked > 0.1:
@@ -198,11 +198,11 @@ class Pruner:
 
     def needs(self, has_examples: bool = True) -> set[str]:
         """The statistics to gather. Raises ValueError if examples are missing."""
-        needed = set(self.operator.needs)
+        needed = set(self.operator.statistics)
         if self.experiment.operator_settings(0).drop_fraction:
             needed.add("gradients")
         if "recall" in needed and not has_examples:
-            if self.operator.needs != operators.ANY:
+            if self.operator.needs is not None:
                 raise ValueError(NO_EXAMPLES.format(f"operator {self.name}"))
             needed.remove("recall")  # a function that does not say what it reads may not recall
         return needed
@@ -219,7 +219,7 @@ class Pruner:
 
     def parts_with_gradients(self) -> list[Part]:
         """The tensors whose gradients the operator looks at, if it looks at any."""
-        if self.operator.needs == operators.ANY or FROM_GRADIENTS.isdisjoint(self.needs()):
+        if self.operator.needs is None or FROM_GRADIENTS.isdisjoint(self.needs()):
             return []
         swaps = self.operator.regrows  # weights; biases stay as they are
         return [(target, part) for target, part in self.parts() if part == "weight" or not swaps]

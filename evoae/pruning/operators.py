@@ -38,7 +38,8 @@ class Operator:
     called with `settings.to_target` and may heed it. `compares`: scores of different layers can be
     ranked together (allocation "global"). `regrows`: its masks open pruned weights again, so that
     they must be masked, and its mask begins at the target. `needs`: the `layer.STATISTICS` that it
-    reads; by default any but those of `layer.LASTING`, which are summed only where they are named.
+    reads; None if it does not say, and may read any but those of `layer.LASTING`, which are summed
+    only where they are named.
     `renews`: what it takes away gets fresh initial values, and is not pruned.
     `probability`: of the paper's base probability p. `reads_test`: what it recalls is of the test
     data in the released code.
@@ -48,13 +49,13 @@ class Operator:
     score: Score | None = None
     compares: bool = False
     regrows: bool = False
-    needs: tuple[str, ...] = ANY
+    needs: tuple[str, ...] | None = None
     renews: bool = False
     probability: float = 0.5
     reads_test: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.needs:
+        for name in self.needs or ():
             check_known(name, STATISTICS, f"unknown statistic {short(name)}")
 
     def __call__(self, layer: Layer, rng: np.random.Generator, settings: OperatorSettings) -> Masks:
@@ -62,9 +63,14 @@ class Operator:
         return self.function(layer, rng, settings)
 
     @property
+    def statistics(self) -> tuple[str, ...]:
+        """Those that it reads, or may read."""
+        return ANY if self.needs is None else self.needs
+
+    @property
     def lasting(self) -> tuple[str, ...]:
         """The statistics that must be summed from the start of training."""
-        return tuple(name for name in self.needs if name in LASTING)
+        return tuple(name for name in self.statistics if name in LASTING)
 
     @property
     def idle(self) -> bool:
@@ -87,7 +93,7 @@ class Operator:
             "reaches_target": self.score is not None or self.regrows,
             "compares_layers": self.compares,
             "regrows": self.regrows,
-            "needs": list(self.needs),
+            "needs": list(self.statistics),
             "renews": self.renews,
             "reads_test_as_released": self.reads_test,
         }

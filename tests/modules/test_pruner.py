@@ -999,6 +999,15 @@ def test_examples_that_do_not_fit_are_refused_at_once(given: Any, message: str) 
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_an_operator_that_says_what_it_reads_is_taken_at_its_word() -> None:
+    """Also where it names all that one may read that says nothing."""
+    undeclared = operators.Operator(operators.none)
+    Pruner(dense(), undeclared, "fixed", 2).release()
+    for needs in (undeclared.statistics, ("recall",)):
+        with pytest.raises(ValueError, match="recalls examples: give examples="):
+            Pruner(dense(), operators.Operator(operators.none, needs=needs), "fixed", 2)
+
+
 WRAPPED = {
     "is compiled: give the module itself": lambda m: torch.compile(m, backend="eager"),
     "is wrapped in DataParallel: give its .module": nn.DataParallel,
