@@ -339,10 +339,14 @@ class Experiment:
         return population.widths_of(self.dimension, self.model, self.kind)
 
     @property
-    def parameters(self) -> tuple[int, int]:
-        """How many an autoencoder has, and how many of them are weights and no biases."""
-        size = sum(map(population.parameter_count, self.widths))
-        return size, size - sum(sum(side[1:]) for side in self.widths)
+    def parameters(self) -> int:
+        """Weights and biases of one autoencoder."""
+        return sum(map(population.parameter_count, self.widths))
+
+    @property
+    def weight_count(self) -> int:
+        """How many of its parameters are weights, and no biases."""
+        return self.parameters - sum(sum(side[1:]) for side in self.widths)
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""
@@ -363,10 +367,7 @@ class Experiment:
     @property
     def most_sparse(self) -> float:
         """The largest share of all parameters that may be pruned: of weights, where biases stay."""
-        if self.prune_biases:
-            return 1.0
-        size, weights = self.parameters
-        return 1 - (size - weights) / size
+        return 1.0 if self.prune_biases else self.weight_count / self.parameters
 
     def check_target(self, size: int, weights: int) -> None:
         """Raise ValueError if biases stay and the target exceeds the number of weights.
@@ -396,7 +397,7 @@ class Experiment:
         words = rows.words if isinstance(rows, memory.Rows) else display(rows)
         for note in self.data_summary.notes:
             warn_once(f"{words}: {note}")
-        self.check_target(*self.parameters)
+        self.check_target(self.parameters, self.weight_count)
         if self.initial_weights is not None:
             saved, _ = population.saved(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
