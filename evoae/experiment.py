@@ -360,7 +360,7 @@ class Experiment:
         return topology.subpopulation(self.topology, self.cells, self.radius)
 
     @property
-    def final(self) -> int:
+    def clock_end(self) -> int:
         """The epoch at which the pruning clock has run out."""
         return self.epochs if self.pruning_clock == "epochs" else self.epochs - 1
 
@@ -423,7 +423,7 @@ class Experiment:
         settings = schedules.ScheduleSettings(*(getattr(self, name) for name in names))
         schedule = schedules.find(name) if name else self.resolved_schedule
         # a target is reached in the last epoch, whatever the clock of probabilities says
-        final = self.epochs - 1 if schedule.target else self.final
+        final = self.epochs - 1 if schedule.target else self.clock_end
         value = schedule(t, final, settings)
         if not schedule.target and schedules.elapsed(t, self.epochs - 1) > self.prune_until:
             value = 0.0

@@ -44,7 +44,7 @@ class Schedules:
         e = self.experiment
         if e.epochs <= SAMPLES:
             return np.arange(e.epochs)
-        steps = [(1 - e.last_share) * e.final, e.prune_until * (e.epochs - 1)]
+        steps = [(1 - e.last_share) * e.clock_end, e.prune_until * (e.epochs - 1)]
         drawn = [x for n in self.names if schedules.drawn(n) for x, _ in schedules.points_of(n)]
         steps += [x * (e.epochs - 1) for x in drawn[: MOST_STEPS - 2]]
         beside = [math.floor(step) + k for step in steps for k in (-1, 0, 1, 2)]
