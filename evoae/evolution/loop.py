@@ -333,7 +333,7 @@ def prune_and_evaluate(state: State, wave: Wave, pair: Population) -> np.ndarray
     first, index = state.experiment.prune_then_evaluate, np.arange(len(wave))
     if first:
         prune(state, wave, pair)
-    loss = own_losses(state, wave, pair, index, "replacement batch")
+    loss = own_losses(state, wave, pair, index, "train", "replacement batch")
     if not first:
         prune(state, wave, pair)
     return loss
@@ -392,14 +392,12 @@ def rows_of_gradients(state: State, wave: Wave, v: int) -> torch.Tensor:
 
 
 def own_losses(
-    state: State, wave: Wave, networks: Population, index: np.ndarray, purpose: str
+    state: State, wave: Wave, networks: Population, index: np.ndarray, split: str, purpose: str
 ) -> np.ndarray:
-    """Loss of each cell's autoencoder, at `index` [V] of the networks, on one random batch.
-
-    The same purpose draws the same batch again. Of the test data for "test batch".
+    """Loss of each cell's autoencoder, at `index` [V] of the networks, on one random batch of its
+    "train" or "test". The same purpose draws the same batch again.
     """
     pairs = np.tile(index[:, None, None], (1, 1, 2))
-    split = "test" if purpose == "test batch" else "train"
     return batch_losses(state, wave, networks, pairs, split, purpose)[:, 0]
 
 
@@ -408,7 +406,7 @@ def replace(state: State, wave: Wave, pair: Population, loss: np.ndarray) -> Non
     centre = wave.centre
     if state.experiment.replacement == "better":
         # on the batch that the trained pairs were measured on
-        old = own_losses(state, wave, state.population, centre, "replacement batch")
+        old = own_losses(state, wave, state.population, centre, "train", "replacement batch")
         kept = (loss <= old) | np.isnan(old)
         loss = np.fmin(loss, old)
         pair, centre = pair.take(kept), centre[kept]
@@ -422,8 +420,8 @@ def record_centres(state: State) -> None:
     e, everyone = state.experiment, all_cells(state)
     records = state.records
     records["learning_rate"][:] = state.learning_rate.ravel()
-    loss = own_losses(state, everyone, state.population, everyone.centre, "test batch")
-    records["test_loss"][:] = loss
+    everywhere = state.population, everyone.centre
+    records["test_loss"][:] = own_losses(state, everyone, *everywhere, "test", "test batch")
     for name, side in zip(("encoder", "decoder"), state.population.sides, strict=True):
         records[f"{name}_zeros"][:] = side.zeros()
         last = side.tensors["zeros_at_last_prune"].cpu().numpy()
