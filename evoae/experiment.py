@@ -63,13 +63,14 @@ COUNTED_EPOCHS = 1_000_000  # the most, where the number of prunes is given
 def meaning(settings: Mapping[str, Any]) -> int:
     """A number that is raised when the same settings begin to give other results.
 
-    Older runs are then not mistaken for new ones. 4: the noise of denoising autoencoders is drawn
-    by PyTorch. 5: wanda prunes by rows under schedules of probabilities too.
+    Older runs are then not mistaken for new ones, and those whose results stayed keep their hash.
     """
     schedule = schedules.SCHEDULES.get(settings["schedule"])
     if settings["operator"] == "wanda" and not (schedule and schedule.target):
-        return 5
-    return 4 if settings["kind"] == "denoising" else 3
+        return 5  # wanda prunes by rows under schedules of probabilities too
+    if settings["kind"] == "denoising":
+        return 4  # the noise of denoising autoencoders is drawn by PyTorch
+    return 3  # everything else, as in the first runs that are kept
 
 
 @dataclass(frozen=True)
