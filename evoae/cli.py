@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TextIO
 
 import evoae
 from evoae.messages import LONGEST, display, one_line, short, shortened
-from evoae.rules import check_known
+from evoae.rules import ENGINES, check_known
 from evoae.study.runs.signals import Terminated, terminable
 
 EXAMPLES = {
@@ -92,8 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = getattr(options, "words", None)
         for word in rest:
             if word.startswith("-"):
-                option, known = word.partition("=")[0], options.parser.option_names()
-                check_known(option, known, f"unknown option {short(option)}")
+                check_option(word.partition("=")[0], options.parser, words is not None)
             if words is None:
                 raise ValueError(f"{short(word)} is not an argument of this command; see --help")
         options.words = [*(words or []), *rest]  # settings may stand after options, too
@@ -113,6 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Terminated) as ending:
         print("evoae: interrupted; the same command resumes", file=sys.stderr)
         return 143 if isinstance(ending, Terminated) else 130
+
+
+def check_option(option: str, of: Parser, takes_settings: bool) -> None:
+    """Raise ValueError for an option that a command does not have."""
+    from evoae.experiment import SETTINGS
+
+    problem, setting = f"unknown option {short(option)}", option.lstrip("-").replace("-", "_")
+    if takes_settings and setting in SETTINGS:
+        raise ValueError(f"{problem}; {setting} is a setting: write {setting}=VALUE")
+    check_known(option, of.option_names(), problem)
 
 
 def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -230,7 +239,7 @@ def parser() -> Parser:
         option(each, "--seed", "S", "seed of all random draws", 1, whole)
         option(each, "--device", "cpu|cuda", "device to train on", "cpu")
         engines = "fused: the compiled kernel; batched: PyTorch alone"
-        option(each, "--engine", "auto|fused|batched", engines, "auto")
+        option(each, "--engine", "|".join(ENGINES), engines, "auto")
 
     doing = command(
         "reproduce", reproduce, "execute notebooks and write their pages, figures and tables"
@@ -452,7 +461,8 @@ def parse_trials(text: str) -> range:
 
 
 def where_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Where and how runs are trained, as `sweep` takes it."""
+    """Where and how runs are trained, as `sweep` takes it. Raises ValueError for no engine."""
+    check_known(options.engine, ENGINES, f"unknown engine {short(options.engine)}")
     return {name: getattr(options, name) for name in ("out", "device", "engine", "workers")}
 
 
@@ -660,7 +670,7 @@ def completion(options: argparse.Namespace) -> int:
     for each in catalogue()["settings"]:
         known[f"{each['name']}="] = values(each) or re.findall("true|false|columns", each["rule"])
     known |= {"--scale": ["smoke", "quick", "paper"], "--device": ["cpu", "cuda"]}
-    known["--engine"] = ["auto", "fused", "batched"]
+    known["--engine"] = [*ENGINES]
     for setting, kind in (("operator", "operators"), ("schedule", "schedules")):
         known[f"{setting}="] = [name for name in names[kind] if "..." not in name]
     known["model="] = [name for name in names["models"] if "..." not in name]

@@ -121,6 +121,7 @@ class File:
 
 
 MOST_SIZES = 50  # of a front
+ENGINES = ("auto", "fused", "batched")  # that train
 MOST = 10**12  # for whole numbers: more of anything does not fit into memory
 Rule = Range | Choice | Named | Flag | File
 POSITIVE, SHARE, NOT_NEGATIVE, FLAG = Range(1), Range(0, 1), Range(0), Flag()

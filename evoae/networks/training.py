@@ -21,13 +21,12 @@ from evoae.messages import short
 from evoae.networks import activations, kernel
 from evoae.networks.batches import LOSSES, OPTIMISERS, Batches
 from evoae.networks.population import Networks, Population
-from evoae.rules import check_known
+from evoae.rules import ENGINES, check_known
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["LOSSES", "OPTIMISERS", "Batches"]
-ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 # Of a chunk on an accelerator: autoencoders, their weights, and their activations for a batch.
 CHUNK, WEIGHT_BYTES, ACTIVATION_BYTES = 512, 256 << 20, 1 << 30
