@@ -347,7 +347,7 @@ class Experiment:
     @property
     def weight_count(self) -> int:
         """How many of its parameters are weights, and no biases."""
-        return self.parameters - sum(sum(side[1:]) for side in self.widths)
+        return sum(population.parameter_count(side) - sum(side[1:]) for side in self.widths)
 
     def load_data(self, seed: int, trial: int) -> datasets.Dataset:
         """The data of one trial; with a `data_seed` of its own, all trials have the same."""

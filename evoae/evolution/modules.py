@@ -125,7 +125,7 @@ def generations(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the first pair was warned of already
                 pruner = pruner_of(pair, cell)
-            pruner.go_on(epoch - 1)
+            pruner.continue_after(epoch - 1)
             try:
                 fit(*pair, stream(seed, 0, epoch, cell, "training batches"))
                 loss = score(*pair, stream(seed, 0, epoch, cell, "replacement batch"))

@@ -62,8 +62,8 @@ class Pruner:
     as a context manager. A layer is a weight of two or more dimensions, with its bias if it has
     one: of Linear, convolutions (transposed ones too), Embedding, recurrent layers, attention, or
     any parameter of yours. All of them together are the base of `target_sparsity`. A tensor that
-    several layers share is one, with one mask, and counts once. A weight that is computed (weight
-    norm) is masked behind that, and is a plain parameter after `finish`.
+    several layers share is one, with one mask, and counts once. Of a weight that is computed from
+    other tensors (weight norm), the result is masked; `finish` makes it a plain parameter.
 
     A unit is an output, or an output channel, and its activation is after the batch normalisation
     and the ReLU that follow a layer, if any; of a convolution over examples and positions.
@@ -104,7 +104,7 @@ class Pruner:
     with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
     Make copies for averages of weights (EMA, SWA) after the Pruner, and update them before
     `finish`: they have its masks. An average of buffers, too, keeps at zero what was masked at any
-    time meanwhile. Optimisers forget moments of what is masked.
+    time meanwhile. What optimisers keep of the gradients of masked entries is set to zero.
 
     Raises ValueError, in one line and before the module is touched, for a wrong setting or name, or
     a module that cannot be pruned.
@@ -142,6 +142,7 @@ class Pruner:
         self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
         self.unit_groups: Units | None = None
         self.epoch = -1
+        self.next_turn: int | None = None  # the next epoch after which there is a prune
         given = module, layers, exclude, relu
         followed = not set(self.operator.statistics).isdisjoint(OF_ACTIVATIONS)
         self.targets = find_layers(*given, followed=followed)
@@ -158,7 +159,7 @@ class Pruner:
             checks.check_frozen(self.name, self.parts_with_gradients(), self.parts())
         if self.operator.function is operators.apoz:
             checks.check_relu(self.targets, self.experiment.has_target)
-        has_examples = checks.check_examples(examples, self.operator, self.run)
+        has_examples = checks.check_examples(examples, self.operator, self.evaluate)
         needs = self.needs(has_examples)
         if self.operator.needs is not None:
             checks.check_seen(self.name, needs, self.targets)
@@ -322,7 +323,7 @@ class Pruner:
 
         A schedule of a user's may look at anything: there it may be the next one.
         """
-        self.next_turn: int | None = self.epoch + 1
+        self.next_turn = self.epoch + 1
         if schedules.is_pure(self.experiment.schedule):
             later = range(self.epoch + 1, self.experiment.epochs)
             zeros = sum(int((~target.tensors[part].keeps).sum()) for target, part in self.parts())
@@ -379,14 +380,14 @@ class Pruner:
         rows = self.examples[torch.from_numpy(draw).to(self.examples.device)]
         with ExitStack() as stack:
             recorded = [stack.enter_context(each.recording()) for each in self.observers]
-            self.run(rows)
+            self.evaluate(rows)
         for target, calls in zip(self.targets, recorded, strict=True):
             if not calls and target.kind.units:
                 raise ValueError(f"layer {target.name} is never called: exclude it")
         return [torch.cat(calls) if calls else None for calls in recorded]
 
     @torch.no_grad()
-    def run(self, rows: Tensor) -> None:
+    def evaluate(self, rows: Tensor) -> None:
         """Pass rows through the module in evaluation mode."""
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
@@ -557,8 +558,8 @@ class Pruner:
         }
         return {key: mask for key, mask in found.items() if mask is not None}
 
-    def go_on(self, epoch: int, masks: Mapping[str, Tensor] | None = None) -> None:
-        """Go on after an epoch, with masks by the names of their tensors."""
+    def continue_after(self, epoch: int, masks: Mapping[str, Tensor] | None = None) -> None:
+        """Continue after an epoch, with masks by the names of their tensors."""
         self.epoch = epoch
         for key, mask in self.masks().items():
             if masks and key in masks:
@@ -567,7 +568,7 @@ class Pruner:
         self.watch_if_asked()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there. Raises ValueError if it was saved under other settings or layers."""
+        """Continue from a state. Raises ValueError if it has other settings or layers."""
         own = self.state_dict()
         pairs: dict[str, tuple[Any, Any]] = {"seed": (state["seed"], self.seed)}
         saved = with_new_names(state["settings"])
@@ -579,7 +580,7 @@ class Pruner:
         self.called = state["called"]
         for observer in self.observers:
             observer.load_state_dict(state["gathered"][observer.target.name])
-        self.go_on(state["epoch"], state.get("masks", {}))
+        self.continue_after(state["epoch"], state.get("masks", {}))
         if self.experiment.has_target:
             self.next_turn = self.epoch + 1  # masks may be loaded after this
         self.watch_if_asked()
