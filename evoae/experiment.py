@@ -398,7 +398,8 @@ class Experiment:
         words = rows.words if isinstance(rows, memory.Rows) else display(rows)
         for note in self.data_summary.notes:
             warn_once(f"{words}: {note}")
-        self.check_target(self.parameters, self.weight_count)
+        if not self.prune_biases:  # else no network is too small, and the data need not be asked
+            self.check_target(self.parameters, self.weight_count)
         if self.initial_weights is not None:
             saved, _ = population.saved(self.initial_weights)
             found = tuple(side.widths for side in saved.sides)
