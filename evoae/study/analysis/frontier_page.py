@@ -47,11 +47,39 @@ def values() -> dict[str, Any]:
         "fair_state": state(front),
         "fair_missing": missing(front),
         "masks_missing": missing(masks, frontier.DATA[:3]),
+        "fair_found": fair_found(front),
         "fair_results": fair_results(front, head, equal),
         "parts_found": parts_found(parts),
         "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
         "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS]),
     }  # fmt: skip
+
+
+def fair_found(front: pd.DataFrame) -> str:
+    """On each data set the best method at every target, and where it beats the best baseline."""
+    said = []
+    for dataset, here in front.groupby("dataset", sort=False):
+        best: dict[str, list[str]] = {}
+        clear = []
+        for target, rows in here.groupby("target"):
+            alive = best_methods.living(rows)
+            if not alive:
+                continue
+            best.setdefault(alive[0], []).append(share(target))
+            rival = best_methods.best_baseline(alive)
+            if complete(rows) and rival not in (None, alive[0]):
+                tests = best_methods.among_best(rows)
+                pair = tests[(tests.a == alive[0]) & (tests.b == rival)]
+                lower = (pair.p_holm < LEVEL) & (pair["shift"] < 0)
+                clear += [share(target)] * int(lower.any())
+        if best:
+            words = listed(f"`{name}` at {listed(targets)}" for name, targets in best.items())
+            where = f"at {listed(clear)}" if clear else "nowhere"
+            said.append(
+                f"on {dataset}, {words}, which {where} has a significantly lower test loss than "
+                "the best baseline"
+            )
+    return f"{'; '.join(said)}." if said else "none was compared."
 
 
 def fair_results(front: pd.DataFrame, head: list[str], equal: list[list[Any]]) -> str:
