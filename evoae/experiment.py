@@ -743,7 +743,8 @@ def check_schedule(e: Experiment) -> None:
         )
     if e.prune_count is not None:
         check_count(e, e.prune_count)
-    if e.positions != "independent" and (e.has_target or not operator.heeds_positions):
+    placed = operator.function in (operators.random, operators.noise) and not e.has_target
+    if e.positions != "independent" and not placed:
         raise ValueError(
             f"positions={e.positions} needs operator=random or noise and a schedule of "
             f"probabilities, not operator={name} with schedule={identity.name_of(e.schedule)}"

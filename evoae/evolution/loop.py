@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,12 +59,13 @@ def evolve(
     visits: if it says yes, the epoch under way is left unfinished, its state is of no further use,
     and nothing more is yielded. Raises ValueError for wrong settings, or others than the state's.
     """
-    trials = range(trials) if isinstance(trials, int) else trials
-    if state is None:
-        trials, seed = [0] if trials is None else list(trials), 1 if seed is None else seed
-        state = initial(experiment, trials, seed, device or "cpu", engine)
+    if trials is not None:
+        trials = list(range(trials) if isinstance(trials, int) else trials)
+    if state is not None:
+        check_continues(state, experiment, trials=trials, seed=seed, device=device, engine=engine)
     else:
-        check_continues(state, experiment, trials, seed, device, engine)
+        trials, seed = [0] if trials is None else trials, 1 if seed is None else seed
+        state = initial(experiment, trials, seed, device or "cpu", engine)
     while state.epoch + 1 < state.experiment.epochs:
         with training.one_thread():
             for _ in run_epoch(state):
@@ -72,26 +74,22 @@ def evolve(
         yield state
 
 
-def check_continues(
-    state: State,
-    experiment: Experiment,
-    trials: Sequence[int] | None,
-    seed: int | None,
-    device: str | None,
-    engine: str,
-) -> None:
-    """Raise ValueError for what is given and is not the state's."""
-    there = str(state.population.encoder.weights.device)
-    here = there if device is None or there.startswith(device) else device  # cuda is cuda:0
-    pairs = {n: (getattr(experiment, n), getattr(state.experiment, n)) for n in SETTINGS} | {
-        "trials": (state.trials if trials is None else list(trials), state.trials),
-        "seed": (state.seed if seed is None else seed, state.seed),
-        "device": (here, there),
-        "engine": (state.engine if engine == "auto" else engine, state.engine),
+def check_continues(state: State, experiment: Experiment, **given: Any) -> None:
+    """Raise ValueError for settings, or what else is given (not None), that are not the state's."""
+    there = state.population.encoder.weights.device
+    held = {
+        "trials": state.trials,
+        "seed": state.seed,
+        "engine": state.engine,
+        "device": str(there),
     }
-    for name, (given, held) in pairs.items():
-        if given != held:
-            raise ValueError(f"{name}={short(given)} must be that of the state, {short(held)}")
+    pairs = [
+        (name, getattr(experiment, name), getattr(state.experiment, name)) for name in SETTINGS
+    ]
+    pairs += [(n, v, held[n]) for n, v in given.items() if v not in (None, "auto", there.type)]
+    for name, value, own in pairs:
+        if value != own:
+            raise ValueError(f"{name}={short(value)} must be that of the state, {short(own)}")
 
 
 def run_epoch(state: State) -> Iterator[None]:

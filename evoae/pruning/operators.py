@@ -78,11 +78,6 @@ class Operator:
         return self.function is none
 
     @property
-    def heeds_positions(self) -> bool:
-        """Whether the setting `positions` says where it prunes."""
-        return self.function in (random, noise)
-
-    @property
     def description(self) -> str:
         """One sentence."""
         return sentence(getattr(self.function, "score", self.function))
