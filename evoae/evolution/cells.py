@@ -187,16 +187,12 @@ def load_data(
     """The data of each trial, on a device; what trials share is there once."""
     data = [e.load_data(seed, trial) for trial in trials]
     if device != "cpu":
-        distinct = {id(d): d for d in data}
-        there = {key: moved(d, device) for key, d in distinct.items()}
+        there = {}
+        for d in {id(d): d for d in data}.values():
+            splits = {split: getattr(d, split).to(device) for split in datasets.SPLITS}
+            there[id(d)] = dataclasses.replace(d, **splits)
         data = [there[id(d)] for d in data]
     return data
-
-
-def moved(data: datasets.Dataset, device: str) -> datasets.Dataset:
-    """The same rows on a device."""
-    splits = {split: getattr(data, split).to(device) for split in datasets.SPLITS}
-    return dataclasses.replace(data, **splits)
 
 
 def starting_networks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ def evolve_modules(
     pruning = {name: getattr(e, name) for name in PRUNING}
 
     def pruner_of(pair: Pair, cell: int) -> Pruner:
-        module = Autoencoder(*pair)
+        module = nn.Sequential(OrderedDict(encoder=pair[0], decoder=pair[1]))
         return Pruner(
             module, operator, schedule, epochs, examples=examples, seed=seed, cell=cell, **pruning
         )
@@ -151,18 +152,6 @@ def generations(
                 }
             )
         yield ModulePopulation(pairs, epoch, pd.DataFrame(rows))
-
-
-class Autoencoder(nn.Module):
-    """An encoder and a decoder, one after the other."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The reconstruction of x."""
-        return self.decoder(self.encoder(x))
 
 
 def made(factory: Callable[[], Pair], seed: int, cell: int) -> Pair:

@@ -118,11 +118,8 @@ def counting_absent(s: OperatorSettings, operator: Operator, source: Source) -> 
 
 def drawn_like(layer: Layer, rng: np.random.Generator) -> Masks:
     """Uniform numbers in [-1, 1), of the shapes of weight and bias."""
-    weight, bias = (
-        torch.from_numpy(2 * rng.random(tuple(part.shape), np.float32) - 1)
-        for part in (layer.weight, layer.bias)
-    )
-    return weight, bias
+    weight, bias = (2 * rng.random(p.shape, np.float32) - 1 for p in (layer.weight, layer.bias))
+    return torch.from_numpy(weight), torch.from_numpy(bias)
 
 
 def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
