@@ -112,6 +112,8 @@ REFUSED = [
     ("export a b.onnx --trials=3", "'--trials' (did you mean --trial?)"),
     ("export no/folder a.onnx", "no/folder is not a folder"),
     ("report no/folder", "no/folder is not a folder"),
+    ("front", "required: DATASET (see evoae front --help)"),
+    ("run", "required: PRESET (see evoae run --help)"),
     ("lst", "unknown command 'lst' (did you mean list?)"),
     ("list drop_fractio", "(did you mean drop_fraction?)"),
     ("list exchange", "setting 'exchange' is now called drop_fraction"),
