@@ -76,9 +76,9 @@ def tensors_of(networks: Population) -> list[Tensor]:
 
 
 def controls(run: Run, folder: Path | str) -> dict[str, Experiment]:
-    """Trainings of a run's masks alone, of as many steps, by name; what they begin with goes into `folder`.
+    """Trainings of a run's masks alone, of as many steps, by name.
 
-    Zeros that a control begins with stay, and nothing else is pruned.
+    The weights that each begins with go into `folder`. Their zeros stay; nothing else is pruned.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
