@@ -73,12 +73,12 @@ def values() -> dict[str, Any]:
         "beside_table": table(
             ["data, steps of b", "a", "b", "mean a", "mean b", "a – b", "Holm's p"],
             [
-                [row["where"], named(row["a"]), named(row["b"]), row["mean a"], row["mean b"]]
-                + tested(beside.loc[[at]])
+                (row["where"], named(row["a"]), named(row["b"]), row["mean a"], row["mean b"],
+                 *tested(beside.loc[[at]]))
                 for at, row in beside[beside.n >= PLANNED].iterrows()
             ],
         ),
-    }
+    }  # fmt: skip
 
 
 def state(found: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise, product
 from typing import Any
@@ -94,9 +95,15 @@ EVOLVED: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "nsga-ii": by_dominance,
 }
 WAYS = (*PLANS, *EVOLVED)
-# Further pairs: a way, how many times as many steps it has, and the other. Where sizes are trained
-# side by side, a second core gives at most twice the steps in the same time.
-BESIDE = (("pbt", 1, "random-search"), ("separate", 2, OURS), ("population", 2, OURS))
+# Further pairs: a way, its steps in words and as a share of the other's, and the other. Where sizes
+# are trained side by side, a second core gives at most twice the steps in the same time.
+TWICE = " with twice the steps"
+BESIDE = (
+    ("pbt", "", Fraction(1), "random-search"),
+    ("separate", TWICE, Fraction(2), OURS),
+    ("population", TWICE, Fraction(2), OURS),
+    ("separate", " with 80,000 steps for each size", Fraction(560, 180), OURS),
+)
 
 
 def compute(
@@ -204,13 +211,13 @@ def beside(found: pd.DataFrame) -> pd.DataFrame:
     """The pairs of BESIDE, trial by trial, as `tests`; those at one `where` are a family."""
     samples = {key: own.set_index("trial").mean_l1 for key, own in found.groupby(GROUP)}
     rows = []
-    for way, times, other in BESIDE:
+    for way, words, times, other in BESIDE:
         for dataset, steps, _ in (key for key in samples if key[2] == other):
             a = samples.get((dataset, times * steps, way))
             if a is not None:
-                name = f"{way} with twice the steps" if times > 1 else way
                 row = statistics.paired(a, samples[dataset, steps, other])
-                rows.append({"where": f"{dataset} at {steps:,} steps", "a": name, "b": other} | row)
+                names = {"a": way + words, "b": other}
+                rows.append({"where": f"{dataset} at {steps:,} steps"} | names | row)
     pairs = pd.DataFrame(rows, columns=["where", *statistics.COLUMNS])
     by_place = pairs.groupby("where", sort=False).p
     return pairs.assign(p_holm=by_place.transform(statistics.holm, family=len(BESIDE)))
