@@ -39,6 +39,7 @@ from evoae.networks.population import Population
 from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals
+from evoae.rules import plain
 
 CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.max, "mean": np.mean}
 
@@ -60,6 +61,9 @@ def evolve(
     and nothing more is yielded. Raises ValueError for wrong settings, or others than the state's.
     """
     if trials is not None:
+        trials = plain(trials)
+        if isinstance(trials, str) or not (isinstance(trials, int) or hasattr(trials, "__iter__")):
+            raise ValueError(f"trials={short(trials)} must be a number, or a list of numbers")
         trials = list(range(trials) if isinstance(trials, int) else trials)
     if state is not None:
         check_continues(state, experiment, trials=trials, seed=seed, device=device, engine=engine)
