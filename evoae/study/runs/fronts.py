@@ -115,7 +115,7 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
     if isinstance(sparsities, str):
         raise ValueError(f"sparsities={short(sparsities)} must be {AUTO} or a list of numbers")
     sizes = rising_shares(sparsities)
-    check_counts(sizes, e.parameters[0])
+    check_counts(sizes, e.parameters)
     return sizes
 
 
