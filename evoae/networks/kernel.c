@@ -8,7 +8,7 @@ static void forward(Net *net, const Layer *l, const Work *work, int64_t c, float
     const Thin *thin = thin_of(net, l);
     Pair *h = (Pair *)y;
     if (thin) thin_forward(net, l, thin, work, c, rows);
-    else multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
+    else if (c || !work->ready) multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
     for (int64_t block = 0; block < l->blocks; block++, h += rows) {
         if (thin) rows_of_block(work->thin, block, h, rows);
         for (int k = 0; relu && k < rows * HALVES; k++) ((wide *)h)[k] = at_least(0.0f, ((wide *)h)[k]);
@@ -84,7 +84,7 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
         }
         if (thin)
             for (int g = 0; g < blocks; g++) block_of_rows(work->delta + g * rows, from + g, work->thin, rows);
-        else update_blocks(net, l, from, blocks, x, work->delta, rows, rule, work->halves, work->back);
+        else update_blocks(net, l, from, blocks, x, work, rows, rule, work->back);
     }
     if (thin) thin_backward(net, l, thin, work, c, rows, rule);
     else collect(work, l, rows);
@@ -154,6 +154,18 @@ static void through_draw(const Work *work, const Layer *code, const float *noise
     }
 }
 
+/* The rows of one batch in panels; padding is 1, so that the bias is one more input. */
+static void load(float *to, const Layer *l, const float *data, const int64_t *order, int rows)
+{
+    for (int b = 0; b < rows; b++)
+        for (int64_t i = 0; i < l->stride; i += LANES) {
+            const float *from = data + order[b] * l->in + i;
+            float *panel = to + spot(rows, b, i);
+            if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
+            else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
+        }
+}
+
 static Rule rule_of(Net *net, double rate, int adam)
 {
     if (!adam) return (Rule){0, (float)rate, 0.0f};
@@ -163,7 +175,7 @@ static Rule rule_of(Net *net, double rate, int adam)
 
 /* `latent` is the noise [rows][code] of a variational autoencoder, whose loss is a sum over the batch,
  * or NULL: then the loss is the mean over rows and outputs. */
-static void step(Net *encoder, Net *decoder, const Work *work, int rows, const float *latent, int bce,
+static void step(Net *encoder, Net *decoder, Work *work, int rows, const float *latent, int bce,
                  double rate, int adam)
 {
     Net *nets[2] = {encoder, decoder};
@@ -176,6 +188,7 @@ static void step(Net *encoder, Net *decoder, const Work *work, int rows, const f
         forward(nets[SIDE(c)], LAYER(c), work, c, y, rows, !latent || c + 1 != split);
         if (latent && c + 1 == split) draw_codes(work, LAYER(c), work->input[split], latent, rows);
     }
+    work->ready = 0;
     const Layer *output = LAYER(last);
     const float scale = latent ? 1.0f : 1.0f / ((float)rows * (float)output->out);
     if (rows <= TILE) memset(work->back, 0, (size_t)((output->in + 1) * rows) * sizeof *work->back);
@@ -193,8 +206,9 @@ static void step(Net *encoder, Net *decoder, const Work *work, int rows, const f
             continue;
         }
         if (c && rows <= TILE) memset(work->back, 0, (size_t)((l->in + 1) * rows) * sizeof *work->back);
-        update_blocks(net, l, 0, (int)l->blocks, work->input[c], work->delta, rows, rules[SIDE(c)],
-                      work->halves, c ? work->back : NULL);
+        if (!c && work->follows) load(work->ahead, l, work->next, work->order, 1), work->ready = 1;
+        update_blocks(net, l, 0, (int)l->blocks, work->input[c], work, rows, rules[SIDE(c)],
+                      c ? work->back : NULL);
         if (c) collect(work, l, rows);
     }
     encoder->count += rows;
@@ -357,24 +371,14 @@ static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int
     work->code = work->input[encoder->layers];
     if (code->out != decoder->layer[0].in)
         work->code = take(arena, groups * 8 * (code->out / LANES + 1) * LANES * (int64_t)sizeof(float));
+    work->ahead = take(arena, encoder->layer->stride * (int64_t)sizeof(float));
+    work->products = (Pair *)(encoder->layers > 1 ? work->input[1] : work->code);
     work->delta = take(arena, (blocks * rows + 8) * (int64_t)sizeof *work->delta);
     work->back = take(arena, (widest + 8) * lines_of(rows) * (int64_t)sizeof *work->back);
     work->halves = take(arena, 2 * blocks * TILE * (int64_t)sizeof(v8));
     work->thin = take(arena, masked * outputs * LANES * groups * (int64_t)sizeof *work->thin);
     work->lanes = take(arena, masked * (widest + 1) * 8 * (int64_t)sizeof *work->lanes);
-    return work->code && work->delta && work->back && work->halves && work->thin && work->lanes;
-}
-
-/* The rows of one batch in panels; padding is 1, so that the bias is one more input. */
-static void load(float *to, const Layer *l, const float *data, const int64_t *order, int rows)
-{
-    for (int b = 0; b < rows; b++)
-        for (int64_t i = 0; i < l->stride; i += LANES) {
-            const float *from = data + order[b] * l->in + i;
-            float *panel = to + spot(rows, b, i);
-            if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
-            else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
-        }
+    return work->code && work->ahead && work->delta && work->back && work->halves && work->thin && work->lanes;
 }
 
 /* ---- what kernel.py calls; 0, or one of these before any work is done ---- */
@@ -446,7 +450,9 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
         for (int64_t b = 0; ok && b < batches; b++) {
             const int64_t at = v * n + b * batch_size;
             const int rows = (int)(n - b * batch_size < most ? n - b * batch_size : most);
-            load(work.input[0], first, inputs[v], order + at, rows);
+            float *const row = work.input[0];
+            if (work.ready) work.input[0] = work.ahead, work.ahead = row;
+            else load(row, first, inputs[v], order + at, rows);
             work.target = work.input[0];
             if (targets[v] != inputs[v]) {
                 load(target, first, targets[v], order + at, rows);
@@ -454,11 +460,12 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
             }
             const int64_t left = n - b * batch_size - rows;
             work.next = inputs[v], work.order = order + at + rows, work.coming = left < most ? (int)left : most;
+            const int64_t *own = pairs + (v * batches + b) * k * 2;
+            work.follows = k == 1 && rows == 1 && left && own[2] == own[0];
             const float *noise = latent ? latent + at * decoders.shape.layer[0].in : NULL;
             for (int64_t j = 0; j < k; j++) {
-                const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;
-                step(enter(&encoders, pair[0]), enter(&decoders, pair[1]), &work, rows, noise, bce, rates[v],
-                     adam);
+                step(enter(&encoders, own[2 * j]), enter(&decoders, own[2 * j + 1]), &work, rows, noise, bce,
+                     rates[v], adam);
             }
         }
         if (ok) leave(&encoders), leave(&decoders);
