@@ -90,26 +90,35 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
     else collect(work, l, rows);
 }
 
-/* Sum of the losses of the rows over the outputs. */
-static double loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce)
+/* Adds the losses of the rows over the outputs to `to`. */
+static void add_loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce,
+                     double *to)
 {
-    double lanes[LANES] = {0};
-    double sum = 0;
-    Pair z[MOST];
+    d8 sums[SCORED / SUMMED][2] = {{{0}}};
+    Pair z[SCORED];
     for (int64_t block = 0; block < l->blocks; block++) {
-        wide sums[HALVES] = {{0}};
         multiply(net->weights + l->packed + block * (l->in + 1) * LANES, 1, x, l->in, z, rows);
-        for (int b = 0; b < rows; b++)
-            for (int k = 0; k < HALVES; k++) {
-                const wide y = ((const wide *)(work->target + (block * rows + b) * LANES))[k];
-                const wide a = ((wide *)z[b])[k], positive = at_least(0.0f, a);
-                if (bce) sums[k] += positive - a * y + log_one_plus(exponential(-absolute(a)));
-                else sums[k] += absolute(sigmoid(a) - y);
-            }
-        for (int i = 0; i < LANES && block * LANES + i < l->out; i++) lanes[i] += sums[i / WIDTH][i % WIDTH];
+        for (int b = 0; b < rows; b += SUMMED) {
+            Pair sum = {{0}};
+            for (int r = b; r < rows && r < b + SUMMED; r++)
+                for (int k = 0; k < HALVES; k++) {
+                    const wide y = ((const wide *)(work->target + (block * rows + r) * LANES))[k];
+                    const wide a = ((wide *)z[r])[k], positive = at_least(0.0f, a);
+                    ((wide *)sum)[k] += bce ? positive - a * y + log_one_plus(exponential(-absolute(a)))
+                                            : absolute(sigmoid(a) - y);
+                }
+            for (int k = 0; k < HALVES; k++)
+                ((iwide *)sum)[k] &= present(l, block * LANES + k * WIDTH);
+            for (int h = 0; h < 2; h++) sums[b / SUMMED][h] += doubles(sum[h]);
+        }
+        for (int r = 0; r < work->coming; r++)
+            __builtin_prefetch(work->next + work->order[r] * l->out + block * LANES, 0, 2);
     }
-    for (int i = 0; i < LANES; i++) sum += lanes[i];
-    return sum;
+    for (int b = 0; b < rows; b += SUMMED) {
+        double sum = 0;
+        for (int i = 0; i < LANES; i++) sum += sums[b / SUMMED][i / 8][i % 8];
+        *to += sum;
+    }
 }
 
 /* From the gradient of a layer's outputs y that before its ReLU, in place. */
@@ -501,6 +510,9 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
         for (int64_t row = 0; ok && row < n; row += SCORED) {
             const int rows_now = (int)(n - row < SCORED ? n - row : SCORED);
             load(work.input[0], first, inputs[m], rows + m * n + row, rows_now);
+            const int64_t left = n - row - rows_now;
+            work.next = inputs[m], work.order = rows + m * n + row + rows_now;
+            work.coming = left < SCORED ? (int)left : SCORED;
             for (int64_t e = 0; e < encoders.used; e++) {
                 float *own = codes + e * size;
                 for (int64_t c = 0; c < split; c++) {
@@ -520,8 +532,8 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
                 for (int64_t c = 0; c < last; c++)
                     forward(net, &decoders.shape.layer[c], &work, split + c, work.input[split + c + 1], rows_now,
                             1);
-                losses[m * k + j] +=
-                    loss(net, &decoders.shape.layer[last], &work, work.input[split + last], rows_now, bce);
+                add_loss(net, &decoders.shape.layer[last], &work, work.input[split + last], rows_now, bce,
+                         &losses[m * k + j]);
             }
         }
         for (int64_t j = 0; ok && j < k; j++)

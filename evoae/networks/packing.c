@@ -37,10 +37,10 @@ enum { TILE = 6, BESIDE = 1, FLOWS = 2 };
 #endif
 
 /* A block has 16 outputs, in HALVES registers; ABREAST rows of 8 numbers fit one. GROUP blocks of the output
- * layer, or more, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on
- * no batch size. */
+ * layer, or more, go forwards and backwards at a time. Scoring takes SCORED rows, and sums up SUMMED of them in
+ * single precision: its bits depend on no batch size. */
 enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
-enum { MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
+enum { MOST = 8, PATCH = 4, GROUP = 4, SUMMED = 5, SCORED = 40, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
     int64_t layers;
