@@ -2,16 +2,12 @@
  * in registers. */
 
 /* Does the same for each number of rows in a tile, known to the compiler as `tile`. */
-#define BY_TILE(rows, ...)                                                                             \
-    switch (rows) {                                                                                    \
-    case 1: { enum { tile = 1 }; __VA_ARGS__; } break;                                                 \
-    case 2: { enum { tile = 2 }; __VA_ARGS__; } break;                                                 \
-    case 3: { enum { tile = 3 }; __VA_ARGS__; } break;                                                 \
-    case 4: { enum { tile = 4 }; __VA_ARGS__; } break;                                                 \
-    case 5: { enum { tile = 5 }; __VA_ARGS__; } break;                                                 \
-    case 6: { enum { tile = 6 }; __VA_ARGS__; } break; \
-    case 7: { enum { tile = 7 }; __VA_ARGS__; } break; \
-    default: { enum { tile = MOST }; __VA_ARGS__; } \
+#define CASE(label, n, ...) label: { enum { tile = n }; __VA_ARGS__; } break;
+#define BY_TILE(rows, ...)                                                                                \
+    switch (rows) {                                                                                       \
+    CASE(case 1, 1, __VA_ARGS__) CASE(case 2, 2, __VA_ARGS__) CASE(case 3, 3, __VA_ARGS__)                \
+    CASE(case 4, 4, __VA_ARGS__) CASE(case 5, 5, __VA_ARGS__) CASE(case 6, 6, __VA_ARGS__)                \
+    CASE(case 7, 7, __VA_ARGS__) CASE(default, MOST, __VA_ARGS__)                                         \
     }
 
 /* The size of the next tile, at most `most`, of what is left: tiles of about equal size. */

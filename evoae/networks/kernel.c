@@ -184,7 +184,7 @@ static Rule rule_of(Net *net, double rate, int adam)
 
 /* `latent` is the noise [rows][code] of a variational autoencoder, whose loss is a sum over the batch,
  * or NULL: then the loss is the mean over rows and outputs. */
-static void step(Net *encoder, Net *decoder, Work *work, int rows, const float *latent, int bce,
+static void step(Net *encoder, Net *decoder, const Work *work, int rows, const float *latent, int bce,
                  double rate, int adam)
 {
     Net *nets[2] = {encoder, decoder};
@@ -197,7 +197,6 @@ static void step(Net *encoder, Net *decoder, Work *work, int rows, const float *
         forward(nets[SIDE(c)], LAYER(c), work, c, y, rows, !latent || c + 1 != split);
         if (latent && c + 1 == split) draw_codes(work, LAYER(c), work->input[split], latent, rows);
     }
-    work->ready = 0;
     const Layer *output = LAYER(last);
     const float scale = latent ? 1.0f : 1.0f / ((float)rows * (float)output->out);
     if (rows <= TILE) memset(work->back, 0, (size_t)((output->in + 1) * rows) * sizeof *work->back);
@@ -215,7 +214,7 @@ static void step(Net *encoder, Net *decoder, Work *work, int rows, const float *
             continue;
         }
         if (c && rows <= TILE) memset(work->back, 0, (size_t)((l->in + 1) * rows) * sizeof *work->back);
-        if (!c && work->follows) load(work->ahead, l, work->next, work->order, 1), work->ready = 1;
+        if (!c && work->follows) load(work->ahead, l, work->next, work->order, 1);
         update_blocks(net, l, 0, (int)l->blocks, work->input[c], work, rows, rules[SIDE(c)],
                       c ? work->back : NULL);
         if (c) collect(work, l, rows);
@@ -413,25 +412,14 @@ static int in_range(const Side *encoder, const Side *decoder, const int64_t *pai
 /* Numbers below 1e-38 become 0 while training: the kept Adam's moments of silent units decay to
    where each operation costs a hundred times more, and next to its 1e-8 they move no weight. A weight
    that small becomes 0 too, and counts as one. */
-static unsigned flush_to_zero(void)
-{
 #ifdef __SSE__
-    const unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
-    return before;
+#define MODE() __builtin_ia32_stmxcsr()
+#define SET_MODE(mode) __builtin_ia32_ldmxcsr(mode)
 #else
-    return 0;
+#define MODE() 0u
+#define SET_MODE(mode) (void)(mode)
 #endif
-}
-
-static void restore(unsigned before)
-{
-#ifdef __SSE__
-    __builtin_ia32_ldmxcsr(before);
-#else
-    (void)before;
-#endif
-}
+enum { FLUSH_TO_ZERO = 0x8040 };
 
 /* `latent` is the noise [n][code] of each visit, in the order of its rows, or NULL. */
 int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_t batches, int64_t k,
@@ -450,7 +438,8 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
     const Layer *first = encoders.shape.layer;
     float *target = ok ? take(&arena, most * first->stride * (int64_t)sizeof *target) : NULL;
     ok = ok && target;
-    const unsigned before = flush_to_zero();
+    const unsigned before = MODE();
+    SET_MODE(before | FLUSH_TO_ZERO);
     for (int64_t v = 0; ok && v < visits; v++) {
         for (int64_t i = 0; ok && i < batches * k; i++) { /* pack them all before any moves */
             const int64_t *pair = pairs + (v * batches * k + i) * 2;
@@ -460,7 +449,7 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
             const int64_t at = v * n + b * batch_size;
             const int rows = (int)(n - b * batch_size < most ? n - b * batch_size : most);
             float *const row = work.input[0];
-            if (work.ready) work.input[0] = work.ahead, work.ahead = row;
+            if ((work.ready = work.follows)) work.input[0] = work.ahead, work.ahead = row;
             else load(row, first, inputs[v], order + at, rows);
             work.target = work.input[0];
             if (targets[v] != inputs[v]) {
@@ -470,7 +459,8 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
             const int64_t left = n - b * batch_size - rows;
             work.next = inputs[v], work.order = order + at + rows, work.coming = left < most ? (int)left : most;
             const int64_t *own = pairs + (v * batches + b) * k * 2;
-            work.follows = k == 1 && rows == 1 && left && own[2] == own[0];
+            work.follows = k == 1 && rows == 1 && left && own[2] == own[0] &&
+                           !thin_of(enter(&encoders, own[0]), first);
             const float *noise = latent ? latent + at * decoders.shape.layer[0].in : NULL;
             for (int64_t j = 0; j < k; j++) {
                 step(enter(&encoders, own[2 * j]), enter(&decoders, own[2 * j + 1]), &work, rows, noise, bce,
@@ -479,7 +469,7 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
         }
         if (ok) leave(&encoders), leave(&decoders);
     }
-    restore(before);
+    SET_MODE(before);
     release(&arena);
     return ok ? 0 : OUT_OF_MEMORY;
 }

@@ -103,11 +103,11 @@ typedef struct {
     const float *next;           /* data whose rows `order` are the next batch: asked for meanwhile, */
     const int64_t *order;        /* since they lie anywhere */
     int coming;
-    /* Of batches of one: if the next row `follows` to the same encoder, it lies `ahead`, and its products with
-     * the first layer are taken while the weights are updated, and are `ready`. */
+    /* If batches are of one row and the next one `follows` to the same encoder, its products with the first
+     * layer are taken while the weights are updated, and are `ready` then. */
     int follows, ready;
-    float *ahead;
-    Pair *products;
+    float *ahead;                /* the next row, */
+    Pair *products;              /* and where the first layer's outputs will lie */
     int64_t group;               /* blocks of the output layer that go together, to stay in a near cache */
 } Work;
 
