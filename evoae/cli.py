@@ -210,7 +210,7 @@ def parser() -> Parser:
     preset = "a named set of settings, such as canonical or frontier (see evoae list)"
     running.add_argument("preset", metavar="PRESET", help=preset)
     settings = "settings to change, such as dataset=mine.csv"
-    running.add_argument("words", nargs="*", metavar="key=value", help=settings)
+    running.add_argument("words", nargs="*", default=[], metavar="key=value", help=settings)
 
     choosing = command(
         "front", front, "train networks of several sizes, and say how small one may be"
@@ -218,7 +218,7 @@ def parser() -> Parser:
     data = "a built-in name, a file or a folder (see evoae list)"
     choosing.add_argument("dataset", metavar="DATASET", help=data)
     settings = "settings of the preset frontier to change"
-    choosing.add_argument("words", nargs="*", metavar="key=value", help=settings)
+    choosing.add_argument("words", nargs="*", default=[], metavar="key=value", help=settings)
     sizes = "shares of the parameters to prune, rising; auto: six where the loss bends (default)"
     choosing.add_argument("--sparsities", default="auto", metavar="S,S,...|auto", help=sizes)
     steps = "model steps of a trial, for all sizes together"

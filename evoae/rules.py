@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -251,6 +251,23 @@ def nearest(name: Any, known: Collection[str]) -> str:
     close = difflib.get_close_matches(str(name).lower(), [each.lower() for each in known], 1)
     found = [each for each in known if each.lower() in close]
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def check_key(name: str, value: Any) -> None:
+    """Raise ValueError for a seed, trial or cell that cannot be part of a random stream's key."""
+    number = plain(value)
+    if type(number) is not int or not 0 <= number < 2**64:
+        raise ValueError(f"{name}={short(value)} must be a whole number, 0 or more, below 2**64")
+
+
+def check_counts(sparsities: Sequence[float], size: int) -> None:
+    """Raise ValueError if one of these rising sparsities prunes no parameter of `size`, or as many
+    as the one before."""
+    for before, value in itertools.pairwise([0.0, *sparsities]):
+        if round(before * size) == round(value * size):
+            same = f"sparsities {before} and {value} prune equally many"
+            wrong = same if before else f"sparsity {value} prunes none"
+            raise ValueError(f"{wrong} of {size:,} parameters; give sizes that differ")
 
 
 def rising_shares(values: Any) -> list[float]:

@@ -112,6 +112,8 @@ REFUSED = [
     ("export a b.onnx --trials=3", "'--trials' (did you mean --trial?)"),
     ("export no/folder a.onnx", "no/folder is not a folder"),
     ("report no/folder", "no/folder is not a folder"),
+    ("reproduce --index 2 --of 2", "--index 2 must be from 0 to 1, as --of is 2"),
+    ("reproduce --of 0", "--of 0 must be at least 1"),
     ("lst", "unknown command 'lst' (did you mean list?)"),
     ("list drop_fractio", "(did you mean drop_fraction?)"),
     ("list exchange", "setting 'exchange' is now called drop_fraction"),
@@ -127,6 +129,13 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     assert said in refused_command(words.split(), capsys)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("words", "missing"), [("run", "PRESET"), ("front", "DATASET")])
+def test_only_what_must_be_given_is_required(words, missing, capsys):
+    with pytest.raises(SystemExit):
+        main([words])
+    assert f"required: {missing} (see evoae {words} --help)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["run", "canonical", *TINY], ["reproduce", "00_tour"]])

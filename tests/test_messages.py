@@ -1,4 +1,4 @@
-"""What is refused is told in one line that names it."""
+"""What is refused gets one line that names it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_whatever_goes_wrong_while_reading_is_one_line_with_the_name_and_without
             warnings.warn("beware", stacklevel=1)
             raise KeyError("first line\nsecond line")
 
-    with warnings.catch_warnings(record=True) as told, pytest.raises(Refused) as caught:
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(Refused) as caught:
         read()
-    assert not told
+    assert not warned
     assert str(caught.value) == r"a.bin: cannot be read as .bin: 'first line\nsecond line'"
     with pytest.raises(Refused, match=r"^a\.bin: too large$"), file_errors("a.bin"):
         raise Refused("too large")

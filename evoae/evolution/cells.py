@@ -24,6 +24,7 @@ from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members
 from evoae.randomness import stream, streams
+from evoae.rules import check_key
 
 GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
 # What the history says of every cell, in its order, and what stands there before it is known.
@@ -159,6 +160,10 @@ def initial(
     e = experiment
     if not trials:
         raise ValueError("there are no trials to run")
+    check_key("seed", seed)
+    for trial in trials:
+        check_key("trial", trial)
+    training.check_device(device)
     e.check_files()
     footprint.check(e, len(trials))
     data = load_data(e, trials, seed, device)

@@ -34,11 +34,13 @@ from evoae.evolution.cells import (
 )
 from evoae.evolution.rates import next_rates
 from evoae.experiment import Experiment
+from evoae.messages import short
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals
+from evoae.rules import plain
 
 CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.max, "mean": np.mean}
 
@@ -59,6 +61,9 @@ def evolve(
     state is of no further use, and nothing more is yielded. Raises ValueError for wrong settings.
     """
     if state is None:
+        trials = plain(trials)
+        if isinstance(trials, str) or not (isinstance(trials, int) or hasattr(trials, "__iter__")):
+            raise ValueError(f"trials={short(trials)} must be a number, or a list of numbers")
         trials = list(range(trials)) if isinstance(trials, int) else list(trials)
         state = initial(experiment, trials, seed, device, engine)
     while state.epoch + 1 < state.experiment.epochs:

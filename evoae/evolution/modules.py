@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from evoae import topology
 from evoae.evolution.loop import tournament
-from evoae.experiment import SETTINGS, Experiment
+from evoae.experiment import Experiment
 from evoae.modules.pruner import PRUNING, Pruner
 from evoae.randomness import stream
-from evoae.rules import check_known
+from evoae.rules import check_key, check_known
 
 Pair = tuple[nn.Module, nn.Module]
 # settings of an experiment that say who meets whom, and who wins
@@ -72,7 +72,7 @@ def evolve_modules(
     """
     for name in settings:
         check_known(name, (*PRUNING, *SELECTING), f"unknown setting {name!r}")
-    SETTINGS["data_seed"].rule.check("seed", seed)
+    check_key("seed", seed)
     e = Experiment(
         operator=operator, schedule=schedule, epochs=epochs, cells=cells,
         **{"pruning_clock": "last-epoch", **settings},

@@ -12,7 +12,7 @@ from torch import nn
 
 from evoae.messages import short
 from evoae.modules.pruner import Pruner
-from evoae.rules import plain, rising_shares
+from evoae.rules import check_counts, plain, rising_shares
 
 FREE = ("none", "cubic")  # operator and schedule of the dense one
 WHERE = ("granularity", "layers", "exclude", "prune_biases")  # settings that say what may be pruned
@@ -59,6 +59,12 @@ def front_modules(
     if type(plain(epochs)) is not int or epochs < 1:
         raise ValueError(f"epochs={short(epochs)} must be a whole number of at least 1")
 
+    for name in ("schedule", "target_sparsity"):
+        if name in settings:
+            raise ValueError(f"setting {name} cannot be given: a front decides it")
+    if operator == "none":
+        raise ValueError("operator=none reaches no target sparsity; a front needs one that prunes")
+
     def trained(module: nn.Module, before: float, size: float) -> Sized:
         how, schedule = (operator, f"points:0,{before};0.3,{size};1,{size}") if size else FREE
         with Pruner(module, how, schedule, epochs, **(settings if size else {})) as pruner:
@@ -67,7 +73,8 @@ def front_modules(
 
     module = factory()
     for size in sizes:  # a target that cannot be reached is refused before anything is trained
-        Pruner(copy.deepcopy(module), operator, "cubic", 1, **settings, target_sparsity=size)
+        made = Pruner(copy.deepcopy(module), operator, "cubic", 1, **settings, target_sparsity=size)
+    check_counts(sizes, made.size)
     where = {name: settings[name] for name in WHERE if name in settings}
     probe = Pruner(
         copy.deepcopy(module), "magnitude", "cubic", 1, target_sparsity=sizes[-1], **where

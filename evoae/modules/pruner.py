@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from evoae import identity
-from evoae.experiment import SETTINGS, Experiment, check_names, with_new_names
+from evoae.experiment import Experiment, check_names, with_new_names
 from evoae.messages import shortened, words
 from evoae.modules import checks, masking
 from evoae.modules.following import followers_on
@@ -29,6 +29,7 @@ from evoae.pruning import driver, operators, schedules
 from evoae.pruning.layer import EXAMPLES, Layer, Masks
 from evoae.pruning.units import Units
 from evoae.randomness import stream
+from evoae.rules import check_key
 
 # settings of an experiment that say how a network is pruned, whoever trains it
 PRUNING = (
@@ -127,7 +128,8 @@ class Pruner:
         **settings: Any,
     ) -> None:
         check_names(settings, PRUNING)
-        SETTINGS["data_seed"].rule.check("seed", seed)
+        check_key("seed", seed)
+        check_key("cell", cell)
         if schedules.find(schedule).target and "as_released" not in settings:
             settings = {"pruned_weights": "masked"} | settings
         self.experiment = Experiment(

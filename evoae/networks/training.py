@@ -10,10 +10,11 @@ padded to a fixed size and run on one thread, so a model's numbers do not depend
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,6 +32,14 @@ ENGINES = ("auto", "fused", "batched")
 BETAS, EPSILON = (0.5, 0.999), 1e-8
 # Of a chunk on an accelerator: autoencoders, their weights, and their activations for a batch.
 CHUNK, WEIGHT_BYTES, ACTIVATION_BYTES = 512, 256 << 20, 1 << 30
+
+
+def check_device(device: Any) -> None:
+    """Raise ValueError for a device that is none, or not there."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", str(device)):
+        raise ValueError(f"unknown device {short(device)}; choose cpu, cuda or cuda:N")
+    if device != "cpu" and int(device[5:] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} is not available on this machine; choose cpu")
 
 
 def choose_engine(engine: str, widths: Sequence[Sequence[int]], device: str = "cpu") -> str:

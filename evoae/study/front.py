@@ -104,7 +104,7 @@ class Front:
 
 def front(
     experiment: Experiment,
-    sparsities: Sequence[float] | str,
+    sparsities: Sequence[float] | str = "auto",
     steps: int = 180_000,
     trials: int | range = 1,
     seed: int = 1,

@@ -5,8 +5,8 @@ Run by python tests/benchmarks/zoo.py [NAME ...].
 Columns: parameters; share of them that are zero after a Pruner was asked for 90 % (of those that it
 covers); whether masks held for 100 steps of Adam with weight decay; the largest difference of any
 output by `finish`. Then half of the channels are silenced by hand: parameters after `compact`, and
-the largest difference of any output; the same of Torch-Pruning, told to remove half of each layer's
-channels by magnitude, or why it does not.
+the largest difference of any output; the same of Torch-Pruning, asked to remove half of the
+channels of each layer by magnitude, or why it does not.
 """
 
 from __future__ import annotations

@@ -111,15 +111,15 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
     e = made(name)
     whole = run(e, 2, 1, out=tmp_path / "whole", device="cuda", progress=False)
     monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0.0)
-    told, epochs = jobs.Told.after_epoch, []
+    real, epochs = jobs.Reports.after_epoch, []
 
-    def interrupted_once(self: jobs.Told) -> None:
-        told(self)
+    def interrupted_once(self: jobs.Reports) -> None:
+        real(self)
         epochs.append(self.state.epoch)
         if epochs == [0, 1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs.Told, "after_epoch", interrupted_once)
+    monkeypatch.setattr(jobs.Reports, "after_epoch", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)
     parts = run(e, 2, 1, out=tmp_path / "parts", device="cuda", progress=False)

@@ -324,6 +324,26 @@ def test_settings_change_between_epochs_and_the_state_says_so() -> None:
     assert e.operator == "none"
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seed": 2**64}, "seed=18446744073709551616 must be a whole number, 0 or more, below"),
+        ({"seed": "1"}, "seed='1' must be a whole number"),
+        ({"trials": 1.5}, "trials=1.5 must be a number, or a list of numbers"),
+        ({"trials": [0, 2**64]}, "trial=18446744073709551616 must be a whole number"),
+        ({"trials": [0, -1]}, "trial=-1 must be a whole number"),
+        ({"trials": 0}, "there are no trials to run"),
+        ({"device": "tpu"}, "unknown device 'tpu'; choose cpu, cuda or cuda:N"),
+        ({"engine": "slow"}, "unknown engine 'slow'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        next(evolve(tiny(), **given))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_changes_that_cannot_be_are_refused_and_change_nothing() -> None:
     state = next(evolve(tiny(), engine="batched"))
     before = state.experiment

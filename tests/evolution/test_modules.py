@@ -153,7 +153,8 @@ def test_the_better_pair_is_taken() -> None:
         ({"learning_rate": 1.0}, "unknown setting 'learning_rate'"),
         ({"radius": 5}, "radius=5"),
         ({"operator": "conjunctive"}, "recalls examples"),
-        ({"seed": -2}, "seed=-2 must not be negative"),
+        ({"seed": -2}, "seed=-2 must be a whole number, 0 or more, below"),
+        ({"seed": "two"}, "seed='two' must be a whole number"),
     ],
 )
 def test_bad_settings_are_refused_before_training(options, message) -> None:
@@ -161,8 +162,8 @@ def test_bad_settings_are_refused_before_training(options, message) -> None:
         ring(**options)
 
 
-def settled(**options):
-    """The whole history of a ring whose pairs are told apart by what they are scored."""
+def history_of(**options):
+    """The whole history of a ring whose pairs differ in their scores."""
     options = {"operator": "random", "schedule": "fixed", "epochs": 6, "cells": 4} | options
     cells = options.pop("cells")
     return [*evolve_modules(convolutional, learn, loss, cells, **options)][-1].history
@@ -170,7 +171,7 @@ def settled(**options):
 
 def test_so_many_prunes_as_are_asked_for_in_the_epochs_of_the_loop() -> None:
     with one_thread():
-        history = settled(prune_count=2, seed=3, probability=0.5)
+        history = history_of(prune_count=2, seed=3, probability=0.5)
     for cell, rows in history.groupby("cell"):
         drawn = driver.drawn_epochs(3, 0, cell, 2, (0.5,) * 6)
         assert set(rows.epoch[rows.pruned]) == drawn

@@ -64,6 +64,11 @@ def test_each_size_is_there_with_its_zeros(settings: Any) -> None:
         ({"sparsities": [0.5, 0.99], "prune_biases": False}, "cannot be reached"),
         ({"sparsities": [0.5, 0.99], "granularity": "unit"}, "units have only"),
         ({"colour": 1}, "unknown setting 'colour'"),
+        ({"schedule": "cubic"}, "setting schedule cannot be given: a front decides it"),
+        ({"target_sparsity": 0.5}, "setting target_sparsity cannot be given"),
+        ({"operator": "none"}, "operator=none reaches no target sparsity"),
+        ({"sparsities": [0.5, 0.500001]}, "sparsities 0.5 and 0.500001 prune equally many of "),
+        ({"sparsities": [1e-9]}, "sparsity 1e-09 prunes none of "),
     ],
 )
 def test_what_is_refused_before_anything_is_trained(given: Any, words: str) -> None:

@@ -625,7 +625,11 @@ BAD = [
     (nn.Linear(2, 2), {"amont": 0.5}, r"unknown setting 'amont' \(did you mean amount\?\); choose"),
     (nn.Linear(2, 2), {"target_sparsity": 0.9, "prune_biases": False}, "reached: 4 of 6 param"),
     (nn.Linear(2, 2), {"epochs": 0}, "epochs=0 must be at least 1"),
-    (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must not be negative"),
+    (nn.Linear(2, 2), {"seed": -1}, "seed=-1 must be a whole number, 0 or more, below 2"),
+    (nn.Linear(2, 2), {"seed": 2**64}, "seed=18446744073709551616 must be a whole number"),
+    (nn.Linear(2, 2), {"seed": "1"}, "seed='1' must be a whole number"),
+    (nn.Linear(2, 2), {"cell": -1}, "cell=-1 must be a whole number"),
+    (nn.Linear(2, 2), {"cell": 1.5}, "cell=1.5 must be a whole number"),
     (nn.Linear(2, 2), {"operator": "set", "pruned_weights": "regrow"}, "must be masked"),
 ]  # fmt: skip
 

@@ -55,7 +55,9 @@ def test_parameters_are_flat_commented_scalars_in_one_tagged_cell(name):
     assert len(tagged) == 1
     known = notebooks.defaults(source(name))
     assert {type(value) for value in known.values()} <= {int, float, str, bool}
-    assert len(known) == len(tagged[0].source.splitlines())
+    lines = tagged[0].source.splitlines()
+    assert len(known) == len(lines)
+    assert [line for line in lines if "  # " not in line] == []
     assert known["out"] == "out"
 
 

@@ -1,4 +1,4 @@
-"""A whole front: its files and sentence, growth, interruption, and what it refuses."""
+"""A whole front: its files and sentence, more trials, interruption, and what it refuses."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ def test_an_interrupted_front_resumes_with_the_same_bits(
         ({"sizes": (0.5, 0.5)}, "sparsity 0.5 is given twice"),
         ({"sizes": []}, "sparsities: 0 were given"),
         ({"sizes": 0.5}, "sparsities=0.5 must be a list"),
+        ({"sizes": [0.5, 0.5000001]}, "sparsities 0.5 and 0.5000001 prune equally many of "),
+        ({"sizes": [1e-9, 0.5]}, "sparsity 1e-09 prunes none of "),
         ({"sizes": "all"}, "sparsities='all' must be auto"),
         ({"sizes": [0.5, 0.99]}, "target_sparsity=0.99 cannot be reached"),
         ({"steps": 8}, "steps=8 must be at least 9: 3 epochs of 3 model steps"),

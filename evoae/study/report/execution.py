@@ -70,8 +70,10 @@ def reproduce(
     jobs share the runs in `out`, and the first writes the notebooks.
     """
     plans = plan(names, scale, out, workers, words)
+    if of < 1:
+        raise ValueError(f"--of {of} must be at least 1")
     if not 0 <= index < of:
-        raise ValueError(f"--index {index} --of {of}: the index must be from 0 to {of - 1}")
+        raise ValueError(f"--index {index} must be from 0 to {of - 1}, as --of is {of}")
     target = out / f"job-{index}" if index else out
     try:
         target.mkdir(parents=True, exist_ok=True)

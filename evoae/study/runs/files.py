@@ -1,4 +1,4 @@
-"""Files that are written whole, and that can be told from damaged ones.
+"""Files that are written whole, and that can be distinguished from damaged ones.
 
 A file's digest is its SHA-256. A file that holds its own, near its beginning, is digested with 64
 zeros in that place; `seal` fills them in and `check_seal` compares, byte for byte.

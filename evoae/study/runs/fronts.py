@@ -22,7 +22,7 @@ from evoae.evolution import footprint
 from evoae.experiment import Experiment
 from evoae.identity import name_of
 from evoae.messages import short
-from evoae.rules import MOST, rising_shares
+from evoae.rules import MOST, check_counts, rising_shares
 from evoae.study.runs.run import Run
 from evoae.study.runs.sweeps import bar_of, sweep
 
@@ -84,7 +84,7 @@ def stages(sizes: Sequence[float]) -> list[Stage]:
     """
     dense = 1 / (len(sizes) + 2)
     each = (1 - dense) / (FIRST + len(sizes) - 1)
-    names = [f"size {size:g}" for size in sizes]
+    names = [f"size {size}" for size in sizes]
     found = [Stage("dense", 0.0, dense, {}), Stage(names[0], sizes[0], FIRST * each, {})]
     for before, name, size in zip(names, names[1:], sizes[1:], strict=False):
         found.append(Stage(name, size, each, NEXT, before))
@@ -113,7 +113,9 @@ def checked(experiment: Experiment, sparsities: Any, steps: Any, within: Any) ->
         return []
     if isinstance(sparsities, str):
         raise ValueError(f"sparsities={short(sparsities)} must be {AUTO} or a list of numbers")
-    return rising_shares(sparsities)
+    sizes = rising_shares(sparsities)
+    check_counts(sizes, e.parameters[0])
+    return sizes
 
 
 def steps_of_an_epoch(e: Experiment) -> int:
@@ -141,7 +143,7 @@ def scout(e: Experiment) -> list[Stage]:
     low = max(0.02, 1 - e.most_sparse + 0.01)
     high = 0.7 if low < 0.6 else (1 + low) / 2
     sizes = [0.0, *(1 - np.geomspace(high, low, LADDER - 1)).round(3).tolist()]
-    names = [f"scout {size:g}" for size in sizes]
+    names = [f"scout {size}" for size in sizes]
     return [
         Stage(name, size, 1.0, LOOK, before)
         for name, size, before in zip(names, sizes, [None, *names], strict=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from evoae.evolution import footprint
 from evoae.evolution.cells import State, initial
@@ -23,7 +21,7 @@ from evoae.evolution.loop import evolve, steps_of_an_epoch
 from evoae.experiment import READING, SETTINGS, Experiment
 from evoae.messages import display, say_once, short
 from evoae.networks import training
-from evoae.rules import MOST, File
+from evoae.rules import MOST, File, check_key
 from evoae.study.runs import checkpoints
 from evoae.study.runs.files import digest, read_sealed
 from evoae.study.runs.locks import locked
@@ -52,15 +50,8 @@ class RunSpec:
                 f"trials {short(self.start)}:{short(self.stop)} are empty or too large; give a "
                 "positive number N, or A:B with A < B"
             )
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        if not whole or not 0 <= self.seed < 2**64:
-            raise ValueError(
-                f"seed={short(self.seed)} must be a whole number, 0 or more, below 2**64"
-            )
-        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", str(self.device)):
-            raise ValueError(f"unknown device {short(self.device)}; choose cpu, cuda or cuda:N")
-        if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
-            raise ValueError(f"device {self.device!r} is not available on this machine; choose cpu")
+        check_key("seed", self.seed)
+        training.check_device(self.device)
         self.experiment.check_files()
         footprint.check(self.experiment, len(self.trials))
         if self.device == "cpu":

@@ -1,4 +1,4 @@
-"""Starts made from finished runs: a run's masks, with trained, rewound or new weights.
+"""Controls made from finished runs: a run's masks, with trained, rewound or new weights.
 
 What is a mask worth without the weights that it was found with, or its layers' shares without its
 positions? Such controls are trainings of masked networks, whose start is written here.
@@ -76,9 +76,9 @@ def tensors_of(networks: Population) -> list[Tensor]:
 
 
 def controls(run: Run, folder: Path | str) -> dict[str, Experiment]:
-    """Trainings of a run's masks alone, of as many steps, by name; their starts go into `folder`.
+    """Trainings of a run's masks alone, of as many steps, by name.
 
-    The zeros of each start stay, and nothing else is pruned.
+    The weights that each begins with go into `folder`. Their zeros stay; nothing else is pruned.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

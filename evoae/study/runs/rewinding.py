@@ -28,9 +28,9 @@ def rewound(
     go back to their initial values; each round leaves the same share of what the last one left, and
     all rounds together take `prune_until` of the epochs. Then the network is trained once more for
     the rest, and that run is in the study. Its factor `steps_before` counts the rounds' model steps
-    of a trial. Starts are written into `out`, where runs are found again.
+    of a trial. What a training begins with is written into `out`, where runs are found again.
     """
-    starts: dict[str, str] = {}
+    initial: dict[str, str] = {}
     epochs = {k: max(1, round(e.prune_until * e.epochs / ROUNDS)) for k, e in experiments.items()}
     before = dict.fromkeys(experiments, 0.0)
     for number in range(1, ROUNDS + 1):
@@ -41,22 +41,22 @@ def rewound(
                 prune_until=1.0,
                 target_sparsity=e.target_sparsity if number == ROUNDS else 1 - left[label],
                 epochs=epochs[label],
-                initial_weights=starts.get(label),
+                initial_weights=initial.get(label),
             )
             for label, e in experiments.items()
         }
         for label, run in sweep(this_round, trials, seed, out=out, **where).runs.items():
-            # other trials of the same run have other starts
+            # other trials of the same run begin with other weights
             span = f"{run.numbers[0]}-{run.numbers[-1]}"
             path = Path(out) / f"{run.folder.name}-rewound-{span}.safetensors"
-            starts[label] = str(path if path.exists() else begin_from(run, path))
+            initial[label] = str(path if path.exists() else begin_from(run, path))
             before[label] += run.result["model_steps"] / len(run.numbers)
     last = {
         label: e.replace(
             operator="none",
             l1_penalty=0.0,
             epochs=max(1, e.epochs - ROUNDS * epochs[label]),
-            initial_weights=starts[label],
+            initial_weights=initial[label],
         )
         for label, e in experiments.items()
     }

@@ -136,7 +136,7 @@ def test_iterative_pruning_rewinds_to_the_start_and_ends_at_the_size(
         assert (ours.weights[left] == theirs.weights[left]).all()
     again = frontier.compute(design, 2, out=tmp_path, workers=1, progress=False)
     assert again.runs["imp"].folder == run.folder
-    # other trials begin at starts of their own
+    # other trials begin with weights of their own
     others = frontier.compute(design, range(5, 7), out=tmp_path, workers=1, progress=False)
     begun = starting_networks(others.runs["imp"].experiment, [5, 6], 1, 12)
     for ours, theirs in zip(begun.sides, starting_networks(e, [5, 6], 1, 12).sides, strict=True):

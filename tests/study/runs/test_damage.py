@@ -41,7 +41,7 @@ def command(out: Path, trials: int = 4) -> int:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line, beside progress bars, that was told."""
+    """The one line, beside progress bars, that was printed."""
     text = capsys.readouterr().err
     assert "Traceback" not in text
     (line,) = [line for line in text.replace("\r", "\n").splitlines() if line.startswith("evoae:")]

@@ -173,7 +173,7 @@ def test_it_is_the_run_of_its_settings(fitted):
     assert fitted.sparsity_ == pytest.approx(0.9, abs=1 / fitted.n_parameters_)
 
 
-def test_its_folder_goes_with_it_or_stays_where_it_is_told(tmp_path):
+def test_its_folder_goes_with_it_or_stays_where_it_should(tmp_path):
     model = quick().fit(WINE)
     folder = model.run_.folder
     assert folder.exists()

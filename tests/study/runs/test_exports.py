@@ -161,7 +161,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_run_and_no_package_are_told_before_anything_is_done(
+def test_no_run_and_no_package_are_refused_before_anything_is_done(
     trained: Run,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Starts made from a run's masks: counts, positions, values; the trainings that they begin."""
+"""Controls made from a run's masks: counts, positions, values; the trainings that they begin."""
 
 from __future__ import annotations
 

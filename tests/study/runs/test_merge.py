@@ -121,15 +121,15 @@ def test_the_command_line_adds_trials_and_tells_means_over_those_asked_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = "run canonical clusters=2 bits=12 examples=4 model=5-3 epochs=3 --workers 1".split()
-    told = []
+    printed = []
     for trials in ("2", "5", "2", "3:5"):
         assert main([*words, "--trials", trials, "--out", str(tmp_path)]) == 0
-        told.append(capsys.readouterr().out)
-    assert told[0] != told[1]
-    means = [[line for line in text.splitlines() if "l1" in line] for text in told]
+        printed.append(capsys.readouterr().out)
+    assert printed[0] != printed[1]
+    means = [[line for line in text.splitlines() if "l1" in line] for text in printed]
     assert means[0] == means[2]
     assert means[0] != means[3]
-    assert "means over 2 trials" in told[3]
+    assert "means over 2 trials" in printed[3]
     assert len(list(tmp_path.iterdir())) == 1
 
 

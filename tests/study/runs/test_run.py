@@ -288,23 +288,23 @@ def test_training_without_the_kernel_is_said_once(tmp_path: Path, capsys: Any) -
 
 
 def test_what_was_trained_before_counts_as_progress_and_not_as_speed(tmp_path: Path) -> None:
-    spec, told = begun(small(epochs=7), range(2), tmp_path), []
+    spec, reports = begun(small(epochs=7), range(2), tmp_path), []
     stopped(spec, after=3)
-    train_job(spec, spec.trials, lambda epochs, steps: told.append((epochs, steps)))
-    assert told[0] == (6, 0)  # three epochs of two trials
-    assert sum(epochs for epochs, _ in told) == 14
-    per_epoch = told[1][1]
-    assert sum(steps for _, steps in told) == 4 * per_epoch > 0
+    train_job(spec, spec.trials, lambda epochs, steps: reports.append((epochs, steps)))
+    assert reports[0] == (6, 0)  # three epochs of two trials
+    assert sum(epochs for epochs, _ in reports) == 14
+    per_epoch = reports[1][1]
+    assert sum(steps for _, steps in reports) == 4 * per_epoch > 0
 
 
 def test_an_epoch_that_takes_long_tells_between_visits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "SECONDS_BETWEEN_REPORTS", 0.0)
-    spec, told = begun(small(epochs=2), range(2), tmp_path), []
-    train_job(spec, spec.trials, lambda *more: told.append(more))
-    epochs, steps = (np.cumsum(column) for column in zip(*told, strict=True))
-    assert len(told) > 2 * 2  # on the way, too
+    spec, reports = begun(small(epochs=2), range(2), tmp_path), []
+    train_job(spec, spec.trials, lambda *more: reports.append(more))
+    epochs, steps = (np.cumsum(column) for column in zip(*reports, strict=True))
+    assert len(reports) > 2 * 2  # on the way, too
     assert epochs[-1] == pytest.approx(2 * 2)
     np.testing.assert_allclose(epochs / epochs[-1], steps / steps[-1])
 
@@ -325,7 +325,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     assert {p.name for p in spec.folder.iterdir()} == {"config.json", path.name}
     state, *_ = checkpoints.load(path, e, range(0, 2), 1, "cpu")
     assert state.epoch == 1
-    stopped(spec, after=3)  # one is told at once: what the checkpoint holds
+    stopped(spec, after=3)  # one comes at once: what the checkpoint holds
     assert checkpoints.load(path, e, range(0, 2), 1, "cpu")[0].epoch == 3
     resumed = run(e, tmp_path / "parts", engine=engine)
     assert {p.name for p in resumed.folder.iterdir()} == FILES

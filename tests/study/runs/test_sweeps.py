@@ -1,4 +1,4 @@
-"""Many runs: grids, tables, failures, sharing, and user's functions in worker processes."""
+"""Many runs: grids, tables, failures, claims on trials, users' functions in worker processes."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_run_says_which_engines_it_was_trained_by(tmp_path: Path) -> None:
     assert found.result["engine"] == "batched and fused"
 
 
-# -- sharing --------------------------------------------------------------------------------------
+# -- claims on trials ----------------------------------------------------------------------------
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, slow: float = 0.0) -> list[RunSpec]:
@@ -278,11 +278,11 @@ def test_two_sweeps_at_once_compute_a_shared_run_once(
 def test_progress_counts_every_epoch_of_every_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
-    monkeypatch.setattr(study.Progress, "__call__", lambda self, *more: told.append(more))
+    reports = []
+    monkeypatch.setattr(study.Progress, "__call__", lambda self, *more: reports.append(more))
     sweep({"a": small(), "b": small(amount=0.2)}, 3, out=tmp_path, **QUIET)
-    assert sum(epochs for epochs, _ in told) == 2 * 3 * 4
-    assert sum(steps for _, steps in told) == 2 * 3 * 4 * 3 * 3  # ... cells, batches
+    assert sum(epochs for epochs, _ in reports) == 2 * 3 * 4
+    assert sum(steps for _, steps in reports) == 2 * 3 * 4 * 3 * 3  # ... cells, batches
 
 
 def test_an_executor_of_the_users(tmp_path: Path) -> None:
