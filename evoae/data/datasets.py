@@ -254,12 +254,12 @@ def _fixed_dataset(dataset: str, state: str | None, options: Options, seed: int)
         "interactions": content.interactions,
         "scaling": ready.scaling and ready.scaling.as_json(),
     }
-    arrays = {split: ready.taken(rows, index) for split, (rows, index) in parts.items()}
     if shared is not None and ready.size >= LARGE:
         with contextlib.suppress(OSError):  # no room for the files: then each process has its own
-            _write_shared(shared, arrays, known)
+            _write_shared(shared, ready, parts, known)
             tidy_cache()
             return _mapped(dataset, shared, seed)
+    arrays = {split: ready.taken(rows, index) for split, (rows, index) in parts.items()}
     return _assembled(dataset, arrays, seed, **known)
 
 
@@ -312,12 +312,19 @@ def _shared_folder(state: str, options: Options, seed: int) -> Path | None:
     return None
 
 
-def _write_shared(folder: Path, arrays: dict[str, np.ndarray], known: dict[str, Any]) -> None:
-    """Write the rows of each split; the folder appears whole."""
+def _write_shared(
+    folder: Path,
+    ready: Ready,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    known: dict[str, Any],
+) -> None:
+    """Write the rows of each split, which are never in memory whole; the folder appears whole."""
     made = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        for split, rows in arrays.items():
-            np.save(made / f"{split}.npy", rows)
+        for split, (rows, index) in parts.items():
+            with (made / f"{split}.npy").open("wb") as file:
+                shape = len(index), rows.shape[1]
+                memory.write_array(file, np.dtype(np.float32), shape, ready.blocks(rows, index))
         (made / "known.json").write_text(json.dumps(known))
         made.rename(folder)
     except OSError:

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -276,7 +276,12 @@ def write(rows: Rows, path: Path) -> None:
         archive.writestr(ABOUT, json.dumps(about))
         for name, array in content.parts.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
-                np.lib.format.write_array_header_2_0(file, header)
-                for block in blocks(array):
-                    file.write(np.ascontiguousarray(block).data)
+                write_array(file, array.dtype, array.shape, blocks(array))
+
+
+def write_array(file: IO[bytes], kind: np.dtype, shape: tuple[int, ...], blocks: Any) -> None:
+    """Write an array as numpy does, some rows after the other. Raises OSError."""
+    header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(file, header)
+    for block in blocks:
+        file.write(np.ascontiguousarray(block).data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,11 +40,16 @@ class Ready:
         values = np.add(rows, 0.0, dtype=np.float32, casting="unsafe", order="C")
         return values.clip(0, 1) if self.clipped else values
 
+    def blocks(self, rows: np.ndarray, index: np.ndarray) -> Iterator[np.ndarray]:
+        """The rows at an index, converted, some after the other."""
+        for start in range(0, len(index), BLOCK):
+            yield self.convert(rows[index[start : start + BLOCK]])
+
     def taken(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
         """The rows at an index, converted, with no other copy of them all."""
         found = np.empty((len(index), rows.shape[1]), np.float32)
-        for start in range(0, len(index), BLOCK):
-            found[start : start + BLOCK] = self.convert(rows[index[start : start + BLOCK]])
+        for number, block in enumerate(self.blocks(rows, index)):
+            found[number * BLOCK :][: len(block)] = block
         return found
 
     def digest(self) -> str:

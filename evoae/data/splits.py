@@ -97,9 +97,8 @@ class Dataset:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
         rows = getattr(self, split)
         if loss == "l1":
-            blocks = (
-                (block - self.median).abs_().sum(dtype=torch.float64) for block in rows.split(BLOCK)
-            )
+            some = rows.split(BLOCK // 8)  # which stay in a near cache
+            blocks = ((block - self.median).abs_().sum(dtype=torch.float64) for block in some)
             return (sum(blocks) / rows.numel()).item()
         if loss == "bce":
             mean = self.train.mean(dim=0, dtype=torch.float64).float()

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations as parametrizations_of_torch
 from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 
+THRESHOLD = torch.ops.aten.threshold_backward
 KEPT = 0.999  # a mask that was averaged keeps what was kept all the while, but for rounding
 
 
@@ -31,7 +32,12 @@ def select(tensor: Tensor, kept: Tensor) -> Tensor:
     This is relu's own gradient. A product leaves NaN under a mask (0 * NaN is NaN); `torch.where`
     takes eight times as long.
     """
-    return torch.ops.aten.threshold_backward(tensor, kept, KEPT)
+    return THRESHOLD.default(tensor, kept, KEPT)
+
+
+def of_type(kept: Tensor, other: Tensor) -> Tensor:
+    """A mask in the type of another tensor, which it mostly has: `to` takes as long as masking."""
+    return kept if kept.dtype == other.dtype else kept.to(other.dtype)
 
 
 class Straight(torch.autograd.Function):
@@ -95,10 +101,11 @@ class Guard:
 
     def masked(self, mask: Mask, gradient: Tensor) -> Tensor | None:
         """A gradient, masked."""
-        kept = mask.kept
+        kept = mask._buffers["kept"]
+        assert kept is not None
         if self.is_full(kept):
             return None
-        kept = kept.to(gradient.dtype)
+        kept = of_type(kept, gradient)
         return gradient * kept if gradient.is_sparse else select(gradient, kept)
 
 
@@ -126,15 +133,18 @@ class Mask(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
-        guard, kept = self.guard, self.kept  # looked up once: a step reads every mask
-        if tensor is guard.parameter and not in_graph() and not kept.is_inference():
-            if guard.handle is None and tensor.requires_grad:
-                guard.watch(self)  # it was frozen until now
-            if not guard.is_full(kept):
-                values, kept = tensor.data, kept.to(tensor.dtype)
-                torch.ops.aten.threshold_backward.grad_input(values, kept, KEPT, grad_input=values)
-            return tensor
-        kept = kept.to(tensor.dtype)  # a state dict may have been read as another type
+        guard = self.guard
+        if tensor is guard.parameter and not in_graph():
+            kept = self._buffers["kept"]  # the fast way to `self.kept`: a step reads every mask
+            assert kept is not None
+            if not kept.is_inference():
+                if guard.handle is None and tensor.requires_grad:
+                    guard.watch(self)  # it was frozen until now
+                if not guard.is_full(kept):
+                    values = tensor.data
+                    THRESHOLD.grad_input(values, of_type(kept, values), KEPT, grad_input=values)
+                return tensor
+        kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
         if self.see is not None and tensor.requires_grad:
             tensor.register_hook(self.see)
         return Straight.apply(tensor, kept) if self.dense else select(tensor, kept)

@@ -2,16 +2,12 @@
  * in registers. */
 
 /* Does the same for each number of rows in a tile, known to the compiler as `tile`. */
-#define BY_TILE(rows, ...)                                                                             \
-    switch (rows) {                                                                                    \
-    case 1: { enum { tile = 1 }; __VA_ARGS__; } break;                                                 \
-    case 2: { enum { tile = 2 }; __VA_ARGS__; } break;                                                 \
-    case 3: { enum { tile = 3 }; __VA_ARGS__; } break;                                                 \
-    case 4: { enum { tile = 4 }; __VA_ARGS__; } break;                                                 \
-    case 5: { enum { tile = 5 }; __VA_ARGS__; } break;                                                 \
-    case 6: { enum { tile = 6 }; __VA_ARGS__; } break; \
-    case 7: { enum { tile = 7 }; __VA_ARGS__; } break; \
-    default: { enum { tile = MOST }; __VA_ARGS__; } \
+#define CASE(label, n, ...) label: { enum { tile = n }; __VA_ARGS__; } break;
+#define BY_TILE(rows, ...)                                                                                \
+    switch (rows) {                                                                                       \
+    CASE(case 1, 1, __VA_ARGS__) CASE(case 2, 2, __VA_ARGS__) CASE(case 3, 3, __VA_ARGS__)                \
+    CASE(case 4, 4, __VA_ARGS__) CASE(case 5, 5, __VA_ARGS__) CASE(case 6, 6, __VA_ARGS__)                \
+    CASE(case 7, 7, __VA_ARGS__) CASE(default, MOST, __VA_ARGS__)                                         \
     }
 
 /* The size of the next tile, at most `most`, of what is left: tiles of about equal size. */
@@ -142,10 +138,13 @@ CHANGE(change, v8, absolute8, root8)
 CHANGE(change_wide, wide, absolute, root)
 
 /* Gradient and update of the weights of one input after the other in a few blocks, `size` floats each;
- * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before. */
+ * for one tile of rows. Adds to `back` the gradient of the inputs, which is that of the weights before.
+ * Without it there is one block; of one row the products of the new weights with `ahead` go to `products`. */
 INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, const float *restrict x,
-                        const Pair *restrict delta, Rule rule, int masked, v8 *restrict back, const int tile)
+                        const Pair *restrict delta, Rule rule, int masked, v8 *restrict back,
+                        const float *restrict ahead, wide *restrict products, const int tile)
 {
+    wide next[HALVES] = {{0}};
     float *restrict weights = net->weights + at, *restrict first = net->first + at;
     float *restrict second = net->second + at;
     const float *restrict keep = net->keep + at; /* not used when absent */
@@ -169,14 +168,16 @@ INLINE void update_tile(const Net *net, int64_t at, int64_t size, int blocks, co
                     even += ((const wide *)d[b])[h] * value[b];
                     if (b + 1 < tile) odd += ((const wide *)d[b + 1])[h] * value[b + 1];
                 }
-                *(wide *)(weights + j) -=
-                    change_wide(even + odd, rule, masked, tile < 5, (const wide *)(keep + j),
+                const wide w = *(wide *)(weights + j) -=
+                    change_wide(tile > 1 ? even + odd : even, rule, masked, tile < 5, (const wide *)(keep + j),
                                 (wide *)(first + j), (wide *)(second + j));
+                if (!back && tile == 1) next[h] += w * all(ahead[i]);
             }
         }
         if (back)
             for (int b = 0; b < tile; b++) back[i * tile + b] = sums[b];
     }
+    for (int h = 0; !back && tile == 1 && h < HALVES; h++) products[h] = next[h];
 }
 
 /* Weights of a few inputs in some blocks, `size` floats each, that are to be updated, and their gradients. */
@@ -261,8 +262,9 @@ INLINE void update(const Net *net, int64_t at, int64_t size, int blocks, const f
 
 /* Gradient and update of some blocks of a layer, and what flows back, if something does. */
 static void update_blocks(const Net *net, const Layer *l, int64_t block, int blocks, const float *x,
-                          const Pair *delta, int rows, Rule rule, wide *halves, v8 *back)
+                          const Work *work, int rows, Rule rule, v8 *back)
 {
+    const Pair *delta = work->delta;
     const int64_t size = (l->in + 1) * LANES, at = l->packed + block * size;
     const Rule adam = {1, rule.rate, rule.correction}, fresh = {0, rule.rate, 0};
 #define BY_RULE(UPDATE)                                                                                  \
@@ -270,14 +272,15 @@ static void update_blocks(const Net *net, const Layer *l, int64_t block, int blo
     else { if (net->keep) { UPDATE(fresh, 1) } else { UPDATE(fresh, 0) } }
 #define FEW(r, masked)                                                                                    \
     if (back) {                                                                                           \
-        BY_TILE(rows, update_tile(net, at, size, blocks, x, delta, r, masked, back, tile))                \
+        BY_TILE(rows, update_tile(net, at, size, blocks, x, delta, r, masked, back, NULL, NULL, tile))    \
     } else for (int g = 0; g < blocks; g++)                                                               \
-        BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, delta + g * rows, r, masked, NULL, tile))
+        BY_TILE(rows, update_tile(net, at + g * size, size, 1, x, delta + g * rows, r, masked, NULL,      \
+                                  work->ahead, (wide *)(work->products + g), tile))
     if (rows <= TILE) {
         BY_RULE(FEW)
         return;
     }
-    if (back) flow(net->weights + at, l->in, blocks, delta, rows, halves, back, !block);
+    if (back) flow(net->weights + at, l->in, blocks, delta, rows, work->halves, back, !block);
 #define MANY(r, masked) update(net, at, size, blocks, x, delta, rows, r, masked);
     BY_RULE(MANY)
 }

@@ -8,7 +8,7 @@ static void forward(Net *net, const Layer *l, const Work *work, int64_t c, float
     const Thin *thin = thin_of(net, l);
     Pair *h = (Pair *)y;
     if (thin) thin_forward(net, l, thin, work, c, rows);
-    else multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
+    else if (c || !work->ready) multiply(net->weights + l->packed, l->blocks, work->input[c], l->in, h, rows);
     for (int64_t block = 0; block < l->blocks; block++, h += rows) {
         if (thin) rows_of_block(work->thin, block, h, rows);
         for (int k = 0; relu && k < rows * HALVES; k++) ((wide *)h)[k] = at_least(0.0f, ((wide *)h)[k]);
@@ -84,32 +84,41 @@ static void output_layer(Net *net, const Layer *l, const Work *work, int64_t c, 
         }
         if (thin)
             for (int g = 0; g < blocks; g++) block_of_rows(work->delta + g * rows, from + g, work->thin, rows);
-        else update_blocks(net, l, from, blocks, x, work->delta, rows, rule, work->halves, work->back);
+        else update_blocks(net, l, from, blocks, x, work, rows, rule, work->back);
     }
     if (thin) thin_backward(net, l, thin, work, c, rows, rule);
     else collect(work, l, rows);
 }
 
-/* Sum of the losses of the rows over the outputs. */
-static double loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce)
+/* Adds the losses of the rows over the outputs to `to`. */
+static void add_loss(const Net *net, const Layer *l, const Work *work, const float *x, int rows, int bce,
+                     double *to)
 {
-    double lanes[LANES] = {0};
-    double sum = 0;
-    Pair z[MOST];
+    d8 sums[SCORED / SUMMED][2] = {{{0}}};
+    Pair z[SCORED];
     for (int64_t block = 0; block < l->blocks; block++) {
-        wide sums[HALVES] = {{0}};
         multiply(net->weights + l->packed + block * (l->in + 1) * LANES, 1, x, l->in, z, rows);
-        for (int b = 0; b < rows; b++)
-            for (int k = 0; k < HALVES; k++) {
-                const wide y = ((const wide *)(work->target + (block * rows + b) * LANES))[k];
-                const wide a = ((wide *)z[b])[k], positive = at_least(0.0f, a);
-                if (bce) sums[k] += positive - a * y + log_one_plus(exponential(-absolute(a)));
-                else sums[k] += absolute(sigmoid(a) - y);
-            }
-        for (int i = 0; i < LANES && block * LANES + i < l->out; i++) lanes[i] += sums[i / WIDTH][i % WIDTH];
+        for (int b = 0; b < rows; b += SUMMED) {
+            Pair sum = {{0}};
+            for (int r = b; r < rows && r < b + SUMMED; r++)
+                for (int k = 0; k < HALVES; k++) {
+                    const wide y = ((const wide *)(work->target + (block * rows + r) * LANES))[k];
+                    const wide a = ((wide *)z[r])[k], positive = at_least(0.0f, a);
+                    ((wide *)sum)[k] += bce ? positive - a * y + log_one_plus(exponential(-absolute(a)))
+                                            : absolute(sigmoid(a) - y);
+                }
+            for (int k = 0; k < HALVES; k++)
+                ((iwide *)sum)[k] &= present(l, block * LANES + k * WIDTH);
+            for (int h = 0; h < 2; h++) sums[b / SUMMED][h] += doubles(sum[h]);
+        }
+        for (int r = 0; r < work->coming; r++)
+            __builtin_prefetch(work->next + work->order[r] * l->out + block * LANES, 0, 2);
     }
-    for (int i = 0; i < LANES; i++) sum += lanes[i];
-    return sum;
+    for (int b = 0; b < rows; b += SUMMED) {
+        double sum = 0;
+        for (int i = 0; i < LANES; i++) sum += sums[b / SUMMED][i / 8][i % 8];
+        *to += sum;
+    }
 }
 
 /* From the gradient of a layer's outputs y that before its ReLU, in place. */
@@ -154,6 +163,18 @@ static void through_draw(const Work *work, const Layer *code, const float *noise
     }
 }
 
+/* The rows of one batch in panels; padding is 1, so that the bias is one more input. */
+static void load(float *to, const Layer *l, const float *data, const int64_t *order, int rows)
+{
+    for (int b = 0; b < rows; b++)
+        for (int64_t i = 0; i < l->stride; i += LANES) {
+            const float *from = data + order[b] * l->in + i;
+            float *panel = to + spot(rows, b, i);
+            if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
+            else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
+        }
+}
+
 static Rule rule_of(Net *net, double rate, int adam)
 {
     if (!adam) return (Rule){0, (float)rate, 0.0f};
@@ -193,8 +214,9 @@ static void step(Net *encoder, Net *decoder, const Work *work, int rows, const f
             continue;
         }
         if (c && rows <= TILE) memset(work->back, 0, (size_t)((l->in + 1) * rows) * sizeof *work->back);
-        update_blocks(net, l, 0, (int)l->blocks, work->input[c], work->delta, rows, rules[SIDE(c)],
-                      work->halves, c ? work->back : NULL);
+        if (!c && work->follows) load(work->ahead, l, work->next, work->order, 1);
+        update_blocks(net, l, 0, (int)l->blocks, work->input[c], work, rows, rules[SIDE(c)],
+                      c ? work->back : NULL);
         if (c) collect(work, l, rows);
     }
     encoder->count += rows;
@@ -357,24 +379,14 @@ static int work_open(Work *work, const Shape *encoder, const Shape *decoder, int
     work->code = work->input[encoder->layers];
     if (code->out != decoder->layer[0].in)
         work->code = take(arena, groups * 8 * (code->out / LANES + 1) * LANES * (int64_t)sizeof(float));
+    work->ahead = take(arena, encoder->layer->stride * (int64_t)sizeof(float));
+    work->products = (Pair *)(encoder->layers > 1 ? work->input[1] : work->code);
     work->delta = take(arena, (blocks * rows + 8) * (int64_t)sizeof *work->delta);
     work->back = take(arena, (widest + 8) * lines_of(rows) * (int64_t)sizeof *work->back);
     work->halves = take(arena, 2 * blocks * TILE * (int64_t)sizeof(v8));
     work->thin = take(arena, masked * outputs * LANES * groups * (int64_t)sizeof *work->thin);
     work->lanes = take(arena, masked * (widest + 1) * 8 * (int64_t)sizeof *work->lanes);
-    return work->code && work->delta && work->back && work->halves && work->thin && work->lanes;
-}
-
-/* The rows of one batch in panels; padding is 1, so that the bias is one more input. */
-static void load(float *to, const Layer *l, const float *data, const int64_t *order, int rows)
-{
-    for (int b = 0; b < rows; b++)
-        for (int64_t i = 0; i < l->stride; i += LANES) {
-            const float *from = data + order[b] * l->in + i;
-            float *panel = to + spot(rows, b, i);
-            if (i + LANES <= l->in) memcpy(panel, from, LANES * sizeof *to);
-            else for (int64_t j = 0; j < LANES; j++) panel[j] = i + j < l->in ? from[j] : 1.0f;
-        }
+    return work->code && work->ahead && work->delta && work->back && work->halves && work->thin && work->lanes;
 }
 
 /* ---- what kernel.py calls; 0, or one of these before any work is done ---- */
@@ -400,25 +412,14 @@ static int in_range(const Side *encoder, const Side *decoder, const int64_t *pai
 /* Numbers below 1e-38 become 0 while training: the kept Adam's moments of silent units decay to
    where each operation costs a hundred times more, and next to its 1e-8 they move no weight. A weight
    that small becomes 0 too, and counts as one. */
-static unsigned flush_to_zero(void)
-{
 #ifdef __SSE__
-    const unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
-    return before;
+#define MODE() __builtin_ia32_stmxcsr()
+#define SET_MODE(mode) __builtin_ia32_ldmxcsr(mode)
 #else
-    return 0;
+#define MODE() 0u
+#define SET_MODE(mode) (void)(mode)
 #endif
-}
-
-static void restore(unsigned before)
-{
-#ifdef __SSE__
-    __builtin_ia32_ldmxcsr(before);
-#else
-    (void)before;
-#endif
-}
+enum { FLUSH_TO_ZERO = 0x8040 };
 
 /* `latent` is the noise [n][code] of each visit, in the order of its rows, or NULL. */
 int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_t batches, int64_t k,
@@ -437,7 +438,8 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
     const Layer *first = encoders.shape.layer;
     float *target = ok ? take(&arena, most * first->stride * (int64_t)sizeof *target) : NULL;
     ok = ok && target;
-    const unsigned before = flush_to_zero();
+    const unsigned before = MODE();
+    SET_MODE(before | FLUSH_TO_ZERO);
     for (int64_t v = 0; ok && v < visits; v++) {
         for (int64_t i = 0; ok && i < batches * k; i++) { /* pack them all before any moves */
             const int64_t *pair = pairs + (v * batches * k + i) * 2;
@@ -446,7 +448,9 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
         for (int64_t b = 0; ok && b < batches; b++) {
             const int64_t at = v * n + b * batch_size;
             const int rows = (int)(n - b * batch_size < most ? n - b * batch_size : most);
-            load(work.input[0], first, inputs[v], order + at, rows);
+            float *const row = work.input[0];
+            if ((work.ready = work.follows)) work.input[0] = work.ahead, work.ahead = row;
+            else load(row, first, inputs[v], order + at, rows);
             work.target = work.input[0];
             if (targets[v] != inputs[v]) {
                 load(target, first, targets[v], order + at, rows);
@@ -454,16 +458,18 @@ int evoae_train(const Side *encoder, const Side *decoder, int64_t visits, int64_
             }
             const int64_t left = n - b * batch_size - rows;
             work.next = inputs[v], work.order = order + at + rows, work.coming = left < most ? (int)left : most;
+            const int64_t *own = pairs + (v * batches + b) * k * 2;
+            work.follows = k == 1 && rows == 1 && left && own[2] == own[0] &&
+                           !thin_of(enter(&encoders, own[0]), first);
             const float *noise = latent ? latent + at * decoders.shape.layer[0].in : NULL;
             for (int64_t j = 0; j < k; j++) {
-                const int64_t *pair = pairs + ((v * batches + b) * k + j) * 2;
-                step(enter(&encoders, pair[0]), enter(&decoders, pair[1]), &work, rows, noise, bce, rates[v],
-                     adam);
+                step(enter(&encoders, own[2 * j]), enter(&decoders, own[2 * j + 1]), &work, rows, noise, bce,
+                     rates[v], adam);
             }
         }
         if (ok) leave(&encoders), leave(&decoders);
     }
-    restore(before);
+    SET_MODE(before);
     release(&arena);
     return ok ? 0 : OUT_OF_MEMORY;
 }
@@ -494,6 +500,9 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
         for (int64_t row = 0; ok && row < n; row += SCORED) {
             const int rows_now = (int)(n - row < SCORED ? n - row : SCORED);
             load(work.input[0], first, inputs[m], rows + m * n + row, rows_now);
+            const int64_t left = n - row - rows_now;
+            work.next = inputs[m], work.order = rows + m * n + row + rows_now;
+            work.coming = left < SCORED ? (int)left : SCORED;
             for (int64_t e = 0; e < encoders.used; e++) {
                 float *own = codes + e * size;
                 for (int64_t c = 0; c < split; c++) {
@@ -513,8 +522,8 @@ int evoae_losses(const Side *encoder, const Side *decoder, int64_t items, int64_
                 for (int64_t c = 0; c < last; c++)
                     forward(net, &decoders.shape.layer[c], &work, split + c, work.input[split + c + 1], rows_now,
                             1);
-                losses[m * k + j] +=
-                    loss(net, &decoders.shape.layer[last], &work, work.input[split + last], rows_now, bce);
+                add_loss(net, &decoders.shape.layer[last], &work, work.input[split + last], rows_now, bce,
+                         &losses[m * k + j]);
             }
         }
         for (int64_t j = 0; ok && j < k; j++)

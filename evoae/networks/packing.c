@@ -37,10 +37,10 @@ enum { TILE = 6, BESIDE = 1, FLOWS = 2 };
 #endif
 
 /* A block has 16 outputs, in HALVES registers; ABREAST rows of 8 numbers fit one. GROUP blocks of the output
- * layer, or more, go forwards and backwards at a time; scoring takes SCORED rows, so that its bits depend on
- * no batch size. */
+ * layer, or more, go forwards and backwards at a time. Scoring takes SCORED rows, and sums up SUMMED of them in
+ * single precision: its bits depend on no batch size. */
 enum { LANES = 16, WIDTH = sizeof(wide) / sizeof(float), HALVES = LANES / WIDTH, ABREAST = WIDTH / 8 };
-enum { MOST = 8, PATCH = 4, GROUP = 4, SCORED = 5, MAX_LAYERS = 16 };
+enum { MOST = 8, PATCH = 4, GROUP = 4, SUMMED = 5, SCORED = 40, MAX_LAYERS = 16 };
 
 typedef struct { /* mirrors kernel.py */
     int64_t layers;
@@ -103,6 +103,11 @@ typedef struct {
     const float *next;           /* data whose rows `order` are the next batch: asked for meanwhile, */
     const int64_t *order;        /* since they lie anywhere */
     int coming;
+    /* If batches are of one row and the next one `follows` to the same encoder, its products with the first
+     * layer are taken while the weights are updated, and are `ready` then. */
+    int follows, ready;
+    float *ahead;                /* the next row, */
+    Pair *products;              /* and where the first layer's outputs will lie */
     int64_t group;               /* blocks of the output layer that go together, to stay in a near cache */
 } Work;
 
@@ -279,13 +284,13 @@ INLINE v8 root8(v8 x, int busy)
 INLINE wide root(wide v, int busy)
 {
     if (!busy) return (wide)_mm512_sqrt_ps((__m512)v);
-    const __m512 x = (__m512)v, half = _mm512_set1_ps(0.5f);
-    __m512 y = _mm512_rsqrt14_ps(x), h = _mm512_mul_ps(y, half), g = _mm512_mul_ps(x, y);
-    y = _mm512_fnmadd_ps(g, h, half);
-    g = _mm512_fmadd_ps(g, y, g), h = _mm512_fmadd_ps(h, y, h);
-    y = _mm512_fmadd_ps(_mm512_fnmadd_ps(g, g, x), h, g);
-    const __m512i special = _mm512_set1_epi32(8 << 8 | 1 << 20); /* 0 for zero, x for infinity */
-    return (wide)_mm512_fixupimm_ps(y, x, special, 0);
+    const __m512 x = (__m512)v, half = _mm512_set1_ps(0.5f), y = _mm512_rsqrt14_ps(x);
+    const __mmask16 k = _mm512_mask_cmp_ps_mask(_mm512_test_epi32_mask((__m512i)x, (__m512i)x), x,
+                                                _mm512_set1_ps(INFINITY), _CMP_LT_OQ); /* else root x is x */
+    __m512 h = _mm512_mul_ps(y, half), g = _mm512_mask_mul_ps(x, k, x, y);
+    const __m512 e = _mm512_fnmadd_ps(g, h, half);
+    g = _mm512_mask_fmadd_ps(g, k, e, g), h = _mm512_fmadd_ps(h, e, h);
+    return (wide)_mm512_mask3_fmadd_ps(_mm512_fnmadd_ps(g, g, x), h, g, k);
 }
 #else
 #define root root8

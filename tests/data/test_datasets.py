@@ -731,7 +731,10 @@ def test_large_data_are_read_once_and_mapped_as_they_would_be_held(
 ) -> None:
     path, draw = tmp_path / "rows.npy", np.random.default_rng(0)
     np.save(path, draw.random((50, 4, 3)) * (9 if scale else 1))
-    mapped = [load(str(path), seed=seed, trial=0, scale=scale) for seed in (1, 2)]
+    monkeypatch.setattr(ready, "BLOCK", 16)
+    with monkeypatch.context() as patched:
+        patched.setattr(ready.Ready, "taken", lambda *_: pytest.fail("all rows at once"))
+        mapped = [load(str(path), seed=seed, trial=0, scale=scale) for seed in (1, 2)]
     hold_all(monkeypatch, tmp_path)
     for seed, found in zip((1, 2), mapped, strict=True):
         held = load(str(path), seed=seed, trial=0, scale=scale)

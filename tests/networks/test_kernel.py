@@ -220,6 +220,23 @@ def test_a_smaller_last_batch_has_the_bits_of_one_in_a_call_of_its_own(batch_siz
 
 
 @needs_kernel
+@pytest.mark.parametrize("widths", [(37, 5), (37, 20, 5)])
+def test_batches_of_one_have_the_bits_of_calls_of_their_own_where_encoders_switch(widths):
+    x, order = make_data(12, 37, 1), torch.arange(12)
+    encoders = torch.tensor([0, 0, 0, 1, 1, 0, 1, 0, 0, 2, 2, 2])
+    pairs = torch.stack([encoders, torch.arange(12) % 2], 1)[None, :, None].contiguous()
+    trained = []
+    for size in (12, 1):
+        encoder, decoder = (make_side(w, 3, 7, kept=True) for w in (widths, widths[::-1]))
+        for rows, pair in zip(order.split(size), pairs.split(size, 1), strict=True):
+            options = {"batch_size": 1, "optimiser": "adam"}
+            train(encoder, decoder, x, rows[None].contiguous(), pair.contiguous(), **options)
+        trained.append([*encoder.tensors.values(), *decoder.tensors.values()])
+    for together, alone in zip(*trained, strict=True):
+        assert torch.equal(together, alone)
+
+
+@needs_kernel
 @pytest.mark.parametrize("optimiser", ["adam-per-batch", "adam"])
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 64])
 def test_variational_autoencoders_agree_with_autograd(batch_size, optimiser):
