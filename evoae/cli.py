@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import evoae
-from evoae.messages import LONGEST, display, one_line, short, shortened
+from evoae.messages import LONGEST, count, display, one_line, short, shortened
 from evoae.rules import check_known
 from evoae.study.runs.signals import Terminated, terminable
 
@@ -210,7 +210,7 @@ def parser() -> Parser:
     preset = "a named set of settings, such as canonical or frontier (see evoae list)"
     running.add_argument("preset", metavar="PRESET", help=preset)
     settings = "settings to change, such as dataset=mine.csv"
-    running.add_argument("words", nargs="*", metavar="key=value", help=settings)
+    running.add_argument("words", nargs="*", default=[], metavar="key=value", help=settings)
 
     choosing = command(
         "front", front, "train networks of several sizes, and say how small one may be"
@@ -218,7 +218,7 @@ def parser() -> Parser:
     data = "a built-in name, a file or a folder (see evoae list)"
     choosing.add_argument("dataset", metavar="DATASET", help=data)
     settings = "settings of the preset frontier to change"
-    choosing.add_argument("words", nargs="*", metavar="key=value", help=settings)
+    choosing.add_argument("words", nargs="*", default=[], metavar="key=value", help=settings)
     sizes = "shares of the parameters to prune, rising; auto: six where the loss bends (default)"
     choosing.add_argument("--sparsities", default="auto", metavar="S,S,...|auto", help=sizes)
     steps = "model steps of a trial, for all sizes together"
@@ -469,7 +469,10 @@ def run(options: argparse.Namespace) -> int:
     from evoae.study.runs import sweeps
 
     done = sweeps.run(experiment, trials, options.seed, **where_of(options))
-    print(f"means over {len(done.trials)} trial{'s' * (len(done.trials) > 1)}")
+    summary = experiment.data_summary
+    print(f"data: {summary.sentence}")
+    losses = ", losses of the scaled values" if summary.scaling else ""
+    print(f"means over {count(len(done.trials), 'trial')}{losses}")
     for name, value in done.result["mean"].items():
         if name == "best_cell":  # the mean of cell numbers means nothing
             continue
@@ -509,6 +512,7 @@ def front(options: argparse.Namespace) -> int:
         within=options.within,
         **where_of(options),
     )
+    print(f"data: {experiment.data_summary.sentence}")
     print(fronts.printed(found))
     print(found.sentence)
     for name in ("front.csv", "front.png"):

@@ -297,5 +297,6 @@ def find(operator: str | Function) -> Operator:
         return operator
     if not callable(operator):
         return OPERATORS.named(operator)
+    OPERATORS.check(operator)
     own = [known for known in OPERATORS.values() if known.function is operator]
     return own[0] if own else Operator(operator)

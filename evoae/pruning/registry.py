@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from evoae.identity import name_of
 from evoae.messages import short
 from evoae.rules import check_known
 
+ARGUMENTS = {"operator": "layer, rng, settings", "schedule": "t, final, settings"}
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
@@ -30,11 +33,24 @@ class Registry(dict[str, Entry], Generic[Entry]):
         """Name a user's entry. Raises ValueError if it is no function, or the name is taken."""
         if not name or not callable(getattr(entry, "function", entry)):
             raise ValueError(f"{self.kind} {name!r} must be a function and have a name")
+        self.check(getattr(entry, "function", entry))
         if name in self:
             raise ValueError(
                 f"{self.kind} {name!r} exists already; choose a name other than {', '.join(self)}"
             )
         self[name] = entry
+
+    def check(self, function: Callable[..., Any]) -> None:
+        """Raise ValueError for a function that cannot be called with the arguments of its kind."""
+        names = ARGUMENTS[self.kind]
+        try:
+            inspect.signature(function).bind(*names.split(", "))
+        except TypeError:
+            raise ValueError(
+                f"{self.kind} {name_of(function)} must take three arguments: {names}"
+            ) from None
+        except ValueError:
+            pass  # Python cannot see what it takes
 
     def of_user(self, names: list[Any]) -> dict[str, Entry]:
         """Those of the names that a user has added, with their entries."""
