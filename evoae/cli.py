@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import evoae
-from evoae.messages import LONGEST, display, one_line, short, shortened
+from evoae.messages import LONGEST, count, display, one_line, short, shortened
 from evoae.rules import ENGINES, check_known
 from evoae.study.runs.signals import Terminated, terminable
 
@@ -479,7 +479,10 @@ def run(options: argparse.Namespace) -> int:
     from evoae.study.runs import sweeps
 
     done = sweeps.run(experiment, trials, options.seed, **where_of(options))
-    print(f"means over {len(done.trials)} trial{'s' * (len(done.trials) > 1)}")
+    summary = experiment.data_summary
+    print(f"data: {summary.sentence}")
+    losses = ", losses of the scaled values" if summary.scaling else ""
+    print(f"means over {count(len(done.trials), 'trial')}{losses}")
     for name, value in done.result["mean"].items():
         if name == "best_cell":  # the mean of cell numbers means nothing
             continue
@@ -520,6 +523,7 @@ def front(options: argparse.Namespace) -> int:
         within=options.within,
         **where_of(options),
     )
+    print(f"data: {experiment.data_summary.sentence}")
     print(printed(found))
     print(found.sentence)
     for name in ("front.csv", "front.png"):

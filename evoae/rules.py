@@ -188,6 +188,7 @@ class Setting:
                 raise ValueError(f"{self.name} is too large to be a float") from None
         if type(value) is not self.kind:
             allowed = "str or a path" if isinstance(self.rule, File) else self.kind.__name__
+            allowed += " or a function" if self.takes_functions else ""
             if isinstance(self.rule, Flag) and self.rule.other:
                 allowed += f" or {self.rule.other}"
             raise ValueError(

@@ -65,6 +65,9 @@ def test_a_file_s_columns_are_warned_of_once(tmp_path, capfd):
     run = Run(printed.out.splitlines()[-1])
     assert run.config["columns"] == ["f"]
     assert run.config["scaling"] == {"minimum": [0.5], "maximum": [6.5]}
+    said = "data: 28 rows of 1 column to train on, 12 for validation and test; scaled to 0 to 1, "
+    assert f"{said}all columns together" in printed.out
+    assert "means over 1 trial, losses of the scaled values" in printed.out
 
 
 def test_settings_may_stand_before_and_after_options(capsys, tmp_path):

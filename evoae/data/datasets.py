@@ -32,7 +32,7 @@ from evoae.data.memory import Rows
 from evoae.data.ready import Ready, validated
 from evoae.data.scaling import Scaling
 from evoae.data.splits import SPLITS, Dataset, Size
-from evoae.messages import Refused, display, file_errors, short
+from evoae.messages import Refused, count, display, file_errors, short
 from evoae.randomness import stream
 from evoae.resources import cache_directory, cached, require, tidy_cache
 from evoae.rules import nearest
@@ -74,6 +74,15 @@ class Summary:
     scaling: Scaling | None = None
     columns: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """How many rows are for what, and what was done to their values."""
+        size, done = self.size, self.scaling.words if self.scaling else "values as they are"
+        return (
+            f"{count(size.train, 'row')} of {count(size.dimension, 'column')} to train on, "
+            f"{size.rows - size.train:,} for validation and test; {done}"
+        )
 
     @property
     def described(self) -> dict[str, Any]:
@@ -186,7 +195,10 @@ def _path_and_suffix(dataset: Any) -> tuple[Path, str]:
         raise Refused(f"{short(dataset)} is a device, not a file ({choices})")
     suffix = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), None)
     if suffix is None:
-        raise Refused(f"{display(dataset)}: the file has an unknown suffix ({choices})")
+        raise Refused(
+            f"{display(dataset)}: the file has an unknown suffix; save it as one of these, or read "
+            f"it in Python and pass the rows as dataset ({choices})"
+        )
     if not found.st_size:
         raise Refused(f"{display(dataset)}: is empty")
     return path, suffix

@@ -93,6 +93,8 @@ def _array(handle: IO[bytes], size: int) -> np.ndarray:
             f"is truncated: its header announces {in_words(announced)} of values, "
             f"it holds {in_words(held)}"
         )
+    if kind.hasobject:
+        raise Refused("holds Python objects, which need pickle; save numbers of one type")
     handle.seek(0)
     return np.lib.format.read_array(handle, allow_pickle=False)
 
@@ -108,10 +110,11 @@ def _pt(handle: IO[bytes], options: Options) -> Content:
         loaded = torch.load(handle, map_location="cpu", weights_only=True)
     except Exception as error:
         raise Refused(f"is damaged, or needs pickle, which evoae never uses; {rule}") from error
-    tensors = loaded if isinstance(loaded, dict) else {"data": loaded}
+    tensors = loaded if isinstance(loaded, dict) else {"": loaded}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise Refused(f"holds {type(tensor).__name__} under {short(name)}; {rule}")
+            where = f" under {short(name)}" if isinstance(loaded, dict) else ""
+            raise Refused(f"holds a {type(tensor).__name__}{where}; {rule}")
     return of_parts({str(name): of_tensor(t) for name, t in tensors.items()}, options.key)
 
 

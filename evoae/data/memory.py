@@ -25,7 +25,7 @@ from evoae.data import pictures, tables
 from evoae.data.content import Content, Options, check_array, joined, of_parts
 from evoae.data.files import ABOUT, SUFFIXES, of_tensor, sound
 from evoae.data.splits import SPLITS
-from evoae.messages import Refused, file_errors, short
+from evoae.messages import Refused, display, file_errors, short
 from evoae.resources import require
 
 ACCEPTED = (
@@ -187,6 +187,8 @@ def content_of(value: Any, options: Options) -> Content:
 def frame_of(value: Any) -> pd.DataFrame | None:
     """A table of pandas, polars, Arrow and the like, or a list of dicts; None for all else."""
     value = value.collect() if hasattr(value, "collect") else value  # of polars
+    if isinstance(value, np.ndarray) and value.dtype.names and value.ndim == 1:
+        value = pd.DataFrame(value)
     if type(value).__module__.partition(".")[0] in FRAMES and hasattr(value, "columns"):
         value = value.to_pandas()
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -229,6 +231,9 @@ def of_items(items: torch.utils.data.Dataset) -> np.ndarray:
     for number in range(count):
         item = items[number]
         item = item[0] if isinstance(item, tuple | list) else item
+        if isinstance(item, Mapping):
+            names = ", ".join(map(str, item))
+            raise Refused(f"its items are dicts of {display(names)}; let them be the rows alone")
         item = of_tensor(item) if isinstance(item, torch.Tensor) else np.asarray(item)
         if rows is None:
             require(count * item.nbytes, "its items")

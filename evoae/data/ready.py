@@ -86,8 +86,8 @@ def validated(content: Content, scale: bool | str) -> Ready:
         name: (array if dense[name] else array.toarray()).reshape(array.shape[0], -1)
         for name, array in parts.items()
     }
-    clipped = [_check_values(rows, prefixes[n], scale, content) for n, rows in flat.items()]
     ready = replace(content, parts=flat, image_shape=picture_shape(shape))
+    clipped = [_check_values(rows, prefixes[n], scale, ready) for n, rows in flat.items()]
     # of interactions nothing is to be scaled: they are 0 or 1
     scaling = _scaling(flat, scale, content) if scale and not content.interactions else None
     return Ready(ready, scaling, any(clipped))
@@ -105,9 +105,10 @@ def _check_values(rows: np.ndarray, prefix: str, scale: bool | str, content: Con
     where = f"row {row}"
     if content.columns:
         where += f", column {short(content.columns[column])}"
+    at = "" if content.columns or content.image_shape else f" (column {column})"
     hint = (content.doubt if row == 0 else "") or _hint(content)
     rule = (
-        "values must be finite"
+        f"values must be finite; fill it in{at}, or remove the row"
         if within is finite
         else "values must lie in [0, 1] (pass scale=True to scale them by minimum and maximum, or "
         "scale=columns to scale each column by its own)"

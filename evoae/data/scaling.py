@@ -34,7 +34,15 @@ class Scaling:
     def single(self) -> bool:
         """Whether float32 holds the file's values well: to 1e-4 of what they range over."""
         largest = np.maximum(np.abs(self.minimum), np.abs(self.maximum))
-        return bool((largest * 2.0**-24 <= 1e-4 * self.divisor).all())
+        limits = np.finfo(np.float32)
+        within = (largest <= limits.max) & (self.divisor >= limits.tiny)
+        return bool((within & (largest * 2.0**-24 <= 1e-4 * self.divisor)).all())
+
+    @property
+    def words(self) -> str:
+        """What is done to the values."""
+        how = "each column by its own minimum and maximum"
+        return f"scaled to 0 to 1, {'all columns together' if len(self.minimum) == 1 else how}"
 
     def scaled(self, rows: np.ndarray) -> np.ndarray:
         """Rows [n, D] as a network sees them: float32."""

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evoae.data.content import Content, Handle, Options, leaving_out, remaining
-from evoae.messages import Refused, display, short
+from evoae.messages import LONGEST, Refused, display, short
 from evoae.resources import require
 
 MUST = "values must be numbers"
@@ -153,7 +153,7 @@ def table(
             "leave it out (pandas: index=False, R: row.names=FALSE, or here "
             f"leave_out='{columns[0]}')"
         )
-    values = numbers(frame, named, doubt)
+    values = numbers(frame, named, doubt, left_out=left_out)
     return Content({"data": values}, columns=tuple(columns) if named else None, doubt=doubt)
 
 
@@ -162,28 +162,31 @@ def numbers(
     named: bool = True,
     doubt: str = "",
     cure: str = ", or be left out: {}",
+    left_out: Sequence[str] = (),
 ) -> np.ndarray:
     """The values of a frame, float64 [n, D]. Raises ValueError for a cell that is no number.
 
-    `cure`: what a message says about the column; {} is the setting that leaves it out.
+    `cure`: what a message says about the column; {} is the setting that leaves it out, beside those
+    that are `left_out` and others in which no cell is a number.
     """
     converted, columns = {}, list(frame)
     _refuse_doubles(columns, columns)
     for name in columns:
         column = frame[name]
         if column.dtype.kind in "cmM":
-            kind, rule = column.dtype, f"{MUST}{cure.format(leaving_out([name]))}"
-            raise Refused(f"column {short(name)} holds values of type {kind}; {rule}")
+            rule = f"{MUST}{_left_out_too(frame, name, left_out, cure)}"
+            raise Refused(f"column {short(name)} holds values of type {column.dtype}; {rule}")
         if pd.api.types.is_numeric_dtype(column):
             continue
-        try:  # as Python's objects, for pandas makes numbers of periods and of some dates
-            found = pd.to_numeric(column.astype(object), errors="coerce")
+        try:
+            found = _parsed(column)
         except (TypeError, OverflowError) as error:
             raise Refused(f"column {short(name)} holds no numbers: {error}") from None
         wrong = column.map(np.iscomplexobj) if found.dtype.kind == "c" else found.isna()
         wrong &= column.notna()
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
+            cure = _left_out_too(frame, name, left_out, cure)
             rule = _rule_for_text(frame, row, name, cure) if named else f"; {MUST}"
             raise Refused(
                 f"{_cell(row, name, named)} holds {short(column.iloc[row])}{rule}"
@@ -193,6 +196,31 @@ def numbers(
     frame = frame.assign(**converted) if converted else frame
     _refuse_missing(frame, named)
     return frame.to_numpy(dtype=np.float64)
+
+
+def _parsed(column: pd.Series) -> pd.Series:
+    """The numbers in a column, NaN where there is none."""
+    # as Python's objects, for pandas makes numbers of periods and of some dates
+    return pd.to_numeric(column.astype(object), errors="coerce")
+
+
+def _left_out_too(frame: pd.DataFrame, name: str, left_out: Sequence[str], cure: str) -> str:
+    """The cure by which a column and all others without any number are left out, if some remain."""
+
+    def holds_none(other: str) -> bool:
+        column = frame[other]
+        if column.dtype.kind in "cmM" or pd.api.types.is_numeric_dtype(column):
+            return column.dtype.kind in "cmM"
+        try:
+            return bool(_parsed(column).isna().all())
+        except (TypeError, OverflowError):
+            return False
+
+    useless = [each for each in frame if each == name or holds_none(each)]
+    if len(useless) == len(frame.columns) > 1:
+        return ""
+    every = leaving_out([*left_out, *useless])
+    return cure.format(every if len(every) <= LONGEST else leaving_out([*left_out, name]))
 
 
 def _rule_for_text(frame: pd.DataFrame, row: int, name: str, cure: str) -> str:
@@ -215,7 +243,7 @@ def _rule_for_text(frame: pd.DataFrame, row: int, name: str, cure: str) -> str:
         if (A_NUMBER_AND_MORE.fullmatch(value))
         else ""
     )
-    return f"; {MUST}{plainly}{cure.format(leaving_out([name]))}"
+    return f"; {MUST}{plainly}{cure}"
 
 
 def _interactions(frame: pd.DataFrame, columns: tuple[str, str], notes: tuple[str, ...]) -> Content:

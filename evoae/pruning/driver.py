@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evoae.messages import short
 from evoae.pruning import allocation
 from evoae.pruning.layer import Layer, Masks, OperatorSettings
 from evoae.pruning.operators import Operator, scored
@@ -130,9 +131,7 @@ def checked(masks: Masks, layer: Layer, operator: Operator) -> Masks:
         (torch.bool, shape) for shape in shapes
     ]:
         name = getattr(operator.function, "__name__", operator.function)
-        came = [
-            f"{m.dtype} {tuple(m.shape)}" if isinstance(m, Tensor) else repr(m)[:60] for m in given
-        ]
+        came = [f"{m.dtype} {tuple(m.shape)}" if isinstance(m, Tensor) else short(m) for m in given]
         raise ValueError(
             f"operator {name} must return two masks of torch.bool, of the weights {shapes[0]} and "
             f"of the biases {shapes[1]} to keep; it returned {' and '.join(came)}"

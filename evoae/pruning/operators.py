@@ -308,4 +308,5 @@ def find(operator: str | Function) -> Operator:
         return operator
     if not callable(operator):
         return OPERATORS.named(operator)
+    OPERATORS.check(operator)
     return OPERATORS.of(operator) or Operator(operator)

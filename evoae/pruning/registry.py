@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from evoae.identity import name_of
 from evoae.messages import short
 from evoae.rules import check_known
 
+ARGUMENTS = {"operator": "layer, rng, settings", "schedule": "t, final, settings"}
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
@@ -30,6 +33,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
         """Name a user's entry. Raises ValueError if it is no function, or the name is taken."""
         if not name or not callable(getattr(entry, "function", entry)):
             raise ValueError(f"{self.kind} {name!r} must be a function and have a name")
+        self.check(getattr(entry, "function", entry))
         if name in self:
             raise ValueError(
                 f"{self.kind} {name!r} exists already; choose a name other than {', '.join(self)}"
@@ -44,6 +48,18 @@ class Registry(dict[str, Entry], Generic[Entry]):
         """An entry of evoae's own, or its function, by its name; anything else as it is."""
         own = ((name, self[name]) for name in self.own if callable(given))
         return next((n for n, e in own if given in (e, getattr(e, "function", e))), given)
+
+    def check(self, function: Callable[..., Any]) -> None:
+        """Raise ValueError for a function that cannot be called with the arguments of its kind."""
+        names = ARGUMENTS[self.kind]
+        try:
+            inspect.signature(function).bind(*names.split(", "))
+        except TypeError:
+            raise ValueError(
+                f"{self.kind} {name_of(function)} must take three arguments: {names}"
+            ) from None
+        except ValueError:
+            pass  # Python cannot see what it takes
 
     def of_user(self, names: list[Any]) -> dict[str, Entry]:
         """Those of the names that a user has added, with their entries."""

@@ -228,6 +228,7 @@ def find(schedule: str | Callable[..., float]) -> Schedule:
     if isinstance(schedule, Schedule):
         return schedule
     if callable(schedule):
+        SCHEDULES.check(schedule)
         return SCHEDULES.of(schedule) or Schedule(schedule)
     if isinstance(schedule, str) and (found := drawn(schedule)):
         return found

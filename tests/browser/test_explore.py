@@ -306,7 +306,7 @@ def train_and_save(screen: Screen, root: Path) -> str:
     epochs.fill("3000")
     epochs.press("Tab")
     screen.click("Train")
-    screen.seen(MATCHES, "training, [1-9][0-9]* of 3000 epochs")
+    screen.seen(MATCHES, "training, [1-9][0-9,]* of 3,000 epochs")
     page.locator("select", has=page.locator("option", has_text="cubic")).last.select_option("fixed")
     screen.seen(SAID, "schedule: fixed")  # an epoch began with it
     screen.click("Stop")

@@ -36,6 +36,16 @@ class Items(torch_data.Dataset):
         return torch.from_numpy(X[index]), index
 
 
+class Labelled(torch_data.Dataset):
+    """Items as dicts."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, number: int) -> dict[str, object]:
+        return {"image": X[number], "label": 1}
+
+
 class Stream(torch_data.IterableDataset):
     def __iter__(self):
         return iter(X)
@@ -196,14 +206,16 @@ def test_pictures_of_three_colours_keep_their_shape() -> None:
     ("value", "words"),
     [
         (X * 255, "ndarray [60, 8]: row 0 holds 162.42523193359375; values must lie in [0, 1] ("),
-        (np.where(X > 0.99, np.nan, X), "values must be finite"),
+        (np.where(X > 0.99, np.nan, X), "values must be finite; fill it in (column "),
+        (np.where(X > 0.99, np.inf, X).reshape(60, 2, 4), "fill it in, or remove the row"),
+        (Labelled(), "its items are dicts of image, label"),
         (X[0], "shape is (8,); it must be [rows, columns]"),
         (X[:2], "has fewer than 3 rows"),
         (X[:0], "no values"),
         (np.zeros((3, 2, 2, 2, 2)), "shape is (3, 2, 2, 2, 2)"),
         (X.astype(str), "they must be real numbers"),
         (X * 1j, "complex"),
-        (np.zeros(5, "i4,f4"), "they must be real numbers"),
+        (np.zeros((5, 2), "i4,f4"), "they must be real numbers"),
         (np.array([[1, "a"]] * 3, object), "could not convert string to float: 'a'"),
         (np.ma.masked_less(X, 0.5), "masked values are gaps"),
         (torch.empty(3, 3, device="meta"), "Tensor [3, 3]: cannot be used as rows"),
@@ -246,6 +258,11 @@ def test_what_holds_no_rows_is_refused_in_one_line(value: object, words: str) ->
         Experiment(dataset=value)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_records_with_named_fields_are_a_table() -> None:
+    frame = pd.DataFrame(X, columns=NAMES)
+    assert tiny(dataset=frame.to_records(index=False)).hash() == tiny(dataset=frame).hash()
 
 
 def test_options_of_files_mean_nothing_in_memory() -> None:

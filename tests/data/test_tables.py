@@ -277,6 +277,21 @@ def test_columns_are_left_out_by_name(leave: str, suffix: str, tmp_path: Path) -
     assert "leaves out every column" in message(path, leave_out="id,f,g,label,species")
 
 
+def test_all_columns_without_a_number_are_named_at_once() -> None:
+    values = pd.DataFrame(VALUES[:, :2], columns=["f", "g"])
+    texts = {"a": ["x"] * 40, "b": [None] * 39 + ["y"], "c": pd.date_range("2026", periods=40)}
+    some = {"d": ["x", *VALUES[1:, 2].tolist()]}  # a bad cell: the column may be of use
+    frame = values.assign(**texts, **some, e=pd.Categorical(["u", "v"] * 20))
+    assert unusable(frame).endswith("or be left out: leave_out=a,b,c,e")
+    text = unusable(frame, leave_out="b,f")
+    assert text.endswith("leave_out=b,f,a,c,e")
+    assert unusable(frame, leave_out="a,b,c,e").endswith("leave_out=a,b,c,e,d")
+    assert summary(frame, leave_out="a,b,c,e,d").columns == ("f", "g")
+    assert unusable(pd.DataFrame(texts)).endswith("values must be numbers")
+    many = values.assign(**{f"text {n}": "x" for n in range(40)})
+    assert unusable(many).endswith("leave_out=text 0")
+
+
 def test_columns_without_names_are_left_out_by_number(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", VALUES)
     write(tmp_path / "a.csv", table())

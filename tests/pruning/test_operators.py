@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -391,6 +392,9 @@ def test_names_registration_and_the_users_functions() -> None:
     for name, operator in (("three", 3), ("", operators.none)):
         with pytest.raises(ValueError, match="must be a function and have a name"):
             operators.register(name, operator)
+    for short in (lambda layer, rng: None, functools.partial(operators.none, None)):
+        with pytest.raises(ValueError, match=r"must take three arguments: layer, rng, settings$"):
+            operators.register("short", short)
     assert operators.find(operators.apoz) is OPERATORS["apoz"]
     with pytest.raises(ValueError, match="unknown operator 'axe'") as caught:
         operators.find("axe")
@@ -423,6 +427,13 @@ def test_an_operator_that_gives_no_masks_is_named() -> None:
 
     with pytest.raises(ValueError, match="operator forgetful must return two masks"):
         prune(untrained(), forgetful)
+
+    def of_numpy(layer: Layer, rng: np.random.Generator, s: OperatorSettings) -> object:
+        return layer.weight.numpy() != 0, layer.bias.numpy() != 0
+
+    with pytest.raises(ValueError, match=r"it returned array\(") as caught:
+        prune(untrained(), of_numpy)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_users_operator_may_regrow() -> None:

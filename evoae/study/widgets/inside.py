@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 
 from evoae.data.datasets import Dataset
 from evoae.experiment import Experiment
+from evoae.messages import count
 from evoae.networks import population, training
 from evoae.networks.activations import layer_names, record
 from evoae.networks.population import Population
@@ -26,7 +27,7 @@ from evoae.study.analysis.inspection import EXAMPLES
 from evoae.study.figures.heatmaps import ACTIVATION_COLOURS, PRUNED
 from evoae.study.runs.files import read_json
 from evoae.study.runs.run import Run
-from evoae.study.widgets.parts import count, data_name, evenly
+from evoae.study.widgets.parts import data_name, evenly
 from evoae.study.widgets.pixels import MOST_BITS, Picture, Shown, coloured, examples, sampled
 from evoae.study.widgets.trainer import WATCHED, Trainer, kept_epochs
 

@@ -163,11 +163,6 @@ def fit(slider: IntSlider, low: int, high: int) -> None:
     slider.disabled = low == high
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things, in words."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def data_name(dataset: object) -> str:
     """What a data set is called: of a file, its name without the folders."""
     return Path(str(dataset)).name

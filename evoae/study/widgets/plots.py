@@ -26,6 +26,7 @@ from evoae.study.widgets.parts import WIDEST, evenly
 
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot", "": "solid"}  # plotly's words
 GREY, MARKED = "#666666", "#882255"
+NO_AXES = {f"{x}axis{n}": {"visible": False} for x in "xy" for n in ("", 2, 3, 4)}
 MOST_DRAWN = 1000  # points of a curve
 # Of plotly's buttons; the others select points, or lead elsewhere.
 BUTTONS = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]]
@@ -172,8 +173,7 @@ class Chart(VBox):
     """
 
     def __init__(self, name: str) -> None:
-        axes = {f"{x}axis{n}": {"visible": False} for x in "xy" for n in ("", 2, 3, 4)}
-        self.widget = FigureWidget(layout=axes | {"autosize": True})
+        self.widget = FigureWidget(layout=NO_AXES | {"autosize": True})
         self.widget._config = {"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS}
         self.name, self.plot = name, Plot()
         self._layout: dict[str, Any] = {}
@@ -193,7 +193,7 @@ class Chart(VBox):
         """Let the picture be that of `plot`; where only numbers differ, zoom and legend stay."""
         self.plot = plot
         self.frame.layout.height = f"{100 * plot.height:.0f}px"
-        traces, layout = [t for s in plot.series for t in traces_of(s)], layout_of(plot)
+        traces, layout = [t for s in plot.series for t in traces_of(s)], NO_AXES | layout_of(plot)
         kinds = [(t["legendgroup"], *t) for t in traces]
         changed = {k: v for k, v in layout.items() if v != self._layout.get(k)}
         self._layout = layout

@@ -14,11 +14,11 @@ from matplotlib.colors import Normalize, to_hex
 
 from evoae.experiment import Experiment
 from evoae.identity import name_of
-from evoae.messages import duration
+from evoae.messages import count, duration
 from evoae.pruning import schedules
 from evoae.study.figures.heatmaps import PRUNED
 from evoae.study.figures.look import palette_of, schedule_look
-from evoae.study.widgets.parts import count, data_name, evenly
+from evoae.study.widgets.parts import data_name, evenly
 from evoae.study.widgets.plots import Panel, Plot, Series
 from evoae.study.widgets.trainer import Curves
 
@@ -142,6 +142,8 @@ def training_plot(state: Curves | None) -> Plot:
     heading, series = [title_of(e), standing(state)], []
     if before:
         heading.append(f"pale: {title_of(before.experiment)}, {epochs_of(before)}")
+    if not (state.done or before):
+        return Plot(tuple(heading))  # plotly draws no axes where there is nothing to draw
     for curves, name, alpha in ((before, "the one before", PALE), (state, "this training", 1.0)):
         if curves is not None and curves.done:
             series += [*means(curves, name, alpha), *trail(curves, name, alpha)]
@@ -171,7 +173,7 @@ def title_of(e: Experiment) -> str:
 
 def epochs_of(state: Curves) -> str:
     """How many epochs are done, in words."""
-    return f"{state.done} of {count(state.experiment.epochs, 'epoch')}"
+    return f"{state.done:,} of {count(state.experiment.epochs, 'epoch')}"
 
 
 def standing(state: Curves) -> str:

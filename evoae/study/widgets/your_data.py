@@ -10,7 +10,7 @@ from pathlib import Path
 from evoae.data import datasets
 from evoae.data.files import SUFFIXES
 from evoae.data.splits import Dataset
-from evoae.messages import short
+from evoae.messages import count, short
 from evoae.rules import nearest
 from evoae.study.runs.files import digest, replace_file
 from evoae.study.widgets.hand import Drop
@@ -42,10 +42,12 @@ def preview(state: tuple[Dataset, tuple[str, ...]] | None) -> Shown:
         words = f"Some of the rows, as {' × '.join(map(str, shape))} pixels{drawn}"
     legend = (("0", "#000000"), ("1", "#FFFFFF"))
     picture = Picture(words, examples(some, shape), legend, square=bool(shape))
-    heading = f"{data_name(data.name)}: {rows:,} rows of {data.dimension:,} columns, {span(data)}"
+    columns = count(data.dimension, "column")
+    heading = f"{data_name(data.name)}: {count(rows, 'row')} of {columns}, {span(data)}"
     done = (
-        f"{scaled(data)} Parts: {parts['train']:,} rows to train on, {parts['validation']:,} to "
-        f"choose by (validation), {parts['test']:,} to test."
+        f"The values are {data.scaling.words if data.scaling else 'used as they are'}. Parts: "
+        f"{count(parts['train'], 'row')} to train on, {parts['validation']:,} to choose by "
+        f"(validation), {parts['test']:,} to test."
     )
     return Shown(heading, (picture,), "\n".join([done, *notes]))
 
@@ -58,15 +60,6 @@ def span(data: Dataset) -> str:
         splits = [getattr(data, split).numpy() for split in datasets.SPLITS]
         low, high = min(s.min() for s in splits), max(s.max() for s in splits)
     return f"values from {low:.6g} to {high:.6g}"
-
-
-def scaled(data: Dataset) -> str:
-    """What is done to the values."""
-    if data.scaling is None:
-        return "The values are used as they are."
-    if len(data.scaling.minimum) == 1:
-        return "The values are scaled to 0 to 1, all columns together."
-    return "The values are scaled to 0 to 1, each column by its own minimum and maximum."
 
 
 class YourData(View):

@@ -238,6 +238,22 @@ def test_exports_take_and_give_values_as_they_stand_in_the_file(
     assert metadata(found.path)["scaling"] == done.config["scaling"]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("unit", [1e300, 1e39, 1e-42, 1e-300])
+def test_values_beyond_the_range_of_float32_come_back(
+    unit: float, suffix: str, tmp_path: Path
+) -> None:
+    needs_onnx(suffix)
+    raw = np.random.default_rng(0).random((30, 3)) * [unit, 1, 1]
+    np.save(tmp_path / "rows.npy", raw)
+    done = run_on(tmp_path / "rows.npy", tmp_path / "out", scale="columns")
+    found = export(done, tmp_path / f"small{suffix}")
+    with torch.no_grad():
+        scaled = nn.Sequential(*done.best())(torch.from_numpy(done.scaling.scaled(raw))).numpy()
+    given = reconstructions(found.path, torch.from_numpy(raw)).numpy()
+    assert np.abs((given - done.scaling.raw(scaled)) / done.scaling.divisor).max() <= 1e-5
+
+
 def metadata(path: Path) -> dict[str, object]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:

@@ -130,6 +130,9 @@ def test_the_command_line_adds_trials_and_tells_means_over_those_asked_for(
     assert means[0] == means[2]
     assert means[0] != means[3]
     assert "means over 2 trials" in printed[3]
+    assert printed[0].startswith(
+        "data: 8 rows of 12 columns to train on, 16 for validation and test;"
+    )
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -32,6 +32,7 @@ from evoae.study.widgets import (
     inside,
     live,
     parts,
+    plots,
     trainings,
     views,
 )
@@ -203,6 +204,19 @@ def test_curves_can_be_taken_as_a_table(trained):
     _, text = trained.explorer.canvas.numbers()
     assert set(pd.read_csv(io.StringIO(text)).series) == {"fixed"}
     assert LiveTraining(trained.explorer).canvas.numbers()[1] == "panel,series,x,y\n"
+
+
+def test_before_the_first_epoch_there_are_words_and_no_axes(trained):
+    begun = replace(trained.state, loss=np.empty((0, 3)), preserved=np.empty((0, 3)), pruned=[])
+    plot = views.training_plot(begun)
+    assert "0 of" in plot.heading[1]
+    assert plot.panels == ()
+    assert views.training_plot(replace(begun, before=trained.state)).panels
+    chart = plots.Chart("curves.csv")
+    for shown in (views.training_plot(trained.state), plot):
+        chart.show(shown)
+        assert chart.widget.layout.xaxis.visible is (shown is not plot)
+    assert chart.widget.layout.annotations == ()
 
 
 def test_levels_lie_within_the_picture(trained):
