@@ -139,7 +139,7 @@ class Pruner:
         self.operator = self.experiment.resolved_operator
         checks.check_granularity(granularity, self.name, self.experiment)
         self.granularity = granularity
-        self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
+        self.call: inspect.BoundArguments | None = None  # until units are found with it
         self.unit_groups: Units | None = None
         self.epoch = -1
         given = module, layers, exclude, relu
@@ -162,6 +162,7 @@ class Pruner:
         needs = self.needs(has_examples)
         if self.operator.needs != operators.ANY:
             checks.check_seen(self.name, needs, self.targets)
+        checks.warn_of_one_memory(self.targets)
         self.coverage, unasked = coverage(module, self.targets)
         if unasked > 0.1:
             warnings.warn(f"the Pruner {self.coverage}", stacklevel=2)
@@ -237,17 +238,17 @@ class Pruner:
         self.note_call()
         self.handles.pop().remove()
         if self.granularity == "unit":
-            self.inputs = inspect.signature(module.forward).bind(*given, **named).args
+            self.call = inspect.signature(module.forward).bind(*given, **named)
 
     def find_units(self) -> None:
         """The units, before the first prune. Raises ValueError where there are none."""
         if self.granularity == "weight" or self.unit_groups is not None:
             return
-        if self.inputs is None:
+        if self.call is None:
             raise ValueError(
                 "granularity=unit follows channels through the whole module, which was never called"
             )
-        self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+        self.unit_groups, self.call = units_of(self.module, self.targets, self.call), None
         pairs = zip(self.targets, self.unit_groups.weights, strict=True)
         if whole := [t.name for t, units in pairs if all((each < 0).all() for each in units)]:
             self.coverage += f"; no unit of it may go: {shortened(', '.join(whole))}"

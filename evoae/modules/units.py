@@ -7,6 +7,7 @@ of an attention go whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import BoundArguments
 from typing import Any
 
 import numpy as np
@@ -79,14 +80,14 @@ class Coupled(Coupling):
         return Axes(shape_of(node), made)
 
 
-def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) -> Units:
-    """The units of a module's layers, found on example inputs.
+def units_of(module: nn.Module, targets: list[Target], call: BoundArguments) -> Units:
+    """The units of a module's layers, found on the arguments of a call.
 
     Raises ValueError, in one line, where `torch.export` cannot read the module, or no channel of
     it is between layers.
     """
     try:
-        found = Coupled(exported(unmasked(module), inputs))
+        found = Coupled(exported(unmasked(module), call.args, call.kwargs))
     except ValueError as error:
         raise ValueError(f"granularity=unit cannot follow channels: {error}") from error
     numbers: dict[int, int] = {}
