@@ -184,8 +184,12 @@ class Facts:
         return self.layer(node, x, weight, self.known[weight].map(lambda each: each.T), bias, 1)
 
     def of_addmm(self, node: Node, bias: Node, a: Node, b: Node) -> Known | None:
-        """Of a product of matrices and a sum."""
-        return None if node.kwargs else self.layer(node, a, b, self.known[b], bias, 0)
+        """Of a product of matrices and a sum, which may be scaled where it adds only zeros."""
+        if node.kwargs.get("alpha", 1) != 1:
+            return None
+        if node.kwargs.get("beta", 1) != 1 and not self.known[bias].zero.all():
+            return None
+        return self.layer(node, a, b, self.known[b], bias, 0)
 
     of_baddbmm = of_sparse_addmm = of_addmm
 
