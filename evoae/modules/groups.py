@@ -377,7 +377,7 @@ class Coupling:
             for atoms in alone:
                 for dim in varying - {column}:
                     self.blocks(atoms, dim, whole=False)
-                made.append(atoms.narrow(row, 0, 1))
+                made.append(atoms.narrow(row, 0, 1) if last else atoms.select(row, 0))
         if bias is not None:
             return self.joined(node, [Axes(shape, made), bias])
         return Axes(shape, made)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evoae.messages import words
 from evoae.modules.graph import Node, exported, shape_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
@@ -88,8 +89,8 @@ def units_of(module: nn.Module, targets: list[Target], call: BoundArguments) -> 
     """
     try:
         found = Coupled(exported(unmasked(module), call.args, call.kwargs))
-    except ValueError as error:
-        raise ValueError(f"granularity=unit cannot follow channels: {error}") from error
+    except Exception as error:  # an operation may be called in a way that is not known here
+        raise ValueError(f"granularity=unit cannot follow channels: {words(error)}") from error
     numbers: dict[int, int] = {}
     where: dict[int, set[tuple[str, int]]] = {}
 
