@@ -472,11 +472,12 @@ class Facts:
         Where only a ReLU reads them, what is never above 0 is as good as any other such entry.
         """
         known, gone = self.known[x], torch.tensor(False)
-        after = [user for each in node.users if each.args[1] == 0 for user in each.users]
-        if all(name_of(each.target) == "relu" for each in after):
-            gone = known.negative
-        elif known.positive.all():
-            gone = known.zero
+        after, back = ([u for n in node.users if n.args[1] == k for u in n.users] for k in (0, 1))
+        if after and all(graphs.picked(each) is x for each in back):
+            if all(name_of(each.target) == "relu" for each in after):
+                gone = known.negative
+            elif known.positive.all():
+                gone = known.zero
         self.add(x, ~gone)
 
     def back_scatter(self, node: Node, read: Tensor, into: Node, *rest: Any) -> None:
@@ -621,5 +622,5 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
         if y.constant.all() and not y.zero.any() and not node.kwargs:
             return scaled(x, 1 / y.value)
         away = (y.above & (y.value > 0)) | (y.below & (y.value < 0))  # from 0
-        return zero_where(x.zero & away)
+        return zero_where(x.zero & away) if (x.zero & away).any() else None
     return None
