@@ -41,6 +41,7 @@ PURPOSES = (
     "first mask",
     "prune epochs",
     "shuffled mask",
+    "search",
 )
 
 

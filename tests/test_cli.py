@@ -33,7 +33,7 @@ def test_a_run_that_ends_at_the_constant_says_so(capsys, tmp_path):
     words = ["run", "canonical", "bits=20", "epochs=1", "--workers", "1", "--out", str(tmp_path)]
     assert main(words) == 0
     *_, warning, folder = capsys.readouterr().out.splitlines()
-    assert warning.startswith("nothing was learned: the training loss")
+    assert warning.startswith("nothing was learnt: the training loss")
     assert "loss=bce" in warning
     assert folder.startswith(str(tmp_path))
 

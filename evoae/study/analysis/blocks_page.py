@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from evoae.study.analysis import blocks, mechanism, results, uniformity
-from evoae.study.analysis.markdown import by_place, estimates, number, of_frame, share
+from evoae.study.analysis.markdown import by_place, estimates, number, of_frame, share, table
 from evoae.study.analysis.sentences import count, listed, lowered, raised
 
 # At this width a prune takes fewer weights of a layer than the layer has lines, so that nearly
 # every draw counts as even.
 COARSE = 5
+PLACES = {"alone": "Alone", "isolated": "In isolated cells", "ring": "In the ring"}
 
 
 def values() -> dict[str, Any]:
@@ -52,7 +53,7 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     contrasts = uniformity.all_contrasts(found, guided)
     said = uniformity.parts(contrasts)
     words = [
-        f"{raised(verdict)}: {'; '.join(map(lowered, each))}."
+        f"{raised(verdict)}: {'; '.join(f'that {lowered(words)}' for words in each)}."
         for verdict, each in said.groupby("verdict", sort=False).prediction
     ]
     names = {part.name: part.text for part in (*uniformity.PARTS, *uniformity.GUIDANCE)}
@@ -65,8 +66,10 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     return {
         "u_found": "\n".join(f"  - {line}" for line in (*words, of_inputs(inputs)) if line),
         "u_parts": of_frame(said[["prediction", "verdict"]]),
-        "u_numbers": compared(contrasts, ["prediction", "rate", "outcome"]),
-        "u_inputs": f"{compared(inputs, ['rate', 'outcome'])}\n\n{of_inputs(inputs)}".rstrip(),
+        "u_numbers": compared(
+            contrasts.rename(columns={"rate": "condition"}), ["prediction", "condition", "outcome"]
+        ),
+        "u_inputs": compared(inputs, ["rate", "outcome"]),
         "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
         "u_deviation": deviation(found),
     }
@@ -77,11 +80,15 @@ def of_inputs(found: pd.DataFrame) -> str:
     said = set(found.says) if len(found) else set()
     if "higher" in said and "lower" not in said:
         return (
-            "With whole inputs, which deviate as much, the ring's advantage is smaller, not "
-            "larger, so what it gains with whole units is no evidence for uniformity."
+            "Whole inputs are as far from even as whole units, and with them the ring's advantage "
+            "is smaller, not larger. So what it gains with whole units is no evidence for "
+            "uniformity."
         )
     if "lower" in said and "higher" not in said:
-        return "With whole inputs, which deviate as much, the ring's advantage is larger too."
+        return (
+            "Whole inputs are as far from even as whole units, and with them the ring's advantage "
+            "is larger too."
+        )
     return ""
 
 
@@ -99,11 +106,8 @@ def deviation(found: pd.DataFrame) -> str:
     bits = own.groupby("bits").width.nunique().idxmax()
     wide = own[own.bits == bits].groupby("width").discrepancy.mean()
     if len(wide) > 1:
-        by_width = listed([f"{number(value)} ({width})" for width, value in wide.items()])
-        text += (
-            f" At {bits} bits, independent positions deviate by {by_width} with the width of the "
-            "first layer."
-        )
+        by_width = listed([f"{number(value)} at width {width}" for width, value in wide.items()])
+        text += f" At {bits} bits, independent positions deviate by {by_width} of the first layer."
     if coarse:
         text += (
             f" Width {COARSE} is left out: a prune there takes fewer weights of some layers than "
@@ -122,14 +126,35 @@ def deviation(found: pd.DataFrame) -> str:
 def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
     """Design A': arrangements compared, and the luck of a rate."""
     if not len(found):
-        return dict.fromkeys(("a_means", "a_advantages", "a_luck", "a_rates"), "")
+        return dict.fromkeys(("a_dose", "a_means", "a_compared"), "")
     keys = ["bits", "pruning", "rate"]
+    dose = (
+        "*Random at equal dose* prunes so much at once that as many weights become zero as with "
+        "*conjunctive*. "
+    )
     return {
+        "a_dose": dose if mechanism.PRUNINGS[2] in set(found.pruning) else "",
         "a_means": of_frame(by_place(found, keys, mechanism.ARRANGEMENTS)),
-        "a_advantages": compared(mechanism.advantages(found), [*keys, "contrast", "outcome"]),
-        "a_luck": compared(mechanism.luck(cells), ["bits", "pruning", "place"]),
-        "a_rates": compared(mechanism.of_rates(found), ["bits", "pruning", "outcome"]),
+        "a_compared": of_arrangements(found, cells, keys),
     }
+
+
+def of_arrangements(found: pd.DataFrame, cells: pd.DataFrame, keys: list[str]) -> str:
+    """The comparisons of design A', once one of its sizes has all blocks."""
+    if found.groupby("bits").data_seed.nunique().max() < blocks.PLANNED:
+        return f"Arrangements are compared when {blocks.PLANNED} blocks are there."
+    tables = {
+        "Arrangements, compared over blocks. *Neighbours* is the ring without selection less "
+        "isolated cells, *selection* the ring less the ring without selection, and negative is "
+        "better:": compared(mechanism.advantages(found), [*keys, "contrast", "outcome"]),
+        "The ring's advantage with rates that wander, less its advantage with a constant, tuned "
+        "rate:": compared(mechanism.of_rates(found), ["bits", "pruning", "outcome"]),
+        "Where rates wander: the share of the differences in loss between the cells of a run that "
+        "their mean rates explain, less what chance explains; it may be negative:": compared(
+            mechanism.luck(cells), ["bits", "pruning", "place"]
+        ),
+    }
+    return "\n\n".join(f"{words}\n\n{numbers}" for words, numbers in tables.items())
 
 
 def compared(found: pd.DataFrame, keys: list[str]) -> str:
@@ -157,19 +182,19 @@ def guided(found: pd.DataFrame) -> dict[str, str]:
     shown = shown.assign(zeros=shown.sparsity.map(share), difference=estimates(shown))
     columns = ["data", "bits", "width", "place", "zeros", "operator", "its loss", "random"]
     columns += ["constant", "difference", "says"]
-    said = []
+    lines = []
     for operator, own in compared.groupby("operator", sort=False):
-        worse = own[own["mean guided"] >= own.constant_test_l1]
         lower = own[own.says == "lower"]
-        dead = (lower["mean random"] >= lower.constant_test_l1).sum()
-        but = f" (in {dead} of them random pruning is no better than the constant)" if dead else ""
-        said.append(
-            f"`{operator}` ({listed(sorted(own.place.unique()))}) has a significantly lower loss "
-            f"in {len(lower)}{but} and a higher one in {(own.says == 'higher').sum()} of "
-            f"{len(own)} settings, and is no better than the constant in {len(worse)}"
-        )
+        dead = int((lower["mean random"] >= lower.constant_test_l1).sum())
+        places = listed(sorted(own.place.unique()))
+        worse = int((own["mean guided"] >= own.constant_test_l1).sum())
+        higher = int((own.says == "higher").sum())
+        lines.append([f"`{operator}`", places, len(own), len(lower), dead, higher, worse])
+    head = ["operator", "place", "settings", "significantly lower than random"]
+    head += ["of these, random no better than the constant", "significantly higher"]
     return {
-        "g_found": f"Beside random pruning, {'; '.join(said)}.",
+        "g_found": "In how many settings each operator has a lower or higher loss than random "
+        f"pruning:\n\n{table([*head, 'itself no better than the constant'], lines)}",
         "guided": of_frame(shown[columns]),
     }
 
@@ -182,18 +207,21 @@ def pairs(found: pd.DataFrame) -> dict[str, str]:
     for place, group in compared.groupby("place", sort=False):
         best = group.iloc[0]
         same = group[group.says.isin(["open", "no difference as large as the margin"])]
-        few = "too few blocks to tell any apart" if best["n"] < blocks.PLANNED else ""
+        few = "there are too few blocks to tell any apart" if best["n"] < blocks.PLANNED else ""
         others = few or f"{count(len(same), 'pair')} cannot be told from it"
-        said.append(f"{place}: {best.operator}, {best.when} ({number(best['mean'])}; {others})")
+        said.append(
+            f"{PLACES[place]}, the lowest test loss of the best cell is that of {best.operator}, "
+            f"{best.when} ({number(best['mean'])}); {others}."
+        )
         own = group.groupby("operator")["mean"].mean().sort_values()
-        averages.append(f"{place}: {listed([f'{k} {number(v)}' for k, v in own.items()])}")
+        averages.append(
+            f"Averaged over schedules, the operators {PLACES[place].lower()} have "
+            f"{listed([f'{number(v)} ({k})' for k, v in own.items()])}."
+        )
     shown = compared.rename(columns={"mean": "best cell"})
     shown["difference from the best"] = estimates(compared)
     columns = ["place", "operator", "when", "best cell", "difference from the best", "says"]
     return {
-        "s_found": (
-            f"The pairs with the lowest test loss of the best cell: {'; '.join(said)}. Averaged "
-            f"over schedules: {'; '.join(averages)}."
-        ),
+        "s_found": " ".join([*said, *averages]),
         "s_pairs": of_frame(shown[columns]),
     }

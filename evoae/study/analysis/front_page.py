@@ -1,8 +1,9 @@
 """The section of RESULTS.md on fronts: whether evolution helps to find one.
 
 The pairs are fixed: each way of `front_ways` against that of `evoae front`, at equal steps, by mean
-test loss over the sizes, PLANNED trials each. Holm's family is the ways at one data set and number
-of steps. A test is printed only where a pair has all trials.
+test loss over the sizes, PLANNED trials each; and the pairs of `front_ways.BESIDE`. Holm's family
+is the pairs at one data set and number of steps, of the ones and of the others. A test is printed
+only where a pair has all trials.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from evoae.study.analysis import front_ways, results
+from evoae.study.analysis import front_evolution, front_ways, results
 from evoae.study.analysis.front_ways import OURS
 from evoae.study.analysis.markdown import table, tested
 from evoae.study.analysis.sentences import listed, raised
@@ -31,6 +32,14 @@ SAID = {
         f"the population of sizes, as it is built here, is worse than `{OURS}`",
         f"the population of sizes is better than `{OURS}`",
     ),
+    "pbt": (
+        f"population-based training of rate, penalty and exchange is worse than `{OURS}`",
+        f"population-based training of rate, penalty and exchange is better than `{OURS}`",
+    ),
+    "nsga-ii": (
+        f"non-dominated sorting with crossover of masks is worse than `{OURS}`",
+        f"non-dominated sorting with crossover of masks is better than `{OURS}`",
+    ),
 }
 EQUAL = "there is no difference"
 
@@ -38,8 +47,9 @@ EQUAL = "there is no difference"
 def values() -> dict[str, Any]:
     """What the text names."""
     kept = results.front_of_ways()
-    found = front_ways.measures(kept)
-    tests = front_ways.tests(found)
+    every = front_ways.measures(kept)
+    found = every[every.steps.isin(BUDGETS)]
+    tests, beside = front_ways.tests(found), front_ways.beside(every)
     groups = kept.groupby(["dataset", "steps", "way"])
     taken = groups.model_steps.sum() / groups.trial.nunique()
     lines = []
@@ -52,35 +62,57 @@ def values() -> dict[str, Any]:
     head = ["data", "steps", "way", "taken", "trials", "mean loss", "hypervolume"]
     return {
         "ways_planned": PLANNED,
+        "evolved_rounds": front_evolution.ROUNDS,
+        "evolved_drawn": front_evolution.CONFIGURATIONS,
         "ways_ours": OURS,
         "ways_state": state(found),
         "ways_answer": answer(found, tests),
         "ways_found": verdict(tests),
         "ways_table": table([*head, f"way – `{OURS}`", "Holm's p"], lines),
-    }
+        "beside_found": verdict(beside) or "None of these was run yet.",
+        "beside_table": table(
+            ["data, steps of b", "a", "b", "mean a", "mean b", "a – b", "Holm's p"],
+            [
+                (row["where"], named(row["a"]), named(row["b"]), row["mean a"], row["mean b"],
+                 *tested(beside.loc[[at]]))
+                for at, row in beside[beside.n >= PLANNED].iterrows()
+            ],
+        ),
+    }  # fmt: skip
 
 
 def state(found: pd.DataFrame) -> str:
     """What has been run, and what is missing of the plan."""
     groups = found.groupby(["dataset", "steps"])
-    done = [
-        f"{d} at {s:,} steps ({extent(g.trial.nunique(), list(g.way.unique()))})"
-        for (d, s), g in groups
-    ]
-    left = []
+    done: dict[str, dict[str, list[str]]] = {}
+    for (dataset, steps), own in groups:
+        words = extent(own.trial.nunique(), list(own.way.unique()))
+        done.setdefault(words, {}).setdefault(dataset, []).append(f"{steps:,}")
+    lines = [f"Run so far: {words}: {steps_of(data)}." for words, data in done.items()]
+    left: dict[str, list[str]] = {}
     for name in DATA:
         budgets = [f"{steps:,}" for steps in BUDGETS if (name, steps) not in groups.groups]
         if budgets:
-            every = len(budgets) == len(BUDGETS)
-            left.append(f"{name}, {'all steps' if every else listed(budgets)}")
-    words = f"Run so far: {listed(done)}." if done else "Nothing was run so far."
-    return words + (f" Missing: {'; '.join(left)}." if left else "")
+            left[name] = budgets
+    lines += [f"Missing: {steps_of(left)}."] if left else []
+    return " ".join(lines)
+
+
+def steps_of(data: dict[str, list[str]]) -> str:
+    """Data sets with their numbers of steps."""
+    return "; ".join(f"{name} ({listed(budgets)} steps)" for name, budgets in data.items())
 
 
 def extent(trials: int, ways: list[str]) -> str:
     """How many trials of which ways."""
-    which = "all ways" if set(ways) == set(front_ways.WAYS) else listed(ways)
-    return f"{trials} trials of {which}"
+    without = [f"`{way}`" for way in front_ways.WAYS if way not in ways]
+    return f"{trials} trials of all ways" + (f" but {listed(without)}" if without else "")
+
+
+def named(way: str) -> str:
+    """A way, and what is added to its name, in Markdown."""
+    name, _, more = way.partition(" ")
+    return f"`{name}` {more}".strip()
 
 
 def answer(found: pd.DataFrame, tests: pd.DataFrame) -> str:
@@ -88,7 +120,7 @@ def answer(found: pd.DataFrame, tests: pd.DataFrame) -> str:
     said = []
     for way, (helps, fails) in SAID.items():
         rows = tests[tests.a == way]
-        gap = rows["mean a"] - rows["mean b"]
+        gap = rows["mean a"].round(3) - rows["mean b"].round(3)
         counts = {helps: (gap > 0).sum(), fails: (gap < 0).sum(), EQUAL: (gap == 0).sum()}
         said += [f"{words} (in {n} of {len(rows)} comparisons)" for words, n in counts.items() if n]
     if not said:
@@ -100,11 +132,11 @@ def answer(found: pd.DataFrame, tests: pd.DataFrame) -> str:
 
 
 def verdict(tests: pd.DataFrame) -> str:
-    """Where each way has a lower mean loss than OURS, and how much of it is significant."""
+    """Where each way has a lower mean loss than the other, and how much of it is significant."""
     said = []
-    for way, rows in tests.groupby("a", sort=False):
-        lower = list(rows["where"][rows["mean a"] < rows["mean b"]])
-        higher = int((rows["mean a"] > rows["mean b"]).sum())
+    for (way, other), rows in tests.groupby(["a", "b"], sort=False):
+        gap = rows["mean a"].round(3) - rows["mean b"].round(3)  # as they are printed
+        lower, higher = list(rows["where"][gap < 0]), int((gap > 0).sum())
         known = rows[rows.n >= PLANNED]
         clear = known[known.p_holm < LEVEL]
         sure = (
@@ -113,7 +145,7 @@ def verdict(tests: pd.DataFrame) -> str:
         )
         words = f"on {listed(lower)}" if lower else "nowhere"
         said.append(
-            f"- `{way}` has a lower mean loss than `{OURS}` {words}, and a higher one in "
-            f"{higher} of {len(rows)} comparisons; {sure if len(known) else 'none was tested'}."
+            f"- {named(way)} has a lower mean loss than {named(other)} {words}, and a higher one "
+            f"in {higher} of {len(rows)} comparisons; {sure if len(known) else 'none was tested'}."
         )
     return "\n".join(said)

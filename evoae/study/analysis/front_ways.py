@@ -3,18 +3,17 @@
 *separate* trains a network of each size anew. *trajectory* is what `evoae front` does: each size
 begins from the finished network of the next denser one; *from-dense* begins with the dense network.
 *trunk* prunes one network at a constant rate from size to size, and a branch of each size goes on
-from there, alone, with a falling rate. *trajectory-or-anew* chooses on validation between the
-trajectory's network and one trained anew. In *population* the sizes are the cells of a population:
-in each round a size tries networks of its neighbours, and its own, and goes on with the best.
+there, alone, with a falling rate. *trajectory-or-anew* chooses on validation between the
+trajectory's network and one trained anew. The other ways are those of `front_evolution`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,20 +21,23 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from evoae.experiment import Experiment
-from evoae.networks import population
 from evoae.study.analysis import statistics
+from evoae.study.analysis.front_evolution import (
+    ROUNDS,
+    Search,
+    by_dominance,
+    by_random_search,
+    in_population,
+)
 from evoae.study.analysis.statistics import mean_loss
 from evoae.study.runs import fronts
-from evoae.study.runs.files import whole
 from evoae.study.runs.fronts import LOOK, NEXT, Stage, Trained
-from evoae.study.runs.merge import joined
-from evoae.study.runs.run import Run
+from evoae.study.runs.sweeps import bar_of
 
 OURS = "trajectory"
 TRUNK_SHARE = 0.3  # of the steps
-ROUNDS = 4  # of the population
-TRIED = 0.15  # of a round's steps go to each network that a size tries
 KEYS = ["dataset", "way", "steps", "trial", "sparsity"]
+GROUP = ["dataset", "steps", "way"]
 MEASURED = [
     *("validation_l1", "test_l1", "constant_test_l1", "dense_test_l1"),
     *("macs", "compact_parameters", "model_steps"),
@@ -86,7 +88,22 @@ PLANS = {
     OURS: fronts.stages,
     "trajectory-or-anew": trajectory_or_anew,
 }
-WAYS = (*PLANS, "population")
+EVOLVED: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "population": partial(in_population, tunes=False),
+    "pbt": partial(in_population, tunes=True),
+    "random-search": by_random_search,
+    "nsga-ii": by_dominance,
+}
+WAYS = (*PLANS, *EVOLVED)
+# Further pairs: a way, its steps in words and as a share of the other's, and the other. Where sizes
+# are trained side by side, a second core gives at most twice the steps in the same time.
+TWICE = " with twice the steps"
+BESIDE = (
+    ("pbt", "", Fraction(1), "random-search"),
+    ("separate", TWICE, Fraction(2), OURS),
+    ("population", TWICE, Fraction(2), OURS),
+    ("separate", " with 80,000 steps for each size", Fraction(560, 180), OURS),
+)
 
 
 def compute(
@@ -96,12 +113,14 @@ def compute(
     steps: int,
     trials: int,
     seed: int,
+    *,
+    progress: bool = True,
     **where: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A front found in one way: a row per trial and sparsity; and who inherited from whom.
 
-    The second table is that of `population`, empty for the others. Sizes that need more than the
-    weights are left out. Raises ValueError for an unknown way.
+    The second table is that of `population` and `pbt`, empty for the others. Sizes that need more
+    than the weights are left out. Raises ValueError for an unknown way, and for too few steps.
     """
     if way not in WAYS:
         raise ValueError(f"unknown way {way!r}; choose from {', '.join(WAYS)}")
@@ -109,11 +128,21 @@ def compute(
     epochs = steps // fronts.steps_of_an_epoch(e)
     lineage: list[dict[str, Any]] = []
     if way in PLANS:
-        found = fronts.train(PLANS[way](sizes), e, epochs, trials, seed, **where)
+        found = fronts.train(PLANS[way](sizes), e, epochs, trials, seed, progress, **where)
+        table = found.table
     else:
-        found, lineage = in_population(e, sizes, epochs, trials, seed, **where)
-    table = found.table.assign(dataset=str(e.dataset), way=way, steps=steps)
-    return table, pd.DataFrame(lineage).assign(dataset=str(e.dataset), way=way, steps=steps)
+        least = ROUNDS * (len(sizes) + 1) * fronts.steps_of_an_epoch(e)
+        if steps < least:
+            raise ValueError(f"steps={steps} are too few for {way}, which takes at least {least}")
+        tables = []
+        with bar_of(epochs * trials, progress) as bar:
+            for trial in range(trials):
+                search = Search(e, trial, seed, bar, where)
+                lineage += EVOLVED[way](search, sizes, epochs)
+                tables.append(Trained(search.plan, search.runs).table)
+        table = pd.concat(tables).sort_values(["sparsity", "trial"], ignore_index=True)
+    known = {"dataset": str(e.dataset), "way": way, "steps": steps}
+    return table.assign(**known), pd.DataFrame(lineage).assign(**known)
 
 
 def study(
@@ -136,79 +165,6 @@ def study(
     return pd.concat(tables, ignore_index=True), pd.concat(lineages, ignore_index=True)
 
 
-def in_population(
-    e: Experiment, sizes: Sequence[float], epochs: int, trials: int, seed: int, **where: Any
-) -> tuple[Trained, list[dict[str, Any]]]:
-    """Sizes as cells: try, select, train and prune on, replace; in the last round rates fall.
-
-    A network of a sparser neighbour keeps its zeros.
-    """
-    every = [0.0, *sizes]
-    runs: dict[str, Run] = {}
-    plan: list[Stage] = []
-    lineage: list[dict[str, Any]] = []
-    each = epochs // (ROUNDS * len(every))  # epochs of a size in a round
-    length = max(1, round(TRIED * each))
-
-    def train(stages: list[Stage], epochs: int) -> None:
-        plan.extend(stages)
-        runs.update(fronts.train(stages, e, epochs * len(stages), trials, seed, **where).runs)
-
-    stages = [Stage(f"round 0 {size:g}", size, 1.0, LOOK, None, False) for size in every]
-    train(stages, each)
-    for number in range(1, ROUNDS):
-        last = number == ROUNDS - 1
-        before = {stage.size: str(runs[stage.name].folder) for stage in stages}
-        tried: dict[float, dict[str, Stage]] = {}
-        for size, near in neighbours(every).items():
-            tried[size] = {
-                whose: Stage(
-                    f"round {number} {size:g} from {whose}", size, 1.0,
-                    {**LOOK, "initial_weights": before[other]}, None, False,
-                )
-                for whose, other in near.items()
-            }  # fmt: skip
-        train([stage for each in tried.values() for stage in each.values()], length)
-        stages = []
-        for size, given in tried.items():
-            losses = pd.DataFrame(
-                {w: runs[s.name].trials.set_index("trial").validation_l1 for w, s in given.items()}
-            )
-            best = losses.fillna(np.inf).idxmin(axis=1)
-            lineage += [
-                {"round": number, "sparsity": size, "trial": trial, "whose": whose}
-                for trial, whose in best.items()
-            ]
-            start = mixed([runs[given[w].name] for w in best], Path(where["out"]) / "starts")
-            settings = {**(NEXT if last else LOOK), "initial_weights": str(start)}
-            stages.append(Stage(f"round {number} {size:g}", size, 1.0, settings, None, last))
-        train(stages, max(1, each - max(map(len, tried.values())) * length))
-    return Trained(plan, runs), lineage
-
-
-def neighbours(every: Sequence[float]) -> dict[float, dict[str, float]]:
-    """Whose networks each size tries: its own, those of the next denser and the next sparser."""
-    found: dict[float, dict[str, float]] = {size: {"itself": size} for size in every}
-    for dense, sparse in pairwise(every):
-        found[sparse]["denser"] = dense
-        if dense:  # the dense network takes over none
-            found[dense]["sparser"] = sparse
-    return found
-
-
-def mixed(runs: Sequence[Run], folder: Path) -> Path:
-    """A start for `initial_weights`: of each trial, from 0 on, its network in the run at its place
-    in the list."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [run.population.take([slot]) for slot, run in enumerate(runs)]
-    name = hashlib.sha256("".join(run.folder.name for run in runs).encode()).hexdigest()[:16]
-    path = folder / f"{name}.safetensors"
-    if not path.exists():
-        with whole(path) as part:
-            population.save(joined(parts, np.arange(len(parts))), part)
-    return path
-
-
 # -- measures ------------------------------------------------------------------------------------
 
 
@@ -226,13 +182,12 @@ def hypervolume(sparsity: ArrayLike, loss: ArrayLike) -> float:
 
 def measures(table: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, way, steps and trial: mean test loss over the sizes, and hypervolume."""
-    keys = ["dataset", "steps", "way", "trial"]
     table = table.assign(relative=table.test_l1 / table.constant_test_l1)
     rows = [
         (*names, mean_loss(own.test_l1), hypervolume(own.sparsity, own.relative))
-        for names, own in table.groupby(keys, sort=False)
+        for names, own in table.groupby([*GROUP, "trial"], sort=False)
     ]
-    return pd.DataFrame(rows, columns=[*keys, "mean_l1", "hypervolume"])
+    return pd.DataFrame(rows, columns=[*GROUP, "trial", "mean_l1", "hypervolume"])
 
 
 def tests(found: pd.DataFrame) -> pd.DataFrame:
@@ -250,3 +205,19 @@ def tests(found: pd.DataFrame) -> pd.DataFrame:
     pairs = statistics.compare(here, by="way", value="mean_l1", baseline=OURS, within="where")
     by_place = pairs.groupby("where", sort=False).p
     return pairs.assign(p_holm=by_place.transform(statistics.holm, family=len(WAYS) - 1))
+
+
+def beside(found: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of BESIDE, trial by trial, as `tests`; those at one `where` are a family."""
+    samples = {key: own.set_index("trial").mean_l1 for key, own in found.groupby(GROUP)}
+    rows = []
+    for way, words, times, other in BESIDE:
+        for dataset, steps, _ in (key for key in samples if key[2] == other):
+            a = samples.get((dataset, times * steps, way))
+            if a is not None:
+                row = statistics.paired(a, samples[dataset, steps, other])
+                names = {"a": way + words, "b": other}
+                rows.append({"where": f"{dataset} at {steps:,} steps"} | names | row)
+    pairs = pd.DataFrame(rows, columns=["where", *statistics.COLUMNS])
+    by_place = pairs.groupby("where", sort=False).p
+    return pairs.assign(p_holm=by_place.transform(statistics.holm, family=len(BESIDE)))

@@ -81,7 +81,7 @@ def methods() -> dict[str, dict[str, Any]]:
     "magnitude" under the cubic schedule is gradual magnitude pruning (Zhu and Gupta 2017), "imp"
     iterative magnitude pruning with rewinding (`rewound`). "soft" is soft thresholding: magnitude
     with a strong penalty, of which each step moves all weights towards zero by a threshold; that of
-    STR (Kusupati et al. 2020) is learned, and cannot be told to end at a size. "dense" is a narrow
+    STR (Kusupati et al. 2020) is learnt, and cannot be told to end at a size. "dense" is a narrow
     model of as many parameters, "dense-flat" one with a single hidden layer, "one-shot" a prune by
     magnitude and fine-tuning after it. "frontier" is the preset, "frontier-magnitude" the same with
     plain magnitudes as the score; a "ring" coevolves RING cells, and "restarts" train as many that

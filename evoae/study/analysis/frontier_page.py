@@ -40,8 +40,6 @@ def values() -> dict[str, Any]:
     return {
         "planned": PLANNED,
         "ring_cells": count(frontier.RING),
-        "best_few": count(best_methods.BEST),
-        "front_family": count(best_methods.FAMILY),
         "parts_at": share(frontier.PARTS_AT),
         "recipe_until": share(PRESETS["frontier"].settings["prune_until"]),
         "searched": frontier.CONFIGURATIONS,
@@ -49,16 +47,67 @@ def values() -> dict[str, Any]:
         "fair_state": state(front),
         "fair_missing": missing(front),
         "masks_missing": missing(masks, frontier.DATA[:3]),
-        "fair_losses": losses(front),
-        "fair_standing": table(head, [
-            [dataset, share(target), *standing(rows)]
-            for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False)
-        ]),
-        "fair_equal": table([head[0], "size", *head[2:]], equal),
+        "fair_found": fair_found(front),
+        "fair_results": fair_results(front, head, equal),
         "parts_found": parts_found(parts),
         "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
         "masks_again": against(masks, FOUND, [FOUND, *mask_controls.CONTROLS]),
     }  # fmt: skip
+
+
+def fair_found(front: pd.DataFrame) -> str:
+    """On each data set the best method at every target, and where it beats the best baseline."""
+    said = []
+    for dataset, here in front.groupby("dataset", sort=False):
+        best: dict[str, list[str]] = {}
+        clear = []
+        for target, rows in here.groupby("target"):
+            alive = best_methods.living(rows)
+            if not alive:
+                continue
+            best.setdefault(alive[0], []).append(share(target))
+            rival = best_methods.best_baseline(alive)
+            if complete(rows) and rival not in (None, alive[0]):
+                tests = best_methods.among_best(rows)
+                pair = tests[(tests.a == alive[0]) & (tests.b == rival)]
+                lower = (pair.p_holm < LEVEL) & (pair["shift"] < 0)
+                clear += [share(target)] * int(lower.any())
+        if best:
+            words = listed(f"`{name}` at {listed(targets)}" for name, targets in best.items())
+            where = f"at {listed(clear)}" if clear else "nowhere"
+            said.append(
+                f"on {dataset}, {words}, which {where} has a significantly lower test loss than "
+                "the best baseline"
+            )
+    return f"{'; '.join(said)}." if said else "none was compared."
+
+
+def fair_results(front: pd.DataFrame, head: list[str], equal: list[list[Any]]) -> str:
+    """The tables of equally tuned methods and what is to be known to read them; "" of no trials."""
+    if front.empty:
+        return ""
+    rows = [
+        [dataset, share(target), *standing(rows)]
+        for (dataset, target), rows in front.groupby(["dataset", "target"], sort=False)
+    ]
+    family, best = count(best_methods.FAMILY), count(best_methods.BEST)
+    return f"""\
+The best method is chosen on validation data, among those that beat the constant. It is compared
+with the next best and with the best baseline, all by their test loss, paired by trial. Each row is
+a family of {family} tests: all pairs of the best {best}, and each of them with the best baseline.
+Below {PLANNED} trials there are no tests. A method marked {DEAD} does not beat the constant.
+
+{table(head, rows)}
+
+{losses(front)}
+
+### At equal multiply-accumulates and equal compacted size
+
+Methods that reach a sparsity differ in what is left of the computation. Here each trial's losses
+are joined by straight lines over the logarithm of the size, and read off at shares of the largest
+size that any method has.
+
+{table([head[0], "size", *head[2:]], equal)}"""
 
 
 def state(front: pd.DataFrame) -> str:
@@ -67,7 +116,7 @@ def state(front: pd.DataFrame) -> str:
     for dataset, rows in front.groupby("dataset", sort=False):
         n = rows.groupby(["method", "target"]).size().min()
         words.append(f"{dataset} has {n} of {PLANNED} trials of {rows.method.nunique()} methods")
-    return listed(words) if words else "no data set was run"
+    return listed(words) if words else "none was run"
 
 
 def missing(trials: pd.DataFrame, data: Sequence[str] = frontier.DATA) -> str:
@@ -146,7 +195,13 @@ def parts_found(parts: pd.DataFrame) -> str:
             for names, which in ((worse, "higher"), (better, "lower"))
             if names
         ]
-        rest = len(tests) - len(differ)
-        words.append(f"{rest} changes make no significant difference")
+        rest = tests.drop(differ.index)
+        lower = [f"“{name}”" for name in rest.a[rest["shift"] < 0]]
+        but = (
+            f", though {listed(lower)} {'have' if lower[1:] else 'has'} a lower loss"
+            if lower
+            else ""
+        )
+        words.append(f"{len(rest)} changes make no significant difference{but}")
         said.append(f"on {dataset}, {'; '.join(words)}")
     return f"{'. '.join(map(raised, said))}." if said else ""

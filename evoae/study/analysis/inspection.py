@@ -272,7 +272,7 @@ def ending(run: Run) -> str | None:
     if run.setting("loss") == "bce" or means.train_l1 < 0.99 * means.constant_train_l1:
         return None
     return (
-        f"nothing was learned: the training loss, {means.train_l1:.4f}, is not better than that of "
+        f"nothing was learnt: the training loss, {means.train_l1:.4f}, is not better than that of "
         f"the best constant, {means.constant_train_l1:.4f}. For sparse data such as ratings use "
         "loss=bce; otherwise train for more epochs or with a larger learning_rate"
     )

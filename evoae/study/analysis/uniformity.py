@@ -276,7 +276,7 @@ def as_arms(guided: pd.DataFrame) -> pd.DataFrame:
     their sparsities, and positions are an operator.
     """
     own = guided[guided.dataset == "binary-clusters"]
-    rate = own.sparsity.map("{:.0%} zeros".format)
+    rate = (100 * own.sparsity).map("{:.0f} % zeros".format)
     return own.assign(positions=own.operator, mask="own", rate=rate)
 
 

@@ -198,28 +198,23 @@ class Trained:
         rows = rows.sort_values(["size", "trial", "rank"], kind="stable")
         return rows.drop_duplicates(["size", "trial"]).drop(columns="rank").reset_index(drop=True)
 
-    @cached_property
-    def steps(self) -> pd.Series:
-        """Model steps of a trial, by size."""
-        sizes = [stage.size for stage, _ in self.finished]
-        steps = [run.result["model_steps"] // len(run.numbers) for _, run in self.finished]
-        return pd.Series(steps, index=sizes).groupby(level=0).sum()
-
     @property
     def table(self) -> pd.DataFrame:
         """A row per trial and sparsity: COLUMNS.
 
-        `model_steps` are those of all stages of a size; with the first size, those of the dense
-        network are counted too.
+        `model_steps` are those of all stages of a size; with it are counted those of denser
+        stages, such as the dense network, that are for no size of the front.
         """
-        steps = self.steps.copy()
-        sizes = steps.index[steps.index > 0]
-        steps[sizes[0]] += steps[0.0]
+        sizes = np.unique([s.size for s, _ in self.finished if s.candidate and s.size])
+        above = np.searchsorted(sizes, [s.size for s, _ in self.finished])
+        of = sizes[above.clip(max=len(sizes) - 1)]
+        steps = [run.result["model_steps"] // len(run.numbers) for _, run in self.finished]
+        counted = pd.Series(steps, index=of).groupby(level=0).sum()
         dense = self.best[self.best["size"] == 0].set_index("trial")
         rows = self.best[self.best["size"] > 0]
         rows = rows.assign(
             sparsity=rows["size"],
-            model_steps=rows["size"].map(steps),
+            model_steps=rows["size"].map(counted),
             dense_validation_l1=rows.trial.map(dense.validation_l1),
             dense_test_l1=rows.trial.map(dense.test_l1),
         )

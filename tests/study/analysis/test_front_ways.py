@@ -10,7 +10,7 @@ import pytest
 from helpers import tiny
 
 from evoae.study import figures
-from evoae.study.analysis import front_page, front_ways, results
+from evoae.study.analysis import front_evolution, front_page, front_ways, results
 
 SIZES = [0.3, 0.6]
 STEPS = 3 * 48
@@ -23,12 +23,12 @@ def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Pat
     assert table[["sparsity", "trial"]].values.tolist() == [[s, t] for s in SIZES for t in (0, 1)]
     taken = table.groupby("trial").model_steps.sum()
     assert (taken <= STEPS).all()
-    assert (taken > (0.6 if way == "population" else 0.97) * STEPS).all()
+    assert (taken > (0.6 if way in ("population", "pbt") else 0.97) * STEPS).all()
     assert (table.best_preserved <= 1 - table.sparsity + 0.01).all()
-    if way != "population":
+    if way not in ("population", "pbt"):
         assert lineage.empty
         return
-    assert set(lineage["round"]) == set(range(1, front_ways.ROUNDS))
+    assert set(lineage["round"]) == set(range(1, front_evolution.ROUNDS))
     assert set(lineage.whose) <= set(figures.frontier.INHERITED)
     assert set(lineage.whose[lineage.sparsity == 0]) == {"itself"}
     assert figures.inheritance(lineage).axes
@@ -37,15 +37,8 @@ def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Pat
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, from-dense"):
         front_ways.compute(tiny("frontier"), "best", SIZES, STEPS, 1, 1)
-
-
-def test_who_tries_whose_networks() -> None:
-    found = front_ways.neighbours([0.0, 0.5, 0.8])
-    assert found == {
-        0.0: {"itself": 0.0},
-        0.5: {"itself": 0.5, "denser": 0.0, "sparser": 0.8},
-        0.8: {"itself": 0.8, "denser": 0.5},
-    }
+    with pytest.raises(ValueError, match="steps=11 are too few for nsga-ii, which takes at least"):
+        front_ways.compute(tiny("frontier"), "nsga-ii", SIZES, 11, 1, 1)
 
 
 def test_hypervolume_by_hand() -> None:
@@ -59,7 +52,7 @@ def test_hypervolume_by_hand() -> None:
 def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     rows = [
-        {"dataset": "digits", "steps": 1000, "way": way, "trial": trial, "sparsity": size}
+        {"dataset": "digits", "steps": 60_000, "way": way, "trial": trial, "sparsity": size}
         | {"test_l1": loss + noise * rng.random(), "constant_test_l1": 0.4, "model_steps": 500}
         for way, loss in losses.items()
         for trial in range(trials)
@@ -81,7 +74,7 @@ FEW = " These are means of few trials; nothing was tested."
             {"separate": 0.05}, 10, 
             "Training each size anew is better than beginning from the next denser one (in 1 of 1 "
             "comparisons).",
-            "`trajectory` on digits at 1,000 steps, and a higher one in 0 of 1 comparisons; "
+            "`trajectory` on digits at 60,000 steps, and a higher one in 0 of 1 comparisons; "
             "significantly lower in 1, higher in 0",
         ),
         (
@@ -109,7 +102,8 @@ def test_the_page_says_which_way_is_lower(
     found = front_page.values()
     assert found["ways_answer"] == answer
     assert said in found["ways_found"]
-    assert f"digits at 1,000 steps ({trials} trials of trajectory" in found["ways_state"]
+    assert f"{trials} trials of all ways but `" in found["ways_state"]
+    assert "binary-clusters (60,000, 180,000 and 480,000 steps);" in found["ways_state"]
     for way in others:
         (line,) = (row for row in found["ways_table"].splitlines() if f"`{way}` |" in row)
         assert ("–" in line) == (trials < front_page.PLANNED)
@@ -150,3 +144,26 @@ def test_more_data_sets_do_not_take_from_what_ten_trials_can_decide() -> None:
     tested = front_ways.tests(front_ways.measures(many))
     assert np.allclose(tested.p_holm, (len(front_ways.WAYS) - 1) * 2 / 2**10)
     assert front_page.extent(10, list(front_ways.WAYS)) == "10 trials of all ways"
+
+
+def test_further_pairs_are_compared_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {"trajectory": 0.1, "separate": 0.2, "pbt": 0.3, "random-search": 0.25}
+    double = fronts({"separate": 0.05}, 10).assign(steps=120_000)
+    table = pd.concat([fronts(losses, 10), double])
+    pairs = front_ways.beside(front_ways.measures(table))
+    assert pairs[["a", "b"]].values.tolist() == [
+        ["pbt", "random-search"],
+        ["separate with twice the steps", "trajectory"],
+    ]
+    assert (pairs["where"] == "digits at 60,000 steps").all()
+    assert (pairs["shift"] > 0).tolist() == [True, False]
+    assert np.allclose(pairs.p_holm, len(front_ways.BESIDE) * 2 / 2**10)
+    monkeypatch.setattr(results, "front_of_ways", lambda: table)
+    found = front_page.values()
+    assert "120,000" not in found["ways_table"]
+    assert (
+        "`separate` with twice the steps has a lower mean loss than `trajectory` on digits at "
+        "60,000 steps, and a higher one in 0 of 1 comparisons; significantly lower in 1, higher in "
+        "0." in found["beside_found"]
+    )
+    assert found["beside_table"].count("digits at 60,000 steps") == 2

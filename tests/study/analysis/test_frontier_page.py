@@ -39,6 +39,21 @@ def test_where_all_are_dead_nobody_is_the_best() -> None:
     assert losses.count(DEAD) == 2  # random and dense do not beat the constant
 
 
+@pytest.mark.parametrize(
+    ("losses", "n", "said"),
+    [
+        (MEANS, PLANNED, "`frontier` at 90 %, which at 90 % has a significantly lower"),
+        (MEANS, PLANNED - 1, "`frontier` at 90 %, which nowhere has a significantly lower"),
+        (MEANS | {"obd": 0.01}, PLANNED, "`obd` at 90 %, which nowhere has a significantly lower"),
+        ({"random": 0.3}, PLANNED, "none was compared."),
+    ],
+)
+def test_the_summary_names_the_best_and_where_it_is_clear(
+    losses: dict[str, float], n: int, said: str
+) -> None:
+    assert said in frontier_page.fair_found(trials_of(losses, n=n, dataset="digits"))
+
+
 def test_what_is_missing_is_named() -> None:
     one = trials_of(MEANS, dataset="digits")
     assert state(one) == f"digits has {PLANNED} of {PLANNED} trials of {len(MEANS)} methods"

@@ -204,9 +204,9 @@ def test_a_run_that_ends_at_the_constant_says_so():
 
     assert inspection.ending(Ended([0.02, 0.02])) is None
     assert inspection.ending(Ended([0.04, 0.04], "bce")) is None  # the constant is not its own
-    assert inspection.ending(Ended([0.04, 0.04], "bce-then-l1")).startswith("nothing was learned")
+    assert inspection.ending(Ended([0.04, 0.04], "bce-then-l1")).startswith("nothing was learnt")
     for losses in ([0.03, 0.03], [0.5, 0.5]):
-        assert inspection.ending(Ended(losses)).startswith("nothing was learned: the training loss")
+        assert inspection.ending(Ended(losses)).startswith("nothing was learnt: the training loss")
     assert "1 of 2 trials diverged" in inspection.ending(Ended([0.01, np.nan]))
     assert "0.0300" in inspection.ending(Ended([0.03, 0.03]))
     assert "loss=bce" in inspection.ending(Ended([0.03, 0.03]))

@@ -165,7 +165,7 @@ def test_guidance_is_a_part_of_it() -> None:
     said = found.set_index(["part", "value"]).verdict
     assert said["guidance", "train_l1"] == "supported"
     assert said["guidance, fewer bits", "train_l1"] == "contradicted"
-    assert set(found.rate) == {"80% zeros"}
+    assert set(found.rate) == {"80 % zeros"}
 
 
 @pytest.mark.parametrize(

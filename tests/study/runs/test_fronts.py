@@ -69,7 +69,6 @@ def test_the_network_of_the_lowest_validation_loss_is_taken() -> None:
     losses = {"a": [0.3, 0.1], "b": [0.2, math.nan], "c": [math.nan, 0.4]}
     found = Trained(plan, {name: FakeRun(each, 10) for name, each in losses.items()})
     assert found.best.stage.tolist() == ["b", "a"]
-    assert found.steps[0.5] == 15
 
 
 def test_each_trial_continues_its_own(tmp_path: Path) -> None:
