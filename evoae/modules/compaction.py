@@ -45,7 +45,8 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
     of any layer are left out if they are always the same, or if nothing reads them: through sums,
     concatenations, pooling, norms, reshapes and tied weights. The copy has the classes of the
     original, with smaller layers, and can be trained. It is called as the example is called; its
-    outputs are compared on the example, on random inputs of its shape, and on other batch sizes.
+    outputs are compared on the example, on random inputs of its shape, and on other batch sizes;
+    in training mode it must run where the original does.
 
     Without an example, layers Linear, Conv1d and Conv2d in Sequentials lose units, and nothing else
     does; a forward is then looked at with its optional arguments at their defaults, and with each

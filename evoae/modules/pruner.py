@@ -102,6 +102,7 @@ class Pruner:
     after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
     it refuses a target, but for an output layer. A state dict has the names of the plain module,
     with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
+    (A plain one has no masks on what a spectral norm or a parametrization of yours computes.)
     Make copies for averages of weights (EMA, SWA) after the Pruner, and update them before
     `finish`: they have its masks. An average of buffers, too, keeps at zero what was masked at any
     time meanwhile. Optimisers forget moments of what is masked.
