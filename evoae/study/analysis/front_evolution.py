@@ -56,6 +56,8 @@ class Search:
         """Train stages side by side, which share the epochs."""
         stages = list(stages)
         self.plan += stages
+        # rounds are whole epochs, and may take more than was reckoned; tqdm forgets such a total
+        self.bar.total = max(self.bar.total or 0, self.bar.n + epochs)
         trials = range(self.trial, self.trial + 1)
         found = fronts.train(stages, self.e, epochs, trials, self.seed, self.bar, **self.where)
         self.runs |= found.runs

@@ -34,6 +34,17 @@ def test_every_way_takes_the_steps_and_reaches_the_sizes(way: str, tmp_path: Pat
     assert figures.inheritance(lineage).axes
 
 
+def test_whole_rounds_may_take_more_epochs_than_the_bar_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    e = tiny("frontier")
+    least = front_evolution.ROUNDS * (len(SIZES) + 1)
+    steps = least * front_ways.fronts.steps_of_an_epoch(e)
+    table, _ = front_ways.compute(e, "population", SIZES, steps, 1, 1, out=tmp_path, workers=1)
+    assert table.model_steps.sum() > steps
+    assert f"/{least} epochs" not in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown way 'best'; choose from separate, from-dense"):
         front_ways.compute(tiny("frontier"), "best", SIZES, STEPS, 1, 1)
