@@ -81,7 +81,7 @@ def check_granularity(granularity: str, operator: str, e: Experiment) -> None:
 def check_seen(operator: str, needs: Collection[str], targets: list[Target]) -> None:
     """Raise ValueError if calls of layers do not show what an operator looks at."""
     for statistic in sorted(needs):
-        if unseen := [target.name for target in targets if not target.sees(statistic)]:
+        if unseen := [t.name or "the module" for t in targets if not t.sees(statistic)]:
             raise ValueError(
                 f"operator {operator} reads {statistic}, which cannot be seen of "
                 f"{', '.join(unseen)}: leave them out by exclude="
@@ -146,6 +146,21 @@ def check_examples(x: Any, operator: Operator, run: Callable[[Tensor], None]) ->
                 f"the module does not take examples, {list(x.shape)} of {x.dtype}: {words(error)}"
             ) from error
     return True
+
+
+def warn_of_one_memory(targets: list[Target]) -> None:
+    """Warn of parameters that are two and lie in one memory, as `b.data = a.data.T` leaves them."""
+    names: dict[tuple[int, int], str] = {}
+    for tensor in (each for target in targets for each in target.tensors.values()):
+        if (parameter := tensor.stored) is None:
+            continue
+        first = names.setdefault((parameter.data_ptr(), parameter.numel()), tensor.names[0])
+        if first != tensor.names[0]:
+            warnings.warn(
+                f"{first} and {tensor.names[0]} are two parameters in one memory: both count, and "
+                "what is pruned of one is zero in the other. Make them one parameter instead",
+                stacklevel=3,
+            )
 
 
 def warn_of_averages(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Container, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -44,7 +45,8 @@ def compact(module: nn.Module, example: Any = None) -> nn.Module:
     of any layer are left out if they are always the same, or if nothing reads them: through sums,
     concatenations, pooling, norms, reshapes and tied weights. The copy has the classes of the
     original, with smaller layers, and can be trained. It is called as the example is called; its
-    outputs are compared on the example, on random inputs of its shape, and on other batch sizes.
+    outputs are compared on the example, on random inputs of its shape, and on other batch sizes;
+    in training mode it must run where the original does.
 
     Without an example, layers Linear, Conv1d and Conv2d in Sequentials lose units, and nothing else
     does; a forward is then looked at with its optional arguments at their defaults, and with each
@@ -114,7 +116,12 @@ def why_unknown(module: nn.Module, parts: tuple[type[nn.Module], ...]) -> str | 
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return "other layers are lazy: pass the module some data first"
     known = [part for part in module.modules() if isinstance(part, parts)]
-    held = [t for part in known for t in (*part.parameters(), *part.buffers())]
+    # a buffer of a user's may be a mask of -inf, for attention
+    own = [part for part in known if type(part).__module__.startswith("torch.nn.")]
+    held = [
+        *(p for part in known for p in part.parameters()),
+        *(b for part in own for b in part.buffers(recurse=False)),
+    ]
     if not all(tensor.isfinite().all() for tensor in held):  # zero times infinity is no constant
         return "layers or norms hold NaN or infinity"
     return None
@@ -152,13 +159,13 @@ def first_rows(module: nn.Module, inputs: Inputs) -> Inputs:
     """
     if not all(isinstance(x, Tensor) and x.dim() and len(x) == len(inputs[0]) for x in inputs):
         return inputs
-    few = tuple(x[:ROWS] for x in inputs)
     try:
+        few = tuple(x[:ROWS] for x in inputs)
         pairs = zip(reading.outputs(module, few), reading.outputs(module, inputs), strict=True)
         alike = [
             len(a) == len(few[0]) and torch.allclose(a, b[:ROWS], 1e-4, 1e-5) for a, b in pairs
         ]
-    except Exception:  # whatever a user's forward raises on fewer examples, or gives for them
+    except Exception:  # whatever is raised on fewer examples, or of sparse tensors
         return inputs
     return few if all(alike) and len(few[0]) < len(inputs[0]) else inputs
 
@@ -195,6 +202,7 @@ def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
     small, taken, numbers, left = bare, list[Tensor](), list[Number](), plan.left(bare)
     tried = list(trials(bare, inputs)) if plan.families else []
     waiting = [plan.families] if plan.families else []
+    trains = bool(waiting) and why_not_trained(bare, inputs) is None
     while waiting:
         some = waiting.pop()
         gaps = []
@@ -203,6 +211,8 @@ def shrunk(bare: nn.Module, inputs: Inputs) -> tuple[nn.Module, Left]:
             try:
                 candidate = plan.write(copied(bare), taken + some, numbers + more)
                 gaps.append(difference(candidate, tried))
+                if gaps[-1] is None and trains:
+                    gaps[-1] = why_not_trained(candidate, inputs)
             except Exception as error:  # a tensor may be held in a way that is not known here
                 gaps.append(f"they cannot be taken out ({words(error)})")
             if gaps[-1] is None:
@@ -281,13 +291,15 @@ def trials(module: nn.Module, inputs: Inputs) -> Iterator[tuple[Inputs, list[Ten
         return (torch.cat([x, x]) if twice else x[:1]) if isinstance(x, Tensor) and x.dim() else x
 
     yield inputs, wide_outputs(module, inputs)
-    for tried in (
-        tuple(random(x, 1) for x in inputs), tuple(random(x, 5) for x in inputs),
-        tuple(rows(x, True) for x in inputs), tuple(rows(x, False) for x in inputs),
-    ):  # fmt: skip
+    changes = (
+        partial(random, scale=1), partial(random, scale=5),
+        partial(rows, twice=True), partial(rows, twice=False),
+    )  # fmt: skip
+    for change in changes:
         try:
+            tried = tuple(map(change, inputs))
             yield tried, wide_outputs(module, tried)
-        except Exception:  # whatever a user's forward raises on an input of another kind
+        except Exception:  # whatever a forward raises on an input of another kind; sparse ones too
             continue
 
 
@@ -301,6 +313,15 @@ def wide_outputs(module: nn.Module, inputs: Inputs) -> list[Tensor]:
         return reading.outputs(copied(module).double(), tuple(map(doubled, inputs)))
     except Exception:  # whatever a forward raises that counts on another precision
         return reading.outputs(module, inputs)
+
+
+def why_not_trained(module: nn.Module, inputs: Inputs) -> str | None:
+    """Why a module's forward does not go in training mode, if it does not."""
+    try:
+        reading.outputs(module, inputs, training=True)
+    except Exception as error:  # whatever a user's forward raises
+        return f"with fewer units its forward in training mode raises {words(error)}"
+    return None
 
 
 def difference(small: nn.Module, tried: list[tuple[Inputs, list[Tensor]]]) -> str | None:

@@ -23,7 +23,7 @@ from evoae.data.scaling import Scaling
 from evoae.messages import words
 from evoae.modules import reading
 from evoae.modules.compaction import TOLERANCE, checked_example, take_off_norms
-from evoae.modules.graph import silent
+from evoae.modules.graph import Within, silent
 from evoae.modules.plain import copied, unmasked, why_not_a_module
 from evoae.modules.shrinking import owners_of, put, set_sizes
 from evoae.rules import check_known
@@ -76,11 +76,8 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The module's output, the first one in the units of the file."""
-        made = self.module(self.scale(x))
-        if isinstance(made, Tensor):
-            return self.unscale(made)
-        first, *others = made
-        return self.unscale(first), *others
+        first, *others = reading.tensors_of(self.module(self.scale(x)))
+        return (self.unscale(first), *others) if others else self.unscale(first)
 
 
 def export(
@@ -123,6 +120,8 @@ def export(
             raise ValueError(f"the module to export {problem}")
     plain = unmasked(module).eval()
     inputs = checked_example(plain, example)
+    if path.suffix == ".onnx" and not all(isinstance(x, Tensor) for x in inputs):
+        raise ValueError(f"{path}: a file of ONNX takes tensors; the example is of other types")
     whole = copied(plain if original is None else original).eval()
     about: dict[str, Any] = {"parameters": sum(p.numel() for p in plain.parameters())}
     if scaling is not None:
@@ -264,22 +263,30 @@ def write_onnx(
     batches = {name: {0: "batch"} for name, x in zip(names, inputs, strict=True) if x.dim()}
     batches |= {name: {0: "batch"} for name, y in zip(given, outputs, strict=True) if y.dim()}
     errors = []
-    for axes in (batches, None):  # of any batch size, or of the example's
+    # of any batch size, or of the example's; what gives no plain tensors, as a list of them
+    for each, axes in [(m, axes) for m in (module, Within(module)) for axes in (batches, None)]:
         try:
             with reading.quiet(), silent():
                 torch.onnx.export(
-                    module, inputs, str(path), dynamo=False, input_names=names,
+                    each, inputs, str(path), dynamo=False, input_names=names,
                     output_names=given, dynamic_axes=axes,
                 )  # fmt: skip
             break
         except Exception as error:  # whatever the exporter raises for what it does not know
             errors.append(error)
     else:
-        raise RuntimeError(f"{path}: ONNX cannot hold the module ({words(errors[0])}); not written")
+        raise RuntimeError(
+            f"{path.stem}: ONNX cannot hold the module ({words(errors[0])}); not written"
+        )
     model: onnx.ModelProto = onnx.load(str(path))
     onnx.helper.set_model_props(model, {ENTRY: json.dumps(about)})
     onnx.save(model, str(path))
-    return run_onnx(path, inputs)
+    try:
+        return run_onnx(path, inputs)
+    except Exception as error:  # what onnxruntime has no code for: bfloat16, say
+        raise RuntimeError(
+            f"{path.stem}: onnxruntime cannot run it ({words(error)}); not written"
+        ) from error
 
 
 def run_onnx(path: Path, inputs: Sequence[Tensor]) -> list[Tensor]:

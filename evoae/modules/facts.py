@@ -72,7 +72,9 @@ class Facts:
     def begin(self, node: Node) -> Known:
         """Parameters and buffers are constants; of an input nothing is known."""
         if node in self.graph.values:
-            return constants(self.graph.values[node].cpu().double())
+            values = self.graph.values[node].cpu().double()
+            finite = values.isfinite()
+            return Known(values.where(finite, 0), finite, finite)
         return unknown(shape_of(node))
 
     def follow(self, node: Node) -> Any:
@@ -117,6 +119,8 @@ class Facts:
             return self.over_positions(node, name, graphs.POOLS[name])
         if name in ("sum", "mean"):
             return self.summed(node)
+        if name in graphs.EXTREMES:
+            return self.extreme(node)
         if (call := recurrent.recurrent(node)) is not None:
             return recurrent.known(self, node, call)
         rule = getattr(self, f"of_{name.strip('_')}", None)
@@ -167,15 +171,27 @@ class Facts:
         above, below = (each.all(dims, keepdim=keep) for each in (known.above, known.below))
         return Known(run(node, {node.args[0]: known.value}), above, below)
 
+    def extreme(self, node: Node) -> Known:
+        """The largest or the least over some dimensions."""
+        known, shape = self.known[node.args[0]], shapes_of(node)[0]
+        rank = known.value.dim()
+        dims = graphs.dimensions(node, rank)
+        level = uniform(known, dims).map(lambda each: firsts(each, dims))
+        return level if len(shape) == rank else level.map(lambda each: each.squeeze(dims))
+
     def of_linear(self, node: Node, x: Node, weight: Node, bias: Node | None = None) -> Known:
         """Of `x @ weight.T + bias`."""
         return self.layer(node, x, weight, self.known[weight].map(lambda each: each.T), bias, 1)
 
     def of_addmm(self, node: Node, bias: Node, a: Node, b: Node) -> Known | None:
-        """Of a product of matrices and a sum."""
-        return None if node.kwargs else self.layer(node, a, b, self.known[b], bias, 0)
+        """Of a product of matrices and a sum, which may be scaled where it adds only zeros."""
+        if node.kwargs.get("alpha", 1) != 1:
+            return None
+        if node.kwargs.get("beta", 1) != 1 and not self.known[bias].zero.all():
+            return None
+        return self.layer(node, a, b, self.known[b], bias, 0)
 
-    of_baddbmm = of_addmm
+    of_baddbmm = of_sparse_addmm = of_addmm
 
     def layer(
         self, node: Node, x: Node, weight: Node, matrix: Known, bias: Node | None, axis: int
@@ -369,7 +385,7 @@ class Facts:
                     for dim in sorted(graphs.dimensions(node, len(shape))):
                         each = each.unsqueeze(dim)
                 each = each.expand(shape)
-                self.add(args[0], each & ~self.known[args[0]].zero if name == "sum" else each)
+                self.add(args[0], each & ~self.known[args[0]].zero if graphs.is_sum(node) else each)
         elif (call := recurrent.recurrent(node)) is not None:
             recurrent.look_back(self, node, call, reads)
         elif (rule := getattr(self, f"back_{name.strip('_')}", None)) is not None:
@@ -410,14 +426,18 @@ class Facts:
             one, none = ([k] * len(args[3]) for k in (1, 0))
             args = (*args[:3], one, none, one, args[6], none, args[8])
 
+        is_sparse = name_of(node.target) == "_sparse_addmm"
+        target = torch.ops.aten.addmm.default if is_sparse else node.target
+
         def multiply(*values: Tensor) -> Tensor:
-            return node.target(*torch.fx.map_arg(args, dict(zip(there, values, strict=True)).get))
+            return target(*torch.fx.map_arg(args, dict(zip(there, values, strict=True)).get))
 
         found = depended_on(multiply, list(there.values()), {0: read})
         for each, mask in zip(there, found, strict=True):
             self.add(each, mask)
 
     back_linear = back_addmm = back_baddbmm = back_mm = back_bmm = back_convolution = back_product
+    back_sparse_addmm = back_product
 
     def back_batch_norm(self, node: Node, read: Tensor, x: Node, *given: Any) -> None:
         """Of a norm of each channel."""
@@ -447,9 +467,18 @@ class Facts:
     back_rms_norm = back_layer_norm
 
     def back_topk(self, node: Node, read: Tensor, x: Node, *rest: Any) -> None:
-        """Of the largest entries: zeros are none of them where no entry is below 0."""
-        known = self.known[x]
-        self.add(x, ~known.zero if known.positive.all() else torch.tensor(True))
+        """Of the largest entries: zeros are none of them where no entry is below 0.
+
+        Where only a ReLU reads them, what is never above 0 is as good as any other such entry.
+        """
+        known, gone = self.known[x], torch.tensor(False)
+        after, back = ([u for n in node.users if n.args[1] == k for u in n.users] for k in (0, 1))
+        if after and all(graphs.picked(each) is x for each in back):
+            if all(name_of(each.target) == "relu" for each in after):
+                gone = known.negative
+            elif known.positive.all():
+                gone = known.zero
+        self.add(x, ~gone)
 
     def back_scatter(self, node: Node, read: Tensor, into: Node, *rest: Any) -> None:
         """Of what is put to places."""
@@ -592,4 +621,6 @@ def by_sign(name: str, args: Sequence[Any], node: Node) -> Known | None:
             return multiplied(x, y)
         if y.constant.all() and not y.zero.any() and not node.kwargs:
             return scaled(x, 1 / y.value)
+        away = (y.above & (y.value > 0)) | (y.below & (y.value < 0))  # from 0
+        return zero_where(x.zero & away) if (x.zero & away).any() else None
     return None

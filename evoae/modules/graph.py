@@ -9,18 +9,21 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.modules import transformer
 
 from evoae.messages import words
 from evoae.modules.plain import WEIGHTED, copied
-from evoae.modules.reading import Inputs, quiet
+from evoae.modules.reading import Inputs, quiet, tensors_of
 
 Node = Any  # of torch.fx, whose arguments may be of any type
 
@@ -52,16 +55,16 @@ class Graph:
     parts: dict[Node, str]
 
 
-def exported(module: nn.Module, inputs: Inputs) -> Graph:
-    """The graph of a module in evaluation mode.
+def exported(module: nn.Module, inputs: Inputs, named: Mapping[str, Any] | None = None) -> Graph:
+    """The graph of a module in evaluation mode, called with inputs, and with some that are `named`.
 
     Raises ValueError, in one line, for a module that `torch.export` cannot read: a forward that
     depends on the values of its input, say.
     """
     probe = Within(copied(module)).eval()
     try:
-        with quiet(), silent():
-            program = torch.export.export(probe, inputs, strict=False)
+        with quiet(), silent(), unquestioned():
+            program = torch.export.export(probe, inputs, dict(named or {}), strict=False)
             program = program.run_decompositions(decompositions())
     except Exception as error:  # whatever torch.export, or a user's forward, raises
         why = words(error)
@@ -102,9 +105,20 @@ class Within(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: Any) -> Any:
-        """What the module gives."""
-        return self.module(*inputs)
+    def forward(self, *inputs: Any, **named: Any) -> list[Tensor]:
+        """The tensors that the module gives."""
+        return tensors_of(self.module(*inputs, **named))
+
+
+@contextmanager
+def unquestioned() -> Iterator[None]:
+    """Within, PyTorch does not look at values: a distribution's, or whether a mask is causal."""
+    asks = "_detect_is_causal_mask"
+    with (
+        patch.object(transformer, asks, lambda mask, given=None, size=None: given is True),
+        patch.object(Distribution, "_validate_args", False),
+    ):
+        yield
 
 
 @cache
@@ -179,6 +193,7 @@ POOLS = {
 REDUCTIONS = dict.fromkeys(
     "sum mean amax amin max min argmax argmin any all prod var std var_mean logsumexp".split(), 1
 ) | {"linalg_vector_norm": 2, "norm": 2}
+EXTREMES = {"amax", "amin", "max", "min"}
 # of a whole row along a dimension, of the same shape
 ALONG = {"_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "sort"}
 # what does not fall where its input rises, and the least that it gives
@@ -195,14 +210,19 @@ POSITIVE = {"abs", "cosh"}
 def is_pointwise(node: Node) -> bool:
     """Whether an operation computes each entry from those at the same position."""
     tags = getattr(node.target, "tags", ())
-    return torch.Tag.pointwise in tags or name_of(node.target) in ("hardswish", "where")
+    return torch.Tag.pointwise in tags or name_of(node.target) in ("hardswish", "where", "_to_copy")
 
 
 def picked(scatter: Node) -> Node | None:
-    """Of what are scattered the largest entries, to where they came from; None if it is not so."""
+    """Of what are scattered the largest entries, to where they came from; None if it is not so.
+
+    A ReLU may be between.
+    """
     if name_of(scatter.target) != "scatter" or len(scatter.args) < 4 or scatter.kwargs:
         return None
     into, dim, index, values = scatter.args
+    if name_of(getattr(values, "target", "")) == "relu":
+        values = values.args[0]
     if any(name_of(getattr(each, "target", "")) != "getitem" for each in (index, values)):
         return None
     top = index.args[0]
@@ -221,3 +241,9 @@ def dimensions(node: Node, rank: int) -> list[int]:
     if given is None or given == []:
         return list(range(rank))
     return [each % rank for each in (given if isinstance(given, list | tuple) else [given])]
+
+
+def is_sum(reduction: Node) -> bool:
+    """Whether zeros among its inputs make no difference: a sum, or a length."""
+    name, given = name_of(reduction.target), reduction.args[1:2]
+    return name == "sum" or (name == "linalg_vector_norm" and (not given or given[0] > 0))

@@ -30,12 +30,14 @@ OUTPUT = "they are outputs"
 class Axes:
     """Which atoms the entries of a tensor go with, [...] or what can be broadcast to its shape.
 
-    `free`: its shape follows that of others.
+    `free`: its shape follows that of others. `before`: its shape before it was repeated to that of
+    another tensor, if it was.
     """
 
     shape: tuple[int, ...]
     atoms: list[Tensor] = field(default_factory=list)
     free: bool = False
+    before: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         self.atoms = [atoms.expand(self.shape) for atoms in self.atoms]
@@ -196,10 +198,12 @@ class Coupling:
     def joined(self, node: Node, given: Sequence[Axes]) -> Axes:
         """Unite what meets at the same positions, broadcast from the right."""
         shape = shapes_of(node)[0]
-        sizes = [(1,) * (len(shape) - len(each.shape)) + each.shape for each in given]
+        ones = [(1,) * (len(shape) - len(each.shape)) for each in given]
+        pairs = list(zip(ones, given, strict=True))
+        sizes = [one + (each.before or each.shape) for one, each in pairs]
         there = [
-            (number, atoms.reshape(size))
-            for number, (each, size) in enumerate(zip(given, sizes, strict=True))
+            (number, atoms.reshape(one + each.shape))
+            for number, (one, each) in enumerate(pairs)
             for atoms in each.atoms
         ]
         found: dict[frozenset[int], Tensor] = {}
@@ -242,10 +246,13 @@ class Coupling:
                 dims = self.varying(each)
                 self.blocks(each, min(dims, default=0), whole=True)
             made.append(found)
-        return [
-            Axes(shape, [found[k] for found in made if self.varying(found[k])], given.free)
+        found = [
+            Axes(shape, [each[k] for each in made if self.varying(each[k])], given.free)
             for k, shape in enumerate(shapes_of(node))
         ]
+        if name == "expand":
+            found[0].before = (1,) * (len(found[0].shape) - len(given.shape)) + given.shape
+        return found
 
     def cut(self, node: Node, atoms: Tensor, varying: frozenset[int]) -> None:
         """Of what is cut into equal parts, the parts must stay equal; else nothing may go."""
@@ -322,8 +329,8 @@ class Coupling:
             varying = self.varying(atoms)
             if varying.isdisjoint(over):
                 kept.append(atoms)
-            elif not varying <= set(over):
-                self.fix([atoms], f"{spoken(node)} reads them")
+            elif not varying <= set(over):  # what becomes one goes together
+                kept.append(self.level(atoms, varying.intersection(over)))
         kept = [firsts(atoms, over) for atoms in kept]
         if len(shapes_of(node)[0]) < len(given.shape):
             kept = [atoms.squeeze(over) for atoms in kept]
@@ -331,39 +338,46 @@ class Coupling:
 
     # -- operations with parameters --------------------------------------------------------------
 
+    def alike(self, one: Tensor, other: Tensor) -> bool:
+        """Whether entries share an atom in one tensor where they do so in the other."""
+        pair = [self.roots(each).flatten() for each in torch.broadcast_tensors(one, other)]
+        counts = {len(each.unique()) for each in pair} | {len(torch.stack(pair).unique(dim=1).T)}
+        return len(counts) == 1
+
     def contracted(self, node: Node, a: Axes, b: Axes, bias: Axes | None = None) -> Axes:
         """The product of [..., m, k] and [..., k, n]; `b` may have no leading dimensions."""
         shape, why = shape_of(node), f"{spoken(node)} combines them with what cannot shrink"
         last, row, column = len(a.shape) - 1, len(b.shape) - 2, len(b.shape) - 1
         shift = len(a.shape) - len(b.shape)  # of leading dimensions
-        made, matched = [], set()
-        of_b = {self.varying(each): each for each in b.atoms}
+        made = []
+        of_b: dict[frozenset[int], list[Tensor]] = {}  # several, where axes were flattened into one
+        for atoms in b.atoms:
+            of_b.setdefault(self.varying(atoms), []).append(atoms)
         for atoms in a.atoms:
             varying = self.varying(atoms)
             if last not in varying:
                 made.append(atoms.narrow(-1, 0, 1))
                 continue
             there = frozenset(row if k == last else k - shift for k in varying)
-            other = of_b.get(there)
-            if other is None or last - 1 in varying:
+            if not of_b.get(there) or last - 1 in varying:
                 if not b.free:
                     self.fix([atoms], why)
                 continue
-            matched.add(there)
             one = atoms.narrow(last - 1, 0, 1).squeeze(last - 1) if last else atoms
-            two = other.narrow(column, 0, 1).squeeze(column)
-            self.unite(one, two)
+            rows = [each.narrow(column, 0, 1).squeeze(column) for each in of_b[there]]
+            best = max(range(len(rows)), key=lambda number: self.alike(one, rows[number]))
+            self.unite(one, rows[best])
+            of_b[there].pop(best)
             for dim in varying - {last}:
                 self.blocks(atoms, dim, whole=False)
-        for varying, atoms in of_b.items():
-            if varying in matched:
-                continue
+        for varying, alone in of_b.items():
             if row in varying or not varying:
-                self.fix([] if a.free else [atoms], why)
+                self.fix([] if a.free else alone, why)
                 continue
-            for dim in varying - {column}:
-                self.blocks(atoms, dim, whole=False)
-            made.append(atoms.narrow(row, 0, 1))
+            for atoms in alone:
+                for dim in varying - {column}:
+                    self.blocks(atoms, dim, whole=False)
+                made.append(atoms.narrow(row, 0, 1) if last else atoms.select(row, 0))
         if bias is not None:
             return self.joined(node, [Axes(shape, made), bias])
         return Axes(shape, made)
@@ -384,7 +398,7 @@ class Coupling:
         """Of a product of matrices and a sum."""
         return self.contracted(node, self.axes[a], self.axes[b], self.axes[bias])
 
-    of_baddbmm = of_addmm
+    of_baddbmm = of_sparse_addmm = of_addmm
 
     def of_convolution(
         self, node: Node, x: Node, weight: Node, bias: Node | None, stride: Any, padding: Any,
@@ -424,7 +438,10 @@ class Coupling:
         """A convolution in groups: of all that remain, equally many channels must remain."""
         name = self.graph.tensors.get(weight)
         shared = name is not None and name in self.grouped
-        if not channels or name is None or shared:
+        if not channels:  # of the module's input
+            wide = shape_of(weight)[0] if transposed else shape_of(weight)[1] * count
+            channels = [torch.full((wide,), FIXED)]
+        if name is None or shared:
             self.fix([*channels, *entries.values()], "a convolution of groups reads them")
             return entries.get(0) if not transposed else None
         inside = channels[0].reshape(count, -1)

@@ -21,18 +21,23 @@ THRESHOLD = torch.ops.aten.threshold_backward
 KEPT = 0.999  # a mask that was averaged keeps what was kept all the while, but for rounding
 
 
+def threshold(kept: Tensor) -> float:
+    """What a mask is above where it keeps: bfloat16 would round KEPT up to 1."""
+    return 1 - 2**-8 if kept.dtype == torch.bfloat16 else KEPT
+
+
 def in_graph() -> bool:
     """Whether a forward is being compiled, exported or traced."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def select(tensor: Tensor, kept: Tensor) -> Tensor:
-    """The tensor where `kept` is above KEPT, and 0 elsewhere, whatever stands there.
+    """The tensor where `kept` is above its threshold, and 0 elsewhere, whatever stands there.
 
     This is relu's own gradient. A product leaves NaN under a mask (0 * NaN is NaN); `torch.where`
     takes eight times as long.
     """
-    return THRESHOLD.default(tensor, kept, KEPT)
+    return THRESHOLD.default(tensor, kept, threshold(kept))
 
 
 def of_type(kept: Tensor, other: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ class Guard:
             return False  # which it does not say
         seen = kept.data_ptr(), kept._version
         if seen != self.seen:
-            self.seen, self.full = seen, bool((kept > KEPT).all())
+            self.seen, self.full = seen, bool((kept > threshold(kept)).all())
         return self.full
 
     def masked(self, mask: Mask, gradient: Tensor) -> Tensor | None:
@@ -129,7 +134,7 @@ class Mask(nn.Module):
     @property
     def keeps(self) -> Tensor:
         """`kept` as booleans."""
-        return self.kept > KEPT
+        return self.kept > threshold(self.kept)
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, masked; while `dense`, with the gradient of the unmasked one."""
@@ -142,7 +147,8 @@ class Mask(nn.Module):
                     guard.watch(self)  # it was frozen until now
                 if not guard.is_full(kept):
                     values = tensor.data
-                    THRESHOLD.grad_input(values, of_type(kept, values), KEPT, grad_input=values)
+                    kept = of_type(kept, values)
+                    THRESHOLD.grad_input(values, kept, threshold(kept), grad_input=values)
                 return tensor
         kept = self.kept.to(tensor.dtype)  # a state dict may have been read as another type
         if self.see is not None and tensor.requires_grad:
@@ -234,7 +240,12 @@ def remove(layer: nn.Module, name: str) -> None:
         mask.guard.leave()
         chain = parametrizations(layer)[name]
         chain.eval()  # a spectral norm moves whenever it is looked at in training
+        behind = list(chain.parameters())
         parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+        if behind and name in layer._buffers:  # what PyTorch leaves of several parameters
+            value = cast(Tensor, layer._buffers.pop(name)).detach()
+            trains = any(each.requires_grad for each in behind)
+            layer.register_parameter(name, nn.Parameter(value, trains))
 
 
 def taken_apart(layer: nn.Module) -> tuple[nn.Module, dict[str, Mask]]:
@@ -284,7 +295,9 @@ def reduce_masked(layer: nn.Module, protocol: Any) -> tuple[Any, ...]:
 
 def copy_masked(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """How a masked layer is copied."""
-    return put_together(*copy.deepcopy(taken_apart(layer), memo))
+    with torch.no_grad():  # a recurrent layer computes its weights again when it is copied
+        plain, masks = copy.deepcopy(taken_apart(layer), memo)
+    return put_together(plain, masks)
 
 
 def state_of_masked(layer: nn.Module, *arguments: Any, **named: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from evoae.modules import masking
 from evoae.modules.layers import Target
 from evoae.modules.plain import Hook
+from evoae.modules.reading import tensors_of
 from evoae.networks.gradients import Gradients
 from evoae.pruning.layer import LASTING, Layer, Masks
 
@@ -126,7 +127,9 @@ class Observer:
         for end in ends if not self.names.isdisjoint(OF_UNITS) else ():
             self.handles.append(end.register_forward_hook(Hook(self.see_units)))
         for layer in target.layers if "inputs" in self.names else ():
-            self.handles.append(layer.register_forward_hook(Hook(self.see_inputs)))
+            self.handles.append(
+                layer.register_forward_hook(Hook(self.see_inputs), with_kwargs=True)
+            )
         for part, tensor in target.tensors.items() if self.of_gradients else ():
             if (parameter := tensor.stored) is None:
                 mask = tensor.mask
@@ -135,7 +138,7 @@ class Observer:
             elif parameter.requires_grad:
                 see = Hook(partial(self.see_gradient, part, parameter))
                 self.handles.append(parameter.register_hook(see))
-        self.first = target.layer.register_forward_hook(Hook(self.see_first))
+        self.first = target.layer.register_forward_hook(Hook(self.see_first), with_kwargs=True)
         self.handles.append(self.first)
 
     def watch(self, watching: bool) -> None:
@@ -152,21 +155,33 @@ class Observer:
             handle.remove()
         self.handles = []
 
-    def see_first(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def see_first(
+        self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
         """Once: that the layer is called, and over how many positions each weight is used."""
         target = self.target
         if target.kind.inputs == "values":
-            values = inputs[0] if target.kind.transposed and target.axis != -1 else output
-            over = values.shape[target.axis + 1 :] if target.axis != -1 else output.shape[1:-1]
-            self.positions = over.numel()
+            is_before = target.kind.transposed and target.axis != -1
+            values = self.seen((inputs, named) if is_before else output)
+            if values is not None:
+                over = values.shape[target.axis + 1 :] if target.axis != -1 else values.shape[1:-1]
+                self.positions = over.numel()
         elif target.kind.units:
             self.positions = 0  # a lookup multiplies nothing
         self.first.remove()
         self.on_call()
 
-    def see_units(self, end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def seen(self, values: Any) -> Tensor | None:
+        """The first tensor of what a call is given or gives, [examples, ...]; None if it has none.
+
+        Of a single example, it is a row.
+        """
+        found = values if isinstance(values, Tensor) else next(iter(tensors_of(values)), None)
+        return found[None] if found is not None and found.dim() == 1 else found
+
+    def see_units(self, end: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Add a forward pass of training to the sums of units."""
-        if not self.looks():
+        if not self.looks() or (output := self.seen(output)) is None:
             return
         seen = output.detach().float()
         seen = self.target.activate(seen)
@@ -191,18 +206,22 @@ class Observer:
         """Within, the activations of every call are kept: [examples * positions, units] each."""
         rows: list[Tensor] = []
 
-        def record(end: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def record(end: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if (output := self.seen(output)) is None:
+                return
             seen = output.detach().float().movedim(self.target.axis, -1).flatten(0, -2)
             rows.append(self.target.activate(seen).cpu())
 
         with self.target.end.register_forward_hook(record):
             yield rows
 
-    def see_inputs(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def see_inputs(
+        self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
         """Add a forward pass of training to the sums of inputs."""
-        if not self.looks():
+        if not self.looks() or (given := self.seen((inputs, named))) is None:
             return
-        seen = inputs[0].detach()
+        seen = given.detach()
         if self.target.kind.inputs == "indices":  # each is an input of 1 among zeros
             self.counts["inputs"] += seen.numel()
             self.add("inputs", seen.flatten().bincount(minlength=self.target.inputs))

@@ -85,7 +85,8 @@ def copied(module: nn.Module) -> nn.Module:
     """
     held = (tensor for part in module.modules() for tensor in tensors_in(vars(part)))
     memo = {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
-    return copy.deepcopy(module, memo)
+    with torch.no_grad():  # recurrent layers compute weights again when they are copied
+        return copy.deepcopy(module, memo)
 
 
 def unmasked(module: nn.Module) -> nn.Module:

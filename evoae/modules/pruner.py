@@ -103,6 +103,7 @@ class Pruner:
     after a layer, whatever normalises, drops or moves its outputs in between: where it sees none
     it refuses a target, but for an output layer. A state dict has the names of the plain module,
     with its masks in the metadata that `torch.save` writes: it loads into masked and plain modules.
+    (A plain one has no masks on what a spectral norm or a parametrization of yours computes.)
     Make copies for averages of weights (EMA, SWA) after the Pruner, and update them before
     `finish`: they have its masks. An average of buffers, too, keeps at zero what was masked at any
     time meanwhile. What optimisers keep of the gradients of masked entries is set to zero.
@@ -141,7 +142,7 @@ class Pruner:
         self.operator = self.experiment.resolved_operator
         checks.check_granularity(granularity, self.name, self.experiment)
         self.granularity = granularity
-        self.inputs: tuple[Any, ...] | None = None  # of a call, until units are found with it
+        self.call: inspect.BoundArguments | None = None  # until units are found with it
         self.unit_groups: Units | None = None
         self.epoch = -1
         self.next_turn: int | None = None  # the next epoch after which there is a prune
@@ -165,6 +166,7 @@ class Pruner:
         needs = self.needs(has_examples)
         if self.operator.needs is not None:
             checks.check_seen(self.name, needs, self.targets)
+        checks.warn_of_one_memory(self.targets)
         self.coverage, unasked = coverage(module, self.targets)
         if unasked > 0.1:
             warnings.warn(f"the Pruner {self.coverage}", stacklevel=2)
@@ -240,17 +242,17 @@ class Pruner:
         self.note_call()
         self.handles.pop().remove()
         if self.granularity == "unit":
-            self.inputs = inspect.signature(module.forward).bind(*given, **named).args
+            self.call = inspect.signature(module.forward).bind(*given, **named)
 
     def find_units(self) -> None:
         """The units, before the first prune. Raises ValueError where there are none."""
         if self.granularity == "weight" or self.unit_groups is not None:
             return
-        if self.inputs is None:
+        if self.call is None:
             raise ValueError(
                 "granularity=unit follows channels through the whole module, which was never called"
             )
-        self.unit_groups, self.inputs = units_of(self.module, self.targets, self.inputs), None
+        self.unit_groups, self.call = units_of(self.module, self.targets, self.call), None
         pairs = zip(self.targets, self.unit_groups.weights, strict=True)
         if whole := [t.name for t, units in pairs if all((each < 0).all() for each in units)]:
             self.coverage += f"; no unit of it may go: {shortened(', '.join(whole))}"

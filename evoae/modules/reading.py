@@ -11,6 +11,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -275,13 +276,31 @@ def read_on(module: nn.Module, inputs: Inputs) -> dict[str, str]:
     return watcher.read
 
 
-def outputs(module: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """The tensors that a copy of a module gives in evaluation mode; what it draws is seeded."""
-    probe = copied(module).eval()
+def outputs(module: nn.Module, inputs: Inputs, training: bool = False) -> list[Tensor]:
+    """The tensors that a copy of a module gives, by default in evaluation mode.
+
+    What it draws is seeded.
+    """
+    probe = copied(module).train(training)
     own = [each.clone() if isinstance(each, Tensor) else each for each in inputs]
     with quiet(), torch.no_grad():
         torch.manual_seed(0)
-        return [each for each in tree_leaves(probe(*own)) if isinstance(each, Tensor)]
+        return tensors_of(probe(*own))
+
+
+def tensors_of(output: Any, depth: int = 4) -> list[Tensor]:
+    """The tensors in what a forward gives: in dataclasses and other objects (distributions) too."""
+    found: list[Tensor] = []
+    for each in tree_leaves(output):
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif depth and is_dataclass(each):
+            held = [getattr(each, field.name) for field in fields(each)]
+            found += tensors_of(held, depth - 1)
+        elif depth and hasattr(each, "__dict__") and not isinstance(each, nn.Module):
+            public = [value for name, value in vars(each).items() if not name.startswith("_")]
+            found += tensors_of(public, depth - 1)
+    return found
 
 
 def largest_difference(one: list[Tensor], other: list[Tensor]) -> float:

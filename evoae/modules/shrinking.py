@@ -119,7 +119,9 @@ class Plan:
             weight, where = tensor_of(module, name), name.removesuffix(".weight")
             part = part_of(module, where)
             units = int(isinstance(part, nn.modules.conv._ConvTransposeNd))
-            if weight.dim() < 2 or (axis != units and isinstance(part, WEIGHTED)):
+            if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
+                continue
+            if axis != units and isinstance(part, WEIGHTED):
                 continue
             silent = (weight.detach().movedim(axis, 0).flatten(1) == 0).all(1).cpu()
             roots = self.coupling.roots(atoms[silent])
@@ -225,28 +227,45 @@ class Plan:
     def set_shapes(self, module: nn.Module, gone: Tensor) -> None:
         """Set what modules without tensors of their own say of their shape."""
         for node, name in self.graph.parts.items():
-            part, axes = module.get_submodule(name), self.coupling.axes[node]
+            part = module.get_submodule(name)
             if isinstance(part, nn.modules.conv._ConvNd) and name_of(node.target) == "convolution":
                 inside = self.coupling.grouped.get(self.graph.tensors.get(node.args[1], ""))
                 if inside is not None:
                     part.groups = int((~gone[inside[0]]).any(1).sum())
                     set_sizes(part, {})
-            elif isinstance(
-                part, nn.GroupNorm | nn.Unflatten | nn.modules.instancenorm._InstanceNorm
-            ):
-                size = list(shape_of(node))
-                for atoms in axes.atoms:
-                    dims = self.coupling.varying(atoms)
-                    if len(dims) == 1:
-                        size[min(dims)] = int((~gone[first_along(atoms, min(dims))]).sum())
-                if isinstance(part, nn.Unflatten):
-                    dim, count = part.dim % len(shape_of(node.args[0])), len(part.unflattened_size)
-                    part.unflattened_size = tuple(size[dim : dim + count])
-                elif isinstance(part, nn.GroupNorm):
-                    part.num_groups = part.num_groups * size[1] // shape_of(node)[1]
-                    part.num_channels = size[1]
+            elif isinstance(part, nn.GroupNorm | nn.modules.instancenorm._InstanceNorm):
+                channels = self.sizes(node, gone)[1]
+                if isinstance(part, nn.GroupNorm):
+                    part.num_groups = part.num_groups * channels // shape_of(node)[1]
+                    part.num_channels = channels
                 else:
-                    part.num_features = size[1]
+                    part.num_features = channels
+        for name, part in module.named_modules():
+            if isinstance(part, nn.Unflatten):
+                self.set_unflatten(part, name, gone)
+
+    def set_unflatten(self, part: nn.Unflatten, name: str, gone: Tensor) -> None:
+        """Set what an Unflatten shapes; what a graph says of whose a view is may be wrong."""
+        given = tuple(part.unflattened_size)
+        for node in sorted(self.graph.nodes, key=lambda node: self.graph.parts.get(node) != name):
+            if name_of(node.target) not in ("view", "_unsafe_view", "reshape"):
+                continue
+            before, after = shape_of(node.args[0]), shape_of(node)
+            dim = part.dim % len(before)
+            made = after[dim : dim + len(given)]
+            rest = before[:dim] + made + before[dim + 1 :]
+            if rest == after and all(a in (-1, b) for a, b in zip(given, made, strict=True)):
+                part.unflattened_size = tuple(self.sizes(node, gone)[dim : dim + len(given)])
+                return
+
+    def sizes(self, node: Any, gone: Tensor) -> list[int]:
+        """The shape of a node's value without what goes."""
+        size = list(shape_of(node))
+        for atoms in self.coupling.axes[node].atoms:
+            dims = self.coupling.varying(atoms)
+            if len(dims) == 1:
+                size[min(dims)] = int((~gone[first_along(atoms, min(dims))]).sum())
+        return size
 
 
 def owners_of(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:

@@ -7,12 +7,14 @@ of an attention go whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import BoundArguments
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evoae.messages import words
 from evoae.modules.graph import Node, exported, shape_of
 from evoae.modules.groups import FIXED, Axes, Coupling, along, first_along
 from evoae.modules.layers import Target
@@ -79,16 +81,16 @@ class Coupled(Coupling):
         return Axes(shape_of(node), made)
 
 
-def units_of(module: nn.Module, targets: list[Target], inputs: tuple[Any, ...]) -> Units:
-    """The units of a module's layers, found on example inputs.
+def units_of(module: nn.Module, targets: list[Target], call: BoundArguments) -> Units:
+    """The units of a module's layers, found on the arguments of a call.
 
     Raises ValueError, in one line, where `torch.export` cannot read the module, or no channel of
     it is between layers.
     """
     try:
-        found = Coupled(exported(unmasked(module), inputs))
-    except ValueError as error:
-        raise ValueError(f"granularity=unit cannot follow channels: {error}") from error
+        found = Coupled(exported(unmasked(module), call.args, call.kwargs))
+    except Exception as error:  # an operation may be called in a way that is not known here
+        raise ValueError(f"granularity=unit cannot follow channels: {words(error)}") from error
     numbers: dict[int, int] = {}
     where: dict[int, set[tuple[str, int]]] = {}
 

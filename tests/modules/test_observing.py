@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -171,3 +173,35 @@ def test_entries_of_a_gradient_that_overflows_count_as_zeros(scale: float) -> No
     curvature, _ = pruner.observers[0].view(None).curvature()
     assert torch.equal(curvature[0], torch.full((3,), 4.0))
     assert (curvature[1] == 0).all()
+
+
+class WithPenalty(nn.Linear):
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(input), self.weight.abs().sum()
+
+
+CALLS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "by keyword": lambda layer, x: layer(input=x),
+    "row by row": lambda layer, x: torch.stack([layer(row) for row in x]),
+    "gives two": lambda layer, x: layer(x)[0],
+}
+
+
+@pytest.mark.parametrize("operator", ["magnitude", "wanda", "variance-low"])
+@pytest.mark.parametrize("way", CALLS)
+def test_layers_are_seen_however_they_are_called(way: str, operator: str) -> None:
+    found, x = [], torch.rand(9, 6, generator=torch.Generator().manual_seed(1))
+    for kind, call in (
+        (nn.Linear, nn.Module.__call__),
+        (WithPenalty if way == "gives two" else nn.Linear, CALLS[way]),
+    ):
+        torch.manual_seed(2)
+        layer = kind(6, 4)
+        pruner = Pruner(layer, operator, "one-shot", 1, target_sparsity=0.5)
+        call(layer, x).square().mean().backward()
+        seen = pruner.observers[0].view(None)
+        statistic = {"wanda": "input_norm", "variance-low": "deviation"}.get(operator, "weight")
+        found.append(getattr(seen, statistic))
+        assert pruner.epoch_end()
+        assert pruner.report().macs.iloc[0] == (pruner.finish().weight != 0).sum()
+    torch.testing.assert_close(*found)

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import prune as torch_prune
 from torch.optim import optimizer
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from evoae import Pruner
+from evoae import Pruner, compact
 from evoae.modules import checks, masking
 from evoae.modules.masking import Mask
 from evoae.networks import activations, gradients, population, training
@@ -880,6 +880,49 @@ def test_adam_in_half_precision_does_not_get_through_a_mask() -> None:
     for name, mask in pruner.masks().items():
         layer, part = name.rsplit(".", 1)
         assert (getattr(module.get_submodule(layer), part)[mask.kept == 0] == 0).all()
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_masks_of_every_precision_keep_what_they_say(dtype: torch.dtype, later: bool) -> None:
+    module = dense() if later else dense().to(dtype)
+    pruner = Pruner(module, "magnitude", "one-shot", 1, **AIM)
+    module = module.to(dtype)
+    module(ROWS.to(dtype)).square().mean().backward()
+    pruner.epoch_end()
+    zeros = sum(int((p == 0).sum()) for p in pruner.finish().parameters())
+    assert zeros == pruner.report().zeros.iloc[-1] == round(0.5 * pruner.size)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.filterwarnings("ignore:frozen")
+def test_a_weight_that_was_computed_is_a_parameter_after_finish(frozen: bool) -> None:
+    module = nn.Sequential(parametrizations.weight_norm(nn.Linear(12, 8)), nn.Linear(8, 12))
+    module[0].requires_grad_(not frozen)
+    pruner = Pruner(module, "magnitude", "one-shot", 1, **AIM)
+    module(ROWS).mean().backward()
+    pruner.epoch_end()
+    found = dict(pruner.finish().named_parameters())
+    assert set(found) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert found["0.weight"].requires_grad is not frozen
+    assert not dict(module.named_buffers())
+
+
+def test_a_recurrent_layer_with_a_norm_is_copied_after_a_call() -> None:
+    layer = parametrizations.weight_norm(nn.LSTM(12, 4), "weight_hh_l0")
+    pruner = Pruner(layer, "magnitude", "one-shot", 1, **AIM)
+    layer(ROWS)[0].mean().backward()
+    pruner.epoch_end()
+    expected = layer(ROWS)[0]
+    assert torch.equal(copy.deepcopy(layer)(ROWS)[0], expected)
+    torch.testing.assert_close(compact(layer, example=ROWS)(ROWS)[0], expected)
+
+
+def test_two_parameters_in_one_memory_are_warned_of() -> None:
+    module = nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 12))
+    module[1].weight.data = module[0].weight.data.T
+    with pytest.warns(UserWarning, match=r"0\.weight and 1\.weight are two parameters in one mem"):
+        Pruner(module, "magnitude", "one-shot", 1, **AIM)
 
 
 def masked() -> tuple[nn.Module, Pruner]:
