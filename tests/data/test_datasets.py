@@ -569,7 +569,7 @@ def test_bad_idx(tmp_path: Path, content: bytes, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.array([[1, None]] * 3, dtype=object), ["allow_pickle"]),
+        (np.array([[1, None]] * 3, dtype=object), ["holds Python objects, which need pickle"]),
         (np.ones((3, 2), dtype=complex), ["complex128", "real numbers"]),
         (np.array([["a", "b"]] * 3), ["<U1", "real numbers"]),
         (np.zeros((3, 2), dtype="M8[s]"), ["datetime64", "real numbers"]),

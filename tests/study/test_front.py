@@ -191,7 +191,8 @@ TINY = ["clusters=2", "bits=12", "examples=4", "model=5-3", "batch_size=3"]
 def test_the_command_prints_the_table_and_the_sentence(capsys, tmp_path: Path) -> None:
     words = ["front", "binary-clusters", *TINY, "--sparsities", "0.3,0.6", "--steps", "60"]
     assert main([*words, "--trials", "2", "--out", str(tmp_path)]) == 0
-    head, dense, *rows = capsys.readouterr().out.splitlines()
+    data, head, dense, *rows = capsys.readouterr().out.splitlines()
+    assert data.startswith("data: 8 rows of 12 columns to train on")
     assert head.split()[:3] == ["sparsity", "validation", "L1"]
     assert dense.split()[0] == "dense"
     assert [row.split()[0] for row in rows[:2]] == ["0.3", "0.6"]

@@ -353,12 +353,15 @@ def test_a_workers_registry_follows_the_run(
 
 
 def test_a_users_function_makes_a_run_of_its_own(tmp_path: Path) -> None:
-    first = evoae.run(small(operator=operators.random), 1, out=tmp_path, **QUIET)
+    def mine(layer: Any, rng: Any, settings: Any) -> Any:
+        return operators.random(layer, rng, settings)
+
+    first = evoae.run(small(operator=mine), 1, out=tmp_path, **QUIET)
     named = evoae.run(small(operator="random"), 1, out=tmp_path, **QUIET)
     assert first.folder != named.folder
     assert_same_bits(first.history, named.history)
     assert first.data(0).dimension == 12
-    with pytest.raises(ValueError, match="random"):
+    with pytest.raises(ValueError, match="mine"):
         _ = first.experiment  # a function cannot be read back
 
 
