@@ -148,17 +148,14 @@ def holm(p: ArrayLike, family: int = 0) -> np.ndarray:
     `family` is the number of comparisons that were declared: those that were not run, or whose p is
     nan, count as p = 1. Raises ValueError for a p outside [0, 1].
     """
-    from statsmodels.stats.multitest import multipletests  # a second that few commands need
-
     p = np.asarray(p, dtype=float)
     if np.any((p < 0) | (p > 1)):
         raise ValueError(f"p = {p[(p < 0) | (p > 1)][0]} is not a p-value; it must be in [0, 1]")
-    known = ~np.isnan(p)
-    if not known.any():
-        return np.full_like(p, np.nan)
-    rest = np.ones(max(family, len(p)) - known.sum())
+    order = np.argsort(p)[: np.sum(~np.isnan(p))]  # nan comes last
+    # statsmodels' multipletests does the same, and collects garbage for a tenth of a second
+    steps = p[order] * (max(family, len(p)) - np.arange(len(order)))
     adjusted = np.full_like(p, np.nan)
-    adjusted[known] = multipletests([*p[known], *rest], method="holm")[1][: known.sum()]
+    adjusted[order] = np.maximum.accumulate(steps).clip(max=1)
     return adjusted
 
 

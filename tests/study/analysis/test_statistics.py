@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import TINY
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from evoae import grid, sweep
 from evoae.study.analysis import statistics
@@ -189,6 +190,8 @@ def test_the_family_is_what_was_declared_run_or_not():
     assert holm([0.01, 0.02], family=10) == pytest.approx([0.1, 0.18])
     assert holm([np.nan, 0.02, 0.5]) == pytest.approx([np.nan, 0.06, 1.0], nan_ok=True)
     assert holm([]).shape == (0,)
+    p = np.random.default_rng(1).random(30) ** 4
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
