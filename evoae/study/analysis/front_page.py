@@ -62,7 +62,7 @@ def values() -> dict[str, Any]:
     head = ["data", "steps", "way", "taken", "trials", "mean loss", "hypervolume"]
     return {
         "ways_planned": PLANNED,
-        "evolved_rounds": front_evolution.ROUNDS,
+        "evolved_rounds": front_evolution.ROUNDS - 1,
         "evolved_drawn": front_evolution.CONFIGURATIONS,
         "ways_ours": OURS,
         "ways_state": state(found),
@@ -121,8 +121,15 @@ def answer(found: pd.DataFrame, tests: pd.DataFrame) -> str:
     for way, (helps, fails) in SAID.items():
         rows = tests[tests.a == way]
         gap = rows["mean a"].round(3) - rows["mean b"].round(3)
-        counts = {helps: (gap > 0).sum(), fails: (gap < 0).sum(), EQUAL: (gap == 0).sum()}
-        said += [f"{words} (in {n} of {len(rows)} comparisons)" for words, n in counts.items() if n]
+        clear = rows[(rows.n >= PLANNED) & (rows.p_holm < LEVEL)]["shift"]
+        counts = {
+            helps: ((gap > 0).sum(), (clear > 0).sum()),
+            fails: ((gap < 0).sum(), (clear < 0).sum()),
+            EQUAL: ((gap == 0).sum(), 0),
+        }
+        for words, (n, sure) in counts.items():
+            clearly = f", significantly in {sure}" if sure else ""
+            said += [f"{words} (in {n} of {len(rows)} comparisons{clearly})"] * bool(n)
     if not said:
         return "No way was compared yet."
     few = bool(found.groupby(["dataset", "steps", "way"]).size().min() < PLANNED)

@@ -99,6 +99,7 @@ WAYS = (*PLANS, *EVOLVED)
 # are trained side by side, a second core gives at most twice the steps in the same time.
 TWICE = " with twice the steps"
 BESIDE = (
+    ("pbt", "", Fraction(1), "population"),
     ("pbt", "", Fraction(1), "random-search"),
     ("separate", TWICE, Fraction(2), OURS),
     ("population", TWICE, Fraction(2), OURS),

@@ -39,6 +39,10 @@ STRONGER = {0.0: 0.05, 0.015: 0.1, 0.05: 0.2, 0.2: 0.4}  # penalties of "soft", 
 CONFIGURATIONS = 17
 # The data sets of the full size; the first three are those of the ablation and the masks.
 DATA = ("binary-clusters", "digits", "mnist_5k", "lfw_subset", "breast_cancer")
+STEPS = dict.fromkeys(DATA, 80_000) | {
+    "lfw_subset": 20_000,
+    "breast_cancer": 20_000,
+}  # of a method, design F
 AGAIN = 4  # a search of more configurations tries so many of the best again, at the full length
 TUNED_AT = (0.94, 0.8)  # targets of the search; others take the settings of the nearest
 STANDARD = "standard"  # the model that all methods prune

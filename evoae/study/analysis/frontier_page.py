@@ -31,7 +31,7 @@ def values() -> dict[str, Any]:
     head = ["data", "zeros", "trials", "best", "loss", "not told from it", "best baseline"]
     head += ["loss", "best – baseline", "Holm's p"]
     equal = [
-        [dataset, f"{share(at)} of the {SIZES[size]}", *row]
+        [dataset, f"{share(at)} of the {SIZES[size]}", rows.method.nunique(), *row]
         for size, shares in best_methods.SHARES.items()
         for at in shares
         for dataset, rows in best_methods.at_size(front, size, at).groupby("dataset", sort=False)
@@ -48,6 +48,8 @@ def values() -> dict[str, Any]:
         "fair_missing": missing(front),
         "masks_missing": missing(masks, frontier.DATA[:3]),
         "fair_found": fair_found(front),
+        "fair_codes": codes(front),
+        "fair_steps": steps(),
         "fair_results": fair_results(front, head, equal),
         "parts_found": parts_found(parts),
         "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
@@ -76,10 +78,32 @@ def fair_found(front: pd.DataFrame) -> str:
             words = listed(f"`{name}` at {listed(targets)}" for name, targets in best.items())
             where = f"at {listed(clear)}" if clear else "nowhere"
             said.append(
-                f"on {dataset}, {words}, which {where} has a significantly lower test loss than "
-                "the best baseline"
+                f"  - {dataset}: {words}. A variant of the recipe has a significantly lower test "
+                f"loss than the best baseline {where}."
             )
-    return f"{'; '.join(said)}." if said else "none was compared."
+    return "\n".join(said) or "  - No data set was run."
+
+
+def steps() -> str:
+    """Model steps of a method, by data set."""
+    data: dict[int, list[str]] = {}
+    for name, number in frontier.STEPS.items():
+        data.setdefault(number, []).append(name)
+    return listed(f"{number:,} on {', '.join(names)}" for number, names in data.items())
+
+
+def codes(front: pd.DataFrame) -> str:
+    """How many units the codes of the narrow networks have at each target, by data set."""
+    said = []
+    for dataset, here in front[front.dataset.isin(frontier.DATA)].groupby("dataset", sort=False):
+        for method in ("dense-flat", "dense"):
+            own = frontier.methods()[method]
+            models = {
+                t: frontier.at(dataset, own, t, 1).model for t in sorted(here.target.unique())
+            }
+            widths = [f"{model.split('-')[-1]} ({share(t)})" for t, model in models.items()]
+            said.append(f"`{method}` on {dataset} {listed(widths)}")
+    return f"Units of these codes by sparsity: {'; '.join(said)}." if said else ""
 
 
 def fair_results(front: pd.DataFrame, head: list[str], equal: list[list[Any]]) -> str:
@@ -95,7 +119,8 @@ def fair_results(front: pd.DataFrame, head: list[str], equal: list[list[Any]]) -
 The best method is chosen on validation data, among those that beat the constant. It is compared
 with the next best and with the best baseline, all by their test loss, paired by trial. Each row is
 a family of {family} tests: all pairs of the best {best}, and each of them with the best baseline.
-Below {PLANNED} trials there are no tests. A method marked {DEAD} does not beat the constant.
+Below {PLANNED} trials there are no tests. A method marked {DEAD} is not significantly better than
+the constant.
 
 {table(head, rows)}
 
@@ -105,18 +130,21 @@ Below {PLANNED} trials there are no tests. A method marked {DEAD} does not beat 
 
 Methods that reach a sparsity differ in what is left of the computation. Here each trial's losses
 are joined by straight lines over the logarithm of the size, and read off at shares of the largest
-size that any method has.
+size that any method has. Methods that do not reach a size in every trial are left out; the column
+"methods" counts the others. So a network that is smaller still may have a lower loss.
 
-{table([head[0], "size", *head[2:]], equal)}"""
+{table([head[0], "size", "methods", *head[2:]], equal)}"""
 
 
 def state(front: pd.DataFrame) -> str:
     """How many trials each data set has of how many methods."""
-    words = []
+    data: dict[str, list[str]] = {}
     for dataset, rows in front.groupby("dataset", sort=False):
         n = rows.groupby(["method", "target"]).size().min()
-        words.append(f"{dataset} has {n} of {PLANNED} trials of {rows.method.nunique()} methods")
-    return listed(words) if words else "none was run"
+        words = f"{n} of {PLANNED} trials of {rows.method.nunique()} methods"
+        data.setdefault(words, []).append(str(dataset))
+    said = [f"{words} on {listed(names)}" for words, names in data.items()]
+    return listed(said) if said else "none was run"
 
 
 def missing(trials: pd.DataFrame, data: Sequence[str] = frontier.DATA) -> str:

@@ -24,7 +24,6 @@ METHODS = (
     *("random", "conjunctive", "dense", "dense-flat"),
 )
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.92, 0.94, 0.96)
-STEPS = dict.fromkeys(frontier.DATA, 80_000) | {"lfw_subset": 20_000, "breast_cancer": 20_000}
 TUNING = range(1000, 1002)  # trials of the search
 
 
@@ -33,7 +32,7 @@ def front(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
 
     Sparsities that would need more than the weights, of which biases are none, are left out.
     """
-    steps, where = STEPS[dataset], {"out": out, **where}
+    steps, where = frontier.STEPS[dataset], {"out": out, **where}
     found = [
         frontier.search(METHODS, [dataset], steps, target, apart=TUNING, **where)
         for target in frontier.TUNED_AT
@@ -48,14 +47,16 @@ def front(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
 
 def parts(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     """The ablation of the preset."""
-    design = frontier.ablation([dataset], frontier.PARTS_AT, STEPS[dataset])
+    design = frontier.ablation([dataset], frontier.PARTS_AT, frontier.STEPS[dataset])
     study = frontier.compute(design, trials, out=out, **where)
     results.update_front_trials("parts", frontier.trials(study))
 
 
 def masks(dataset: str, trials: int, out: Path | str, **where: Any) -> None:
     """The preset's masks, trained again."""
-    e = frontier.at(dataset, PRESETS["frontier"].settings, frontier.PARTS_AT, STEPS[dataset])
+    e = frontier.at(
+        dataset, PRESETS["frontier"].settings, frontier.PARTS_AT, frontier.STEPS[dataset]
+    )
     found = sweep({FOUND: e}, trials, out=out, **where).runs[FOUND]
     again = {FOUND: e} | mask_controls.controls(found, Path(out) / "starts")
     design = Design(again, {name: {"dataset": dataset, "method": name} for name in again})

@@ -79,24 +79,26 @@ FEW = " These are means of few trials; nothing was tested."
 @pytest.mark.parametrize(
     ("others", "trials", "answer", "said"),
     [
-        ({"separate": 0.2}, 10, f"{HELPS} (in 1 of 1 comparisons).", "`trajectory` nowhere, and"),
+        ({"separate": 0.2}, 10, f"{HELPS} (in 1 of 1 comparisons, significantly in 1).", "`trajectory` nowhere, and"),
         ({"separate": 0.2}, 4, f"{HELPS} (in 1 of 1 comparisons).{FEW}", "; none was tested"),
         (
             {"separate": 0.05}, 10, 
             "Training each size anew is better than beginning from the next denser one (in 1 of 1 "
-            "comparisons).",
+            "comparisons, significantly in 1).",
             "`trajectory` on digits at 60,000 steps, and a higher one in 0 of 1 comparisons; "
             "significantly lower in 1, higher in 0",
         ),
         (
             {"separate": 0.2, "population": 0.15}, 10,
-            f"{HELPS} (in 1 of 1 comparisons); the population of sizes, as it is built here, is "
-            "worse than `trajectory` (in 1 of 1 comparisons).",
+            f"{HELPS} (in 1 of 1 comparisons, significantly in 1); the population of sizes, as it "
+            "is built here, is worse than `trajectory` (in 1 of 1 comparisons, significantly in "
+            "1).",
             "- `population` has a lower mean loss than",
         ),
         (
             {"population": 0.05}, 10,
-            "The population of sizes is better than `trajectory` (in 1 of 1 comparisons).",
+            "The population of sizes is better than `trajectory` (in 1 of 1 comparisons, "
+            "significantly in 1).",
             "- `population` has a lower mean loss than `trajectory` on digits",
         ),
     ],
@@ -125,8 +127,8 @@ def test_the_page_says_where_the_answers_differ(monkeypatch: pytest.MonkeyPatch)
     other = fronts({"trajectory": 0.1, "separate": 0.05}, 10).assign(dataset="faces")
     monkeypatch.setattr(results, "front_of_ways", lambda: pd.concat([one, other]))
     assert front_page.values()["ways_answer"] == (
-        f"{HELPS} (in 1 of 2 comparisons); training each size anew is better than "
-        "beginning from the next denser one (in 1 of 2 comparisons)."
+        f"{HELPS} (in 1 of 2 comparisons, significantly in 1); training each size anew is better "
+        "than beginning from the next denser one (in 1 of 2 comparisons, significantly in 1)."
     )
     same = fronts({"trajectory": 0.1, "separate": 0.1}, 10, noise=0.0)
     monkeypatch.setattr(results, "front_of_ways", lambda: same)

@@ -42,10 +42,20 @@ def test_where_all_are_dead_nobody_is_the_best() -> None:
 @pytest.mark.parametrize(
     ("losses", "n", "said"),
     [
-        (MEANS, PLANNED, "`frontier` at 90 %, which at 90 % has a significantly lower"),
-        (MEANS, PLANNED - 1, "`frontier` at 90 %, which nowhere has a significantly lower"),
-        (MEANS | {"obd": 0.01}, PLANNED, "`obd` at 90 %, which nowhere has a significantly lower"),
-        ({"random": 0.3}, PLANNED, "none was compared."),
+        (
+            MEANS,
+            PLANNED,
+            "`frontier` at 90 %. A variant of the recipe has a significantly lower "
+            "test loss than the best baseline at 90 %.",
+        ),
+        (MEANS, PLANNED - 1, "than the best baseline nowhere."),
+        (
+            MEANS | {"obd": 0.01},
+            PLANNED,
+            "`obd` at 90 %. A variant of the recipe has a "
+            "significantly lower test loss than the best baseline nowhere.",
+        ),
+        ({"random": 0.3}, PLANNED, "No data set was run."),
     ],
 )
 def test_the_summary_names_the_best_and_where_it_is_clear(
@@ -56,7 +66,8 @@ def test_the_summary_names_the_best_and_where_it_is_clear(
 
 def test_what_is_missing_is_named() -> None:
     one = trials_of(MEANS, dataset="digits")
-    assert state(one) == f"digits has {PLANNED} of {PLANNED} trials of {len(MEANS)} methods"
+    assert state(one) == f"{PLANNED} of {PLANNED} trials of {len(MEANS)} methods on digits"
+    assert state(one.iloc[:0]) == "none was run"
     assert missing(one, ["digits"]) == "–"
     assert missing(one, ["digits", "mnist_5k"]) == "trials on mnist_5k"
     fewer = pd.concat([one, trials_of(MEANS, n=2, dataset="mnist_5k")])

@@ -20,7 +20,7 @@ def test_every_part_puts_its_trials_into_the_tables(
     for name, columns in tables.items():
         monkeypatch.setattr(results, name, tmp_path / f"{name}.csv")
         pd.DataFrame(columns=columns).to_csv(tmp_path / f"{name}.csv", index=False)
-    monkeypatch.setattr(frontier_plan, "STEPS", {DATA: 160})
+    monkeypatch.setattr(frontier, "STEPS", {DATA: 160})
     monkeypatch.setattr(frontier_plan, "METHODS", ("magnitude", "dense"))
     monkeypatch.setattr(frontier, "search", functools.partial(frontier.search, count=1))
     where = {"workers": 1, "progress": False}
