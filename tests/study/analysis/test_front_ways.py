@@ -79,7 +79,10 @@ FEW = " These are means of few trials; nothing was tested."
 @pytest.mark.parametrize(
     ("others", "trials", "answer", "said"),
     [
-        ({"separate": 0.2}, 10, f"{HELPS} (in 1 of 1 comparisons, significantly in 1).", "`trajectory` nowhere, and"),
+        (
+            {"separate": 0.2}, 10,
+            f"{HELPS} (in 1 of 1 comparisons, significantly in 1).", "`trajectory` nowhere, and",
+        ),
         ({"separate": 0.2}, 4, f"{HELPS} (in 1 of 1 comparisons).{FEW}", "; none was tested"),
         (
             {"separate": 0.05}, 10, 
