@@ -186,7 +186,13 @@ def lowest_within(groups: Mapping[str, Mapping[str, float]], value: str) -> str:
             words = f"{first[0]} has the lowest {value}"
             words = f"{first[0]} has a lower {value} than {rest[0]}" if len(rest) == 1 else words
         numbers = [decimals(means[name]) for name in first[:1]]
-        if rest and np.isfinite([means[name] for name in rest]).all():
+        if len(rest) > MOST and np.isfinite([means[name] for name in rest]).all():
+            next_, worst = (pick(rest, key=means.__getitem__) for pick in (min, max))
+            numbers.append(
+                f"against {decimals(means[next_])} for {next_}, the next, and up to "
+                f"{decimals(means[worst])} for {worst}"
+            )
+        elif rest and np.isfinite([means[name] for name in rest]).all():
             numbers.append(f"against {listed(decimals(means[name]) for name in rest)}")
         elif rest:
             numbers.append(f"{'; ' * bool(first)}{listed(f'{k} {state(means[k])}' for k in rest)}")
