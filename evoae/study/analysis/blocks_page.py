@@ -13,6 +13,8 @@ from evoae.study.analysis.sentences import count, listed, lowered, raised
 # At this width a prune takes fewer weights of a layer than the layer has lines, so that nearly
 # every draw counts as even.
 COARSE = 5
+OUTCOMES = tuple(blocks.OUTCOMES.values())
+RATES = ("mutated", "constant tuned")
 PLACES = {"alone": "Alone", "isolated": "In isolated cells", "ring": "In the ring"}
 
 
@@ -126,7 +128,8 @@ def deviation(found: pd.DataFrame) -> str:
 def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
     """Design A': arrangements compared, and the luck of a rate."""
     if not len(found):
-        return dict.fromkeys(("a_dose", "a_means", "a_compared"), "") | {"a_state": "not run"}
+        empty = dict.fromkeys(("a_dose", "a_means", "a_compared"), "")
+        return empty | {"a_state": "not run", "a_found": "  - No block was run."}
     keys = ["bits", "pruning", "rate"]
     dose = (
         "*Random at equal dose* prunes so much at once that as many weights become zero as with "
@@ -134,10 +137,39 @@ def advantages(found: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
     )
     return {
         "a_dose": dose if mechanism.PRUNINGS[2] in set(found.pruning) else "",
-        "a_state": f"{found.data_seed.nunique()} of {blocks.PLANNED} blocks, so nothing is tested",
+        "a_state": f"{found.data_seed.nunique()} of {blocks.PLANNED} blocks, on "
+        f"{listed(sorted(found.bits.unique()))} bits",
+        "a_found": luck_found(found, cells),
         "a_means": of_frame(by_place(found, keys, mechanism.ARRANGEMENTS)),
         "a_compared": of_arrangements(found, cells, keys),
     }
+
+
+def luck_found(found: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """Design A' as a list: the ring's advantage where rates wander, and at a constant rate."""
+    said = []
+    for bits, here in found.groupby("bits"):
+        gaps = mechanism.advantages(here)
+        gaps = gaps[gaps.contrast == "ring less isolated"].assign(words=estimates)
+        words = gaps.set_index(["pruning", "rate", "outcome"]).words
+        less, luck = mechanism.of_rates(here), mechanism.luck(cells[cells.bits == bits])
+        for pruning, named in (("random", "With random pruning"), ("none", "Unpruned")):
+            keys = [(pruning, rate, outcome) for outcome in OUTCOMES for rate in RATES]
+            if here.data_seed.nunique() < blocks.PLANNED or words.index.isin(keys).sum() < 4:
+                continue
+            mean, mean_tuned, best, best_tuned = words.loc[keys]
+            gap = less[(less.pruning == pruning) & (less.outcome == OUTCOMES[0])]
+            differ = f"{estimates(gap)[0]} ({gap.says.iloc[0]})"
+            own = luck[(luck.pruning == pruning) & (luck.place == "isolated")]
+            explained = estimates(own, sign=False)[0]
+            said.append(
+                f"  - {named}, on {bits} bits: averaged over cells, the ring's loss less that of "
+                f"isolated cells is {mean} where rates wander and {mean_tuned} at a constant, "
+                f"tuned rate. These differ by {differ}. For the best cell they are {best} and "
+                f"{best_tuned}. Mean rates explain {explained} of the variance between isolated "
+                "cells, beyond chance."
+            )
+    return "\n".join(said) or "  - Not all blocks are run, so nothing is said yet."
 
 
 def of_arrangements(found: pd.DataFrame, cells: pd.DataFrame, keys: list[str]) -> str:

@@ -72,6 +72,9 @@ def test_few_blocks_give_no_verdict_and_many_do(monkeypatch: pytest.MonkeyPatch)
     few = blocks_page.values()
     assert "supported" not in few["u_parts"]
     assert few["a_compared"] == "Arrangements are compared when 10 blocks are there."
+    assert few["a_found"] == "  - Not all blocks are run, so nothing is said yet."
+    monkeypatch.setattr(results, "in_blocks", kept)
+    assert blocks_page.values()["a_found"].startswith("  - With random pruning, on 100 bits: ")
     assert "too few blocks" in few["u_numbers"]
 
 

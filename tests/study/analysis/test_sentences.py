@@ -342,5 +342,6 @@ def test_words(function: Callable[..., str], given: tuple, said: str) -> None:
 def test_of_many_the_next_and_the_last_are_named() -> None:
     means = {name: 0.1 * (number + 1) for number, name in enumerate("abcdef")}
     assert sentences.lowest_within({"here": means}, "loss") == (
-        "a has the lowest loss for here (0.100 against 0.200 for b, the next, and up to 0.600 for f)"
+        "a has the lowest loss for here (0.100 against 0.200 for b, the next, and up to 0.600 "
+        "for f)"
     )
