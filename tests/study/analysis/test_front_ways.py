@@ -72,7 +72,9 @@ def fronts(losses: dict[str, float], trials: int, noise: float = 0.001) -> pd.Da
     return pd.DataFrame(rows)
 
 
-HELPS = "Beginning each size from the next denser one is better than training each anew"
+HELPS = (
+    "Beginning each size from the next denser one (`trajectory`) is better than training each anew"
+)
 FEW = " These are means of few trials; nothing was tested."
 
 
