@@ -25,7 +25,8 @@ BUDGETS = (60_000, 180_000, 480_000)
 # a way, and what it means that OURS has a lower mean loss than it, or a higher one
 SAID = {
     "separate": (
-        f"beginning each size from the next denser one (`{OURS}`) is better than training each anew",
+        f"beginning each size from the next denser one (`{OURS}`) is better than training each "
+        "anew",
         "training each size anew is better than beginning from the next denser one",
     ),
     "population": (
