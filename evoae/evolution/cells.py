@@ -20,12 +20,12 @@ from evoae import topology
 from evoae.data import datasets
 from evoae.evolution import footprint
 from evoae.experiment import MAY_CHANGE, SETTINGS, Experiment
-from evoae.messages import display
+from evoae.messages import display, short
 from evoae.networks import gradients, population, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members
 from evoae.randomness import stream, streams
-from evoae.rules import check_key
+from evoae.rules import check_key, plain
 
 GRADIENT_ROWS = 500  # at most, for operators that ask for gradients
 # What the history says of every cell, in its order, and what stands there before it is known.
@@ -154,6 +154,14 @@ def draws(state: State, wave: Wave, purpose: str) -> Iterator[np.random.Generato
     return streams(state.seed, at, state.epoch, purpose)
 
 
+def numbers_of(trials: int | Sequence[int]) -> list[int]:
+    """The numbers of so many trials, or of those that are listed. Raises ValueError for others."""
+    trials = plain(trials)
+    if isinstance(trials, str) or not (isinstance(trials, int) or hasattr(trials, "__iter__")):
+        raise ValueError(f"trials={short(trials)} must be a number, or a list of numbers")
+    return list(range(trials) if isinstance(trials, int) else trials)
+
+
 def initial(
     experiment: Experiment, trials: Sequence[int], seed: int, device: str, engine: str
 ) -> State:
@@ -184,6 +192,24 @@ def initial(
             settings = e.operator_settings(0, e.final_target)
             members.prune(networks, [i], driver.AT_RANDOM, [rng], settings)
     return State(e, seed, list(trials), data, networks, rates, chosen)
+
+
+def check_continues(state: State, experiment: Experiment, **given: Any) -> None:
+    """Raise ValueError for settings, or what else is given (not None), that are not the state's."""
+    there = state.population.encoder.weights.device
+    held = {
+        "trials": state.trials,
+        "seed": state.seed,
+        "engine": state.engine,
+        "device": str(there),
+    }
+    pairs = [
+        (name, getattr(experiment, name), getattr(state.experiment, name)) for name in SETTINGS
+    ]
+    pairs += [(n, v, held[n]) for n, v in given.items() if v not in (None, "auto", there.type)]
+    for name, value, own in pairs:
+        if value != own:
+            raise ValueError(f"{name}={short(value)} must be that of the state, {short(own)}")
 
 
 def load_data(

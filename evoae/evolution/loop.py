@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,23 +22,23 @@ from evoae.evolution.cells import (
     Wave,
     all_cells,
     batch_losses,
+    check_continues,
     draw,
     draws,
     empty_records,
     initial,
+    numbers_of,
     rows_of,
     visiting_order,
     wave_at,
 )
 from evoae.evolution.rates import next_rates
-from evoae.experiment import SETTINGS, Experiment
-from evoae.messages import short
+from evoae.experiment import Experiment
 from evoae.networks import activations, gradients, training
 from evoae.networks.population import Population
 from evoae.pruning import driver, members, schedules
 from evoae.pruning.layer import EXAMPLES
 from evoae.randomness import normals
-from evoae.rules import plain
 
 CONCEPTS: dict[str, Callable[..., np.ndarray]] = {"best": np.min, "worst": np.max, "mean": np.mean}
 
@@ -60,40 +59,19 @@ def evolve(
     visits: if it says yes, the epoch under way is left unfinished, its state is of no further use,
     and nothing more is yielded. Raises ValueError for wrong settings, or others than the state's.
     """
-    if trials is not None:
-        trials = plain(trials)
-        if isinstance(trials, str) or not (isinstance(trials, int) or hasattr(trials, "__iter__")):
-            raise ValueError(f"trials={short(trials)} must be a number, or a list of numbers")
-        trials = list(range(trials) if isinstance(trials, int) else trials)
+    numbers = None if trials is None else numbers_of(trials)
     if state is not None:
-        check_continues(state, experiment, trials=trials, seed=seed, device=device, engine=engine)
+        check_continues(state, experiment, trials=numbers, seed=seed, device=device, engine=engine)
     else:
-        trials, seed = [0] if trials is None else trials, 1 if seed is None else seed
-        state = initial(experiment, trials, seed, device or "cpu", engine)
+        seed = 1 if seed is None else seed
+        numbers = [0] if numbers is None else numbers
+        state = initial(experiment, numbers, seed, device or "cpu", engine)
     while state.epoch + 1 < state.experiment.epochs:
         with training.one_thread():
             for _ in run_epoch(state):
                 if abandon():
                     return
         yield state
-
-
-def check_continues(state: State, experiment: Experiment, **given: Any) -> None:
-    """Raise ValueError for settings, or what else is given (not None), that are not the state's."""
-    there = state.population.encoder.weights.device
-    held = {
-        "trials": state.trials,
-        "seed": state.seed,
-        "engine": state.engine,
-        "device": str(there),
-    }
-    pairs = [
-        (name, getattr(experiment, name), getattr(state.experiment, name)) for name in SETTINGS
-    ]
-    pairs += [(n, v, held[n]) for n, v in given.items() if v not in (None, "auto", there.type)]
-    for name, value, own in pairs:
-        if value != own:
-            raise ValueError(f"{name}={short(value)} must be that of the state, {short(own)}")
 
 
 def run_epoch(state: State) -> Iterator[None]:

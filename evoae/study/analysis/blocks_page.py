@@ -50,7 +50,7 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
     """Design U: the verdict on each part of the explanation, and its numbers."""
     if not len(found):
         empty = "There is nothing to say before the first block."
-        keys = ("u_found", "u_parts", "u_numbers", "u_inputs", "u_sizes", "u_deviation")
+        keys = ("u_found", "u_parts", "u_numbers", "u_inputs", "u_sizes", "u_deviation", "u_dead")
         return dict.fromkeys(keys, empty)
     contrasts = uniformity.all_contrasts(found, guided)
     said = uniformity.parts(contrasts)
@@ -74,7 +74,25 @@ def explanation(found: pd.DataFrame, guided: pd.DataFrame) -> dict[str, Any]:
         "u_inputs": compared(inputs, ["rate", "outcome"]),
         "u_sizes": compared(sized, ["part", "rate", "bits", "width"]),
         "u_deviation": deviation(found),
+        "u_dead": dead(found),
     }
+
+
+def dead(found: pd.DataFrame) -> str:
+    """Positions that alone, at constant rates, are no better than the constant at some size."""
+    own = found[(found.place == "alone") & (found.rate == "constant")]
+    means = own.groupby(["bits", "width", "positions"])[["train_l1", "constant_train_l1"]].mean()
+    means = means[means.train_l1 >= means.constant_train_l1]
+    if means.empty:
+        return ""
+    sizes = [
+        f"{listed(rows.index.get_level_values('positions'))} at {bits} bits and width {width}"
+        for (bits, width), rows in means.groupby(["bits", "width"])
+    ]
+    return (
+        "Alone, at constant rates, these positions have a loss no better than the constant's, "
+        f"which weighs on means over sizes: {'; '.join(sizes)}. "
+    )
 
 
 def of_inputs(found: pd.DataFrame) -> str:

@@ -93,7 +93,7 @@ def in_population(search: Search, sizes: Sequence[float], epochs: int, *, tunes:
     networks = {}
     for size in every:
         settings = {**LOOK, **(prior(search.e, draws) if tunes else {})}
-        networks[size] = Stage(f"round 0 {size:g}", size, 1.0, settings, None, False)
+        networks[size] = Stage(f"round 0 {size}", size, 1.0, settings, None, False)
     search.train(networks.values(), each * len(every))
     for number in range(1, ROUNDS):
         draws = search.draws(number)
@@ -103,7 +103,7 @@ def in_population(search: Search, sizes: Sequence[float], epochs: int, *, tunes:
             for whose, other in near.items():
                 start = search.runs[networks[other].name].folder
                 settings = {**LOOK, **changed(carried(networks[other]), draws)}
-                name = f"round {number} {size:g} from {whose}"
+                name = f"round {number} {size} from {whose}"
                 tried[size][whose] = search.continued(name, size, start, settings)
         stages = [stage for own in tried.values() for stage in own.values()]
         search.train(stages, length * len(stages))
@@ -114,7 +114,7 @@ def in_population(search: Search, sizes: Sequence[float], epochs: int, *, tunes:
             )
             start = search.runs[own[whose].name].folder
             settings = {**(NEXT if number == ROUNDS - 1 else LOOK), **carried(own[whose])}
-            networks[size] = search.continued(f"round {number} {size:g}", size, start, settings)
+            networks[size] = search.continued(f"round {number} {size}", size, start, settings)
         rest = max(1, each - max(map(len, tried.values())) * length)
         search.train(networks.values(), rest * len(every))
     return lineage
@@ -193,7 +193,7 @@ def by_dominance(search: Search, sizes: Sequence[float], epochs: int) -> Lineage
     """
     every = [0.0, *sizes]
     each = epochs // (ROUNDS * len(every)) * len(every)  # epochs of a generation
-    alive = [Stage(f"generation 0 {s:g}", s, 1.0, LOOK, None, False) for s in every]
+    alive = [Stage(f"generation 0 {s}", s, 1.0, LOOK, None, False) for s in every]
     dense = alive[0]
     search.train(alive, each)
     for number in range(1, ROUNDS - 1):
@@ -204,7 +204,7 @@ def by_dominance(search: Search, sizes: Sequence[float], epochs: int) -> Lineage
             first, second = (alive[order[draws.integers(len(alive), size=2).min()]] for _ in "ab")
             size = size_of_child(first.size, second.size, sizes[-1], draws)
             start = crossed(search, *sorted((first, second), key=search.loss))
-            name = f"generation {number} {child} {size:g}"
+            name = f"generation {number} {child} {size}"
             children.append(search.continued(name, size, start, LOOK))
         search.train(children, each)
         alive += children
@@ -213,7 +213,7 @@ def by_dominance(search: Search, sizes: Sequence[float], epochs: int) -> Lineage
     for size in every:
         denser = [network for network in alive if network.size <= size] or [dense]
         start = search.runs[max(denser, key=lambda network: network.size).name].folder
-        last.append(search.continued(f"last {size:g}", size, start, NEXT))
+        last.append(search.continued(f"last {size}", size, start, NEXT))
     search.train(last, epochs - (ROUNDS - 1) * each)
     return []
 

@@ -46,12 +46,12 @@ MEASURED = [
 
 def separate(sizes: Sequence[float]) -> list[Stage]:
     """Each size anew, with the experiment's own schedule and rates."""
-    return [Stage(f"alone {s:g}", s, 1.0, {}) for s in (0.0, *sizes)]
+    return [Stage(f"alone {s}", s, 1.0, {}) for s in (0.0, *sizes)]
 
 
 def from_dense(sizes: Sequence[float]) -> list[Stage]:
     """One network, trained to the end without pruning and then at each size."""
-    names = [f"along {s:g}" for s in (0.0, *sizes)]
+    names = [f"along {s}" for s in (0.0, *sizes)]
     known = zip(names, (0.0, *sizes), [None, *names], strict=False)
     return [Stage(name, s, 1.0, NEXT, before) for name, s, before in known]
 
@@ -67,9 +67,9 @@ def trunk(sizes: Sequence[float]) -> list[Stage]:
     pruned[0] *= 3
     found, before = [Stage("dense", 0.0, dense, {})], None
     for size, part, length in zip(sizes, pruned, lengths, strict=True):
-        name, share = f"trunk {size:g}", TRUNK_SHARE * part / sum(pruned)
+        name, share = f"trunk {size}", TRUNK_SHARE * part / sum(pruned)
         found.append(Stage(name, size, share, LOOK, before, candidate=False))
-        found.append(Stage(f"branch {size:g}", size, rest * length, NEXT, name))
+        found.append(Stage(f"branch {size}", size, rest * length, NEXT, name))
         before = name
     return found
 
@@ -77,7 +77,7 @@ def trunk(sizes: Sequence[float]) -> list[Stage]:
 def trajectory_or_anew(sizes: Sequence[float]) -> list[Stage]:
     """The stages of `evoae front`, each but the first beside one trained anew, of as many steps."""
     found = fronts.stages(sizes)
-    anew = [Stage(f"anew {s.size:g}", s.size, s.share, {}) for s in found if s.begin]
+    anew = [Stage(f"anew {s.size}", s.size, s.share, {}) for s in found if s.begin]
     return found + anew
 
 

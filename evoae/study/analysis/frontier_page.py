@@ -50,6 +50,7 @@ def values() -> dict[str, Any]:
         "fair_found": fair_found(front),
         "fair_codes": codes(front),
         "fair_steps": steps(),
+        "fair_rates": rates(),
         "fair_results": fair_results(front, head, equal),
         "parts_found": parts_found(parts),
         "parts_of_recipe": against(parts, next(iter(frontier.PARTS)), frontier.PARTS),
@@ -90,6 +91,16 @@ def steps() -> str:
     for name, number in frontier.STEPS.items():
         data.setdefault(number, []).append(name)
     return listed(f"{number:,} on {', '.join(names)}" for number, names in data.items())
+
+
+def rates() -> str:
+    """How often a search chose the largest rate that it tried; "" of no search."""
+    chosen = results.front_tuning()
+    if chosen.empty:
+        return ""
+    largest = max(frontier.SEARCHED["learning_rate"])
+    often = int((chosen.learning_rate == largest).sum())
+    return f"Of {len(chosen)} chosen rates {often} are the largest that was tried, {largest:g}. "
 
 
 def codes(front: pd.DataFrame) -> str:
